@@ -1,0 +1,154 @@
+"""Every option of agent_flows, registered in one place.
+
+``etc/agent_flows.conf.sample`` is generated from here by oslo.config's
+generator (entry point ``oslo.config.opts``).
+"""
+
+import socket
+from collections.abc import Sequence
+
+from oslo_config import cfg, types
+from oslo_config.cfg import Opt
+
+AGENT = "agent_flows"
+SERVER = "agent_flows_server"
+API = "agent_flows_api"
+
+AGENT_OPTS: list[Opt] = [
+    cfg.HostAddressOpt(
+        "host",
+        default=socket.gethostname(),
+        sample_default="<this host's name>",
+        help="Name under which this agent reports; ports bound to it are wired here.",
+    ),
+    cfg.StrOpt("integration_bridge", default="br-int", help="Bridge the ports are plugged into."),
+    cfg.StrOpt(
+        "datapath_type",
+        default="system",
+        choices=[("system", "kernel datapath"), ("netdev", "userspace datapath")],
+        help="Datapath of the bridges the agent creates.",
+    ),
+    cfg.StrOpt(
+        "ovsdb_connection",
+        default="unix:/run/openvswitch/db.sock",
+        help="Where ovsdb-server listens.",
+    ),
+    cfg.StrOpt(
+        "ovs_run_dir",
+        default="/run/openvswitch",
+        help="Run directory of ovs-vswitchd; the bridges' management sockets are there.",
+    ),
+    cfg.DictOpt(
+        "bridge_mappings",
+        default={},
+        help="Physical network to bridge, as physnet1:br-ex,physnet2:br-data. The bridges must "
+        "exist; the agent connects them to the integration bridge by patch ports.",
+    ),
+    cfg.IntOpt(
+        "max_batch", default=500, min=1, max=5000, help="Most ports that one flow run carries."
+    ),
+    cfg.IntOpt("workers", default=2, min=1, max=16, help="Flows that may run at one time."),
+    cfg.FloatOpt(
+        "retry_initial", default=1.0, min=0.01, help="Seconds before a failed port's first retry."
+    ),
+    cfg.FloatOpt(
+        "retry_max", default=60.0, min=0.01, help="Longest pause between two retries, in seconds."
+    ),
+    cfg.IntOpt("ovsdb_timeout", default=10, min=1, help="Seconds one OVSDB transaction may take."),
+    cfg.IntOpt(
+        "openflow_timeout", default=30, min=1, help="Seconds one call of ovs-ofctl may take."
+    ),
+    cfg.IntOpt("rpc_timeout", default=30, min=1, help="Seconds the server may take to answer."),
+    cfg.StrOpt(
+        "state_dir",
+        default="/var/lib/agent-flows",
+        help="Directory of the outbox: reports are kept here until the server has them.",
+    ),
+    cfg.IntOpt(
+        "outbox_max_reports",
+        default=100_000,
+        min=100,
+        help="Reports kept while the server cannot be reached; beyond it superseded successes go "
+        "first.",
+    ),
+    cfg.FloatOpt(
+        "heartbeat_interval", default=10.0, min=0.1, help="Seconds between two heartbeats."
+    ),
+]
+
+SERVER_OPTS: list[Opt] = [
+    cfg.ListOpt(
+        "required_steps",
+        default=["l2", "security_groups"],
+        item_type=types.String(choices=["l2", "security_groups"]),
+        help="Steps that must have succeeded before a port is ACTIVE.",
+    ),
+    cfg.StrOpt(
+        "on_refresh_failure",
+        default="down",
+        choices=[
+            ("down", "an ACTIVE port whose refresh failed goes DOWN"),
+            ("keep", "it stays ACTIVE, and OUT_OF_SYNC tells"),
+        ],
+        help="What a failed refresh of security groups does to an ACTIVE port.",
+    ),
+    cfg.FloatOpt(
+        "report_timeout",
+        default=60.0,
+        min=0.1,
+        help="Seconds after which a port whose desired state changed, or whose agent asked for "
+        "its spec, is UNKNOWN without a report.",
+    ),
+    cfg.FloatOpt(
+        "agent_down_time",
+        default=35.0,
+        min=0.1,
+        help="Seconds without a heartbeat after which an agent is dead and its ports UNKNOWN.",
+    ),
+    cfg.FloatOpt(
+        "sweep_interval",
+        default=5.0,
+        min=0.1,
+        help="Seconds between two looks for silent agents, overdue reports and old history.",
+    ),
+    cfg.IntOpt("history_attempts", default=10, min=1, help="Last attempts kept of each port."),
+    cfg.IntOpt("history_failures", default=100, min=1, help="Failed attempts kept of each port."),
+]
+
+API_OPTS: list[Opt] = [
+    cfg.HostAddressOpt(
+        "bind_host",
+        default="127.0.0.1",
+        help="Address the REST API listens on. Anything but loopback needs "
+        "auth_strategy = keystone.",
+    ),
+    cfg.PortOpt("bind_port", default=9797, help="Port the REST API listens on."),
+    cfg.StrOpt(
+        "auth_strategy",
+        default="noauth",
+        choices=[
+            ("noauth", "everybody who reaches the API is admin; loopback only"),
+            ("keystone", "tokens are checked by keystonemiddleware, roles by oslo.policy"),
+        ],
+        help="Who may use the REST API.",
+    ),
+    cfg.IntOpt("threads", default=8, min=1, help="Requests the API answers at one time."),
+    cfg.IntOpt("max_body_bytes", default=1024 * 1024, min=1024, help="Largest request body taken."),
+    cfg.IntOpt("max_limit", default=1000, min=1, help="Most items one list answer carries."),
+]
+
+
+def list_opts() -> list[tuple[str, Sequence[Opt]]]:
+    """All options by section, for oslo.config's sample generator."""
+    return [(AGENT, AGENT_OPTS), (SERVER, SERVER_OPTS), (API, API_OPTS)]
+
+
+def register(conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
+    """Register every option on ``conf``.
+
+    The global ``CONF`` is the default because oslo.messaging reads its tracing
+    options there and nowhere else.
+    """
+    for section, options in list_opts():
+        conf.register_opts(options, group=section)
+    return conf

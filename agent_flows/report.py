@@ -1,0 +1,212 @@
+"""What happened: the vocabulary that agent and server share.
+
+A task's states and the moves between them::
+
+    PENDING --> RUNNING --> SUCCEEDED --> REVERTED
+       |           |------> FAILED
+       |           `------> SKIPPED
+       `--> (never reached: stays PENDING)
+
+A report carries the states in which one attempt ended, so RUNNING is only
+seen while a flow runs.
+"""
+
+import dataclasses
+import datetime
+import enum
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic.dataclasses import dataclass
+
+from agent_flows.spec import newer_minor
+from agent_flows.validation import (
+    STRICT,
+    FieldError,
+    Hostname,
+    Invalid,
+    Revision,
+    Uuid,
+    parse,
+    wire_form,
+    without_unknown,
+)
+
+WIRE_VERSION = (1, 0)
+MAX_DETAIL_BYTES = 4096
+MAX_MESSAGE_CHARS = 512
+_EARLIEST = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+_LATEST = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)
+_MAX_SECONDS = 7 * 24 * 3600.0
+
+
+class TaskState(enum.StrEnum):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    REVERTED = "REVERTED"
+    SKIPPED = "SKIPPED"
+
+
+TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = {
+    TaskState.PENDING: frozenset({TaskState.RUNNING}),
+    TaskState.RUNNING: frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.SKIPPED}),
+    TaskState.SUCCEEDED: frozenset({TaskState.REVERTED}),
+    TaskState.FAILED: frozenset(),
+    TaskState.REVERTED: frozenset(),
+    TaskState.SKIPPED: frozenset(),
+}
+
+
+class Step(enum.StrEnum):
+    L2 = "l2"
+    SECURITY_GROUPS = "security_groups"
+
+
+class FlowName(enum.StrEnum):
+    WIRE = "wire"
+    REFRESH = "refresh"
+    UNWIRE = "unwire"
+    RESYNC = "resync"
+
+
+class SyncState(enum.StrEnum):
+    """How a port's switch stands to the database; beside its status, never in its place."""
+
+    IN_SYNC = "IN_SYNC"
+    SYNCING = "SYNCING"
+    OUT_OF_SYNC = "OUT_OF_SYNC"
+    ABSENT = "ABSENT"
+    UNKNOWN = "UNKNOWN"
+
+
+class PortStatus(enum.StrEnum):
+    ACTIVE = "ACTIVE"
+    DOWN = "DOWN"
+
+
+# Tasks that may end SKIPPED in a report that proves a port: what they look
+# after does not exist for every kind of interface (a vhost-user port has no
+# kernel link). Nothing of the security groups may ever be skipped.
+SKIPPABLE_TASKS = frozenset({"raise-link"})
+
+
+def _one_line(value: object) -> object:
+    return " ".join(value.split())[:MAX_MESSAGE_CHARS] if isinstance(value, str) else value
+
+
+def _bounded(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    # A lone surrogate can be neither stored nor sent.
+    encoded = value.encode("utf-8", "replace")
+    if len(encoded) <= MAX_DETAIL_BYTES:
+        return encoded.decode()
+    marker = b"\n[...]"
+    return (encoded[: MAX_DETAIL_BYTES - len(marker)] + marker).decode("utf-8", "ignore")
+
+
+Name = Annotated[
+    str, pydantic.Strict(), pydantic.StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")
+]
+Moment = Annotated[pydantic.AwareDatetime, pydantic.Field(ge=_EARLIEST, le=_LATEST)]
+Seconds = Annotated[float, pydantic.Field(ge=0, le=_MAX_SECONDS, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TaskError:
+    """Why a task failed.
+
+    ``type`` is a short name a script can compare, ``message`` one line a
+    person understands, ``detail`` what the tool itself said, cut at 4 KiB.
+    """
+
+    type: Name
+    message: Annotated[str, pydantic.BeforeValidator(_one_line), pydantic.Strict()]
+    detail: Annotated[str, pydantic.BeforeValidator(_bounded), pydantic.Strict()] = ""
+
+
+@dataclass(frozen=True, config=STRICT)
+class TaskOutcome:
+    """How one task ended for one port; ``duration`` in seconds.
+
+    A task that was never reached is PENDING and has neither start nor duration.
+    """
+
+    name: Name
+    step: Step
+    state: TaskState
+    started_at: Moment | None = None
+    duration: Seconds | None = None
+    error: TaskError | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.error is not None) != (self.state is TaskState.FAILED):
+            raise FieldError("error", self.error, "an error belongs to FAILED and only to it")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class FlowReport:
+    """All outcomes of one attempt of one flow for one port, in the order of its tasks."""
+
+    id: Uuid
+    host: Hostname
+    resource_id: Uuid
+    flow: FlowName
+    revision: Revision
+    attempt: Annotated[int, pydantic.Strict(), pydantic.Field(ge=1, lt=2**31)]
+    sequence: Annotated[int, pydantic.Strict(), pydantic.Field(ge=1, lt=2**62)]
+    started_at: Moment
+    finished_at: Moment
+    tasks: Annotated[tuple[TaskOutcome, ...], pydantic.Field(min_length=1, max_length=64)]
+    security_group_revisions: Annotated[dict[Uuid, Revision], pydantic.Field(max_length=1024)] = (
+        dataclasses.field(default_factory=dict)
+    )
+    resource_type: Literal["port"] = "port"
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.finished_at < self.started_at:
+            raise FieldError("finished_at", str(self.finished_at), "must not be before started_at")
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise FieldError("tasks", names, "a task comes once in a report")
+        return self
+
+    @property
+    def failed(self) -> TaskOutcome | None:
+        """The first task that failed, if one did."""
+        return next((t for t in self.tasks if t.state is TaskState.FAILED), None)
+
+    def proves(self, step: Step) -> bool:
+        """Whether every task of ``step`` succeeded, and there is one that did."""
+        states = [
+            task.state
+            for task in self.tasks
+            if task.step is step
+            and not (task.state is TaskState.SKIPPED and task.name in SKIPPABLE_TASKS)
+        ]
+        return bool(states) and all(state is TaskState.SUCCEEDED for state in states)
+
+
+_ADAPTER = pydantic.TypeAdapter(FlowReport)
+_FIELDS = frozenset(field.name for field in dataclasses.fields(FlowReport))
+
+
+def to_wire(report: FlowReport) -> dict[str, Any]:
+    """``report`` as JSON-ready data with the version of the wire form."""
+    return {"version": "{}.{}".format(*WIRE_VERSION), **wire_form(_ADAPTER, report)}
+
+
+def from_wire(raw: object) -> FlowReport:
+    """Read one report; raises :class:`Invalid`. Additions of a newer minor version are ignored."""
+    if not isinstance(raw, Mapping):
+        raise Invalid("", raw, "a report is an object")
+    fields = dict(raw)
+    if newer_minor(fields.pop("version", None), WIRE_VERSION):
+        fields = without_unknown(fields, _FIELDS)
+    return parse(_ADAPTER, fields)

@@ -1,0 +1,79 @@
+"""The agent's side of the wire: the client that calls the server, the endpoint it casts to."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import oslo_messaging
+from oslo_log import log
+
+from agent_flows import report, spec
+from agent_flows.report import FlowReport
+from agent_flows.rpc import transport
+from agent_flows.rpc.server import Accepted
+from agent_flows.spec import DesiredState
+
+LOG = log.getLogger(__name__)
+
+
+class ServerClient:
+    """Calls from an agent to the server.
+
+    Every method raises :class:`oslo_messaging.MessagingException` when the
+    server cannot be reached in time or fails: try again, later.
+    """
+
+    def __init__(self, transport_: oslo_messaging.Transport, host: str, timeout: float) -> None:
+        self._host = host
+        self._client = oslo_messaging.get_rpc_client(
+            transport_, transport.server_target(), timeout=timeout
+        )
+
+    def report(self, reports: Sequence[FlowReport]) -> Accepted:
+        """Hand over at most :data:`transport.MAX_REPORTS` reports."""
+        answer = self._call("report", reports=[report.to_wire(item) for item in reports])
+        return Accepted(answer["accepted"], answer["rejected"], answer["sequence"])
+
+    def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState:
+        """The specs of this host's ports (of those in ``port_ids``) and of their groups.
+
+        A port that is not in the answer is not bound to this host. Raises
+        :class:`agent_flows.validation.Invalid` if the answer is malformed.
+        """
+        wanted = None if port_ids is None else list(port_ids)
+        answer = self._call("get_ports", port_ids=wanted)
+        return DesiredState.of(spec.from_wire(item) for item in answer)
+
+    def heartbeat(self, state: Mapping[str, Any]) -> int:
+        """Say that this agent lives; answers the highest sequence the server holds for it."""
+        return int(self._call("heartbeat", state=dict(state))["sequence"])
+
+    def _call(self, method: str, **kwargs: object) -> Any:
+        return self._client.call({}, method, host=self._host, **kwargs)
+
+
+class Changes(Protocol):
+    """What the server tells an agent; each returns at once."""
+
+    def ports_changed(self, port_ids: Collection[str]) -> None: ...
+
+    def security_groups_changed(self, ids: Collection[str]) -> None: ...
+
+    def resync(self, port_ids: Collection[str] | None) -> None: ...
+
+
+class AgentEndpoint:
+    """Hands the server's casts on; a malformed one is refused and logged."""
+
+    target = oslo_messaging.Target(version=transport.VERSION)
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+
+    def ports_changed(self, ctxt: Mapping[str, Any], port_ids: object) -> None:
+        self._changes.ports_changed(transport.id_list("port_ids", port_ids))
+
+    def security_groups_changed(self, ctxt: Mapping[str, Any], ids: object) -> None:
+        self._changes.security_groups_changed(transport.id_list("ids", ids))
+
+    def resync(self, ctxt: Mapping[str, Any], port_ids: object = None) -> None:
+        self._changes.resync(None if port_ids is None else transport.id_list("port_ids", port_ids))

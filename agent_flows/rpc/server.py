@@ -1,0 +1,174 @@
+"""The server's side of the wire: the endpoint agents call, the client that casts to them."""
+
+import collections
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import oslo_messaging
+import pydantic
+from oslo_log import log
+
+from agent_flows import report, spec
+from agent_flows.report import FlowReport
+from agent_flows.rpc import transport
+from agent_flows.spec import Spec
+from agent_flows.validation import Hostname, Invalid, parse
+
+LOG = log.getLogger(__name__)
+
+_HOST: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Hostname)
+_STATE_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The server's answer to a message of reports, given after its transaction committed.
+
+    ``rejected`` maps a report's id to the reason it will never be taken;
+    ``sequence`` is the highest the server holds for the host (0 for none).
+    """
+
+    accepted: Sequence[str]
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    sequence: int = 0
+
+
+class Consumer(Protocol):
+    """What the endpoint hands on, validated.
+
+    An exception becomes an RPC error: the agent tries again, later.
+    """
+
+    def take_reports(self, host: str, reports: Sequence[FlowReport]) -> Accepted: ...
+
+    def get_ports(self, host: str, port_ids: Collection[str] | None) -> Sequence[Spec]: ...
+
+    def take_heartbeat(self, host: str, state: Mapping[str, Any]) -> int:
+        """Note that the agent lives; answers the highest sequence held for the host."""
+        ...
+
+
+class ServerEndpoint:
+    """Validates what agents send, then hands it to the consumer.
+
+    What is refused is counted in ``refused`` by reason, logged once per reason
+    and host, and answered; it never stops the consumer.
+    """
+
+    target = oslo_messaging.Target(version=transport.VERSION)
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self.refused: collections.Counter[str] = collections.Counter()
+        self._logged: set[tuple[str, str]] = set()
+
+    def report(self, ctxt: Mapping[str, Any], host: object, reports: object) -> dict[str, Any]:
+        try:
+            speaker = self._host(host)
+            batch = _bounded_list(reports)
+        except Invalid as exc:
+            self._refuse(repr(host), exc)
+            ids = _ids_of(reports)
+            return {"accepted": [], "rejected": dict.fromkeys(ids, str(exc)), "sequence": 0}
+        valid: list[FlowReport] = []
+        rejected: dict[str, str] = {}
+        for raw in batch:
+            try:
+                valid.append(_spoken_by(speaker, report.from_wire(raw)))
+            except Invalid as exc:
+                self._refuse(speaker, exc)
+                rejected.update(dict.fromkeys(_ids_of([raw]), str(exc)))
+        answer = self._consumer.take_reports(speaker, valid)
+        for reason in answer.rejected.values():
+            self._count(speaker, "store", reason)
+        return {
+            "accepted": list(answer.accepted),
+            "rejected": {**rejected, **answer.rejected},
+            "sequence": answer.sequence,
+        }
+
+    def get_ports(
+        self, ctxt: Mapping[str, Any], host: object, port_ids: object = None
+    ) -> list[dict[str, Any]]:
+        try:
+            speaker = self._host(host)
+            wanted = None if port_ids is None else transport.id_list("port_ids", port_ids)
+        except Invalid as exc:
+            self._refuse(repr(host), exc)
+            raise
+        return [spec.to_wire(item) for item in self._consumer.get_ports(speaker, wanted)]
+
+    def heartbeat(self, ctxt: Mapping[str, Any], host: object, state: object) -> dict[str, Any]:
+        try:
+            speaker = self._host(host)
+            if not isinstance(state, Mapping) or len(json.dumps(state)) > _STATE_BYTES:
+                raise Invalid("state", state, f"must be an object of at most {_STATE_BYTES} bytes")
+        except Invalid as exc:
+            self._refuse(repr(host), exc)
+            raise
+        return {"sequence": self._consumer.take_heartbeat(speaker, state)}
+
+    def _host(self, host: object) -> str:
+        try:
+            return parse(_HOST, host)
+        except Invalid as exc:
+            raise Invalid("host", host, exc.reason) from None
+
+    def _refuse(self, host: str, exc: Invalid) -> None:
+        self._count(host, exc.field or "message", str(exc))
+
+    def _count(self, host: str, kind: str, reason: str) -> None:
+        self.refused[kind] += 1
+        if (host, kind) not in self._logged and len(self._logged) < 10_000:
+            self._logged.add((host, kind))
+            LOG.warning("Refused from %s: %s (further ones are only counted)", host[:255], reason)
+
+
+class AgentClient:
+    """Casts from the server to the agent of a host; all are hints, none is needed for safety."""
+
+    def __init__(self, transport_: oslo_messaging.Transport) -> None:
+        self._client = oslo_messaging.get_rpc_client(transport_, transport.agent_target())
+
+    def ports_changed(self, host: str, port_ids: Collection[str]) -> None:
+        self._cast(host, "ports_changed", port_ids=list(port_ids))
+
+    def security_groups_changed(self, host: str, ids: Collection[str]) -> None:
+        self._cast(host, "security_groups_changed", ids=list(ids))
+
+    def resync(self, host: str, port_ids: Collection[str] | None = None) -> None:
+        self._cast(host, "resync", port_ids=None if port_ids is None else list(port_ids))
+
+    def _cast(self, host: str, method: str, **kwargs: object) -> None:
+        self._client.prepare(server=host).cast({}, method, **kwargs)
+
+
+def _bounded_list(reports: object) -> list[object]:
+    if not isinstance(reports, list):
+        raise Invalid("reports", reports, "must be a list")
+    if len(reports) > transport.MAX_REPORTS:
+        raise Invalid("reports", len(reports), f"at most {transport.MAX_REPORTS} in a message")
+    try:
+        size = len(json.dumps(reports))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise Invalid("reports", type(exc).__name__, "must be JSON") from None
+    if size > transport.MAX_BYTES:
+        raise Invalid("reports", size, f"at most {transport.MAX_BYTES} bytes in a message")
+    return reports
+
+
+def _spoken_by(host: str, item: FlowReport) -> FlowReport:
+    if item.host != host:
+        raise Invalid("host", item.host, f"a report of {host} must be its own")
+    return item
+
+
+def _ids_of(reports: object) -> list[str]:
+    items = reports if isinstance(reports, list) else []
+    return [
+        item["id"][:64]
+        for item in items[: transport.MAX_REPORTS]
+        if isinstance(item, Mapping) and isinstance(item.get("id"), str)
+    ]

@@ -1,0 +1,366 @@
+"""Desired state of a port as the server says it.
+
+A port's spec carries everything its wiring depends on but the content of its
+security groups, which stand beside it once however many ports use them: the
+wire carries a list of specs of three kinds (``port``, ``security_group``,
+``address_group``). Names and meanings are those of Neutron's API.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+from pydantic.dataclasses import dataclass
+
+from agent_flows.validation import (
+    STRICT,
+    Address,
+    Bool,
+    FieldError,
+    Hostname,
+    Invalid,
+    Mac,
+    Network,
+    Revision,
+    Text,
+    Uuid,
+    parse,
+    wire_form,
+    without_unknown,
+)
+
+WIRE_VERSION = (1, 0)
+
+
+class NetworkType(enum.StrEnum):
+    LOCAL = "local"
+    FLAT = "flat"
+    VLAN = "vlan"
+
+
+class Direction(enum.StrEnum):
+    """As seen from the VM: ingress is what reaches it."""
+
+    INGRESS = "ingress"
+    EGRESS = "egress"
+
+
+class Ethertype(enum.StrEnum):
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+
+    @property
+    def version(self) -> int:
+        return 4 if self is Ethertype.IPV4 else 6
+
+
+# Neutron's IP_PROTOCOL_MAP (neutron_lib/constants.py), IANA protocol numbers.
+PROTOCOLS: Mapping[str, int] = {
+    "ah": 51,
+    "dccp": 33,
+    "egp": 8,
+    "esp": 50,
+    "gre": 47,
+    "hopopt": 0,
+    "icmp": 1,
+    "icmpv6": 58,
+    "igmp": 2,
+    "ip": 0,
+    "ipip": 4,
+    "ipv6-encap": 41,
+    "ipv6-frag": 44,
+    "ipv6-icmp": 58,
+    "ipv6-nonxt": 59,
+    "ipv6-opts": 60,
+    "ipv6-route": 43,
+    "ospf": 89,
+    "pgm": 113,
+    "rsvp": 46,
+    "sctp": 132,
+    "tcp": 6,
+    "udp": 17,
+    "udplite": 136,
+    "vrrp": 112,
+}
+TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
+PROTOCOLS_WITH_PORTS = frozenset({6, 17, 33, 132, 136})
+
+
+def _protocol(value: object) -> object:
+    if isinstance(value, str):
+        if value == "any":
+            return None
+        if value.isascii() and value.isdigit():
+            return int(value)
+        if value not in PROTOCOLS:
+            raise ValueError(
+                f"unknown protocol; a number from 0 to 255, any, or one of {', '.join(PROTOCOLS)}"
+            )
+        return PROTOCOLS[value]
+    return value
+
+
+Protocol = Annotated[
+    Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, le=255)] | None,
+    pydantic.BeforeValidator(_protocol),
+]
+PortNumber = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, le=65535)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class NetworkSpec:
+    """The network a port is on; ``mtu`` in bytes."""
+
+    id: Uuid
+    network_type: NetworkType
+    segmentation_id: Annotated[int, pydantic.Strict(), pydantic.Field(ge=1, le=4094)] | None = None
+    physical_network: (
+        Annotated[
+            str, pydantic.Strict(), pydantic.StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+        ]
+        | None
+    ) = None
+    mtu: Annotated[int, pydantic.Strict(), pydantic.Field(ge=68, le=65535)] = 1500
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "NetworkSpec":
+        local = self.network_type is NetworkType.LOCAL
+        if local != (self.physical_network is None):
+            raise FieldError(
+                "physical_network",
+                self.physical_network,
+                f"{'must not be' if local else 'must be'} given for a {self.network_type} network",
+            )
+        vlan = self.network_type is NetworkType.VLAN
+        if vlan != (self.segmentation_id is not None):
+            raise FieldError(
+                "segmentation_id",
+                self.segmentation_id,
+                f"{'must be' if vlan else 'must not be'} given for a {self.network_type} network",
+            )
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class AddressPair:
+    """A further address the port may use; without a MAC the port's own."""
+
+    ip_address: Network
+    mac_address: Mac | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class SecurityGroupRule:
+    """One allow rule. For ICMP the port range carries type and code (0 is a type)."""
+
+    direction: Direction
+    ethertype: Ethertype = Ethertype.IPV4
+    protocol: Protocol = None
+    port_range_min: PortNumber | None = None
+    port_range_max: PortNumber | None = None
+    remote_ip_prefix: Network | None = None
+    remote_group_id: Uuid | None = None
+    remote_address_group_id: Uuid | None = None
+
+    @property
+    def protocol_number(self) -> int | None:
+        """The IP protocol to match; ``icmp`` in an IPv6 rule is ICMPv6 (58), as in Neutron."""
+        if self.protocol == ICMP and self.ethertype is Ethertype.IPV6:
+            return ICMPV6
+        return self.protocol
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "SecurityGroupRule":
+        remotes = {
+            name: getattr(self, name)
+            for name in ("remote_ip_prefix", "remote_group_id", "remote_address_group_id")
+            if getattr(self, name) is not None
+        }
+        if len(remotes) > 1:
+            name = list(remotes)[-1]
+            raise FieldError(
+                name, str(remotes[name]), f"only one of {', '.join(remotes)} may be set"
+            )
+        prefix = self.remote_ip_prefix
+        if prefix is not None and prefix.version != self.ethertype.version:
+            raise FieldError("remote_ip_prefix", str(prefix), f"must be an {self.ethertype} prefix")
+        if self.protocol == ICMPV6 and self.ethertype is Ethertype.IPV4:
+            raise FieldError("protocol", self.protocol, "ICMPv6 needs ethertype IPv6")
+        self._check_ports()
+        return self
+
+    def _check_ports(self) -> None:
+        low, high = self.port_range_min, self.port_range_max
+        if low is None and high is None:
+            return
+        if self.protocol_number in (ICMP, ICMPV6):
+            if low is None:
+                raise FieldError("port_range_min", low, "an ICMP code needs a type")
+            for name, value in (("port_range_min", low), ("port_range_max", high)):
+                if value is not None and value > 255:
+                    raise FieldError(name, value, "an ICMP type or code is at most 255")
+        elif self.protocol not in PROTOCOLS_WITH_PORTS:
+            name = "port_range_min" if low is not None else "port_range_max"
+            value = low if low is not None else high
+            raise FieldError(
+                name, value, "needs a protocol with ports: tcp, udp, sctp, dccp or udplite"
+            )
+        elif low is None or high is None:
+            name = "port_range_min" if low is None else "port_range_max"
+            raise FieldError(name, None, "port_range_min and port_range_max come together")
+        elif low == 0:
+            raise FieldError("port_range_min", low, "must be from 1 to 65535")
+        elif low > high:
+            raise FieldError("port_range_max", high, f"must not be below port_range_min {low}")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Member:
+    """An address of a member of a security group.
+
+    ``mac_address`` narrows an address pair that covers every address (a
+    prefix of length 0), as Neutron's OVS firewall does; otherwise the address
+    alone decides, so that routed members match too.
+    """
+
+    address: Network
+    mac_address: Mac | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class SecurityGroupSpec:
+    """A group's rules and the addresses of its members on every host.
+
+    ``revision`` rises when something a port in this group depends on changes:
+    its rules, or the members or addresses of a group its rules refer to.
+    """
+
+    id: Uuid
+    revision: Revision
+    stateful: Bool = True
+    rules: tuple[SecurityGroupRule, ...] = ()
+    members: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True, config=STRICT)
+class AddressGroupSpec:
+    id: Uuid
+    addresses: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, config=STRICT)
+class PortSpec:
+    """A port on the host it is bound to.
+
+    ``revision`` is the revision_number at which something the wiring depends
+    on last changed; a change of status alone is no new desired state.
+    """
+
+    id: Uuid
+    revision: Revision
+    host: Hostname
+    network: NetworkSpec
+    mac_address: Mac
+    fixed_ips: tuple[Address, ...] = ()
+    allowed_address_pairs: tuple[AddressPair, ...] = ()
+    security_groups: tuple[Uuid, ...] = ()
+    port_security_enabled: Bool = True
+    admin_state_up: Bool = True
+    device_owner: Text = ""
+
+
+Spec = PortSpec | SecurityGroupSpec | AddressGroupSpec
+S = TypeVar("S", PortSpec, SecurityGroupSpec, AddressGroupSpec)
+
+_KINDS: dict[str, tuple[type[Any], pydantic.TypeAdapter[Any]]] = {
+    "port": (PortSpec, pydantic.TypeAdapter(PortSpec)),
+    "security_group": (SecurityGroupSpec, pydantic.TypeAdapter(SecurityGroupSpec)),
+    "address_group": (AddressGroupSpec, pydantic.TypeAdapter(AddressGroupSpec)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DesiredState:
+    """What a host should hold: ports, and the groups they refer to, by id."""
+
+    ports: Mapping[str, PortSpec] = dataclasses.field(default_factory=dict)
+    security_groups: Mapping[str, SecurityGroupSpec] = dataclasses.field(default_factory=dict)
+    address_groups: Mapping[str, AddressGroupSpec] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, specs: Iterable[Spec]) -> "DesiredState":
+        """Index ``specs``; raises :class:`Invalid` if one id comes twice."""
+        ports: dict[str, PortSpec] = {}
+        security_groups: dict[str, SecurityGroupSpec] = {}
+        address_groups: dict[str, AddressGroupSpec] = {}
+        for spec in specs:
+            match spec:
+                case PortSpec():
+                    _add(ports, spec)
+                case SecurityGroupSpec():
+                    _add(security_groups, spec)
+                case AddressGroupSpec():
+                    _add(address_groups, spec)
+        return cls(ports, security_groups, address_groups)
+
+    def __iter__(self) -> Iterator[Spec]:
+        yield from self.ports.values()
+        yield from self.security_groups.values()
+        yield from self.address_groups.values()
+
+    def security_group_revisions(self, port: PortSpec) -> dict[str, int]:
+        """The revisions a report for ``port`` must name.
+
+        Raises :class:`Invalid` if a group of the port is not part of this state.
+        """
+        missing = [group for group in port.security_groups if group not in self.security_groups]
+        if missing:
+            raise Invalid("security_groups", missing[0], "no such security group in the spec")
+        return {group: self.security_groups[group].revision for group in port.security_groups}
+
+
+def _add(index: dict[str, S], spec: S) -> None:
+    if spec.id in index:
+        raise Invalid("id", spec.id, "the same spec twice")
+    index[spec.id] = spec
+
+
+def to_wire(spec: Spec) -> dict[str, Any]:
+    """``spec`` as JSON-ready data with its kind and the version of the wire form."""
+    for kind, (cls, adapter) in _KINDS.items():
+        if isinstance(spec, cls):
+            version = "{}.{}".format(*WIRE_VERSION)
+            return {"kind": kind, "version": version, **wire_form(adapter, spec)}
+    raise TypeError(f"not a spec: {type(spec).__name__}")
+
+
+def from_wire(raw: object) -> Spec:
+    """Read one spec; raises :class:`Invalid`.
+
+    Fields unknown here are refused, unless the sender says that its wire form
+    is a newer minor version: then they are an addition and ignored.
+    """
+    if not isinstance(raw, Mapping):
+        raise Invalid("", raw, "a spec is an object")
+    fields = dict(raw)
+    kind = fields.pop("kind", None)
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise Invalid("kind", kind, f"must be one of {', '.join(_KINDS)}")
+    cls, adapter = _KINDS[kind]
+    if newer_minor(fields.pop("version", None), WIRE_VERSION):
+        fields = without_unknown(fields, frozenset(f.name for f in dataclasses.fields(cls)))
+    spec: Spec = parse(adapter, fields)
+    return spec
+
+
+def newer_minor(version: object, ours: tuple[int, int]) -> bool:
+    """Whether a peer's ``"major.minor"`` adds to ours; raises :class:`Invalid`."""
+    parts = version.split(".") if isinstance(version, str) else []
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts):
+        raise Invalid("version", version, "must be a version as 1.0")
+    major, minor = int(parts[0]), int(parts[1])
+    if major != ours[0]:
+        raise Invalid("version", version, f"major version {ours[0]} is understood here")
+    return minor > ours[1]
