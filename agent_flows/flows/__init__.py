@@ -1,0 +1,1 @@
+"""Runs flows. Knows TaskFlow; knows nothing of networking."""

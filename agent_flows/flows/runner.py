@@ -1,0 +1,171 @@
+"""One batch of ports through one TaskFlow flow; one report per port comes out."""
+
+import dataclasses
+import datetime
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from oslo_log import log
+from taskflow import engines
+from taskflow.flow import Flow
+from taskflow.persistence import models
+
+from agent_flows.flows.task import FlowTask, PortErrors, TaskFailed
+from agent_flows.flows.transcript import Clock, Transcript, utcnow
+from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome
+
+LOG = log.getLogger(__name__)
+
+# Results of tasks are plain values that nobody changes, and the store lives as
+# long as the run: TaskFlow's default of copying them deeply would cost more
+# than the flow.
+_BACKEND = {"connection": "memory", "deep_copy": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One port of a batch: what its report says about it besides the outcomes."""
+
+    port_id: str
+    revision: int
+    security_group_revisions: Mapping[str, int]
+    attempt: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What came of running the flow once for a batch."""
+
+    transcript: Transcript
+    started_at: datetime.datetime
+    errors: Mapping[str, TaskError]
+    failed: bool
+
+    @property
+    def failed_task(self) -> str | None:
+        return self.transcript.failed_task
+
+
+class Runner:
+    """Runs batches so that one port's trouble is its own.
+
+    A failure that names ports (:class:`PortErrors`) takes those out and runs
+    the rest again; one that names nobody splits the batch.
+    """
+
+    def __init__(self, host: str, next_sequence: Callable[[], int], clock: Clock = utcnow) -> None:
+        self._host = host
+        self._next_sequence = next_sequence
+        self._clock = clock
+
+    def run(
+        self,
+        flow: FlowName,
+        compose: Callable[[], Flow],
+        batch: Sequence[Work],
+        inputs: Mapping[str, object],
+        deliver: Callable[[Sequence[FlowReport]], None],
+    ) -> None:
+        """Run ``compose()`` for ``batch`` with ``inputs`` in the store, beside ``port_ids``.
+
+        Hands every port's report to ``deliver``, each as soon as its outcome
+        stands: the good ports of a batch are reported before the search for a
+        bad one goes on. Raises only what ``deliver`` raises.
+        """
+        pending = [tuple(batch)]
+        while pending:
+            part = pending.pop()
+            if not part:
+                continue
+            run = self._run_once(compose, part, inputs)
+            if not run.failed:
+                deliver([self._report(flow, work, run, None) for work in part])
+            elif run.errors:
+                rest = tuple(work for work in part if work.port_id not in run.errors)
+                pending.append(rest)
+                deliver(
+                    [
+                        self._report(flow, work, run, run.errors[work.port_id])
+                        for work in part
+                        if work.port_id in run.errors
+                    ]
+                )
+            else:
+                middle = len(part) // 2
+                pending += [part[middle:], part[:middle]]
+
+    def _run_once(
+        self, compose: Callable[[], Flow], part: Sequence[Work], inputs: Mapping[str, object]
+    ) -> _Run:
+        port_ids = tuple(work.port_id for work in part)
+        started_at = self._clock()
+        engine = engines.load(
+            compose(),
+            store={**inputs, "port_ids": port_ids},
+            book=models.LogBook("agent_flows"),
+            backend=_BACKEND,
+            engine="serial",
+        )
+        engine.compile()
+        transcript = Transcript(engine, _tasks_of(engine), self._clock)
+        cause: BaseException | None = None
+        with transcript:
+            try:
+                engine.run()
+            # The one door that keeps a batch alive: whatever a task raised
+            # becomes the outcome of the ports it concerns.
+            except Exception as exc:  # noqa: BLE001
+                cause = _execution_failure(engine) or exc
+        errors = {} if cause is None else _blame(cause, port_ids)
+        if cause is not None and transcript.failed_task is None:
+            raise cause
+        return _Run(transcript, started_at, errors, cause is not None)
+
+    def _report(self, flow: FlowName, work: Work, run: _Run, error: TaskError | None) -> FlowReport:
+        tasks: tuple[TaskOutcome, ...] = run.transcript.outcomes(work.port_id, error)
+        return FlowReport(
+            id=str(uuid.uuid4()),
+            host=self._host,
+            resource_id=work.port_id,
+            flow=flow,
+            revision=work.revision,
+            security_group_revisions=dict(work.security_group_revisions),
+            attempt=work.attempt,
+            sequence=self._next_sequence(),
+            started_at=run.started_at,
+            finished_at=max(self._clock(), run.started_at),
+            tasks=tasks,
+        )
+
+
+def _tasks_of(engine: Any) -> dict[str, FlowTask]:
+    """The tasks of a compiled engine, in the order they run."""
+    nodes = engine.compilation.execution_graph.topological_sort()
+    return {node.name: node for node in nodes if isinstance(node, FlowTask)}
+
+
+def _execution_failure(engine: Any) -> BaseException | None:
+    """What the failed task raised; a revert that failed too stands in the transcript."""
+    for failure in engine.storage.get_execute_failures().values():
+        exception: BaseException | None = failure.exception
+        if exception is not None:
+            return exception
+    return None
+
+
+def _blame(cause: BaseException, port_ids: Sequence[str]) -> dict[str, TaskError]:
+    """Who of ``port_ids`` is at fault; empty if that cannot be said yet."""
+    if isinstance(cause, PortErrors):
+        named = {port: cause.errors[port] for port in port_ids if port in cause.errors}
+        if named:
+            return named
+    if isinstance(cause, TaskFailed):
+        error, whole_batch = cause.error, cause.whole_batch
+    else:
+        LOG.error("A task raised what no task should", exc_info=cause)
+        error = TaskError(type(cause).__name__, str(cause) or "no message")
+        whole_batch = False
+    if whole_batch or len(port_ids) == 1:
+        return dict.fromkeys(port_ids, error)
+    return {}

@@ -1,0 +1,239 @@
+"""A batch goes through one flow; each port gets its own truth."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+from taskflow.patterns import linear_flow
+
+from agent_flows.flows.runner import Runner, Work
+from agent_flows.flows.task import FlowTask, PortErrors, Skipped, TaskFailed
+from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskState
+
+REFUSED = TaskError("TABLE_FULL", "the switch refused the port's flows", "OFPFMFC_TABLE_FULL")
+
+
+def port(n: int) -> str:
+    return f"00000000-0000-4000-8000-{n:012d}"
+
+
+class Recorder:
+    """What the tasks of a run did, in order."""
+
+    def __init__(self) -> None:
+        self.executed: list[tuple[str, tuple[str, ...]]] = []
+        self.reverted: list[tuple[str, tuple[str, ...]]] = []
+
+
+class Recording(FlowTask):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def execute(self, port_ids: tuple[str, ...]) -> object:
+        self.recorder.executed.append((self.name_, port_ids))
+        return self.act(port_ids)
+
+    def act(self, port_ids: tuple[str, ...]) -> object:
+        return None
+
+    def revert(self, port_ids: tuple[str, ...], **_: object) -> None:
+        self.recorder.reverted.append((self.name_, port_ids))
+
+
+class Locate(Recording):
+    name_ = "locate-interface"
+    step = Step.L2
+
+
+class RaiseLink(Recording):
+    name_ = "raise-link"
+    step = Step.L2
+
+    def act(self, port_ids: tuple[str, ...]) -> object:
+        return Skipped({port(9): "vhost-user"})
+
+
+class Apply(Recording):
+    name_ = "apply-security-groups"
+    step = Step.SECURITY_GROUPS
+
+    def __init__(self, recorder: Recorder, trouble: Callable[[tuple[str, ...]], None]) -> None:
+        super().__init__(recorder)
+        self.trouble = trouble
+
+    def act(self, port_ids: tuple[str, ...]) -> object:
+        self.trouble(port_ids)
+        return None
+
+
+class Verify(Recording):
+    name_ = "verify-security-groups"
+    step = Step.SECURITY_GROUPS
+
+
+def run(
+    ports: Sequence[str],
+    trouble: Callable[[tuple[str, ...]], None],
+    recorder: Recorder | None = None,
+) -> tuple[list[FlowReport], Recorder]:
+    recorder = recorder or Recorder()
+    sequences = iter(range(1, 10_000))
+    reports: list[FlowReport] = []
+    Runner("host1", lambda: next(sequences)).run(
+        FlowName.WIRE,
+        lambda: linear_flow.Flow("wire").add(
+            Locate(recorder), RaiseLink(recorder), Apply(recorder, trouble), Verify(recorder)
+        ),
+        [Work(p, 7, {}, 1) for p in ports],
+        {},
+        reports.extend,
+    )
+    return reports, recorder
+
+
+def fine(port_ids: tuple[str, ...]) -> None:
+    return None
+
+
+def by_port(reports: Sequence[FlowReport]) -> Mapping[str, FlowReport]:
+    assert len({r.resource_id for r in reports}) == len(reports), "one report per port"
+    return {r.resource_id: r for r in reports}
+
+
+def states(report: FlowReport) -> list[str]:
+    return [str(task.state) for task in report.tasks]
+
+
+def test_a_healthy_batch_is_one_run_and_every_task_succeeded_for_every_port() -> None:
+    ports = [port(n) for n in range(5)]
+    reports, recorder = run(ports, fine)
+    assert [ids for _, ids in recorder.executed] == [tuple(ports)] * 4
+    for report in by_port(reports).values():
+        assert states(report) == ["SUCCEEDED"] * 4
+        assert report.proves(Step.L2)
+        assert report.proves(Step.SECURITY_GROUPS)
+        assert all(task.duration is not None and task.started_at for task in report.tasks)
+        assert report.revision == 7
+
+
+def test_a_task_that_does_not_apply_to_a_port_is_skipped_for_it_alone() -> None:
+    reports = by_port(run([port(8), port(9)], fine)[0])
+    assert states(reports[port(8)])[1] == "SUCCEEDED"
+    assert states(reports[port(9)])[1] == "SKIPPED"
+    assert reports[port(9)].proves(Step.L2)
+
+
+def test_invariant_6_blame_takes_out_the_bad_port_and_the_others_succeed_first_time() -> None:
+    bad = port(3)
+
+    def refuse(port_ids: tuple[str, ...]) -> None:
+        if bad in port_ids:
+            raise PortErrors({bad: REFUSED})
+
+    reports, recorder = run([port(n) for n in range(10)], refuse)
+    outcome = by_port(reports)
+    assert states(outcome[bad]) == ["REVERTED", "REVERTED", "FAILED", "PENDING"]
+    assert outcome[bad].tasks[2].error == REFUSED
+    assert all(r.proves(Step.SECURITY_GROUPS) for p, r in outcome.items() if p != bad)
+    applies = [ids for name, ids in recorder.executed if name == "apply-security-groups"]
+    assert [len(ids) for ids in applies] == [10, 9]
+
+
+def test_invariant_6_a_failure_nobody_can_attribute_is_bisected_until_it_stands_alone() -> None:
+    bad = {port(3), port(12)}
+
+    def fail(port_ids: tuple[str, ...]) -> None:
+        if bad & set(port_ids):
+            raise TaskFailed(TaskError("Refused", "something in there is wrong"))
+
+    outcome = by_port(run([port(n) for n in range(16)], fail)[0])
+    assert {p for p, r in outcome.items() if r.failed} == bad
+    assert len(outcome) == 16
+
+
+def test_the_good_half_is_reported_before_the_search_for_the_bad_port_ends() -> None:
+    def fail(port_ids: tuple[str, ...]) -> None:
+        if port(15) in port_ids:
+            raise TaskFailed(TaskError("Refused", "something in there is wrong"))
+
+    reports, _ = run([port(n) for n in range(16)], fail)
+    assert [r.resource_id for r in reports[:8]] == [port(n) for n in range(8)]
+    assert reports[-1].resource_id == port(15)
+
+
+def test_running_out_of_time_fails_the_whole_batch_without_a_search() -> None:
+    def hang(port_ids: tuple[str, ...]) -> None:
+        raise TaskFailed(TaskError("Timeout", "ovs-ofctl took over 30 s"), whole_batch=True)
+
+    reports, recorder = run([port(n) for n in range(16)], hang)
+    assert [n for n, _ in recorder.executed].count("apply-security-groups") == 1
+    assert all(r.failed and r.failed.error and r.failed.error.type == "Timeout" for r in reports)
+
+
+def test_invariant_9_an_unexpected_exception_in_a_task_ends_in_an_outcome() -> None:
+    def explode(port_ids: tuple[str, ...]) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    (report,), recorder = run([port(1)], explode)
+    assert report.failed is not None
+    assert report.failed.error == TaskError("ZeroDivisionError", "division by zero")
+    assert [name for name, _ in recorder.reverted] == [
+        "apply-security-groups",
+        "raise-link",
+        "locate-interface",
+    ]
+
+
+def test_blame_of_a_port_that_is_not_in_the_batch_accuses_nobody_and_is_bisected() -> None:
+    def mistaken(port_ids: tuple[str, ...]) -> None:
+        if port(2) in port_ids:
+            raise PortErrors({port(99): REFUSED})
+
+    outcome = by_port(run([port(1), port(2)], mistaken)[0])
+    assert outcome[port(1)].failed is None
+    assert outcome[port(2)].failed is not None
+
+
+def test_invariant_9_a_revert_that_fails_is_reported_beside_the_failure_itself() -> None:
+    class Stubborn(Locate):
+        def revert(self, port_ids: tuple[str, ...], **_: object) -> None:
+            raise OSError("the switch is gone")
+
+    def refuse(port_ids: tuple[str, ...]) -> None:
+        raise PortErrors({port(1): REFUSED})
+
+    recorder = Recorder()
+    reports: list[FlowReport] = []
+    Runner("host1", lambda: 1).run(
+        FlowName.WIRE,
+        lambda: linear_flow.Flow("wire").add(Stubborn(recorder), Apply(recorder, refuse)),
+        [Work(port(1), 1, {}, 1)],
+        {},
+        reports.extend,
+    )
+    locate, apply = reports[0].tasks
+    assert (locate.state, apply.state) == (TaskState.FAILED, TaskState.FAILED)
+    assert locate.error is not None
+    assert locate.error.type == "RevertFailed"
+    assert "the switch is gone" in locate.error.message
+    assert apply.error == REFUSED
+
+
+def test_a_flow_whose_inputs_are_missing_is_a_defect_and_raises() -> None:
+    class Needy(Locate):
+        def execute(self, port_ids: tuple[str, ...], never_given: object) -> object:  # type: ignore[override]
+            return None
+
+    with pytest.raises(Exception, match="never_given"):
+        Runner("host1", lambda: 1).run(
+            FlowName.WIRE,
+            lambda: linear_flow.Flow("wire").add(Needy(Recorder())),
+            [Work(port(1), 1, {}, 1)],
+            {},
+            lambda reports: None,
+        )
+
+
+def test_sequences_rise_with_every_report() -> None:
+    reports, _ = run([port(n) for n in range(20)], fine)
+    assert [r.sequence for r in reports] == sorted({r.sequence for r in reports})
