@@ -1,0 +1,1 @@
+"""Security groups: rules compiled to OpenFlow, installed in bundles and read back."""

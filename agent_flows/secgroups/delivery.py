@@ -1,0 +1,68 @@
+"""Which local ports a packet is for: by MAC, to all of a network, or by nobody's MAC.
+
+Our bridge learns no MAC addresses; these flows are its forwarding table. A MAC
+that several ports hold (an allowed address pair) is one flow that goes to each
+of them, because of two flows with one match the later would replace the
+earlier. Every way leads through the ports' ingress rules.
+"""
+
+import enum
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from agent_flows.secgroups import flow
+from agent_flows.secgroups.flow import Action, Flow
+from agent_flows.secgroups.pipeline import Priority, Register, Table
+
+
+class Everyone(enum.StrEnum):
+    FLOOD = "flood"
+    """Broadcast and multicast: every port of the network."""
+    UNKNOWN = "unknown"
+    """Unicast to a MAC nobody here has: ports without port security, which may
+    hold MACs we do not know."""
+
+
+class Destination(NamedTuple):
+    """``to`` is a MAC or one of :class:`Everyone`, on the network of a local VLAN."""
+
+    vlan: int
+    to: str
+
+
+Receivers = Mapping[int, bool]
+"""ofport to whether the MAC is the port's own; a MAC only held by address pairs may
+just now be in use on another host, so it is sent there, too."""
+
+
+def flows_to(destination: Destination, receivers: Receivers) -> Iterator[Flow]:
+    """The flows that lead to ``receivers``; their matches depend on ``destination`` alone."""
+    hand_over = _hand_over(receivers)
+    network = flow.register(Register.NETWORK, destination.vlan)
+    if destination.to == Everyone.FLOOD:
+        yield Flow(
+            Table.FLOOD, Priority.IDENTIFY, (network,), (*hand_over, flow.to(Table.ACCEPTED_EGRESS))
+        )
+        return
+    tag = flow.vlan(destination.vlan)
+    untag = (flow.STRIP_VLAN, flow.load(Register.NETWORK, destination.vlan))
+    uplink: tuple[Action, ...] = (flow.to(Table.ACCEPTED_EGRESS),)
+    if destination.to == Everyone.UNKNOWN:
+        local, remote = Priority.UNKNOWN_UNICAST, Priority.UNKNOWN_UNICAST
+        mac: tuple[flow.Term, ...] = ()
+    else:
+        local, remote = Priority.IDENTIFY, Priority.UNICAST
+        mac = (flow.dl_dst(destination.to),)
+        if any(receivers.values()):
+            uplink = ()
+    yield Flow(Table.ACCEPT_OR_INGRESS, local, (network, *mac), (*hand_over, *uplink))
+    yield Flow(Table.TRANSIENT, remote, (tag, *mac), (*untag, *hand_over))
+
+
+def _hand_over(receivers: Receivers) -> tuple[Action, ...]:
+    actions: list[Action] = []
+    if len(receivers) > 1:
+        actions.append(flow.load(Register.SEVERAL, 1))
+    for ofport in sorted(receivers):
+        actions += flow.load(Register.PORT, ofport), flow.to(Table.BASE_INGRESS)
+    return tuple(actions)

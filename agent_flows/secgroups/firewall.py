@@ -1,0 +1,297 @@
+"""The firewall of one integration bridge: what stands in the switch, and the way from one
+state to the next.
+
+Everything that is decided is decided in :mod:`.programme` and :mod:`.plan`;
+here the decision is carried out, remembered, and given up again on revert.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Set
+from dataclasses import replace
+
+from agent_flows.flows.task import PortErrors, TaskFailed
+from agent_flows.report import TaskError
+from agent_flows.secgroups import cookie, flow, readback
+from agent_flows.secgroups.attachment import Attachment
+from agent_flows.secgroups.base import base_flows
+from agent_flows.secgroups.blame import blame
+from agent_flows.secgroups.conjunction import (
+    Conjunctions,
+    Members,
+    Remote,
+    RemoteKind,
+    members_of,
+)
+from agent_flows.secgroups.cookie import Kind
+from agent_flows.secgroups.inspection import inspect
+from agent_flows.secgroups.installed import Installed, forget_unused
+from agent_flows.secgroups.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout
+from agent_flows.secgroups.pipeline import CONJUNCTION_PRIORITIES
+from agent_flows.secgroups.plan import Plan, plan
+from agent_flows.secgroups.programme import Programme, compile_ports
+from agent_flows.spec import DesiredState
+
+# Up to here a call of ovs-ofctl for each port is quicker than reading every flow there is:
+# 5 ms a call against 80 ms for 14,000 flows.
+_FEW = 4
+
+
+class Firewall:
+    """Owns the flows of ports, the flows they share and the pipeline itself.
+
+    Every method may be called from any thread; one bundle is under way at a
+    time. Errors of the switch are raised as :class:`PortErrors` where it is
+    known whose flows were refused, otherwise as :class:`TaskFailed`.
+    """
+
+    def __init__(self, ofctl: Ofctl) -> None:
+        self._ofctl = ofctl
+        self._lock = threading.RLock()
+        self._base = base_flows()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._installed = Installed()
+        self._conjunctions = Conjunctions(CONJUNCTION_PRIORITIES[0], 1)
+        # What a revert falls back to. Of a port that has flows of an older
+        # process in the switch it is not known: what was applied then stands.
+        self._committed: dict[str, Programme] = {}
+        self._taken_over: set[str] = set()
+        self._ofports: dict[str, int] = {}
+        # For each remote group, at which revisions of the groups that refer to
+        # it its members were seen: an older view never overwrites a newer one.
+        self._views: dict[Remote, dict[str, int]] = {}
+        self._unsettled: Plan | None = None
+        self._emptied = False
+
+    def start(self) -> None:
+        """Install the pipeline where it is missing, and take over the flows that stand.
+
+        Called at start of the agent and after a restart of the switch; every
+        port is then to be applied anew. Open ports stay as they are.
+
+        Raises :class:`TaskFailed`.
+        """
+        with self._lock:
+            found = readback.read(self._dump())
+            missing = [
+                flow.add(text, key) for key, text in self._base.items() if key not in found.base
+            ]
+            foreign = [flow.delete(each) for each in sorted(found.base - set(self._base))]
+            self._forget()
+            self._execute(Plan([*foreign, *missing], [], Installed()))
+            self._installed = found.installed
+            self._conjunctions = Conjunctions(found.conjunction_priority, found.next_conjunction_id)
+
+    def apply(self, desired: DesiredState, attachments: Mapping[str, Attachment]) -> None:
+        """Bring every port of ``attachments`` to its desired state, in one bundle.
+
+        A port whose programme has not changed costs nothing. A refused bundle
+        changes nothing, neither in the switch nor here.
+        """
+        with self._lock:
+            self._settle()
+            compiled = compile_ports(desired, attachments, self._conjunctions)
+            for port_id, attachment in attachments.items():
+                self._ofports[port_id] = attachment.ofport
+            if compiled.errors:
+                raise PortErrors(compiled.errors)
+            before = self._installed
+            views = self._newer_views(desired, compiled.remotes)
+            members = {remote: _members(remote, desired) for remote in views}
+            self._execute(plan(before, compiled.programmes, members, self._conjunctions))
+            for remote, view in views.items():
+                self._views.setdefault(remote, {}).update(view)
+            self._taken_over |= {
+                port_id
+                for port_id, attachment in attachments.items()
+                if port_id not in before.ports and attachment.ofport in before.strays
+            }
+
+    def _newer_views(
+        self, desired: DesiredState, remotes: Mapping[Remote, Set[str]]
+    ) -> dict[Remote, dict[str, int]]:
+        """The remote groups whose members ``desired`` knows at least as new as we do."""
+        newer = {}
+        for remote, referring in remotes.items():
+            view = {group: desired.security_groups[group].revision for group in referring}
+            known = self._views.get(remote, {})
+            if all(revision >= known.get(group, revision) for group, revision in view.items()):
+                newer[remote] = view
+        return newer
+
+    def verify(self, port_ids: Collection[str]) -> None:
+        """Read the switch; raises :class:`PortErrors` for ports that do not stand as applied.
+
+        Such a port is written anew when it is next applied.
+        """
+        with self._lock:
+            self._settle()
+            seen = self._seen_of(port_ids)
+            inspection = inspect(port_ids, seen, self._base, self._installed, self._conjunctions)
+            self._emptied = self._emptied or inspection.base_missing
+            self._installed = inspection.installed
+            if inspection.errors:
+                raise PortErrors(inspection.errors)
+
+    def revert(self, port_ids: Iterable[str]) -> None:
+        """Put back what stood before the flow; a port that never was wired is closed."""
+        with self._lock:
+            self._settle()
+            changes: dict[str, Programme | None] = {}
+            for port_id in port_ids:
+                standing = self._installed.ports.get(port_id)
+                committed = self._committed.get(port_id)
+                unknown = committed is None and port_id in self._taken_over
+                if standing is None or unknown:
+                    continue
+                if standing.programme != committed or port_id in self._installed.doubtful:
+                    changes[port_id] = committed
+            self._execute(plan(self._installed, changes, {}, self._conjunctions))
+
+    def commit(self, port_ids: Iterable[str]) -> None:
+        """What is applied is what a later revert falls back to."""
+        with self._lock:
+            for port_id in port_ids:
+                standing = self._installed.ports.get(port_id)
+                if standing is not None:
+                    self._committed[port_id] = standing.programme
+                    self._taken_over.discard(port_id)
+            self._forget_unused()
+
+    def remove(self, port_ids: Iterable[str]) -> None:
+        """Take everything of these ports out of the switch; they are closed."""
+        with self._lock:
+            self._settle()
+            gone = list(port_ids)
+            standing = {port_id: None for port_id in gone if port_id in self._installed.ports}
+            left = [
+                self._ofports[port_id]
+                for port_id in gone
+                if port_id not in standing and port_id in self._ofports
+            ]
+            self._execute(plan(self._installed, standing, {}, self._conjunctions, left))
+            self._forget_ports(gone)
+
+    def affected_by(self, group_ids: Collection[str]) -> set[str]:
+        """Ports that are in one of these security groups, or have rules that refer to one of
+        these security or address groups."""
+        ids = frozenset(group_ids)
+        # Without the lock: what is installed is a value, and who asks need not wait for a bundle.
+        return {
+            port_id
+            for port_id, standing in self._installed.ports.items()
+            if not ids.isdisjoint(standing.programme.groups)
+        }
+
+    def sweep(self, keep: Set[str], ofports: Collection[int] = ()) -> int:
+        """Remove the flows of every port not in ``keep``; the number of flows removed.
+
+        A kept port that could not be applied yet keeps what an older process
+        installed for it, shared flows included; so does the port of every
+        interface in ``ofports``, for ports that did not get as far as here.
+        """
+        with self._lock:
+            self._settle()
+            seen = readback.cookies(self._dump())
+            gone = [port_id for port_id in self._installed.ports if port_id not in keep]
+            kept = {self._ofports[port_id] for port_id in keep if port_id in self._ofports}
+            kept.update(ofports)
+            left = [ofport for ofport in self._installed.strays if ofport not in kept]
+            swept = plan(self._installed, dict.fromkeys(gone), {}, self._conjunctions, left)
+            orphans = _orphans(seen, swept.after, self._base)
+            lines = [*swept.lines, *map(flow.delete, orphans)]
+            self._execute(replace(swept, lines=lines))
+            self._forget_ports(gone)
+            replaced = sum(line.startswith("add ") for line in swept.lines)
+            return sum(seen[each] for each in orphans) - replaced
+
+    def _forget_ports(self, port_ids: Iterable[str]) -> None:
+        for port_id in port_ids:
+            self._committed.pop(port_id, None)
+            self._taken_over.discard(port_id)
+            self._ofports.pop(port_id, None)
+        self._forget_unused()
+
+    def _forget_unused(self) -> None:
+        if len(self._installed.members) > len({use.remote for use in self._installed.users}):
+            self._installed = forget_unused(self._installed, self._committed.values())
+            self._views = {
+                remote: view
+                for remote, view in self._views.items()
+                if remote in self._installed.members
+            }
+
+    def _execute(self, todo: Plan) -> None:
+        try:
+            self._ofctl.bundle(todo.lines)
+        except SwitchUnreachable as exc:
+            raise _failed(exc) from exc
+        except SwitchError as exc:
+            if exc.refusals:
+                raise blame(exc, todo) from exc
+            self._unsettled = todo
+            raise _failed(exc) from exc
+        except Timeout as exc:
+            self._unsettled = todo
+            raise _failed(exc) from exc
+        self._installed = todo.after
+
+    def _seen_of(self, port_ids: Collection[str]) -> Counter[int]:
+        """The cookies in the switch that concern these ports, and how many flows each has."""
+        if len(port_ids) > _FEW:
+            return readback.cookies(self._dump())
+        standing = [self._installed.ports.get(port_id) for port_id in port_ids]
+        selectors = [cookie.of_port(each.programme.ofport) for each in standing if each]
+        selectors += [cookie.BASE, cookie.SHARED]
+        return readback.cookies(line for each in selectors for line in self._dump(*each))
+
+    def _dump(self, value: int = cookie.OURS[0], mask: int = cookie.OURS[1]) -> list[str]:
+        try:
+            return self._ofctl.dump(value, mask)
+        except (SwitchError, Timeout) as exc:
+            raise _failed(exc) from exc
+
+    def _settle(self) -> None:
+        """Find out what became of a bundle that was not answered, or of an emptied switch."""
+        if self._emptied:
+            self.start()
+        if self._unsettled is None:
+            return
+        before, after = self._installed.cookies(), self._unsettled.after.cookies()
+        seen = set(readback.cookies(self._dump()))
+        # A bundle is in the tables as a whole or not at all.
+        if after - before <= seen and seen.isdisjoint(before - after):
+            self._installed = self._unsettled.after
+        self._unsettled = None
+
+
+def _members(remote: Remote, desired: DesiredState) -> Members:
+    if remote.kind is RemoteKind.SECURITY_GROUP:
+        return members_of(desired.security_groups[remote.id])
+    return members_of(desired.address_groups[remote.id])
+
+
+def _failed(exc: SwitchError | Timeout) -> TaskFailed:
+    """Nobody's fault in particular: the tool or the switch as a whole."""
+    match exc:
+        case Timeout():
+            error = TaskError("Timeout", str(exc))
+        case SwitchUnreachable():
+            error = TaskError("SwitchUnreachable", exc.message, exc.detail)
+        case _:
+            error = TaskError("SwitchError", exc.message, exc.detail)
+    return TaskFailed(error, whole_batch=True)
+
+
+def _orphans(seen: Iterable[int], standing: Installed, base: Mapping[int, str]) -> list[int]:
+    """Cookies in the switch that belong to nobody."""
+    accounted = standing.cookies().union(base)
+    # Addresses of remote groups that an older process' ports may need.
+    spared = {Kind.NETWORK}
+    if standing.strays:
+        spared |= {Kind.MEMBER, Kind.CONJUNCTION}
+    return sorted(
+        each for each in seen if each not in accounted and cookie.kind(each) not in spared
+    )

@@ -1,0 +1,76 @@
+"""What the switch holds, as far as it is ours: values, replaced as a whole, never changed."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from agent_flows.secgroups import cookie
+from agent_flows.secgroups.conjunction import Conjunctions, Members, Remote, Use
+from agent_flows.secgroups.delivery import Destination, flows_to
+from agent_flows.secgroups.programme import Programme
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A programme as it is in the switch."""
+
+    programme: Programme
+    generation: int
+
+    @property
+    def cookie(self) -> int:
+        return cookie.port(self.programme.ofport, self.generation)
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What the switch holds, as far as it is ours.
+
+    ``shared`` is every shared flow by key with its cookie (a digest of its
+    content); ``holders`` the conjunctions that hold an address, by the key of
+    its flow; ``strays`` the cookies of port flows no programme here accounts
+    for, by ofport: those of an older process, until their port is applied
+    again. ``members`` also keeps groups nobody uses just now, so that a
+    programme can be put back; :func:`forget_unused` lets go of them.
+    ``doubtful`` ports were read back wrong and are written anew.
+    """
+
+    ports: Mapping[str, Standing] = field(default_factory=dict)
+    receivers: Mapping[Destination, Mapping[int, bool]] = field(default_factory=dict)
+    members: Mapping[Remote, Members] = field(default_factory=dict)
+    users: Mapping[Use, int] = field(default_factory=dict)
+    holders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    shared: Mapping[str, int] = field(default_factory=dict)
+    strays: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    doubtful: frozenset[str] = frozenset()
+
+    def cookies(self) -> set[int]:
+        """Every cookie of ports' and shared flows that should be in the switch."""
+        ports = {standing.cookie for standing in self.ports.values()}
+        return ports.union(self.shared.values(), *self.strays.values())
+
+
+def shared_keys(programme: Programme, installed: Installed, conj: Conjunctions) -> Iterator[str]:
+    """The keys of all shared flows that ``programme`` depends on."""
+    for destination in programme.destinations:
+        for each in flows_to(destination, installed.receivers.get(destination, {})):
+            yield each.key
+    for use in programme.uses:
+        yield conj.accept(use.remote, use.direction).key
+        yield from address_keys(use, installed.members, conj)
+
+
+def forget_unused(installed: Installed, needed: Iterable[Programme]) -> Installed:
+    """Without the members of groups that neither a standing nor a ``needed`` programme uses."""
+    used = {use.remote for use in installed.users}
+    used |= {use.remote for programme in needed for use in programme.uses}
+    kept = {remote: each for remote, each in installed.members.items() if remote in used}
+    return replace(installed, members=kept)
+
+
+def address_keys(
+    use: Use, members: Mapping[Remote, Members], conjunctions: Conjunctions
+) -> Iterator[str]:
+    """The keys of the flows of a remote group's addresses."""
+    known = members.get(use.remote)
+    for address in known.of(use.ethertype) if known else ():
+        yield conjunctions.address_key(use, address)

@@ -1,0 +1,116 @@
+"""The switch's own tool, ovs-ofctl: flows written in atomic bundles, and read.
+
+``ovs-ofctl --bundle add-flows`` sends all lines in one OpenFlow bundle, atomic
+and ordered: packets see the tables before it or after it, and a refused line
+leaves the tables as they were (ovs-ofctl(8)). Lines go over standard input.
+"""
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent_flows.secgroups import cookie
+
+_OFCTL = ("ovs-ofctl", "-O", "OpenFlow14", "--no-names")
+_REFUSED = re.compile(
+    r"^Error (?P<error>OFP\w+) for: OFPT_FLOW_MOD.*?(?:\bcookie:(?P<cookie>0x[0-9a-f]+|0)\b.*)?$",
+    re.MULTILINE,
+)
+_UNREADABLE = re.compile(r"^ovs-ofctl: -:(?P<line>\d+): (?P<reason>.*)$", re.MULTILINE)
+_UNREACHABLE = re.compile(r"^ovs-ofctl: .*(?:connecting to|failed to connect).*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One flow-mod the switch, or the tool, refused.
+
+    ``error`` is OpenFlow's name (OFPFMFC_TABLE_FULL) or the tool's words. The
+    flow is told by ``cookie``, or for one the tool could not read by ``line``,
+    counted from 0 in the bundle; ``text`` is what was said in full.
+    """
+
+    error: str
+    text: str
+    cookie: int | None = None
+    line: int | None = None
+
+
+class SwitchError(Exception):
+    """The switch did not take the bundle; nothing of it is in the tables."""
+
+    def __init__(self, message: str, detail: str, refusals: Sequence[Refusal] = ()) -> None:
+        self.message = message
+        self.detail = detail
+        self.refusals = tuple(refusals)
+        super().__init__(message)
+
+
+class SwitchUnreachable(SwitchError):
+    """ovs-vswitchd does not listen: nothing was sent."""
+
+
+class Timeout(Exception):
+    """ovs-ofctl took longer than allowed: whether the bundle is in the tables is not known."""
+
+
+class Ofctl:
+    """One bridge. ``timeout`` in seconds bounds one call."""
+
+    def __init__(self, run_dir: str, bridge: str, timeout: float) -> None:
+        self._target = f"unix:{run_dir}/{bridge}.mgmt"
+        self._timeout = timeout
+
+    def bundle(self, lines: Sequence[str]) -> None:
+        """All of ``lines`` (``add``, ``delete``, ``delete_strict`` ...) or none.
+
+        Raises :class:`SwitchError` or :class:`Timeout`.
+        """
+        if lines:
+            self._run("--bundle", "add-flows", self._target, "-", stdin="\n".join(lines) + "\n")
+
+    def dump(self, value: int = cookie.OURS[0], mask: int = cookie.OURS[1]) -> list[str]:
+        """The flows whose cookie is ``value`` under ``mask``, as ovs-ofctl prints them.
+
+        Raises :class:`SwitchError` or :class:`Timeout`.
+        """
+        selector = cookie.selector(value, mask)
+        out = self._run("--no-stats", "dump-flows", self._target, selector)
+        return [line for line in out.splitlines() if "cookie=" in line]
+
+    def _run(self, *args: str, stdin: str | None = None) -> str:
+        try:
+            done = subprocess.run(
+                [*_OFCTL, *args],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=self._timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Timeout(
+                f"ovs-ofctl {args[-3] if stdin else 'dump-flows'} took longer than "
+                f"{self._timeout:g} s"
+            ) from None
+        if done.returncode:
+            raise error_from(done.stderr)
+        return done.stdout
+
+
+def error_from(stderr: str) -> SwitchError:
+    """What ovs-ofctl said, as the error to raise."""
+    detail = stderr.strip()
+    refusals = [
+        Refusal(m["error"], m[0], cookie=int(m["cookie"] or "0", 16))
+        for m in _REFUSED.finditer(stderr)
+    ]
+    refusals += [
+        Refusal(m["reason"], m[0], line=int(m["line"]) - 1) for m in _UNREADABLE.finditer(stderr)
+    ]
+    if refusals:
+        return SwitchError(f"the switch refused a flow: {refusals[0].error}", detail, refusals)
+    if _UNREACHABLE.search(stderr):
+        return SwitchUnreachable("ovs-vswitchd cannot be reached", detail)
+    last = detail.splitlines()[-1] if detail else "ovs-ofctl failed and said nothing"
+    return SwitchError(last, detail)

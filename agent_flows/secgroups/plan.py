@@ -1,0 +1,247 @@
+"""From what is installed to what is desired: the lines of one bundle, and what stands then.
+
+Pure: values in, values out. Nothing here talks to the switch, so a refused
+bundle leaves the values before it as they were.
+
+A port's flows are replaced as a whole, old generation out and new one in.
+Flows that ports share are changed by difference: only the flow of an address
+or a MAC whose content changes is sent.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+
+from agent_flows.secgroups import cookie, flow
+from agent_flows.secgroups.conjunction import Conjunctions, Members, Remote, Use, address_flow
+from agent_flows.secgroups.delivery import Destination, flows_to
+from agent_flows.secgroups.installed import Installed, Standing, address_keys
+from agent_flows.secgroups.programme import Programme
+from agent_flows.spec import Direction
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``lines`` of one bundle; ``owners`` tells, line by line, which ports it is for."""
+
+    lines: list[str]
+    owners: list[Set[str]]
+    after: Installed
+
+
+def plan(
+    before: Installed,
+    changes: Mapping[str, Programme | None],
+    members: Mapping[Remote, Members],
+    conjunctions: Conjunctions,
+    abandoned: Iterable[int] = (),
+) -> Plan:
+    """Bring the ports of ``changes`` to their programmes (None: nothing), with ``members``
+    as the newest known members of remote groups, and take away what an older
+    process left for the ofports ``abandoned``."""
+    draft = _Draft(before, conjunctions)
+    for ofport in abandoned:
+        draft.clear_strays(ofport)
+    for port_id, programme in changes.items():
+        draft.change_port(port_id, programme)
+    draft.change_members(members)
+    return draft.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A shared flow that may have to change; without ``text`` it goes."""
+
+    key: str
+    text: str | None
+    kind: cookie.Kind
+    ports: Set[str]
+
+
+class _Draft:
+    """A copy of what is installed, being changed."""
+
+    def __init__(self, before: Installed, conjunctions: Conjunctions) -> None:
+        self._before = before
+        self._conjunctions = conjunctions
+        self._ports = dict(before.ports)
+        self._by_ofport = {each.programme.ofport: port for port, each in before.ports.items()}
+        self._receivers = dict(before.receivers)
+        self._members = dict(before.members)
+        self._users = dict(before.users)
+        self._strays = dict(before.strays)
+        self._doubtful = set(before.doubtful)
+        self._touched: dict[Destination, None] = {}
+        self._changed_uses: set[Use] = set()
+        self._rewritten_uses: set[Use] = set()
+        self._deletes: list[tuple[int, Set[str]]] = []
+        self._written: list[Standing] = []
+        self._wanted_by: defaultdict[Destination | Use, set[str]] = defaultdict(set)
+
+    def change_port(self, port_id: str, programme: Programme | None) -> None:
+        standing = self._ports.get(port_id)
+        doubtful = port_id in self._doubtful
+        if programme is not None:
+            wants: list[Destination | Use] = [*programme.destinations, *programme.uses]
+            for want in wants:
+                self._wanted_by[want].add(port_id)
+            if standing is not None and standing.programme == programme and not doubtful:
+                return
+            other = self._by_ofport.get(programme.ofport, port_id)
+            if other != port_id:
+                # The interface belongs to another port now.
+                self.change_port(other, None)
+        generation = self._next_generation(standing, programme)
+        if standing is not None:
+            self._take_away(port_id, standing)
+        if programme is None:
+            return
+        self.clear_strays(programme.ofport, {port_id})
+        self._ports[port_id] = Standing(programme, generation)
+        self._by_ofport[programme.ofport] = port_id
+        self._written.append(self._ports[port_id])
+        for destination, own in programme.destinations.items():
+            receivers = {**self._receivers.get(destination, {}), programme.ofport: own}
+            self._receive(destination, receivers)
+        for use in programme.uses:
+            self._users[use] = self._users.get(use, 0) + 1
+            self._changed_uses.add(use)
+        if doubtful:
+            self._rewritten_uses |= programme.uses
+
+    def _take_away(self, port_id: str, standing: Standing) -> None:
+        programme = standing.programme
+        del self._ports[port_id]
+        del self._by_ofport[programme.ofport]
+        self._doubtful.discard(port_id)
+        self._deletes.append((standing.cookie, {port_id}))
+        self.clear_strays(programme.ofport, {port_id})
+        for destination in programme.destinations:
+            self._take_from(destination, programme.ofport)
+        for use in programme.uses:
+            self._users[use] -= 1
+            if not self._users[use]:
+                del self._users[use]
+            self._changed_uses.add(use)
+
+    def clear_strays(self, ofport: int, ports: Set[str] = frozenset()) -> None:
+        """What an older process left for this ofport; its MACs are known from the switch only."""
+        if ofport not in self._strays:
+            return
+        self._deletes += [(stray, ports) for stray in sorted(self._strays.pop(ofport))]
+        for destination in [each for each, have in self._receivers.items() if ofport in have]:
+            self._take_from(destination, ofport)
+
+    def _take_from(self, destination: Destination, ofport: int) -> None:
+        receivers = dict(self._receivers.get(destination, {}))
+        receivers.pop(ofport, None)
+        self._receive(destination, receivers)
+
+    def _receive(self, destination: Destination, receivers: Mapping[int, bool]) -> None:
+        self._touched[destination] = None
+        if receivers:
+            self._receivers[destination] = receivers
+        else:
+            self._receivers.pop(destination, None)
+
+    def _next_generation(self, standing: Standing | None, programme: Programme | None) -> int:
+        """Above every generation that may still be in the switch."""
+        known = list(self._before.strays.get(programme.ofport, ())) if programme else []
+        if standing is not None:
+            known.append(standing.cookie)
+        newest = max(map(cookie.generation, known), default=0)
+        return newest % cookie.MAX_GENERATION + 1
+
+    def change_members(self, members: Mapping[Remote, Members]) -> None:
+        changed = {
+            remote for remote, each in members.items() if self._before.members.get(remote) != each
+        }
+        self._members.update(members)
+        self._changed_uses |= {use for use in self._users if use.remote in changed}
+
+    def finish(self) -> Plan:
+        everyone = frozenset().union(*self._wanted_by.values())
+        lines: list[str] = []
+        owners: list[Set[str]] = []
+        for each, ports in self._deletes:
+            lines.append(flow.delete(each))
+            owners.append(ports)
+        for standing in self._written:
+            owner = frozenset({standing.programme.port_id})
+            for line in standing.programme.flows.split("\n"):
+                lines.append(flow.add(line, standing.cookie))
+                owners.append(owner)
+        shared = dict(self._before.shared)
+        holders = dict(self._before.holders)
+        for item in self._shared_flows(holders):
+            line = _difference(item, shared)
+            if line:
+                lines.append(line)
+                owners.append(item.ports or everyone)
+        after = Installed(
+            self._ports, self._receivers, self._members, self._users, holders, shared,
+            self._strays, frozenset(self._doubtful),
+        )  # fmt: skip
+        return Plan(lines, owners, after)
+
+    def _shared_flows(self, holders: dict[str, tuple[int, ...]]) -> Iterator[_Shared]:
+        for destination in self._touched:
+            receivers = self._receivers.get(destination, {})
+            for each in flows_to(destination, receivers):
+                text = str(each) if receivers else None
+                ports = self._wanted_by[destination]
+                yield _Shared(each.key, text, cookie.Kind.DELIVERY, ports)
+        uses = self._changed_uses | self._rewritten_uses
+        yield from self._accepting_flows(uses)
+        yield from self._address_flows(uses, holders)
+
+    def _accepting_flows(self, uses: Set[Use]) -> Iterator[_Shared]:
+        live = {(use.remote, use.direction) for use in self._users}
+        ports: defaultdict[tuple[Remote, Direction], set[str]] = defaultdict(set)
+        for use in uses:
+            ports[use.remote, use.direction] |= self._wanted_by[use]
+        for pair, wanting in sorted(ports.items()):
+            accept = self._conjunctions.accept(*pair)
+            text = str(accept) if pair in live else None
+            yield _Shared(accept.key, text, cookie.Kind.CONJUNCTION, wanting)
+
+    def _address_flows(
+        self, uses: Set[Use], holders: dict[str, tuple[int, ...]]
+    ) -> Iterator[_Shared]:
+        """Each use takes its id from the addresses it had and gives it to those it has."""
+        ports: defaultdict[str, set[str]] = defaultdict(set)
+        for use in sorted(uses):
+            same = self._before.members.get(use.remote) == self._members.get(use.remote)
+            rewrite = use in self._rewritten_uses
+            if same and not rewrite and use in self._before.users and use in self._users:
+                continue
+            number = self._conjunctions.id_of(use.remote)
+            had = self._keys(use, self._before.users, self._before.members)
+            has = self._keys(use, self._users, self._members)
+            for key in had - has:
+                holders[key] = tuple(each for each in holders[key] if each != number)
+            for key in has - had:
+                holders[key] = (*holders.get(key, ()), number)
+            for key in had | has if rewrite else had ^ has:
+                ports[key] |= self._wanted_by[use]
+        for key, wanting in ports.items():
+            text = address_flow(key, holders[key]) if holders[key] else None
+            if text is None:
+                del holders[key]
+            yield _Shared(key, text, cookie.Kind.MEMBER, wanting)
+
+    def _keys(
+        self, use: Use, users: Mapping[Use, int], members: Mapping[Remote, Members]
+    ) -> set[str]:
+        return set(address_keys(use, members, self._conjunctions)) if use in users else set()
+
+
+def _difference(item: _Shared, shared: dict[str, int]) -> str:
+    """The line that brings the flow to what it should be, noted in ``shared``; "" for none."""
+    if item.text is None:
+        return flow.delete_key(item.key) if shared.pop(item.key, None) is not None else ""
+    digest = cookie.content(item.kind, item.text)
+    if shared.get(item.key) == digest:
+        return ""
+    shared[item.key] = digest
+    return flow.add(item.text, digest)

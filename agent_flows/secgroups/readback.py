@@ -1,0 +1,109 @@
+"""What the switch holds, read from ovs-ofctl's dump."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from agent_flows.secgroups import cookie
+from agent_flows.secgroups.cookie import Kind
+from agent_flows.secgroups.delivery import Destination, Everyone, flows_to
+from agent_flows.secgroups.installed import Installed
+from agent_flows.secgroups.pipeline import CONJUNCTION_PRIORITIES, Register, Table
+
+_COOKIE = re.compile(r"cookie=(0x[0-9a-f]+)")
+_TABLE = re.compile(r"table=(\d+)")
+_PRIORITY = re.compile(r"priority=(\d+)")
+_NETWORK = re.compile(rf"\breg{Register.NETWORK:d}=(0x[0-9a-f]+|\d+)")
+_DL_DST = re.compile(r"\bdl_dst=([0-9a-f:]{17})(?!/)")
+_RECEIVER = re.compile(
+    rf"(?:load|set_field):(0x[0-9a-f]+|\d+)->(?:NXM_NX_REG{Register.PORT:d}\[\]|reg{Register.PORT:d}\b)"
+)
+_CONJUNCTION = re.compile(r"conj(?:unction\(|_id=)(\d+)")
+_TO_UPLINK = f"resubmit(,{Table.ACCEPTED_EGRESS:d})"
+
+
+def cookies(lines: Iterable[str]) -> Counter[int]:
+    """How many flows there are of each cookie."""
+    return Counter(int(found[1], 16) for found in map(_COOKIE.search, lines) if found)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an older process left: taken over, so that nothing it opened closes before its
+    port is applied again."""
+
+    base: frozenset[int]
+    installed: Installed
+    conjunction_priority: int
+    next_conjunction_id: int
+
+
+def read(lines: Iterable[str]) -> Found:
+    """Take over the flows of an older process from a dump of all of ours."""
+    base: set[int] = set()
+    strays: defaultdict[int, set[int]] = defaultdict(set)
+    seen: set[int] = set()
+    receivers: dict[Destination, dict[int, bool]] = {}
+    priorities: Counter[int] = Counter()
+    newest_id = 0
+    for line in lines:
+        found = _COOKIE.search(line)
+        if not found:
+            continue
+        value = int(found[1], 16)
+        match cookie.kind(value):
+            case Kind.BASE:
+                base.add(value)
+            case Kind.PORT:
+                strays[cookie.serial(value)].add(value)
+                newest_id = max(newest_id, _newest_id(line))
+            case Kind.MEMBER | Kind.CONJUNCTION:
+                priorities[_number(_PRIORITY, line)] += 1
+                newest_id = max(newest_id, _newest_id(line))
+            case Kind.DELIVERY:
+                seen.add(value)
+                _note_receivers(line, receivers)
+    installed = Installed(
+        receivers=receivers,
+        shared=_delivery_flows(receivers, seen),
+        strays={ofport: frozenset(each) for ofport, each in strays.items()},
+    )
+    # The free one; should a run of crashes have used up all, the least used.
+    priority = min(CONJUNCTION_PRIORITIES, key=lambda each: (priorities[each], -each))
+    return Found(frozenset(base), installed, priority, newest_id + 1)
+
+
+def _number(pattern: re.Pattern[str], line: str) -> int:
+    found = pattern.search(line)
+    return int(found[1], 0) if found else 0
+
+
+def _newest_id(line: str) -> int:
+    return max(map(int, _CONJUNCTION.findall(line)), default=0)
+
+
+def _note_receivers(line: str, receivers: dict[Destination, dict[int, bool]]) -> None:
+    table, network = _number(_TABLE, line), _number(_NETWORK, line)
+    mac = _DL_DST.search(line)
+    if table == Table.FLOOD:
+        destination = Destination(network, Everyone.FLOOD)
+    elif table == Table.ACCEPT_OR_INGRESS:
+        destination = Destination(network, mac[1] if mac else Everyone.UNKNOWN)
+    else:
+        return  # The uplink's twin of one of these.
+    own = not mac or _TO_UPLINK not in line
+    receivers[destination] = {int(found[1], 0): own for found in _RECEIVER.finditer(line)}
+
+
+def _delivery_flows(
+    receivers: Mapping[Destination, Mapping[int, bool]], seen: set[int]
+) -> dict[str, int]:
+    """By key, as far as they say what we would say; others are written when they matter."""
+    shared = {}
+    for destination, each in receivers.items():
+        for flow in flows_to(destination, each):
+            value = cookie.content(Kind.DELIVERY, str(flow))
+            if value in seen:
+                shared[flow.key] = value
+    return shared

@@ -1,0 +1,26 @@
+"""One dummy switch for all of these tests, and a fresh bridge for each."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.switch import Switch
+from tests.functional.secgroups.host import BRIDGE, Host
+
+
+@pytest.fixture(scope="package")
+def dummy_switch() -> Iterator[Switch]:
+    with Switch(dummy=True) as running:
+        yield running
+
+
+@pytest.fixture
+def host(dummy_switch: Switch) -> Iterator[Host]:
+    dummy_switch.add_bridge(BRIDGE)
+    # Packets made from the datapath's notation all have sequence number 0.
+    dummy_switch.appctl("dpctl/ct-disable-tcp-seq-chk")
+    try:
+        yield Host(dummy_switch)
+    finally:
+        # The last bridge takes the datapath and its connections along.
+        dummy_switch.vsctl("del-br", BRIDGE)

@@ -1,0 +1,153 @@
+"""Who gets a packet: by MAC, by broadcast, on which network; and who is nobody."""
+
+import pytest
+
+from tests.functional.secgroups import packets
+from tests.functional.secgroups.host import Host, Vm, everything_out, group, outsider, rule
+
+ANY = (rule(), rule(ethertype="IPv6"), *everything_out())
+
+
+@pytest.fixture
+def vms(host: Host) -> list[Vm]:
+    """Three open ports on one network."""
+    made = [host.boot(number) for number in (1, 2, 3)]
+    open_ = group(*ANY)
+    for vm in made:
+        host.port(vm, open_)
+    host.wire(*made)
+    return made
+
+
+def broadcast(vm: Vm) -> str:
+    return packets.udp((vm.mac, packets.BROADCAST), (vm.ip, "10.0.0.255"), (1, 9999))
+
+
+def test_unicast_reaches_its_port_alone(host: Host, vms: list[Vm]) -> None:
+    one, two, _ = vms
+    packet = packets.udp((one.mac, two.mac), (one.ip, two.ip), (1, 53))
+    assert host.send("vm1", packet) == {"vm2"}
+
+
+def test_unknown_unicast_goes_to_the_uplink_alone(host: Host, vms: list[Vm]) -> None:
+    packet = packets.udp((vms[0].mac, "0e:00:00:00:00:01"), (vms[0].ip, "10.0.0.9"), (1, 53))
+    assert host.send("vm1", packet) == {"uplink"}
+
+
+def test_unknown_unicast_from_the_uplink_reaches_nobody(host: Host, vms: list[Vm]) -> None:
+    packet = packets.udp(
+        ("0e:00:00:00:00:01", "0e:00:00:00:00:02"), ("10.0.0.8", "10.0.0.9"), (1, 53)
+    )
+    assert host.send("uplink", packets.tagged(packet, 1001)) == set()
+
+
+def test_broadcast_reaches_everybody_else(host: Host, vms: list[Vm]) -> None:
+    assert host.send("vm1", broadcast(vms[0])) == {"vm2", "vm3", "uplink"}
+    asked = packets.arp((vms[0].mac, packets.BROADCAST), (vms[0].mac, vms[0].ip), vms[1].ip)
+    assert host.send("vm1", asked) == {"vm2", "vm3", "uplink"}
+
+
+def test_broadcast_from_the_uplink_is_not_sent_back(host: Host, vms: list[Vm]) -> None:
+    packet = packets.tagged(broadcast(outsider()), 1001)
+    assert host.send("uplink", packet) == {"vm1", "vm2", "vm3"}
+
+
+def test_broadcast_passes_each_receivers_own_rules(host: Host, vms: list[Vm]) -> None:
+    host.port(vms[2], group(*everything_out()))
+    host.wire(vms[2])
+    for _ in range(3):
+        assert host.send("vm1", broadcast(vms[0])) == {"vm2", "uplink"}
+
+
+def test_networks_do_not_meet(host: Host, vms: list[Vm]) -> None:
+    host.add_network(2)
+    other = host.boot(4, vlan=2)
+    host.port(other, group(*ANY))
+    host.wire(other)
+    assert not host.udp(vms[0], other, 53)
+    assert not host.udp(outsider(1), other, 53)
+    assert host.udp(outsider(2), other, 53)
+    assert host.send("vm4", broadcast(other)) == {"uplink"}
+
+
+def test_same_mac_and_address_on_two_networks(host: Host) -> None:
+    host.add_network(2)
+    one, other = host.boot(1), host.boot(2, vlan=2).but(mac="fa:16:3e:00:01:01", ip="10.0.0.1")
+    host.port(one, group(rule(protocol="udp")))
+    host.port(other, group(rule(protocol="tcp")))
+    host.wire(one, other)
+    assert host.udp(outsider(1), one, 53)
+    assert not host.tcp(outsider(1), one, 53)
+    assert host.tcp(outsider(2), other, 53)
+    assert not host.udp(outsider(2), other, 53)
+
+
+def test_port_that_is_only_plugged_in_passes_nothing(host: Host, vms: list[Vm]) -> None:
+    stranger = host.boot(9)
+    assert not host.udp(stranger, vms[0], 53)
+    assert not host.udp(stranger, outsider(), 53)
+    assert host.send("vm9", broadcast(stranger)) == set()
+    assert not host.udp(vms[0], stranger, 53)
+    assert "vm9" not in host.send("vm1", broadcast(vms[0]))
+    assert not host.udp(outsider(), stranger, 53)
+
+
+def test_port_that_is_administratively_down_passes_nothing(host: Host, vms: list[Vm]) -> None:
+    down = vms[2]
+    host.port(down, group(*ANY), admin_state_up=False)
+    host.wire(down)
+    assert not host.udp(down, vms[0], 53)
+    assert not host.udp(vms[0], down, 53)
+    assert not host.udp(outsider(), down, 53)
+    assert host.send("vm1", broadcast(vms[0])) == {"vm2", "uplink"}
+    host.port(down, group(*ANY))
+    host.wire(down)
+    assert host.udp(vms[0], down, 53)
+
+
+def test_removed_port_passes_nothing_and_leaves_nothing(host: Host, vms: list[Vm]) -> None:
+    before = len(host.ofctl.dump())
+    extra = host.boot(4)
+    host.port(extra, group(*ANY, members=[extra]))
+    host.wire(extra)
+    host.firewall.remove([extra.id])
+    assert not host.udp(extra, vms[0], 53)
+    assert not host.udp(vms[0], extra, 53)
+    assert host.send("vm1", broadcast(vms[0])) == {"vm2", "vm3", "uplink"}
+    assert len(host.ofctl.dump()) == before
+
+
+def test_dead_vlan_reaches_nobody(host: Host, vms: list[Vm]) -> None:
+    packet = packets.udp(("0e:00:00:00:00:01", vms[0].mac), ("10.0.0.9", vms[0].ip), (1, 53))
+    assert host.send("uplink", packets.tagged(packet, 4095)) == set()
+
+
+def test_port_moves_to_another_network(host: Host, vms: list[Vm]) -> None:
+    host.add_network(2)
+    moved = vms[0].but(vlan=2)
+    host.wire(moved)
+    assert not host.udp(vms[0], vms[1], 53)
+    assert host.udp(outsider(2), moved, 53)
+    assert not host.udp(outsider(1), vms[0], 53)
+
+
+def test_port_is_replugged_and_has_another_ofport(host: Host, vms: list[Vm]) -> None:
+    first, second = vms[0], vms[1]
+    before = len(host.ofctl.dump())
+    host.unplug(first.name)
+    host.plug("vm7")
+    assert not host.udp(second, first.but(name="vm7"), 53)
+    host.wire(first.but(name="vm7"))
+    assert host.udp(second, first.but(name="vm7"), 53)
+    assert len(host.ofctl.dump()) == before
+
+
+def test_interface_is_given_to_another_port(host: Host, vms: list[Vm]) -> None:
+    before = len(host.ofctl.dump())
+    heir = vms[0].but(mac="fa:16:3e:00:01:99", ip="10.0.0.99", id="0" * 8 + vms[0].id[8:])
+    host.port(heir, group(*ANY))
+    host.wire(heir)
+    assert host.udp(vms[1], heir, 53)
+    assert not host.udp(vms[0], vms[1], 53)
+    assert not host.udp(vms[1], vms[0], 53)
+    assert len(host.ofctl.dump()) == before

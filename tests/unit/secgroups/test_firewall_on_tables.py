@@ -1,0 +1,62 @@
+"""The firewall's memory, where no packet is needed to tell."""
+
+import pytest
+
+from agent_flows.flows.task import PortErrors
+from agent_flows.secgroups.firewall import Firewall
+from agent_flows.spec import DesiredState
+from tests.unit.secgroups.specs import attached, group, number, port
+from tests.unit.secgroups.tables import Tables
+
+
+@pytest.fixture
+def tables() -> Tables:
+    return Tables()
+
+
+@pytest.fixture
+def firewall(tables: Tables) -> Firewall:
+    made = Firewall(tables)  # type: ignore[arg-type]
+    made.start()
+    return made
+
+
+def test_a_new_member_that_is_refused_is_told_to_the_ports_that_admit_it(
+    firewall: Firewall, tables: Tables
+) -> None:
+    rules = group(1, {"direction": "ingress", "remote_group_id": number(2, 2)})
+    subject, other = port(1, rules), port(2)
+    attachments = {subject.id: attached(subject, 1), other.id: attached(other, 2)}
+    firewall.apply(DesiredState.of([subject, other, rules, group(2)]), attachments)
+    tables.refuse = "nw_src=10.7.0.1"
+    members = group(2, members=[{"address": "10.7.0.1/32"}])
+    with pytest.raises(PortErrors) as raised:
+        firewall.apply(DesiredState.of([subject, other, rules, members]), attachments)
+    assert set(raised.value.errors) == {subject.id}
+
+
+def test_a_revert_writes_anew_what_was_read_back_wrong(firewall: Firewall, tables: Tables) -> None:
+    subject = port(1)
+    firewall.apply(DesiredState.of([subject]), {subject.id: attached(subject, 1)})
+    firewall.commit([subject.id])
+    before = {key: actions for key, (_, actions) in tables.flows.items()}
+    del tables.flows[next(key for key in tables.flows if key.startswith("table=84,priority=100"))]
+    with pytest.raises(PortErrors):
+        firewall.verify([subject.id])
+    firewall.revert([subject.id])
+    firewall.verify([subject.id])
+    assert {key: actions for key, (_, actions) in tables.flows.items()} == before
+
+
+def test_a_sweep_spares_the_flows_of_interfaces_that_are_present(
+    firewall: Firewall, tables: Tables
+) -> None:
+    subject = port(1)
+    firewall.apply(DesiredState.of([subject]), {subject.id: attached(subject, 7)})
+    before = dict(tables.flows)
+    restarted = Firewall(tables)  # type: ignore[arg-type]
+    restarted.start()
+    assert restarted.sweep(set(), [7]) == 0
+    assert tables.flows == before
+    assert restarted.sweep(set()) > 0
+    assert tables.flows.keys() < before.keys()
