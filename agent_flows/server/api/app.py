@@ -1,0 +1,180 @@
+"""The WSGI application: routes, errors, and who may come in."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import falcon
+from falcon.media import JSONHandler
+from oslo_config import cfg
+from oslo_db import exception
+from oslo_log import log
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from agent_flows import conf as options
+from agent_flows.server import auth, policies
+from agent_flows.server.api import kinds
+from agent_flows.server.api.document import TooLarge
+from agent_flows.server.api.resources import (
+    Api,
+    Check,
+    Collection,
+    Health,
+    Item,
+    MetricsResource,
+    Resync,
+    WritableItem,
+)
+from agent_flows.server.casts import Caster
+from agent_flows.server.database import Database
+from agent_flows.server.errors import Conflict, NotFound, Unavailable
+from agent_flows.server.metrics import Metrics
+from agent_flows.validation import Invalid
+
+LOG = log.getLogger(__name__)
+
+
+def application(
+    conf: cfg.ConfigOpts,
+    database: Database,
+    caster: Caster,
+    metrics: Metrics,
+    checks: Mapping[str, Check],
+) -> auth.Wsgi:
+    """The REST API; ``checks`` is what ``/healthz`` looks at.
+
+    Raises :class:`agent_flows.server.auth.InsecureBind` if it would be open to
+    the network without authentication.
+    """
+    auth.check_bind(conf)
+    settings = conf[options.API]
+    keystone = settings.auth_strategy == "keystone"
+    middleware: list[Any] = [_Timing(metrics)]
+    if keystone:
+        middleware.append(auth.Guard(policies.enforcer(conf)))
+    app = falcon.App(middleware=middleware)
+    app.req_options.keep_blank_qs_values = True
+    app.req_options.auto_parse_qs_csv = False
+    app.req_options.strip_url_path_trailing_slash = True
+    app.resp_options.media_handlers[falcon.MEDIA_JSON] = JSONHandler(dumps=_dumps)
+    app.set_error_serializer(_serialize)
+    _handle_errors(app)
+    _add_routes(app, conf, Api(database, caster, settings.max_limit, settings.max_body_bytes))
+    app.add_route("/healthz", Health(checks))
+    app.add_route("/metrics", MetricsResource(metrics.text, CONTENT_TYPE_LATEST))
+    return auth.with_tokens(app, conf) if keystone else app
+
+
+def _add_routes(app: falcon.App[Any, Any], conf: cfg.ConfigOpts, api: Api) -> None:
+    agents = kinds.agents(conf[options.SERVER].agent_down_time)
+    for kind in (
+        kinds.NETWORKS,
+        kinds.ADDRESS_GROUPS,
+        kinds.SECURITY_GROUPS,
+        kinds.PORTS,
+        kinds.TASKS,
+        agents,
+    ):
+        item = Item(api, kind) if kind.writing is None else WritableItem(api, kind, kind.writing)
+        app.add_route(f"/{kind.path}", Collection(api, kind))
+        app.add_route(f"/{kind.path}/{{resource_id}}", item)
+    app.add_route("/ports/{resource_id}/resync", Resync(api))
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _error(
+    response: falcon.Response, status: str, kind: str, message: str, field: str | None
+) -> None:
+    response.status = status
+    response.media = {"error": {"type": kind, "message": message, "field": field}}
+
+
+def _handle_errors(app: falcon.App[Any, Any]) -> None:
+    def failed(
+        request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
+    ) -> None:
+        LOG.exception("%s %s failed", request.method, request.path)
+        _error(
+            response, falcon.HTTP_500, "InternalError", "the server failed; its log says why", None
+        )
+
+    def invalid(
+        request: falcon.Request, response: falcon.Response, exc: Invalid, params: Any
+    ) -> None:
+        _error(response, falcon.HTTP_400, "Invalid", str(exc), exc.field or None)
+
+    def conflict(
+        request: falcon.Request, response: falcon.Response, exc: Conflict, params: Any
+    ) -> None:
+        _error(response, falcon.HTTP_409, "Conflict", str(exc), exc.field)
+
+    def plain(status: str, kind: str) -> Any:
+        def handle(
+            request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
+        ) -> None:
+            _error(response, status, kind, str(exc), None)
+
+        return handle
+
+    def database(
+        request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
+    ) -> None:
+        LOG.exception("%s %s failed", request.method, request.path)
+        _error(
+            response,
+            falcon.HTTP_503,
+            "Unavailable",
+            "the database does not answer; try again",
+            None,
+        )
+
+    app.add_error_handler(Exception, failed)
+    app.add_error_handler(falcon.HTTPError, _http_error)
+    app.add_error_handler(Invalid, invalid)
+    app.add_error_handler(Conflict, conflict)
+    app.add_error_handler(NotFound, plain(falcon.HTTP_404, "NotFound"))
+    app.add_error_handler(TooLarge, plain(falcon.HTTP_413, "TooLarge"))
+    app.add_error_handler(Unavailable, plain(falcon.HTTP_503, "Unavailable"))
+    for unreachable in (exception.DBConnectionError, exception.DBDeadlock):
+        app.add_error_handler(unreachable, database)
+
+
+def _http_error(
+    request: falcon.Request, response: falcon.Response, exc: falcon.HTTPError, params: Any
+) -> None:
+    for name, value in dict(exc.headers or {}).items():
+        response.set_header(name, value)
+    _serialize(request, response, exc)
+    response.status = exc.status
+
+
+def _serialize(request: falcon.Request, response: falcon.Response, exc: falcon.HTTPError) -> None:
+    title = (exc.title or "Error").removeprefix(str(exc.status)[:3]).strip()
+    kind = "".join(word.capitalize() for word in title.split())
+    message = exc.description or f"{request.method} {request.path}: {title}"
+    response.media = {"error": {"type": kind, "message": message, "field": None}}
+
+
+class _Timing:
+    """Counts and times requests by method, route and status."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
+        request.context.started = time.monotonic()
+
+    def process_response(
+        self,
+        request: falcon.Request,
+        response: falcon.Response,
+        resource: object,
+        req_succeeded: bool,
+    ) -> None:
+        route = request.uri_template or "none"
+        labels = (request.method, route, str(response.status)[:3])
+        self._metrics.requests.labels(*labels).observe(time.monotonic() - request.context.started)

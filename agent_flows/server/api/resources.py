@@ -1,0 +1,194 @@
+"""The falcon resources: collections, items, and what a port can be asked to do."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import urlencode
+
+import falcon
+import pydantic
+
+from agent_flows.server import bodies, clock
+from agent_flows.server.api import document
+from agent_flows.server.api.kinds import PORTS, Kind, Writing
+from agent_flows.server.api.listing import Params, View, one, page
+from agent_flows.server.casts import Caster, Casts, to_hosts
+from agent_flows.server.database import Database, retried
+from agent_flows.server.errors import Conflict, NotFound, Unavailable
+from agent_flows.validation import Invalid, Uuid, parse
+
+T = TypeVar("T")
+_CAST_SECONDS = 5.0
+_UUID: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Uuid)
+
+
+@dataclass(frozen=True)
+class Api:
+    """What every resource works on."""
+
+    database: Database
+    caster: Caster
+    max_limit: int
+    max_body_bytes: int
+
+    def cast(self, casts: Casts) -> None:
+        """Tell the agents, after the commit; see :class:`Caster` for what becomes of failures."""
+        if casts != Casts():
+            self.caster.send(casts)
+
+
+def _params(request: falcon.Request) -> Params:
+    return {
+        name: value if isinstance(value, list) else [value]
+        for name, value in request.params.items()
+    }
+
+
+class Collection:
+    """``GET /<path>``: a page of the resources."""
+
+    def __init__(self, api: Api, kind: Kind) -> None:
+        self._api = api
+        self._kind = kind
+
+    def policy(self, method: str) -> str:
+        return "read"
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        listing, params = self._kind.listing, _params(request)
+        with self._api.database.reader() as session:
+            found = page(session, listing, params, self._api.max_limit)
+        response.media = {listing.plural: found.items}
+        if found.marker is not None:
+            query = urlencode({**params, "marker": [found.marker]}, doseq=True)
+            href = f"{request.prefix}{request.path}?{query}"
+            response.media[f"{listing.plural}_links"] = [{"rel": "next", "href": href}]
+
+
+class Item:
+    """``GET /<path>/{id}``."""
+
+    def __init__(self, api: Api, kind: Kind) -> None:
+        self._api = api
+        self._kind = kind
+
+    def policy(self, method: str) -> str:
+        return "read" if method in ("GET", "HEAD") else "write"
+
+    def on_get(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
+        for name in request.params:
+            raise Invalid(name, request.params[name], "unknown parameter; there is none")
+        with self._api.database.reader() as session:
+            view = one(session, self._kind.listing, resource_id)
+        if view is None:
+            raise NotFound(self._kind.singular, resource_id)
+        response.media = {self._kind.singular: view}
+
+
+class WritableItem(Item):
+    """``PUT`` creates or replaces, ``DELETE`` deletes; agents are told after the commit."""
+
+    def __init__(self, api: Api, kind: Kind, writing: Writing) -> None:
+        super().__init__(api, kind)
+        self._writing = writing
+
+    def on_put(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
+        _check_id(resource_id)
+        raw = document.read(request, self._kind.singular, self._api.max_body_bytes)
+        created, view, casts = self._put(resource_id, raw)
+        self._api.cast(casts)
+        response.status = falcon.HTTP_201 if created else falcon.HTTP_200
+        response.media = {self._kind.singular: view}
+
+    @retried
+    def _put(self, resource_id: str, raw: object) -> tuple[bool, View, Casts]:
+        body = bodies.read(self._writing.body, resource_id, raw)
+        with self._api.database.writer() as session:
+            written = self._writing.put(session, body, clock.now())
+            session.expire_all()
+            view = one(session, self._kind.listing, resource_id)
+        return written.created, view or {}, written.casts
+
+    def on_delete(
+        self, request: falcon.Request, response: falcon.Response, resource_id: str
+    ) -> None:
+        _check_id(resource_id)
+        self._api.cast(self._delete(resource_id))
+        response.status = falcon.HTTP_204
+
+    @retried
+    def _delete(self, resource_id: str) -> Casts:
+        with self._api.database.writer() as session:
+            return self._writing.delete(session, resource_id, clock.now())
+
+
+class Resync:
+    """``POST /ports/{id}/resync``: the agent wires the port anew, whatever it did before.
+
+    202 when its agent was told; what comes of it stands in the port's tasks.
+    """
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def policy(self, method: str) -> str:
+        return "write"
+
+    def on_post(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
+        with self._api.database.reader() as session:
+            port = one(session, PORTS.listing, resource_id)
+        if port is None:
+            raise NotFound("port", resource_id)
+        host = port["binding:host_id"]
+        if host is None:
+            raise Conflict("binding:host_id", f"port {resource_id} is bound to no host")
+        told = self._api.caster.send(Casts(resyncs=to_hosts([host], [resource_id])))
+        try:
+            told.result(_CAST_SECONDS)
+        except NotInTime:
+            raise Unavailable(f"the message bus does not answer; {host} was not told") from None
+        except Exception as exc:
+            raise Unavailable(f"the agent of {host} could not be told: {exc}") from exc
+        response.status = falcon.HTTP_202
+        response.media = {"port": port}
+
+
+def _check_id(resource_id: str) -> None:
+    try:
+        parse(_UUID, resource_id)
+    except Invalid:
+        raise Invalid("id", resource_id, "must be a UUID in lower case") from None
+
+
+Check = Callable[[], str | None]
+
+
+class Health:
+    """``GET /healthz``: 200 if everything this process needs works, else 503 and what does not."""
+
+    def __init__(self, checks: Mapping[str, Check]) -> None:
+        self._checks = checks
+
+    def policy(self, method: str) -> str:
+        return "health"
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        failures = {name: failure for name, check in self._checks.items() if (failure := check())}
+        response.status = falcon.HTTP_503 if failures else falcon.HTTP_200
+        response.media = {"status": "failing" if failures else "ok", "failures": failures}
+
+
+class MetricsResource:
+    """``GET /metrics``: Prometheus' text format."""
+
+    def __init__(self, text: Callable[[], bytes], content_type: str) -> None:
+        self._text = text
+        self._content_type = content_type
+
+    def policy(self, method: str) -> str:
+        return "metrics"
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        response.data = self._text()
+        response.content_type = self._content_type

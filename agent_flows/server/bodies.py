@@ -1,0 +1,136 @@
+"""What a PUT may say: Neutron's names and meanings, typed and validated.
+
+A PUT is the whole desired state of one object; what it leaves out has its
+default.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+from pydantic.dataclasses import dataclass
+
+from agent_flows.spec import AddressPair, NetworkSpec, SecurityGroupRule
+from agent_flows.validation import (
+    STRICT,
+    Address,
+    Bool,
+    FieldError,
+    Hostname,
+    Invalid,
+    Mac,
+    Text,
+    Uuid,
+    parse,
+)
+from agent_flows.validation import Network as Prefix
+
+T = TypeVar("T")
+
+
+def _plain(value: str) -> str:
+    # PostgreSQL stores no NUL, no encoding a lone surrogate.
+    if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value):
+        raise ValueError("must not contain NUL or surrogate characters")
+    return value
+
+
+PlainText = Annotated[Text, pydantic.AfterValidator(_plain)]
+Binding = Annotated[
+    Hostname | None, pydantic.BeforeValidator(lambda value: None if value == "" else value)
+]
+
+
+def _unique(field: str, items: Sequence[Hashable], what: str) -> None:
+    seen = set()
+    for place, item in enumerate(items):
+        if item in seen:
+            raise FieldError(f"{field}.{place}", str(item), f"the same {what} twice")
+        seen.add(item)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Network(NetworkSpec):
+    name: PlainText = ""
+
+    @property
+    def segment(self) -> str | None:
+        """The piece of the physical network it occupies; a flat network takes the untagged one."""
+        if self.physical_network is None:
+            return None
+        return f"{self.network_type}:{self.physical_network}:{self.segmentation_id or ''}"
+
+
+@dataclass(frozen=True, config=STRICT)
+class AddressGroup:
+    id: Uuid
+    name: PlainText = ""
+    addresses: tuple[Prefix, ...] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "AddressGroup":
+        _unique("addresses", self.addresses, "address")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class SecurityGroup:
+    id: Uuid
+    name: PlainText = ""
+    stateful: Bool = True
+    security_group_rules: tuple[SecurityGroupRule, ...] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "SecurityGroup":
+        _unique("security_group_rules", self.security_group_rules, "rule")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class FixedIp:
+    ip_address: Address
+
+
+@dataclass(frozen=True, config=STRICT)
+class Port:
+    id: Uuid
+    network_id: Uuid
+    mac_address: Mac
+    name: PlainText = ""
+    fixed_ips: tuple[FixedIp, ...] = ()
+    allowed_address_pairs: tuple[AddressPair, ...] = ()
+    security_groups: tuple[Uuid, ...] = ()
+    port_security_enabled: Bool = True
+    admin_state_up: Bool = True
+    device_owner: PlainText = ""
+    host: Annotated[Binding, pydantic.Field(alias="binding:host_id")] = None
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "Port":
+        _unique("fixed_ips", self.fixed_ips, "address")
+        _unique("allowed_address_pairs", self.allowed_address_pairs, "address pair")
+        _unique("security_groups", self.security_groups, "security group")
+        return self
+
+
+_READ_ONLY: Mapping[type, frozenset[str]] = {
+    Port: frozenset({"status", "sync_state", "revision_number", "updated_at"}),
+    SecurityGroup: frozenset({"revision_number"}),
+}
+
+
+def read(kind: type[T], resource_id: str, raw: object) -> T:
+    """The body of ``PUT .../resource_id`` as a ``kind``; raises :class:`Invalid`."""
+    if not isinstance(raw, Mapping):
+        raise Invalid("", raw, "must be an object")
+    for field in sorted(_READ_ONLY.get(kind, frozenset()) & raw.keys()):
+        raise Invalid(field, raw[field], "is read-only")
+    if raw.get("id", resource_id) != resource_id:
+        raise Invalid("id", raw["id"], f"must be the one in the URL, {resource_id}")
+    body: T = parse(_ADAPTERS[kind], {**raw, "id": resource_id})
+    return body
+
+
+_ADAPTERS: Mapping[type, pydantic.TypeAdapter[Any]] = {
+    kind: pydantic.TypeAdapter(kind) for kind in (Network, AddressGroup, SecurityGroup, Port)
+}

@@ -1,0 +1,96 @@
+"""What agents are told after a transaction committed."""
+
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from oslo_log import log
+
+from agent_flows.server.metrics import Metrics
+
+LOG = log.getLogger(__name__)
+
+Ids = Mapping[str, frozenset[str]]
+
+
+class Agents(Protocol):
+    """The casts of :class:`agent_flows.rpc.server.AgentClient`."""
+
+    def ports_changed(self, host: str, port_ids: Collection[str]) -> None: ...
+
+    def security_groups_changed(self, host: str, ids: Collection[str]) -> None: ...
+
+    def resync(self, host: str, port_ids: Collection[str] | None = None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Casts:
+    """Ids by host: ports that changed, groups that changed, ports to wire anew."""
+
+    ports: Ids = field(default_factory=dict)
+    groups: Ids = field(default_factory=dict)
+    resyncs: Ids = field(default_factory=dict)
+
+    def __or__(self, other: "Casts") -> "Casts":
+        return Casts(
+            _union(self.ports, other.ports),
+            _union(self.groups, other.groups),
+            _union(self.resyncs, other.resyncs),
+        )
+
+
+def _union(one: Ids, other: Ids) -> Ids:
+    none: frozenset[str] = frozenset()
+    return {host: one.get(host, none) | other.get(host, none) for host in {*one, *other}}
+
+
+def to_hosts(hosts: Iterable[str | None], ids: Collection[str]) -> Ids:
+    """The same ids for each host that is one."""
+    return {host: frozenset(ids) for host in hosts if host} if ids else {}
+
+
+class Caster:
+    """Sends casts in the background: a bus that is away makes no request wait or fail.
+
+    What waits is merged, so it never grows beyond the ids there are. A cast
+    that fails is counted and logged; the clock of ``report_timeout`` runs for
+    every port it was about, so that its loss shows as UNKNOWN.
+    """
+
+    def __init__(self, agents: Agents, metrics: Metrics) -> None:
+        self._agents = agents
+        self._metrics = metrics
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="casts")
+        self._lock = threading.Lock()
+        self._waiting = Casts()
+
+    def send(self, casts: Casts) -> "Future[None]":
+        """Send soon. The future fails if something that waited with it could not be sent."""
+        with self._lock:
+            self._waiting |= casts
+        return self._pool.submit(self._send_waiting)
+
+    def _send_waiting(self) -> None:
+        with self._lock:
+            casts, self._waiting = self._waiting, Casts()
+        failures: list[Exception] = []
+        for kind, ids_by_host in (
+            ("ports_changed", casts.ports),
+            ("security_groups_changed", casts.groups),
+            ("resync", casts.resyncs),
+        ):
+            for host, ids in ids_by_host.items():
+                try:
+                    getattr(self._agents, kind)(host, sorted(ids))
+                except Exception as exc:
+                    LOG.exception("Could not tell %s: %s of %d ids", host, kind, len(ids))
+                    self._metrics.casts_failed.labels(kind).inc()
+                    failures.append(exc)
+        if failures:
+            raise failures[0]
+
+    def stop(self) -> None:
+        """Wait for what is being sent; what still waits is given up."""
+        self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,151 @@
+"""The database: an engine of oslo.db, and transactions that read or write.
+
+SQLite is the embedded default: one file in WAL mode, so that readers never
+wait, and one writer at a time (``BEGIN IMMEDIATE`` between processes, a lock
+inside one, which is fair where SQLite's own waiting is a lottery).
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import sqlalchemy
+from oslo_config import cfg
+from oslo_db import api, exception, options
+from oslo_db.sqlalchemy import engines
+from sqlalchemy import event, orm
+from sqlalchemy.engine import URL, make_url
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DEFAULT_URL = "sqlite:////var/lib/agent-flows/server.sqlite"
+_BUSY_MS = 20_000
+_WRITER = "agent_flows_writer"
+_MYSQL = ("mysql", "mariadb")
+
+# Another worker was faster: the transaction runs again and sees what that one wrote.
+_RACES = (exception.DBDuplicateEntry, exception.DBReferenceError)
+
+
+def register(conf: cfg.ConfigOpts) -> None:
+    """Register oslo.db's options, section ``[database]``, with our default."""
+    options.set_defaults(conf, connection=DEFAULT_URL)
+
+
+def _is_locked(exc: Exception) -> bool:
+    return isinstance(exc, exception.DBError) and "database is locked" in str(exc.inner_exception)
+
+
+def retried(function: Callable[P, T]) -> Callable[P, T]:
+    """Run a whole transaction again after a deadlock, a lost race or a lost connection.
+
+    For functions that do nothing but one transaction, so that running them
+    twice is running them once.
+    """
+    retry = api.wrap_db_retry(
+        max_retries=12,
+        retry_interval=0.02,
+        max_retry_interval=1.0,
+        inc_retry_interval=True,
+        jitter=True,
+        retry_on_deadlock=True,
+        retry_on_disconnect=True,
+        exception_checker=lambda exc: isinstance(exc, _RACES) or _is_locked(exc),
+    )
+    wrapped: Callable[P, T] = retry(function)
+    return wrapped
+
+
+class Database:
+    """One engine and the two kinds of transaction.
+
+    Raises :class:`oslo_db.exception.DBError` if the database cannot be
+    reached within the configured retries.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        settings = conf.database
+        url = make_url(settings.connection)
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self._in_memory = self.is_sqlite and url.database in (None, "", ":memory:")
+        if self.is_sqlite and not self._in_memory:
+            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        self.engine: sqlalchemy.Engine = engines.create_engine(
+            url,
+            sqlite_fk=True,
+            mysql_sql_mode=settings.mysql_sql_mode,
+            connection_recycle_time=settings.connection_recycle_time,
+            connection_debug=settings.connection_debug,
+            max_pool_size=settings.max_pool_size,
+            max_overflow=settings.max_overflow,
+            pool_timeout=settings.pool_timeout,
+            sqlite_synchronous=settings.sqlite_synchronous,
+            max_retries=settings.max_retries,
+            retry_interval=settings.retry_interval,
+            connection_parameters=_whole_unicode(url),
+        )
+        if self.is_sqlite:
+            self._prepare_sqlite()
+        elif self.engine.dialect.name in _MYSQL:
+            # Under MariaDB's default (REPEATABLE READ) a transaction that waited for
+            # a lock would go on reading what was true before it waited.
+            self.engine = self.engine.execution_options(isolation_level="READ COMMITTED")
+        self._sessions = orm.sessionmaker(self.engine, expire_on_commit=False)
+        self._lock = threading.RLock()
+        # oslo.db opens SQLite anew for every transaction; without a connection
+        # that stays, each close would check the whole WAL in.
+        self._anchor = self.engine.connect() if self.is_sqlite and not self._in_memory else None
+
+    def _prepare_sqlite(self) -> None:
+        @event.listens_for(self.engine, "connect")
+        def connect(connection: Any, record: object) -> None:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+
+        @event.listens_for(self.engine, "begin")
+        def begin(connection: sqlalchemy.Connection) -> None:
+            # A transaction that starts by reading and then writes cannot wait
+            # for another writer (SQLITE_BUSY_SNAPSHOT); one that says so at once
+            # can. oslo.db's own listener, which runs first, has begun one that reads.
+            if connection.get_execution_options().get(_WRITER):
+                connection.exec_driver_sql("ROLLBACK")
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[orm.Session]:
+        """A transaction that only reads."""
+        with self._alone(self._in_memory), self._sessions() as session:
+            yield session
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[orm.Session]:
+        """A transaction that commits at the end of the block, or rolls back if it raises."""
+        with self._alone(self.is_sqlite), self._sessions() as session, session.begin():
+            if self.is_sqlite:
+                session.connection(execution_options={_WRITER: True})
+            yield session
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[sqlalchemy.Connection]:
+        """A bare connection in a writing transaction, for migrations."""
+        with self._alone(self.is_sqlite), self.engine.connect() as connection:
+            writing = connection.execution_options(**{_WRITER: True})
+            with writing.begin():
+                yield writing
+
+    def _alone(self, wanted: bool) -> contextlib.AbstractContextManager[Any]:
+        return self._lock if wanted else contextlib.nullcontext()
+
+    def close(self) -> None:
+        if self._anchor is not None:
+            self._anchor.close()
+        self.engine.dispose()
+
+
+def _whole_unicode(url: URL) -> str:
+    """MariaDB's ``utf8`` holds three bytes of four; what a tool said may need all."""
+    mysql = url.get_backend_name() in _MYSQL
+    return "charset=utf8mb4" if mysql and "charset" not in url.query else ""

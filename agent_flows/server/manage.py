@@ -1,0 +1,53 @@
+"""agent-flows-manage: what an administrator does to the database."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from oslo_config import cfg
+from oslo_db import exception
+
+from agent_flows import process
+from agent_flows.server import database, schema
+
+PROG = "agent-flows-manage"
+
+
+def _upgrade(held: database.Database) -> None:
+    schema.upgrade(held)
+    print(schema.current(held))
+
+
+def _current(held: database.Database) -> None:
+    found = schema.current(held)
+    behind = "" if found == schema.head() else f" (newest: {schema.head()})"
+    print(f"{found or 'none'}{behind}")
+
+
+_ACTIONS = {"upgrade": _upgrade, "current": _current}
+
+
+def _add_commands(commands: Any) -> None:
+    actions = commands.add_parser("db", help="the database's schema").add_subparsers(
+        dest="action", required=True
+    )
+    actions.add_parser("upgrade", help="bring the schema to the newest version")
+    actions.add_parser("current", help="print the version the schema has")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0 if it was done, 1 with one line on standard error if not."""
+    conf = cfg.CONF
+    conf.register_cli_opt(cfg.SubCommandOpt("command", title="commands", handler=_add_commands))
+    database.register(conf)
+    process.prepare(sys.argv[1:] if argv is None else argv, PROG, conf)
+    try:
+        held = database.Database(conf)
+        try:
+            _ACTIONS[conf.command.action](held)
+        finally:
+            held.close()
+    except (exception.DBError, OSError) as exc:
+        print(f"{PROG}: {' '.join(str(exc).split())}", file=sys.stderr)
+        return 1
+    return 0

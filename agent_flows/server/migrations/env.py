@@ -1,0 +1,16 @@
+"""Runs migrations on the connection that :mod:`agent_flows.server.schema` hands over."""
+
+from alembic import context
+
+from agent_flows.server.models import Base
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=Base.metadata,
+    # SQLite changes a table by writing it anew.
+    render_as_batch=True,
+    compare_type=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

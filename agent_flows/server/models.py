@@ -1,0 +1,279 @@
+"""The tables.
+
+Desired state (networks, groups, ports) stands beside what is known of its
+realisation (``status`` to ``syncing_since`` of a port, agents) and the history
+of attempts. Times are UTC.
+"""
+
+import datetime
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+# Names of hosts differ by case, so MariaDB must not compare without it.
+_OPTIONS = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime.datetime]):
+    """An aware time, stored in UTC to the microsecond."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(sa.DateTime())
+
+    def process_bind_param(
+        self, value: datetime.datetime | None, dialect: sa.Dialect
+    ) -> datetime.datetime | None:
+        return None if value is None else value.astimezone(datetime.UTC).replace(tzinfo=None)
+
+    def process_result_value(
+        self, value: datetime.datetime | None, dialect: sa.Dialect
+    ) -> datetime.datetime | None:
+        return None if value is None else value.replace(tzinfo=datetime.UTC)
+
+
+# Long values need more than MariaDB's 64 KiB of TEXT.
+LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+Json = sa.JSON()
+
+
+class Base(DeclarativeBase):
+    metadata = sa.MetaData(naming_convention=_NAMES)
+    __table_args__: Any = _OPTIONS
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        int: sa.BigInteger(),
+        datetime.datetime: UtcDateTime(),
+    }
+
+
+Uuid = sa.String(36)
+Host = sa.String(255)
+Name = sa.String(255)
+
+
+class Network(Base):
+    """``segment`` names the piece of a physical network it occupies, which only one may."""
+
+    __tablename__ = "networks"
+
+    id: Mapped[str] = mapped_column(Uuid, primary_key=True)
+    name: Mapped[str] = mapped_column(Name)
+    network_type: Mapped[str] = mapped_column(sa.String(16))
+    segmentation_id: Mapped[int | None]
+    physical_network: Mapped[str | None] = mapped_column(sa.String(64))
+    mtu: Mapped[int]
+    segment: Mapped[str | None] = mapped_column(sa.String(96), unique=True)
+
+
+class SecurityGroup(Base):
+    """``revision`` rises when something a port in this group depends on changes."""
+
+    __tablename__ = "security_groups"
+
+    id: Mapped[str] = mapped_column(Uuid, primary_key=True)
+    name: Mapped[str] = mapped_column(Name)
+    stateful: Mapped[bool]
+    revision: Mapped[int]
+    rules: Mapped[list["SecurityGroupRule"]] = relationship(
+        order_by="SecurityGroupRule.position",
+        cascade="all, delete-orphan",
+        foreign_keys="SecurityGroupRule.security_group_id",
+        lazy="selectin",
+    )
+
+
+class AddressGroup(Base):
+    __tablename__ = "address_groups"
+
+    id: Mapped[str] = mapped_column(Uuid, primary_key=True)
+    name: Mapped[str] = mapped_column(Name)
+    addresses: Mapped[list[str]] = mapped_column(Json)
+
+
+class SecurityGroupRule(Base):
+    __tablename__ = "security_group_rules"
+
+    security_group_id: Mapped[str] = mapped_column(
+        Uuid, sa.ForeignKey("security_groups.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    direction: Mapped[str] = mapped_column(sa.String(8))
+    ethertype: Mapped[str] = mapped_column(sa.String(8))
+    protocol: Mapped[int | None]
+    port_range_min: Mapped[int | None]
+    port_range_max: Mapped[int | None]
+    remote_ip_prefix: Mapped[str | None] = mapped_column(sa.String(64))
+    remote_group_id: Mapped[str | None] = mapped_column(
+        Uuid, sa.ForeignKey("security_groups.id"), index=True
+    )
+    remote_address_group_id: Mapped[str | None] = mapped_column(
+        Uuid, sa.ForeignKey("address_groups.id"), index=True
+    )
+
+
+class Port(Base):
+    """A port: what it should be, and what is known to have become of it.
+
+    ``sequence`` is that of the last report taken for it on its present host,
+    ``proven_revision`` the revision at which its last wiring was proven
+    complete, ``syncing_since`` when the clock of ``report_timeout`` started.
+    """
+
+    __tablename__ = "ports"
+    __table_args__ = (
+        sa.UniqueConstraint("network_id", "mac_address"),
+        sa.Index(None, "host", "sync_state"),
+        sa.Index(None, "sync_state", "syncing_since"),
+        _OPTIONS,
+    )
+
+    id: Mapped[str] = mapped_column(Uuid, primary_key=True)
+    name: Mapped[str] = mapped_column(Name)
+    network_id: Mapped[str] = mapped_column(Uuid, sa.ForeignKey("networks.id"))
+    mac_address: Mapped[str] = mapped_column(sa.String(17))
+    allowed_address_pairs: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    port_security_enabled: Mapped[bool]
+    admin_state_up: Mapped[bool]
+    device_owner: Mapped[str] = mapped_column(Name)
+    host: Mapped[str | None] = mapped_column(Host)
+    revision_number: Mapped[int]
+    updated_at: Mapped[datetime.datetime]
+    status: Mapped[str] = mapped_column(sa.String(16))
+    sync_state: Mapped[str] = mapped_column(sa.String(16))
+    sequence: Mapped[int]
+    proven_revision: Mapped[int | None]
+    syncing_since: Mapped[datetime.datetime | None]
+
+    fixed_ips: Mapped[list["FixedIp"]] = relationship(
+        order_by="FixedIp.position", cascade="all, delete-orphan", lazy="selectin"
+    )
+    memberships: Mapped[list["Membership"]] = relationship(
+        order_by="Membership.position", cascade="all, delete-orphan", lazy="selectin"
+    )
+
+    @property
+    def addresses(self) -> list[str]:
+        return [each.ip_address for each in self.fixed_ips]
+
+    @property
+    def security_groups(self) -> list[str]:
+        return [each.security_group_id for each in self.memberships]
+
+
+class FixedIp(Base):
+    __tablename__ = "fixed_ips"
+
+    network_id: Mapped[str] = mapped_column(Uuid, sa.ForeignKey("networks.id"), primary_key=True)
+    ip_address: Mapped[str] = mapped_column(sa.String(45), primary_key=True)
+    port_id: Mapped[str] = mapped_column(
+        Uuid, sa.ForeignKey("ports.id", ondelete="CASCADE"), index=True
+    )
+    position: Mapped[int]
+
+
+class Membership(Base):
+    """A port is in a security group."""
+
+    __tablename__ = "port_security_groups"
+
+    port_id: Mapped[str] = mapped_column(
+        Uuid, sa.ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True
+    )
+    security_group_id: Mapped[str] = mapped_column(
+        Uuid, sa.ForeignKey("security_groups.id"), primary_key=True, index=True
+    )
+    position: Mapped[int]
+
+
+class DeletedPort(Base):
+    """The revision a deleted port had.
+
+    A port made anew under the same id goes on from there, so that a late
+    report about the old one cannot prove the new one.
+    """
+
+    __tablename__ = "deleted_ports"
+
+    id: Mapped[str] = mapped_column(Uuid, primary_key=True)
+    revision_number: Mapped[int]
+    deleted_at: Mapped[datetime.datetime] = mapped_column(index=True)
+
+
+class Agent(Base):
+    """What is known of a host: ``sequence`` is the highest of its reports."""
+
+    __tablename__ = "agents"
+
+    host: Mapped[str] = mapped_column(Host, primary_key=True)
+    sequence: Mapped[int]
+    heartbeat_at: Mapped[datetime.datetime] = mapped_column(index=True)
+    declared_dead: Mapped[bool]
+    state: Mapped[str] = mapped_column(LongText)
+
+
+class Attempt(Base):
+    """One attempt of one flow for one port; ``id`` is the report's.
+
+    ``ordinal`` orders them by arrival: microseconds since the epoch times 64,
+    made unique and rising.
+    """
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        sa.Index(None, "resource_id", "ordinal"),
+        sa.Index(None, "host", "ordinal"),
+        _OPTIONS,
+    )
+
+    ordinal: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(Uuid, unique=True)
+    resource_type: Mapped[str] = mapped_column(sa.String(16))
+    resource_id: Mapped[str] = mapped_column(Uuid)
+    host: Mapped[str] = mapped_column(Host)
+    flow: Mapped[str] = mapped_column(sa.String(16))
+    attempt: Mapped[int]
+    revision: Mapped[int]
+    sequence: Mapped[int]
+    failed: Mapped[bool]
+    started_at: Mapped[datetime.datetime]
+    finished_at: Mapped[datetime.datetime]
+
+
+class Task(Base):
+    """How one task of an attempt ended; ``duration`` in seconds."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (sa.Index(None, "task_state", "ordinal"), _OPTIONS)
+
+    ordinal: Mapped[int] = mapped_column(
+        sa.ForeignKey("attempts.ordinal", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    )
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(sa.String(64))
+    step: Mapped[str] = mapped_column(sa.String(32))
+    task_state: Mapped[str] = mapped_column(sa.String(16))
+    started_at: Mapped[datetime.datetime | None]
+    duration: Mapped[float | None] = mapped_column(sa.Double())
+    error_type: Mapped[str | None] = mapped_column(sa.String(64))
+    error_message: Mapped[str | None] = mapped_column(sa.Text())
+    error_detail: Mapped[str | None] = mapped_column(LongText)

@@ -1,0 +1,46 @@
+"""Who may do what, as oslo.policy rules: admin everything, reader may read."""
+
+from oslo_config import cfg
+from oslo_policy import policy
+
+READERS = "role:reader or role:member or role:admin"
+
+_RULES = [
+    policy.DocumentedRuleDefault(
+        "agent_flows:read",
+        READERS,
+        "Read networks, groups, ports, tasks and agents",
+        [
+            {"path": "/{collection}", "method": "GET"},
+            {"path": "/{collection}/{id}", "method": "GET"},
+        ],
+    ),
+    policy.DocumentedRuleDefault(
+        "agent_flows:write",
+        "role:admin",
+        "Change desired state, and have ports wired anew",
+        [
+            {"path": "/{collection}/{id}", "method": "PUT"},
+            {"path": "/{collection}/{id}", "method": "DELETE"},
+            {"path": "/ports/{id}/resync", "method": "POST"},
+        ],
+    ),
+    policy.DocumentedRuleDefault(
+        "agent_flows:metrics", READERS, "Read metrics", [{"path": "/metrics", "method": "GET"}]
+    ),
+    policy.DocumentedRuleDefault(
+        "agent_flows:health", "@", "See whether it works", [{"path": "/healthz", "method": "GET"}]
+    ),
+]
+
+
+def list_rules() -> list[policy.DocumentedRuleDefault]:
+    """For oslo.policy's sample generator."""
+    return _RULES
+
+
+def enforcer(conf: cfg.ConfigOpts) -> policy.Enforcer:
+    """An enforcer with our rules, overridden by the operator's policy file if there is one."""
+    made = policy.Enforcer(conf)
+    made.register_defaults(_RULES)
+    return made

@@ -1,0 +1,170 @@
+"""The server's process: RPC, REST and the sweeper on one database."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import oslo_messaging
+import sqlalchemy
+from oslo_config import cfg
+from oslo_db import exception
+from oslo_log import log
+from oslo_messaging.rpc import dispatcher
+from oslo_service.backend.base import ServiceBase
+
+from agent_flows import conf as options
+from agent_flows import process
+from agent_flows.report import Step
+from agent_flows.rpc import transport as wire
+from agent_flows.rpc.server import AgentClient, ServerEndpoint
+from agent_flows.server import auth, database, schema
+from agent_flows.server.api.app import application
+from agent_flows.server.api.wsgi import WsgiServer
+from agent_flows.server.casts import Caster
+from agent_flows.server.gate import Settings
+from agent_flows.server.metrics import Metrics
+from agent_flows.server.own_directory import OwnDirectory
+from agent_flows.server.store import Store
+from agent_flows.server.sweeper import Limits, Sweeper
+
+LOG = log.getLogger(__name__)
+PROG = "agent-flows-server"
+
+
+class ServerService(ServiceBase):  # type: ignore[misc]
+    """Everything a server does, from ``start`` to ``stop``.
+
+    ``start`` raises :class:`agent_flows.server.auth.InsecureBind`,
+    :class:`agent_flows.server.schema.Outdated`, ``OSError`` if the address is
+    taken, ``DBError`` without a database, or ``MessagingException`` without a
+    bus; whatever was started by then is stopped.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, transport: oslo_messaging.Transport) -> None:
+        self._conf = conf
+        self._transport = transport
+        self._undo: list[Callable[[], None]] = []
+        self._api: WsgiServer | None = None
+
+    @property
+    def api_port(self) -> int:
+        """The port REST listens on; raises RuntimeError before ``start``."""
+        if self._api is None:
+            raise RuntimeError("not started")
+        return self._api.port
+
+    def start(self) -> None:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        conf, server = self._conf, self._conf[options.SERVER]
+        auth.check_bind(conf)
+        held = database.Database(conf)
+        self._undo.append(held.close)
+        schema.ensure(held)
+        metrics = Metrics()
+        directory = OwnDirectory()
+        caster = Caster(AgentClient(self._transport), metrics)
+        self._undo.append(caster.stop)
+        store = Store(held, directory, caster, metrics, _gate_settings(server))
+
+        sweeper = Sweeper(held, directory, metrics, _limits(server))
+        rpc, endpoint = self._rpc_server(store)
+
+        def counts() -> dict[tuple[str, str, str], int]:
+            with held.reader() as session:
+                return dict(directory.counts(session))
+
+        metrics.watch_ports(counts)
+        metrics.watch_refusals(endpoint.refused)
+        checks = {"database": lambda: _reachable(held), "sweeper": lambda: sweeper.failure}
+        self._api = WsgiServer(application(conf, held, caster, metrics, checks), conf)
+        self._undo.append(self._api.stop)
+
+        rpc.start()
+        self._undo += [rpc.wait, rpc.stop]
+        sweeper.start()
+        self._undo.append(sweeper.stop)
+        self._api.start()
+        LOG.info("REST on %s port %d", conf[options.API].bind_host, self._api.port)
+
+    def _rpc_server(
+        self, store: Store
+    ) -> tuple[oslo_messaging.MessageHandlingServer, ServerEndpoint]:
+        endpoint = ServerEndpoint(store)
+        # Every process listens on the topic they share; the name is for its own queue.
+        name = f"{socket.gethostname()}.{os.getpid()}"
+        server = oslo_messaging.get_rpc_server(
+            self._transport,
+            wire.server_target(name),
+            [endpoint],
+            access_policy=dispatcher.DefaultRPCAccessPolicy,
+        )
+        return server, endpoint
+
+    def stop(self, graceful: bool = False) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+    def wait(self) -> None:
+        return
+
+    def reset(self) -> None:
+        return
+
+
+def _gate_settings(server: Any) -> Settings:
+    return Settings(
+        required_steps=frozenset(Step(step) for step in server.required_steps),
+        keep_active_on_refresh_failure=server.on_refresh_failure == "keep",
+    )
+
+
+def _limits(server: Any) -> Limits:
+    return Limits(
+        interval=server.sweep_interval,
+        report_timeout=server.report_timeout,
+        agent_down_time=server.agent_down_time,
+        history_attempts=server.history_attempts,
+        history_failures=server.history_failures,
+        history_after_delete=server.history_after_delete,
+    )
+
+
+def _reachable(held: database.Database) -> str | None:
+    try:
+        with held.reader() as session:
+            session.execute(sqlalchemy.text("SELECT 1"))
+    except exception.DBError as exc:
+        return type(exc).__name__
+    return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGINT or SIGTERM; 1 with one line on standard error if it cannot start."""
+    conf = cfg.CONF
+    database.register(conf)
+    process.prepare(sys.argv[1:] if argv is None else argv, PROG, conf)
+    ending = process.Ending()
+    service = ServerService(conf, wire.get_transport(conf))
+    try:
+        service.start()
+    except (
+        auth.InsecureBind,
+        schema.Outdated,
+        exception.DBError,
+        oslo_messaging.MessagingException,
+        OSError,
+        ValueError,
+    ) as exc:
+        print(f"{PROG}: {' '.join(str(exc).split())}", file=sys.stderr)
+        return 1
+    ending.wait()
+    service.stop()
+    return 0

@@ -1,0 +1,181 @@
+"""The store: takes what agents send, one transaction a message.
+
+It answers after the commit. Nothing is kept outside the database, so any
+number of workers may take reports, even of the same port: its row is locked
+while the gate decides, and it moves from one sequence to a higher one.
+"""
+
+import dataclasses
+import datetime
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from oslo_log import log
+
+from agent_flows.report import FlowReport, SyncState
+from agent_flows.rpc.server import Accepted
+from agent_flows.server import agents, clock, gate, history
+from agent_flows.server.casts import Caster, Casts, to_hosts
+from agent_flows.server.database import Database, retried
+from agent_flows.server.directory import KnownPort, PortDirectory
+from agent_flows.server.gate import Ruling
+from agent_flows.server.metrics import Metrics
+from agent_flows.spec import Spec
+
+LOG = log.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    answer: Accepted
+    casts: Casts
+    ports: Sequence[KnownPort]
+    rulings: Counter[str]
+
+
+class Store:
+    """Implements :class:`agent_flows.rpc.server.Consumer`."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: PortDirectory,
+        caster: Caster,
+        metrics: Metrics,
+        settings: gate.Settings,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._caster = caster
+        self._metrics = metrics
+        self._settings = settings
+
+    def take_reports(self, host: str, reports: Sequence[FlowReport]) -> Accepted:
+        """Store ``reports`` and move their ports; raises DBError if it cannot be done now."""
+        with self._metrics.store_seconds.time():
+            taken = self._take(host, reports)
+        self._directory.moved(taken.ports)
+        for ruling, number in taken.rulings.items():
+            self._metrics.reports.labels(ruling).inc(number)
+        self._cast(taken.casts)
+        return taken.answer
+
+    @retried
+    def _take(self, host: str, reports: Sequence[FlowReport]) -> _Taken:
+        now = clock.now()
+        with self._database.writer() as session:
+            ports = self._directory.lock(session, {report.resource_id for report in reports})
+            # Known only after the locks: another worker may just have stored the same.
+            counted = history.known(session, [report.id for report in reports])
+            ordinals = history.Ordinals(session, now)
+            batch = _Batch(ports, counted, self._settings, ordinals, now)
+            for report in sorted(reports, key=lambda each: each.sequence):
+                batch.take(report)
+            self._directory.move(session, list(batch.moved.values()))
+            history.add(session, batch.records)
+            sequence, casts = agents.lives(
+                session, self._directory, host, now, sequence=batch.sequence
+            )
+        # An agent that reports an old desired state may have missed that there
+        # is a newer one.
+        outdated = Casts(ports=to_hosts([host], batch.outdated))
+        return _Taken(
+            Accepted(batch.accepted, batch.rejected, sequence),
+            casts | outdated,
+            list(batch.moved.values()),
+            batch.rulings,
+        )
+
+    def get_ports(self, host: str, port_ids: Collection[str] | None) -> Sequence[Spec]:
+        """Specs for an agent; ports it asks for by id are expected to be reported upon."""
+        if port_ids:
+            self._note_asked(host, port_ids)
+        with self._database.reader() as session:
+            return self._directory.specs(session, host, port_ids)
+
+    @retried
+    def _note_asked(self, host: str, port_ids: Collection[str]) -> None:
+        with self._database.writer() as session:
+            self._directory.asked_for(session, host, port_ids, clock.now())
+
+    def take_heartbeat(self, host: str, state: Mapping[str, Any]) -> int:
+        """Note that the agent lives; answers the highest sequence held for the host."""
+        sequence, casts = self._note_heartbeat(host, agents.as_text(state))
+        self._cast(casts)
+        return sequence
+
+    @retried
+    def _note_heartbeat(self, host: str, state: str) -> tuple[int, Casts]:
+        with self._database.writer() as session:
+            return agents.lives(session, self._directory, host, clock.now(), state=state)
+
+    def _cast(self, casts: Casts) -> None:
+        if casts != Casts():
+            self._caster.send(casts)
+
+
+class _Batch:
+    """One message's reports, one after the other, on ports whose rows are locked."""
+
+    def __init__(
+        self,
+        ports: Mapping[str, KnownPort],
+        counted: Collection[str],
+        settings: gate.Settings,
+        ordinals: history.Ordinals,
+        now: datetime.datetime,
+    ) -> None:
+        self._ports = dict(ports)
+        self._counted = set(counted)
+        self._settings = settings
+        self._now = now
+        self._ordinals = ordinals
+        self.accepted: list[str] = []
+        self.rejected: dict[str, str] = {}
+        self.moved: dict[str, KnownPort] = {}
+        self.records: list[history.Record] = []
+        self.outdated: set[str] = set()
+        self.rulings: Counter[str] = Counter()
+        self.sequence = 0
+
+    def take(self, report: FlowReport) -> None:
+        port = self._ports.get(report.resource_id)
+        if port is None:
+            self._refuse(report, f"there is no port {report.resource_id}")
+            return
+        decision = gate.decide(port.state, report, self._settings)
+        if decision.ruling is Ruling.REFUSED:
+            self._refuse(report, decision.reason)
+            return
+        self.accepted.append(report.id)
+        self.sequence = max(self.sequence, report.sequence)
+        if decision.ruling is Ruling.STALE or report.id in self._counted:
+            self.rulings[Ruling.STALE.value] += 1
+            return
+        self.rulings[decision.ruling.value] += 1
+        self._counted.add(report.id)
+        if decision.ruling is Ruling.OUTDATED:
+            self.outdated.add(port.state.id)
+        else:
+            self.outdated.discard(port.state.id)
+        self.records.append(history.Record(self._ordinals.next(), report))
+        after = _moved(port, decision, self._now)
+        self._ports[report.resource_id] = self.moved[report.resource_id] = after
+
+    def _refuse(self, report: FlowReport, reason: str) -> None:
+        self.rejected[report.id] = reason
+        self.rulings[Ruling.REFUSED.value] += 1
+
+
+def _moved(port: KnownPort, decision: gate.Decision, now: datetime.datetime) -> KnownPort:
+    state = decision.applied_to(port.state)
+    seen = (port.state.status, port.state.sync_state) == (state.status, state.sync_state)
+    syncing = state.sync_state is SyncState.SYNCING
+    return dataclasses.replace(
+        port,
+        state=state,
+        syncing_since=(port.syncing_since or now) if syncing else None,
+        updated_at=port.updated_at if seen else now,
+    )

@@ -1,0 +1,87 @@
+"""Servers on SQLite, PostgreSQL and MariaDB: every test runs on each."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.databases import DatabaseServer, MariaDB, PostgreSQL, SQLite
+from lab.server_parts import AgentOf, Server, new_id, running
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[DatabaseServer]:
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[DatabaseServer]:
+    with MariaDB() as server:
+        yield server
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> DatabaseServer:
+    return SQLite(tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def url(request: pytest.FixtureRequest) -> str:
+    """An empty database."""
+    made: DatabaseServer = request.getfixturevalue(request.param)
+    return made.new_url()
+
+
+@pytest.fixture
+def another(url: str) -> Iterator[Callable[..., Server]]:
+    """Makes servers on the same database; the arguments are those of :class:`Server`."""
+    with ExitStack() as stack:
+        yield lambda **kwargs: stack.enter_context(running(url, **kwargs))
+
+
+@pytest.fixture
+def server(another: Callable[..., Server]) -> Server:
+    return another()
+
+
+@pytest.fixture
+def agent(server: Server) -> AgentOf:
+    return AgentOf(server, "host-a")
+
+
+@pytest.fixture
+def group(server: Server) -> str:
+    """A security group whose members reach each other."""
+    group_id = new_id()
+    server.put("security-groups", group_id)
+    rules = [{"direction": "ingress", "remote_group_id": group_id}]
+    server.put("security-groups", group_id, security_group_rules=rules)
+    return group_id
+
+
+@pytest.fixture
+def make_port(server: Server, group: str) -> Callable[..., str]:
+    """Makes ports in ``group``, bound to host-a unless told otherwise."""
+    network = new_id()
+    server.put("networks", network, network_type="local")
+    made: list[str] = []
+
+    def make(on: Server = server, **fields: Any) -> str:
+        port_id = new_id()
+        made.append(port_id)
+        high, low = divmod(len(made), 250)
+        body = {
+            "network_id": network,
+            "mac_address": f"fa:16:3e:00:{high:02x}:{low:02x}",
+            "fixed_ips": [{"ip_address": f"10.0.{high}.{low + 1}"}],
+            "security_groups": [group],
+            "binding:host_id": "host-a",
+            **fields,
+        }
+        on.put("ports", port_id, **body)
+        return port_id
+
+    return make

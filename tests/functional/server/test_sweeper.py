@@ -1,0 +1,176 @@
+"""What nobody reports is found out, once, and the history stays within its bounds."""
+
+import datetime
+from collections.abc import Callable
+
+import pytest
+
+from agent_flows.server import clock
+from lab.server_parts import AgentOf, Server, new_id, together
+
+MakePort = Callable[..., str]
+HOUR = datetime.timedelta(hours=1)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets seconds pass."""
+    began, passed = clock.now(), [0.0]
+
+    def pass_by(seconds: float) -> None:
+        passed[0] += seconds
+        moment = began + datetime.timedelta(seconds=passed[0])
+        monkeypatch.setattr(clock, "now", lambda: moment)
+
+    pass_by(0)
+    return pass_by
+
+
+def last_task(server: Server, port: str) -> dict[str, object]:
+    task: dict[str, object] = server.find("tasks", resource_id=port, limit=1)[0]
+    return task
+
+
+def test_a_silent_agents_ports_are_unknown_with_a_task_that_says_so(
+    server: Server, agent: AgentOf, make_port: MakePort, later: Callable[[float], None]
+) -> None:
+    wired, absent = make_port(), make_port()
+    agent.wire(wired)
+    later(34)
+    server.sweeper.sweep()
+    assert server.state(wired) == ("ACTIVE", "IN_SYNC")
+    later(2)
+    server.sweeper.sweep()
+    assert server.state(wired) == ("ACTIVE", "UNKNOWN")
+    assert server.state(absent) == ("DOWN", "ABSENT")
+    task = last_task(server, wired)
+    assert (task["name"], task["task_state"]) == ("await-report", "FAILED")
+    error = task["error"]
+    assert isinstance(error, dict)
+    assert error["type"] == "AgentSilent"
+    assert "host-a" in error["message"]
+    assert "35 s" in error["message"]
+    assert server.show("agents", "host-a")["alive"] is False
+    server.sweeper.sweep()
+    assert len(server.find("tasks", resource_id=wired, name="await-report")) == 1
+
+
+def test_an_agent_that_returns_is_asked_to_wire_its_unknown_ports_anew(
+    server: Server, agent: AgentOf, make_port: MakePort, later: Callable[[float], None]
+) -> None:
+    port = make_port()
+    agent.wire(port)
+    later(36)
+    server.sweeper.sweep()
+    server.heard()
+    server.store.take_heartbeat("host-a", {})
+    assert server.state(port) == ("ACTIVE", "SYNCING")
+    assert server.heard() == [("host-a", "resync", frozenset({port}))]
+    server.store.take_heartbeat("host-a", {})
+    assert server.heard() == []
+    agent.wire(port)
+    assert server.state(port) == ("ACTIVE", "IN_SYNC")
+
+
+def test_a_port_whose_agent_does_not_report_in_time_is_unknown(
+    server: Server, agent: AgentOf, make_port: MakePort, later: Callable[[float], None]
+) -> None:
+    asked, changed, quiet = make_port(), make_port(), make_port()
+    agent.wire(changed, quiet)
+    agent.specs(asked)
+    name = {"network_id": server.show("ports", changed)["network_id"]}
+    body = {**name, "mac_address": "fa:16:3e:09:00:01", "binding:host_id": "host-a"}
+    server.put("ports", changed, **body)
+    for _ in range(5):
+        later(10)
+        server.store.take_heartbeat("host-a", {})
+    server.sweeper.sweep()
+    assert server.state(asked) == ("DOWN", "SYNCING")
+    later(11)
+    server.store.take_heartbeat("host-a", {})
+    server.sweeper.sweep()
+    assert server.state(asked) == ("DOWN", "UNKNOWN")
+    assert server.state(changed) == ("ACTIVE", "UNKNOWN")
+    assert server.show("ports", quiet)["status"] == "ACTIVE"
+    error = last_task(server, changed)["error"]
+    assert isinstance(error, dict)
+    assert error["type"] == "ReportOverdue"
+    assert "revision 2" in error["message"]
+    agent.wire(changed)
+    assert server.state(changed) == ("ACTIVE", "IN_SYNC")
+
+
+def test_several_servers_find_one_silence_once(
+    server: Server,
+    agent: AgentOf,
+    another: Callable[..., Server],
+    make_port: MakePort,
+    later: Callable[[float], None],
+) -> None:
+    ports = [make_port() for _ in range(12)]
+    agent.wire(*ports[:6])
+    agent.specs(*ports[6:])
+    later(100)
+    servers = [server, another(), another()]
+    together(*(each.sweeper.sweep for each in servers))
+    for port in ports:
+        assert server.show("ports", port)["sync_state"] == "UNKNOWN"
+        assert len(server.find("tasks", resource_id=port, name="await-report")) == 1
+
+
+def kept(server: Server, port: str) -> list[int]:
+    """Numbers of the attempts that are kept, newest first."""
+    tasks = server.find("tasks", resource_id=port, name="bind-vlan")
+    return [task["attempt"] for task in tasks]
+
+
+def test_the_last_attempts_and_failures_of_each_port_are_kept(
+    another: Callable[..., Server], make_port: MakePort
+) -> None:
+    server = another(limits={"history_attempts": 3, "history_failures": 2})
+    agent = AgentOf(server, "host-a")
+    failing, fine = make_port(), make_port()
+    for number in range(1, 11):
+        fails = "bind-vlan" if number < 6 else None
+        agent.send(
+            agent.report(failing, fails=fails, attempt=number), agent.report(fine, attempt=number)
+        )
+    server.sweeper.sweep()
+    assert kept(server, failing) == [10, 9, 8, 5, 4]
+    assert kept(server, fine) == [10, 9, 8]
+    server.sweeper.sweep()
+    assert kept(server, failing) == [10, 9, 8, 5, 4]
+
+
+def test_a_deleted_ports_history_is_kept_for_a_while(
+    server: Server, agent: AgentOf, make_port: MakePort, later: Callable[[float], None]
+) -> None:
+    gone, other = make_port(), make_port()
+    agent.wire(gone, other)
+    server.delete("ports", gone)
+    server.sweeper.sweep()
+    assert kept(server, gone) == [1]
+    later(3601)
+    for _ in range(2):
+        server.sweeper.sweep()
+    assert kept(server, gone) == []
+    assert kept(server, other) == [1]
+
+
+def test_the_newest_attempt_stays_first_when_a_servers_clock_is_behind(
+    server: Server,
+    agent: AgentOf,
+    make_port: MakePort,
+    later: Callable[[float], None],
+) -> None:
+    port = make_port()
+    agent.send(agent.report(port, fails="bind-vlan", attempt=1))
+    later(-3600)
+    agent.send(agent.report(port, attempt=2))
+    assert kept(server, port) == [2, 1]
+
+
+def test_nobody_is_missed_who_was_never_there(server: Server) -> None:
+    server.sweeper.sweep()
+    assert server.find("agents") == []
+    assert server.find("tasks", resource_id=new_id()) == []

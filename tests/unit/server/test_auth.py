@@ -1,0 +1,93 @@
+"""Who may use the API."""
+
+from collections.abc import Callable
+from typing import Any
+
+import falcon
+import falcon.testing
+import pytest
+from oslo_config import cfg
+
+from agent_flows import conf as options
+from agent_flows.server import auth, policies
+from lab.server_parts import configuration
+
+
+def bound_to(host: str, strategy: str = "noauth") -> cfg.ConfigOpts:
+    conf = configuration("sqlite://")
+    conf.set_override("bind_host", host, options.API)
+    conf.set_override("auth_strategy", strategy, options.API)
+    return conf
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_needs_no_token(host: str) -> None:
+    auth.check_bind(bound_to(host))
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "10.0.0.1", "2001:db8::1", "no-such-host.invalid"]
+)
+def test_elsewhere_it_refuses_to_bind_without_authentication(host: str) -> None:
+    with pytest.raises(auth.InsecureBind, match="auth_strategy = keystone"):
+        auth.check_bind(bound_to(host))
+    auth.check_bind(bound_to(host, "keystone"))
+
+
+class Resource:
+    def policy(self, method: str) -> str:
+        return "read" if method == "GET" else "write"
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        response.status = falcon.HTTP_200
+
+    on_put = on_get
+
+
+class Open(Resource):
+    def policy(self, method: str) -> str:
+        return "health"
+
+
+@pytest.fixture
+def guarded() -> falcon.testing.TestClient:
+    """An API behind the guard; the headers are those keystonemiddleware sets."""
+    app = falcon.App(middleware=[auth.Guard(policies.enforcer(bound_to("::", "keystone")))])
+    app.add_route("/", Resource())
+    app.add_route("/healthz", Open())
+    return falcon.testing.TestClient(app)
+
+
+@pytest.mark.parametrize(
+    ("roles", "reads", "writes"),
+    [("admin", 200, 200), ("reader", 200, 403), ("member,reader", 200, 403), ("other", 403, 403)],
+)
+def test_admin_may_everything_and_reader_may_read(
+    guarded: falcon.testing.TestClient, roles: str, reads: int, writes: int
+) -> None:
+    headers = {"X-Identity-Status": "Confirmed", "X-Roles": roles, "X-User-Id": "u"}
+    assert guarded.simulate_get("/", headers=headers).status_code == reads
+    assert guarded.simulate_put("/", headers=headers).status_code == writes
+
+
+@pytest.mark.parametrize("status", [None, "Invalid", "confirmed"])
+def test_without_a_confirmed_token_only_health_is_told(
+    guarded: falcon.testing.TestClient, status: str | None
+) -> None:
+    headers = {"X-Roles": "admin", **({"X-Identity-Status": status} if status else {})}
+    assert guarded.simulate_get("/", headers=headers).status_code == 401
+    assert guarded.simulate_get("/healthz", headers=headers).status_code == 200
+
+
+def test_headers_of_the_client_make_nobody_admin() -> None:
+    conf = bound_to("::", "keystone")
+    app = falcon.App(middleware=[auth.Guard(policies.enforcer(conf))])
+    app.add_route("/", Resource())
+    checked = auth.with_tokens(app, conf)
+
+    def as_function(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        return checked(environ, start_response)
+
+    client = falcon.testing.TestClient(as_function)
+    headers = {"X-Identity-Status": "Confirmed", "X-Roles": "admin"}
+    assert client.simulate_get("/", headers=headers).status_code == 401

@@ -1,0 +1,326 @@
+"""The gate: the design's table row by row, and what must never happen whatever is reported."""
+
+import dataclasses
+import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_flows.report import (
+    FlowName,
+    FlowReport,
+    PortStatus,
+    Step,
+    SyncState,
+    TaskError,
+    TaskOutcome,
+    TaskState,
+)
+from agent_flows.server.gate import PortState, Ruling, Settings, decide
+from lab.server_parts import WIRE, flow_report, new_id
+
+PORT, GROUP = new_id(), new_id()
+SETTINGS = Settings()
+KEEP = Settings(keep_active_on_refresh_failure=True)
+
+
+def port(**fields: Any) -> PortState:
+    values: dict[str, Any] = {
+        "id": PORT,
+        "host": "host-a",
+        "revision": 5,
+        "status": PortStatus.DOWN,
+        "sync_state": SyncState.SYNCING,
+        "sequence": 100,
+        "security_group_revisions": {GROUP: 7},
+        **fields,
+    }
+    return PortState(**values)
+
+
+def report(**fields: Any) -> FlowReport:
+    values: dict[str, Any] = {
+        "resource_id": PORT,
+        "revision": 5,
+        "sequence": 101,
+        "security_group_revisions": {GROUP: 7},
+        **fields,
+    }
+    return flow_report(**values)
+
+
+ACTIVE = port(status=PortStatus.ACTIVE, sync_state=SyncState.IN_SYNC, proven_revision=5)
+
+
+def outcome(before: PortState, said: FlowReport, settings: Settings = SETTINGS) -> tuple[str, str]:
+    decision = decide(before, said, settings)
+    return decision.status.value, decision.sync_state.value
+
+
+# The table of the design, row by row.
+
+
+@pytest.mark.parametrize("host", ["host-b", None])
+def test_a_report_from_another_host_than_the_bound_one_is_refused(host: str | None) -> None:
+    before = dataclasses.replace(ACTIVE, host=host)
+    decision = decide(before, report(fails="apply-security-groups"), SETTINGS)
+    assert decision.ruling is Ruling.REFUSED
+    assert "host-a" in decision.reason
+    assert decision.applied_to(before) == before
+
+
+@pytest.mark.parametrize("sequence", [1, 99, 100])
+def test_a_sequence_that_is_not_newer_changes_nothing(sequence: int) -> None:
+    decision = decide(ACTIVE, report(sequence=sequence, fails="bind-vlan"), SETTINGS)
+    assert decision.ruling is Ruling.STALE
+    assert decision.applied_to(ACTIVE) == ACTIVE
+
+
+def test_an_older_revision_leaves_the_status_and_is_syncing() -> None:
+    assert outcome(ACTIVE, report(revision=4)) == ("ACTIVE", "SYNCING")
+    assert outcome(port(), report(revision=4)) == ("DOWN", "SYNCING")
+
+
+def test_an_older_revision_that_failed_leaves_the_status_too() -> None:
+    assert outcome(ACTIVE, report(revision=4, fails="bind-vlan")) == ("ACTIVE", "SYNCING")
+
+
+@pytest.mark.parametrize("revisions", [{GROUP: 6}, {}, {new_id(): 7}])
+def test_an_older_security_group_is_an_older_revision(revisions: dict[str, int]) -> None:
+    said = report(security_group_revisions=revisions)
+    assert outcome(port(), said) == ("DOWN", "SYNCING")
+
+
+@pytest.mark.parametrize("fields", [{"revision": 6}, {"security_group_revisions": {GROUP: 8}}])
+def test_a_revision_the_server_does_not_know_yet_proves_nothing(fields: dict[str, Any]) -> None:
+    assert outcome(port(), report(**fields)) == ("DOWN", "SYNCING")
+
+
+def test_the_groups_of_a_port_without_port_security_do_not_matter() -> None:
+    unguarded = port(security_group_revisions={})
+    assert outcome(unguarded, report(security_group_revisions={})) == ("ACTIVE", "IN_SYNC")
+
+
+@pytest.mark.parametrize("flow", [FlowName.WIRE, FlowName.RESYNC])
+def test_a_port_of_which_every_required_step_succeeded_is_active(flow: FlowName) -> None:
+    assert outcome(port(), report(flow=flow)) == ("ACTIVE", "IN_SYNC")
+
+
+def test_a_port_that_is_administratively_down_is_down_and_in_sync() -> None:
+    assert outcome(port(admin_state_up=False), report()) == ("DOWN", "IN_SYNC")
+
+
+@pytest.mark.parametrize("name", list(WIRE))
+def test_a_failed_task_takes_the_port_down(name: str) -> None:
+    assert outcome(ACTIVE, report(fails=name)) == ("DOWN", "OUT_OF_SYNC")
+
+
+@pytest.mark.parametrize("missing", list(Step))
+def test_a_missing_required_step_is_a_failure(missing: Step) -> None:
+    tasks = tuple(task for task in report().tasks if task.step is not missing)
+    assert outcome(ACTIVE, report(tasks=tasks)) == ("DOWN", "OUT_OF_SYNC")
+
+
+@pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.RUNNING, TaskState.REVERTED])
+@pytest.mark.parametrize("name", list(WIRE))
+def test_a_task_that_did_not_succeed_is_a_failure(name: str, state: TaskState) -> None:
+    tasks = tuple(
+        dataclasses.replace(task, state=state) if task.name == name else task
+        for task in report().tasks
+    )
+    assert outcome(ACTIVE, report(tasks=tasks)) == ("DOWN", "OUT_OF_SYNC")
+
+
+def test_a_port_without_a_kernel_link_skips_raising_it() -> None:
+    assert outcome(port(), report(tasks=skipping("raise-link"))) == ("ACTIVE", "IN_SYNC")
+
+
+@pytest.mark.parametrize("name", [name for name in WIRE if name != "raise-link"])
+def test_no_other_task_may_be_skipped(name: str) -> None:
+    assert outcome(ACTIVE, report(tasks=skipping(name))) == ("DOWN", "OUT_OF_SYNC")
+
+
+def skipping(name: str) -> tuple[TaskOutcome, ...]:
+    return tuple(
+        dataclasses.replace(task, state=TaskState.SKIPPED) if task.name == name else task
+        for task in report().tasks
+    )
+
+
+@pytest.mark.parametrize("revision", [3, 5, 6])
+def test_an_unwired_port_is_absent_at_whatever_revision(revision: int) -> None:
+    said = report(flow=FlowName.UNWIRE, revision=revision, security_group_revisions={})
+    decision = decide(ACTIVE, said, SETTINGS)
+    assert decision.ruling is Ruling.UNWIRED
+    assert (decision.status, decision.sync_state) == (PortStatus.DOWN, SyncState.ABSENT)
+    assert decision.proven_revision is None
+
+
+def test_a_failed_unwire_is_out_of_sync() -> None:
+    said = report(flow=FlowName.UNWIRE, fails="release-vlan")
+    assert outcome(ACTIVE, said) == ("DOWN", "OUT_OF_SYNC")
+
+
+# Refresh: it carries the security groups alone.
+
+
+def test_a_refresh_of_a_port_whose_wiring_is_proven_keeps_it_active() -> None:
+    before = dataclasses.replace(ACTIVE, sync_state=SyncState.SYNCING)
+    assert outcome(before, report(flow=FlowName.REFRESH)) == ("ACTIVE", "IN_SYNC")
+
+
+def test_a_refresh_heals_what_a_refresh_broke() -> None:
+    broken = decide(ACTIVE, report(flow=FlowName.REFRESH, fails="apply-security-groups"), SETTINGS)
+    assert broken.sync_state is SyncState.OUT_OF_SYNC
+    healed = decide(
+        broken.applied_to(ACTIVE), report(flow=FlowName.REFRESH, sequence=102), SETTINGS
+    )
+    assert (healed.status, healed.sync_state) == (PortStatus.ACTIVE, SyncState.IN_SYNC)
+
+
+@pytest.mark.parametrize("proven", [None, 4])
+def test_a_refresh_proves_no_wiring_of_its_own(proven: int | None) -> None:
+    before = port(proven_revision=proven)
+    assert outcome(before, report(flow=FlowName.REFRESH)) == ("DOWN", "OUT_OF_SYNC")
+
+
+@pytest.mark.parametrize("revisions", [{GROUP: 7}, {GROUP: 6}])
+def test_a_wiring_that_failed_is_not_proven_by_a_later_refresh(revisions: dict[str, int]) -> None:
+    said = report(fails="bind-vlan", security_group_revisions=revisions)
+    after = decide(ACTIVE, said, SETTINGS).applied_to(ACTIVE)
+    refreshed = decide(after, report(flow=FlowName.REFRESH, sequence=102), SETTINGS)
+    assert (refreshed.status, refreshed.sync_state) == (PortStatus.DOWN, SyncState.OUT_OF_SYNC)
+
+
+def test_a_failed_refresh_takes_the_port_down_unless_the_operator_keeps_it() -> None:
+    said = report(flow=FlowName.REFRESH, fails="verify-security-groups")
+    assert outcome(ACTIVE, said) == ("DOWN", "OUT_OF_SYNC")
+    assert outcome(ACTIVE, said, KEEP) == ("ACTIVE", "OUT_OF_SYNC")
+    assert outcome(port(proven_revision=5), said, KEEP) == ("DOWN", "OUT_OF_SYNC")
+
+
+def test_keeping_is_for_refreshes_alone() -> None:
+    assert outcome(ACTIVE, report(fails="apply-security-groups"), KEEP) == ("DOWN", "OUT_OF_SYNC")
+
+
+# The operator's choice of steps.
+
+
+def test_a_step_that_is_not_required_does_not_keep_a_port_down_yet_shows() -> None:
+    only_l2 = Settings(frozenset({Step.L2}))
+    tasks = tuple(
+        dataclasses.replace(task, state=TaskState.FAILED, error=TaskError("SwitchError", "no"))
+        if task.name == "apply-security-groups"
+        else task
+        for task in report().tasks
+    )
+    assert outcome(port(), report(tasks=tasks), only_l2) == ("ACTIVE", "OUT_OF_SYNC")
+
+
+def test_without_a_required_step_there_is_no_gate() -> None:
+    with pytest.raises(ValueError, match="required_steps"):
+        Settings(frozenset())
+
+
+# Whatever is reported.
+
+MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+names = st.sampled_from([*WIRE, "other"])
+tasks = st.lists(
+    st.builds(
+        lambda name, step, state: TaskOutcome(
+            name,
+            step,
+            state,
+            error=TaskError("SwitchError", "no") if state is TaskState.FAILED else None,
+        ),
+        names,
+        st.sampled_from(Step),
+        st.sampled_from(TaskState),
+    ),
+    min_size=1,
+    max_size=7,
+    unique_by=lambda task: task.name,
+)
+small = st.integers(1, 4)
+reports = st.builds(
+    lambda flow, revision, group, sequence, host, said: FlowReport(
+        id=new_id(),
+        host=host,
+        resource_id=PORT,
+        flow=flow,
+        revision=revision,
+        attempt=1,
+        sequence=sequence,
+        started_at=MOMENT,
+        finished_at=MOMENT,
+        tasks=tuple(said),
+        security_group_revisions={GROUP: group},
+    ),
+    st.sampled_from(FlowName),
+    small,
+    small,
+    small,
+    st.sampled_from(["host-a", "host-b"]),
+    tasks,
+)
+ports = st.builds(
+    lambda revision, group, sequence, status, sync_state, proven, up: port(
+        revision=revision,
+        security_group_revisions={GROUP: group},
+        sequence=sequence,
+        status=status,
+        sync_state=sync_state,
+        proven_revision=proven,
+        admin_state_up=up,
+    ),
+    small,
+    small,
+    small,
+    st.sampled_from(PortStatus),
+    st.sampled_from(SyncState),
+    st.none() | small,
+    st.booleans(),
+)
+settings = st.builds(Settings, st.frozensets(st.sampled_from(Step), min_size=1), st.booleans())
+
+
+@given(ports, reports, settings)
+def test_active_means_proven(before: PortState, said: FlowReport, chosen: Settings) -> None:
+    decision = decide(before, said, chosen)
+    if decision.status is PortStatus.ACTIVE and before.status is not PortStatus.ACTIVE:
+        assert said.host == before.host
+        assert said.sequence > before.sequence
+        assert said.revision == before.revision
+        assert said.security_group_revisions == before.security_group_revisions
+        assert before.admin_state_up
+        for step in chosen.required_steps:
+            wired_before = said.flow is FlowName.REFRESH and before.proven_revision == said.revision
+            assert said.proves(step) or (step is Step.L2 and wired_before)
+    if decision.sync_state is SyncState.IN_SYNC and decision.ruling is not Ruling.STALE:
+        assert decision.ruling is Ruling.PROVEN or before.sync_state is SyncState.IN_SYNC
+
+
+@given(ports, st.lists(reports, max_size=6), settings)
+def test_old_never_overwrites_new(
+    before: PortState, said: list[FlowReport], chosen: Settings
+) -> None:
+    state = before
+    for each in said:
+        decision = decide(state, each, chosen)
+        after = decision.applied_to(state)
+        if each.host != state.host or each.sequence <= state.sequence:
+            assert after == state
+        else:
+            assert after.sequence == each.sequence
+        state = after
+
+
+@given(ports, reports, settings)
+def test_a_report_that_arrives_twice_counts_once(
+    before: PortState, said: FlowReport, chosen: Settings
+) -> None:
+    once = decide(before, said, chosen).applied_to(before)
+    assert decide(once, said, chosen).applied_to(once) == once

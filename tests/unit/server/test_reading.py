@@ -1,0 +1,169 @@
+"""What operators read: tasks of attempts, pages, filters, agents, health and metrics."""
+
+from typing import Any
+
+import pytest
+
+from agent_flows.report import FlowName
+from lab.server_parts import WIRE, AgentOf, Server, new_id
+
+FIRST, SECOND = sorted([new_id(), new_id()])
+
+
+@pytest.fixture
+def ports(server: Server, agent: AgentOf, network: str, group: str) -> None:
+    """Two ports: one failed and then succeeded, the other was wired at once."""
+    for number, port_id in enumerate((FIRST, SECOND)):
+        server.put(
+            "ports",
+            port_id,
+            network_id=network,
+            mac_address=f"fa:16:3e:00:00:0{number}",
+            security_groups=[group],
+            **{"binding:host_id": "host-a"},
+        )
+    agent.send(agent.report(FIRST, fails="apply-security-groups"))
+    agent.wire(FIRST)
+    agent.wire(SECOND)
+
+
+@pytest.mark.usefixtures("ports")
+def test_what_failed_where_and_why_is_one_request_away(server: Server) -> None:
+    (task,) = server.find("tasks", resource_id=FIRST, task_state="FAILED")
+    assert task == {
+        "id": task["id"],
+        "resource_type": "port",
+        "resource_id": FIRST,
+        "host": "host-a",
+        "flow": "wire",
+        "flow_id": task["flow_id"],
+        "name": "apply-security-groups",
+        "step": "security_groups",
+        "order": 3,
+        "task_state": "FAILED",
+        "attempt": 1,
+        "revision": 1,
+        "started_at": task["started_at"],
+        "duration": 0.001,
+        "error": {
+            "type": "SwitchError",
+            "message": "the switch refused a flow",
+            "detail": "OFPFMFC_TABLE_FULL",
+        },
+    }
+    assert server.show("tasks", task["id"]) == task
+
+
+@pytest.mark.usefixtures("ports")
+def test_the_last_attempt_comes_first_its_tasks_in_order(server: Server) -> None:
+    tasks = server.find("tasks", resource_id=FIRST)
+    assert [task["name"] for task in tasks] == [*WIRE, *WIRE]
+    assert [task["task_state"] for task in tasks[:7]] == ["SUCCEEDED"] * 7
+    assert [task["task_state"] for task in tasks[7:]] == [
+        *["REVERTED"] * 3,
+        "FAILED",
+        *["PENDING"] * 3,
+    ]
+    assert tasks[-1]["started_at"] is None
+    assert tasks[-1]["duration"] is None
+
+
+SORTS = [
+    {},
+    {"sort_key": "started_at", "sort_dir": "desc"},
+    {"sort_key": "duration"},
+    {"sort_key": ["task_state", "name"], "sort_dir": ["desc", "asc"]},
+    {"sort_key": ["resource_id", "order"]},
+]
+
+
+@pytest.mark.usefixtures("ports")
+@pytest.mark.parametrize("sort", SORTS)
+def test_pages_put_together_are_the_whole_list(server: Server, sort: dict[str, Any]) -> None:
+    whole = server.find("tasks", **sort)
+    assert len(whole) == 21
+    paged: list[dict[str, Any]] = []
+    params = {**sort, "limit": 4}
+    while True:
+        answer = server.rest.simulate_get("/tasks", params=params, params_csv=False).json
+        paged += answer["tasks"]
+        if "tasks_links" not in answer:
+            break
+        assert len(answer["tasks"]) == 4
+        params["marker"] = answer["tasks"][-1]["id"]
+    assert paged == whole
+
+
+@pytest.mark.usefixtures("ports")
+def test_the_link_to_the_next_page_leads_there(server: Server) -> None:
+    answer = server.rest.simulate_get("/tasks", params={"limit": 20, "host": "host-a"}).json
+    path = answer["tasks_links"][0]["href"].removeprefix("http://falconframework.org")
+    assert len(server.rest.simulate_get(path).json["tasks"]) == 1
+
+
+@pytest.mark.usefixtures("ports")
+@pytest.mark.parametrize(
+    ("filters", "number"),
+    [
+        ({"resource_id": SECOND}, 7),
+        ({"resource_id": [FIRST, SECOND]}, 21),
+        ({"host": "host-a"}, 21),
+        ({"host": "HOST-A"}, 0),
+        ({"flow": "wire"}, 21),
+        ({"flow": "refresh"}, 0),
+        ({"name": "bind-vlan"}, 3),
+        ({"task_state": ["FAILED", "PENDING"]}, 4),
+        ({"step": "security_groups", "task_state": "SUCCEEDED"}, 4),
+    ],
+)
+def test_tasks_are_filtered(server: Server, filters: dict[str, Any], number: int) -> None:
+    answer = server.rest.simulate_get("/tasks", params=filters, params_csv=False)
+    assert len(answer.json["tasks"]) == number
+
+
+@pytest.mark.usefixtures("ports")
+def test_fields_are_chosen(server: Server) -> None:
+    assert server.find("ports", id=FIRST, fields="id,status") == [{"id": FIRST, "status": "ACTIVE"}]
+
+
+@pytest.mark.usefixtures("ports")
+def test_ports_are_filtered_and_sorted(server: Server) -> None:
+    assert [port["id"] for port in server.find("ports", sync_state="IN_SYNC")] == [FIRST, SECOND]
+    assert server.find("ports", **{"binding:host_id": "host-b"}) == []
+    by_mac = server.find("ports", sort_key="mac_address", sort_dir="desc")
+    assert [port["id"] for port in by_mac] == [SECOND, FIRST]
+
+
+@pytest.mark.usefixtures("ports")
+def test_agents_are_shown_with_their_ports(server: Server, agent: AgentOf) -> None:
+    assert server.store.take_heartbeat("host-a", {"ports": 2}) == agent.sequence
+    (shown,) = server.find("agents")
+    assert shown == {
+        "id": "host-a",
+        "host": "host-a",
+        "alive": True,
+        "heartbeat_at": shown["heartbeat_at"],
+        "sequence": agent.sequence,
+        "state": {"ports": 2},
+        "ports": {"IN_SYNC": 2},
+    }
+    assert server.show("agents", "host-a") == shown
+
+
+@pytest.mark.usefixtures("ports")
+def test_a_port_that_was_unwired_is_absent(server: Server, agent: AgentOf) -> None:
+    agent.send(agent.report(FIRST, FlowName.UNWIRE))
+    assert server.state(FIRST) == ("DOWN", "ABSENT")
+
+
+@pytest.mark.usefixtures("ports")
+def test_metrics_tell_how_ports_are(server: Server) -> None:
+    def counts() -> dict[tuple[str, str, str], int]:
+        with server.database.reader() as session:
+            return dict(server.directory.counts(session))
+
+    server.metrics.watch_ports(counts)
+    text = server.rest.simulate_get("/metrics").text
+    line = 'agent_flows_ports{host="host-a",status="ACTIVE",sync_state="IN_SYNC"} 2.0'
+    assert line in text
+    assert 'agent_flows_reports_total{ruling="failed"} 1.0' in text
