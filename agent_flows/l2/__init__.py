@@ -1,0 +1,1 @@
+"""Port wiring: OVSDB, links, bridges, networks, and the flows made of it."""

@@ -1,0 +1,96 @@
+"""What to do with each port: a pure decision from what is asked, present, desired and proven."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from agent_flows.flows.participant import Request
+from agent_flows.l2.interfaces import Interface
+from agent_flows.report import FlowName
+from agent_flows.spec import DesiredState, PortSpec
+
+
+@dataclass(frozen=True)
+class Wired:
+    """A port as the last flow left it.
+
+    ``proven`` is False if that flow failed: then nothing can be taken for
+    granted but that the port must be unwired one day.
+    """
+
+    spec: PortSpec
+    interface: Interface | None
+    security_group_revisions: Mapping[str, int]
+    proven: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Ports by the flow they need; ``early`` ones have no ofport yet and are to come back."""
+
+    flows: Mapping[FlowName, tuple[str, ...]]
+    early: frozenset[str] = frozenset()
+
+
+# The order in which a batch's flows run: ports are closed before others open.
+ORDER = (FlowName.UNWIRE, FlowName.REFRESH, FlowName.WIRE, FlowName.RESYNC)
+
+
+def concerns(
+    requests: Iterable[Request], present: Mapping[str, Interface], wired: Mapping[str, Wired]
+) -> list[Request]:
+    """The requests that anything can come of: a port neither plugged nor ever wired is left alone.
+
+    Forced, it is looked at all the same, so that its absence is reported.
+    """
+    return [r for r in requests if r.forced or r.port_id in present or r.port_id in wired]
+
+
+def plan(
+    requests: Iterable[Request],
+    present: Mapping[str, Interface],
+    desired: DesiredState,
+    wired: Mapping[str, Wired],
+) -> Plan:
+    """Which flow each port needs; a port in none needs nothing."""
+    flows: dict[FlowName, list[str]] = {flow: [] for flow in ORDER}
+    early = set()
+    for request in requests:
+        port_id = request.port_id
+        interface = present.get(port_id)
+        # ovs-vswitchd opens a new interface within milliseconds, and its
+        # ofport comes as a change of its own; only if it is still missing at
+        # the next try there is something to report.
+        if (
+            interface is not None
+            and not interface.is_settled
+            and request.attempt == 1
+            and port_id in desired.ports
+        ):
+            early.add(port_id)
+            continue
+        flow = _flow(request, interface, desired, wired.get(port_id))
+        if flow is not None:
+            flows[flow].append(port_id)
+    return Plan({flow: tuple(ports) for flow, ports in flows.items() if ports}, frozenset(early))
+
+
+def _flow(
+    request: Request, interface: Interface | None, desired: DesiredState, last: Wired | None
+) -> FlowName | None:
+    spec = desired.ports.get(request.port_id)
+    if spec is None or interface is None:
+        return FlowName.UNWIRE if last is not None or request.forced else None
+    if request.forced:
+        return FlowName.RESYNC
+    if last is None or not last.proven or last.spec != spec or last.interface != interface:
+        return FlowName.WIRE
+    if last.security_group_revisions != revisions(spec, desired):
+        return FlowName.REFRESH
+    return None
+
+
+def revisions(spec: PortSpec, desired: DesiredState) -> dict[str, int]:
+    """The revisions of the port's groups. One that is missing from ``desired`` is left out:
+    the flow fails for want of it and says so, and no other port is held up."""
+    groups = desired.security_groups
+    return {group: groups[group].revision for group in spec.security_groups if group in groups}

@@ -1,0 +1,99 @@
+"""What OVSDB says about a port's wiring: its tag, and whose network that is."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent_flows.l2.ovsdb import Ovsdb
+from agent_flows.l2.vlans import DEAD_VLAN
+from agent_flows.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class Binding:
+    """The VLAN of a Port row and the network it stands for."""
+
+    name: str
+    vlan: int
+    network: NetworkSpec
+
+    @property
+    def other_config(self) -> dict[str, str]:
+        """Neutron's keys (ovs_neutron_agent.py, _add_port_tag_info), so its readers find them."""
+        network = self.network
+        return {
+            "tag": str(self.vlan),
+            "net_uuid": network.id,
+            "network_type": str(network.network_type),
+            "physical_network": str(network.physical_network),
+            "segmentation_id": str(network.segmentation_id),
+        }
+
+
+class Bindings:
+    """Reads and writes Port and Interface rows; every change is one transaction."""
+
+    def __init__(self, ovsdb: Ovsdb) -> None:
+        self._ovsdb = ovsdb
+
+    def bind(self, bindings: Mapping[str, Binding]) -> None:
+        """Tag the ports; costs nothing for those that are tagged so already.
+
+        Raises :class:`TaskFailed`.
+        """
+        wanted = {each.name: (each.vlan, each.other_config) for each in bindings.values()}
+        self._write({name: row for name, row in wanted.items() if not self._holds(name, *row)})
+
+    def close(self, names: Collection[str]) -> None:
+        """Put ports on the dead VLAN; those that no longer exist need none.
+
+        Raises :class:`TaskFailed`.
+        """
+        tags = self.tags(names)
+        dead = (DEAD_VLAN, {"tag": str(DEAD_VLAN)})
+        self._write({name: dead for name, tag in tags.items() if tag != DEAD_VLAN}, if_exists=True)
+
+    def tags(self, names: Collection[str]) -> dict[str, int | None]:
+        """The tags of those ports that exist."""
+        with self._ovsdb.reading() as reader:
+            rows = {name: reader.row("Port", name) for name in names}
+            return {
+                name: next(iter(row.tag), None) for name, row in rows.items() if row is not None
+            }
+
+    def request_mtu(self, mtus: Mapping[str, int | None]) -> None:
+        """Ask ovs-vswitchd for the MTU of internal ports, in bytes. Raises :class:`TaskFailed`."""
+        with self._ovsdb.reading() as reader:
+            rows = {name: reader.row("Interface", name) for name in mtus}
+            changed = {
+                name: mtus[name]
+                for name, row in rows.items()
+                if row is not None and next(iter(row.mtu_request), None) != mtus[name]
+            }
+        api = self._ovsdb.api
+        commands = [
+            api.db_set("Interface", name, ("mtu_request", mtu)) for name, mtu in changed.items()
+        ]
+        if commands:
+            self._ovsdb.transact(commands)
+
+    def _holds(self, name: str, vlan: int, other_config: Mapping[str, str]) -> bool:
+        with self._ovsdb.reading() as reader:
+            row = reader.row("Port", name)
+            return (
+                row is not None
+                and list(row.tag) == [vlan]
+                and other_config.items() <= row.other_config.items()
+            )
+
+    def _write(
+        self, ports: Mapping[str, tuple[int, dict[str, str]]], *, if_exists: bool = False
+    ) -> None:
+        commands: list[Any] = [
+            self._ovsdb.api.db_set(
+                "Port", name, ("tag", vlan), ("other_config", other_config), if_exists=if_exists
+            )
+            for name, (vlan, other_config) in ports.items()
+        ]
+        if commands:
+            self._ovsdb.transact(commands)

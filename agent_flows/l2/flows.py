@@ -1,0 +1,75 @@
+"""The flows, composed of their tasks and nothing else."""
+
+from dataclasses import dataclass
+
+from taskflow.flow import Flow
+from taskflow.patterns import linear_flow
+
+from agent_flows.l2.bindings import Bindings
+from agent_flows.l2.networks import Networks
+from agent_flows.l2.ovsdb import Ovsdb
+from agent_flows.l2.tasks import (
+    BindVlan,
+    ClosePort,
+    LocateInterface,
+    ProvisionNetwork,
+    RaiseLink,
+    ReleaseVlan,
+    VerifyWiring,
+)
+from agent_flows.report import FlowName
+from agent_flows.secgroups.firewall import Firewall
+from agent_flows.secgroups.tasks import (
+    ApplySecurityGroups,
+    RemoveSecurityGroups,
+    VerifySecurityGroups,
+)
+
+
+@dataclass(frozen=True)
+class Switch:
+    """What the tasks act on: one integration bridge and all that belongs to it."""
+
+    bridge: str
+    ovsdb: Ovsdb
+    networks: Networks
+    bindings: Bindings
+    firewall: Firewall
+
+
+def wire(switch: Switch) -> Flow:
+    """Input: ``desired``."""
+    return _wiring(switch, FlowName.WIRE)
+
+
+def refresh(switch: Switch) -> Flow:
+    """Inputs: ``desired``, ``attachments`` as the ports were wired with."""
+    return linear_flow.Flow(FlowName.REFRESH).add(
+        ApplySecurityGroups(switch.firewall),
+        VerifySecurityGroups(switch.firewall),
+    )
+
+
+def unwire(switch: Switch) -> Flow:
+    return linear_flow.Flow(FlowName.UNWIRE).add(
+        ClosePort(switch.ovsdb, switch.bridge, switch.bindings),
+        RemoveSecurityGroups(switch.firewall),
+        ReleaseVlan(switch.networks),
+    )
+
+
+def resync(switch: Switch) -> Flow:
+    """Input: ``desired``. What belongs to no port is swept once all ports have been through it."""
+    return _wiring(switch, FlowName.RESYNC)
+
+
+def _wiring(switch: Switch, name: FlowName) -> Flow:
+    return linear_flow.Flow(name).add(
+        LocateInterface(switch.ovsdb, switch.bridge),
+        RaiseLink(switch.bindings),
+        ProvisionNetwork(switch.networks),
+        ApplySecurityGroups(switch.firewall),
+        VerifySecurityGroups(switch.firewall),
+        BindVlan(switch.bindings),
+        VerifyWiring(switch.ovsdb, switch.bridge, switch.bindings),
+    )

@@ -1,0 +1,95 @@
+"""The flows of a network: in from its segment, out to it. Pure.
+
+A frame carries the segment's tag on the physical network and the local VLAN
+between the bridges; inside the integration bridge only the uplink's side is
+tagged, a VM's frames are told by the register that names their network.
+"""
+
+from agent_flows.l2.bridges import Uplink
+from agent_flows.secgroups import cookie, flow
+from agent_flows.secgroups.flow import Action, Flow, Term
+from agent_flows.secgroups.pipeline import Priority, Register, Table
+from agent_flows.spec import NetworkSpec, NetworkType
+
+# A physical bridge has one table of ours: its first.
+_FIRST = Table.LOCAL_SWITCHING
+_TRANSLATE, _FROM_INTEGRATION, _ELSE = 4, 2, 0
+_NORMAL = Action("NORMAL")
+_PUSH = Action("push_vlan:0x8100")
+
+
+def on_integration_bridge(network: NetworkSpec, vlan: int, uplink: Uplink | None) -> list[str]:
+    """Bundle lines for a network whose local VLAN is ``vlan``.
+
+    A network without an uplink needs none: its ports reach each other by their
+    own flows, and what is for anybody else finds no way out.
+    """
+    if uplink is None:
+        return []
+    flows = [
+        Flow(
+            Table.LOCAL_SWITCHING,
+            Priority.IDENTIFY,
+            (flow.in_port(uplink.ofport), _segment(network)),
+            (*_retag(network, vlan), flow.to(Table.TRANSIENT)),
+        ),
+        Flow(
+            Table.TRANSIENT,
+            Priority.MULTICAST,
+            (flow.vlan(vlan), flow.MULTICAST),
+            (flow.STRIP_VLAN, flow.load(Register.NETWORK, vlan), flow.to(Table.FLOOD)),
+        ),
+        Flow(
+            Table.UPLINK,
+            Priority.IDENTIFY,
+            (flow.register(Register.NETWORK, vlan),),
+            (_PUSH, _set_vlan(vlan), flow.output(uplink.ofport)),
+        ),
+    ]
+    return _lines(flows, vlan)
+
+
+def on_physical_bridge(network: NetworkSpec, vlan: int, uplink: Uplink) -> list[str]:
+    """Bundle lines that translate the local VLAN to the segment, on the way out."""
+    if network.segmentation_id is None:
+        translate: tuple[Action, ...] = (flow.STRIP_VLAN, _NORMAL)
+    else:
+        translate = (_set_vlan(network.segmentation_id), _NORMAL)
+    match = (flow.in_port(uplink.peer_ofport), flow.vlan(vlan))
+    return _lines([Flow(_FIRST, _TRANSLATE, match, translate)], vlan)
+
+
+def base_of_physical_bridge(uplink: Uplink) -> list[str]:
+    """Bundle lines: nothing untranslated leaves; everything else is switched as ever."""
+    return _lines(
+        [
+            Flow(_FIRST, _FROM_INTEGRATION, (flow.in_port(uplink.peer_ofport),)),
+            Flow(_FIRST, _ELSE, (), (_NORMAL,)),
+        ],
+        0,
+    )
+
+
+def removal(vlan: int) -> str:
+    """The bundle line that removes a network's flows from a bridge."""
+    return flow.delete(cookie.network(vlan))
+
+
+def _segment(network: NetworkSpec) -> Term:
+    if network.network_type is NetworkType.FLAT or network.segmentation_id is None:
+        return flow.UNTAGGED
+    return flow.vlan(network.segmentation_id)
+
+
+def _retag(network: NetworkSpec, vlan: int) -> tuple[Action, ...]:
+    push = () if network.segmentation_id is not None else (_PUSH,)
+    return (*push, _set_vlan(vlan))
+
+
+def _set_vlan(vlan: int) -> Action:
+    # The bit that says "there is a tag" is part of the field (ovs-fields(7), vlan_vid).
+    return Action(f"set_field:{0x1000 | vlan}->vlan_vid")
+
+
+def _lines(flows: list[Flow], vlan: int) -> list[str]:
+    return [flow.add(str(each), cookie.network(vlan)) for each in flows]

@@ -1,0 +1,225 @@
+"""The l2 tasks of the flows: each one thing done for a batch of ports, its revert beside it."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from agent_flows.flows.task import FlowTask, PortErrors, Skipped
+from agent_flows.l2 import interfaces as switch_interfaces
+from agent_flows.l2 import links
+from agent_flows.l2.bindings import Binding, Bindings
+from agent_flows.l2.interfaces import Interface
+from agent_flows.l2.links import Link
+from agent_flows.l2.networks import Networks
+from agent_flows.l2.ovsdb import Ovsdb
+from agent_flows.report import Step, TaskError
+from agent_flows.secgroups.attachment import Attachment
+from agent_flows.spec import DesiredState
+
+
+class LocateInterface(FlowTask):
+    """Finds the interface of each port on the integration bridge."""
+
+    name_ = "locate-interface"
+    step = Step.L2
+    default_provides = "interfaces"
+
+    def __init__(self, ovsdb: Ovsdb, bridge: str) -> None:
+        super().__init__()
+        self._ovsdb, self._bridge = ovsdb, bridge
+
+    def execute(self, port_ids: Collection[str]) -> Mapping[str, Interface]:
+        found = switch_interfaces.find(self._ovsdb, self._bridge, port_ids)
+        if errors := switch_interfaces.missing(port_ids, found):
+            raise PortErrors(errors)
+        return found
+
+
+class RaiseLink(FlowTask):
+    """Sets the kernel links up, with the network's MTU."""
+
+    name_ = "raise-link"
+    step = Step.L2
+
+    def __init__(self, bindings: Bindings) -> None:
+        super().__init__()
+        self._bindings = bindings
+
+    def execute(
+        self,
+        port_ids: Collection[str],
+        interfaces: Mapping[str, Interface],
+        desired: DesiredState,
+    ) -> Skipped:
+        absent = linkless(interfaces[port_id] for port_id in port_ids)
+        wanted = {
+            port_id: Link(interfaces[port_id].name, desired.ports[port_id].network.mtu)
+            for port_id in port_ids
+            if port_id not in absent
+        }
+        # ovs-vswitchd gives an internal port the smallest MTU of its bridge
+        # whenever another changes, unless this column asks for one (measured).
+        self._bindings.request_mtu(
+            {
+                link.name: link.mtu
+                for port_id, link in wanted.items()
+                if interfaces[port_id].type == "internal"
+            }
+        )
+        blame_by_name(wanted, links.raise_links(list(wanted.values())))
+        return Skipped(absent)
+
+
+class ProvisionNetwork(FlowTask):
+    """Gives each network a local VLAN and joins it to its segment on the physical network."""
+
+    name_ = "provision-network"
+    step = Step.L2
+    default_provides = "attachments"
+
+    def __init__(self, networks: Networks) -> None:
+        super().__init__()
+        self._networks = networks
+
+    def execute(
+        self,
+        port_ids: Collection[str],
+        interfaces: Mapping[str, Interface],
+        desired: DesiredState,
+    ) -> Mapping[str, Attachment]:
+        vlans = self._networks.provision(
+            {port_id: desired.ports[port_id].network for port_id in port_ids}
+        )
+        return {
+            port_id: switch_interfaces.attach(interfaces[port_id], vlans[port_id])
+            for port_id in port_ids
+        }
+
+
+class BindVlan(FlowTask):
+    """Tags each port with its network's local VLAN: the dead VLAN is lifted."""
+
+    name_ = "bind-vlan"
+    step = Step.L2
+
+    def __init__(self, bindings: Bindings) -> None:
+        super().__init__()
+        self._bindings = bindings
+
+    def execute(
+        self,
+        port_ids: Collection[str],
+        interfaces: Mapping[str, Interface],
+        attachments: Mapping[str, Attachment],
+        desired: DesiredState,
+    ) -> None:
+        self._bindings.bind(
+            {
+                port_id: Binding(
+                    interfaces[port_id].name,
+                    attachments[port_id].vlan,
+                    desired.ports[port_id].network,
+                )
+                for port_id in port_ids
+            }
+        )
+
+    def revert(
+        self, port_ids: Collection[str], interfaces: Mapping[str, Interface], **_: Any
+    ) -> None:
+        self._bindings.close([interfaces[port_id].name for port_id in port_ids])
+
+
+class VerifyWiring(FlowTask):
+    """Reads tag, ofport and link back."""
+
+    name_ = "verify-wiring"
+    step = Step.L2
+
+    def __init__(self, ovsdb: Ovsdb, bridge: str, bindings: Bindings) -> None:
+        super().__init__()
+        self._ovsdb, self._bridge, self._bindings = ovsdb, bridge, bindings
+
+    def execute(
+        self,
+        port_ids: Collection[str],
+        interfaces: Mapping[str, Interface],
+        attachments: Mapping[str, Attachment],
+        desired: DesiredState,
+    ) -> None:
+        found = switch_interfaces.find(self._ovsdb, self._bridge, port_ids)
+        errors = switch_interfaces.missing(port_ids, found)
+        tags = self._bindings.tags({interfaces[port_id].name for port_id in port_ids})
+        for port_id in port_ids:
+            wired, attachment = interfaces[port_id], attachments[port_id]
+            if port_id in errors:
+                continue
+            if found[port_id] != wired:
+                errors[port_id] = TaskError(
+                    "InterfaceChanged",
+                    "the port's interface changed while it was being wired",
+                    f"was {wired}, is {found[port_id]}",
+                )
+            elif tags.get(wired.name) != attachment.vlan:
+                errors[port_id] = TaskError(
+                    "WrongTag",
+                    f"port {wired.name} has tag {tags.get(wired.name)} instead of "
+                    f"local VLAN {attachment.vlan}",
+                )
+        present = [port_id for port_id in port_ids if port_id not in errors]
+        absent = linkless(interfaces[port_id] for port_id in present)
+        wanted = {
+            port_id: Link(interfaces[port_id].name, desired.ports[port_id].network.mtu)
+            for port_id in present
+            if port_id not in absent
+        }
+        failed = links.verify_links(list(wanted.values()))
+        errors |= {p: failed[link.name] for p, link in wanted.items() if link.name in failed}
+        if errors:
+            raise PortErrors(errors)
+
+
+class ClosePort(FlowTask):
+    """Puts what is left of each port on the dead VLAN; a port that is gone is closed."""
+
+    name_ = "close-port"
+    step = Step.L2
+
+    def __init__(self, ovsdb: Ovsdb, bridge: str, bindings: Bindings) -> None:
+        super().__init__()
+        self._ovsdb, self._bridge, self._bindings = ovsdb, bridge, bindings
+
+    def execute(self, port_ids: Collection[str]) -> None:
+        found = switch_interfaces.find(self._ovsdb, self._bridge, port_ids)
+        self._bindings.close([interface.name for interface in found.values()])
+
+
+class ReleaseVlan(FlowTask):
+    """Takes down the networks that lost their last port on this host."""
+
+    name_ = "release-vlan"
+    step = Step.L2
+
+    def __init__(self, networks: Networks) -> None:
+        super().__init__()
+        self._networks = networks
+
+    def execute(self, port_ids: Collection[str]) -> None:
+        self._networks.release(port_ids)
+
+
+def linkless(interfaces: Iterable[Interface]) -> dict[str, str]:
+    """Ports without a kernel link in our network namespace, and why that is no failure."""
+    reasons = {}
+    for interface in interfaces:
+        if not interface.has_kernel_link:
+            reasons[interface.port_id] = f"a {interface.type} interface has no kernel link"
+        elif interface.type == "internal" and not links.exists(interface.name):
+            reasons[interface.port_id] = "the internal port is in another network namespace"
+    return reasons
+
+
+def blame_by_name(wanted: Mapping[str, Link], errors: Mapping[str, TaskError]) -> None:
+    if errors:
+        raise PortErrors(
+            {p: errors[link.name] for p, link in wanted.items() if link.name in errors}
+        )

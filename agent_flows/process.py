@@ -1,0 +1,91 @@
+"""Sets up a process: options, logging, threads; and waits for the signal to end it."""
+
+import importlib.metadata
+import signal
+import threading
+import warnings
+from collections.abc import Sequence
+from types import FrameType
+
+from oslo_config import cfg
+from oslo_log import log
+from oslo_service import backend
+
+from agent_flows import conf as options
+
+PROJECT = "agent_flows"
+
+# What these say at INFO is about themselves, not about ports.
+_QUIET = ["oslo_service=WARNING", "cotyledon=WARNING", "taskflow=WARNING", "ovsdbapp=WARNING"]
+
+
+def use_threads() -> None:
+    """Choose oslo.service's threading backend; to be called before oslo.messaging is imported.
+
+    It asks for a backend as soon as it is imported, and would get eventlet.
+    """
+    # futurist imports eventlet where it finds it, to ask whether it is in use; it never is.
+    warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+    backend.init_backend(backend.BackendType.THREADING)
+
+
+def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
+    """Read the configuration and set up logging and the threading backend.
+
+    ``argv`` is the command line without the program's name. Without
+    ``--config-file`` the usual places are looked up: ``agent_flows.conf`` and
+    ``<prog>.conf`` in ``~/.agent_flows``, ``~``, ``/etc/agent_flows`` and
+    ``/etc``. Called once, first thing in a process' main.
+
+    Raises :class:`SystemExit` with one line that names what is wrong if the
+    configuration cannot be used.
+    """
+    use_threads()
+    options.register(conf)
+    log.register_options(conf)
+    log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *_QUIET])
+    try:
+        conf(
+            list(argv),
+            project=PROJECT,
+            prog=prog,
+            version=importlib.metadata.version(PROJECT),
+        )
+        _read_every_option(conf)
+    except (cfg.Error, ValueError) as exc:
+        raise SystemExit(f"{prog}: {' '.join(str(exc).split())}") from None
+    log.setup(conf, PROJECT)
+    return conf
+
+
+def _read_every_option(conf: cfg.ConfigOpts) -> None:
+    """oslo.config looks at a value when it is first read; a bad one is to be found at start."""
+    for section, opts in options.list_opts():
+        for opt in opts:
+            conf[section][opt.dest]
+
+
+class Ending:
+    """Set when the process is asked to end, by SIGINT or SIGTERM.
+
+    A second signal has its usual effect, for whoever does not want to wait.
+    Made in the main thread, which is where Python delivers signals.
+    """
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._previous = {
+            number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        for each, handler in self._previous.items():
+            signal.signal(each, handler)
+        self._asked.set()
+
+    def is_asked(self) -> bool:
+        return self._asked.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the signal, at most ``timeout`` seconds; whether it came."""
+        return self._asked.wait(timeout)

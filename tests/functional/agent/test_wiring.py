@@ -1,0 +1,188 @@
+"""Ports come, change and go on a real switch; packets tell whether it is true."""
+
+import dataclasses
+
+from agent_flows.report import FlowName, TaskState
+from agent_flows.spec import NetworkType
+from tests.functional.agent.conftest import HOST, allow_all, group, network
+
+WIRE_TASKS = [
+    "locate-interface",
+    "raise-link",
+    "provision-network",
+    "apply-security-groups",
+    "verify-security-groups",
+    "bind-vlan",
+    "verify-wiring",
+]
+
+
+def test_a_plugged_port_is_wired_and_passes_what_its_groups_allow(host, make_vm, settled):
+    one, two = settled(make_vm("one"), make_vm("two"))
+    two.listen(80)
+    assert one.connect(two.ip, 80)
+    report = host.server.of(one.port_id)[-1]
+    assert [task.name for task in report.tasks] == WIRE_TASKS
+    assert {task.state for task in report.tasks} == {TaskState.SUCCEEDED}
+
+
+def test_networks_of_one_host_do_not_meet(host, make_vm, settled):
+    (one,) = settled(make_vm("one"))
+    (two,) = settled(make_vm("two"))
+    two.listen(80)
+    assert not one.connect(two.ip, 80)
+
+
+def test_an_unplugged_port_is_unwired_and_its_network_released(host, make_vm, settled):
+    (vm,) = settled(make_vm())
+    vm.unplug()
+    host.server.wait_for(lambda: host.server.of(vm.port_id, FlowName.UNWIRE))
+    assert host.port_flows() == []
+    assert host.local_vlans() == {}
+
+
+def test_a_port_deleted_at_the_server_is_closed_while_still_plugged(host, make_vm, settled):
+    one, two = settled(make_vm("one"), make_vm("two"))
+    two.listen(80)
+    connection = one.open(two.ip, 80)
+    assert connection.ask() == "two"
+    del host.server.ports[one.port_id]
+    host.casts.ports_changed(HOST, [one.port_id])
+    host.until(lambda: host.tag(one.tap) == 4095, "the dead VLAN")
+    host.until(lambda: len(host.port_flows(host.switch.ofport(one.tap))) == 0, "no flows")
+    assert connection.ask(0.5) is None
+
+
+def test_a_changed_group_is_refreshed_and_cuts_what_it_no_longer_allows(host, make_vm, settled):
+    rules = allow_all()
+    one, two = settled(make_vm("one"), make_vm("two"), groups=[rules])
+    two.listen(80)
+    connection = one.open(two.ip, 80)
+    assert connection.ask() == "two"
+    host.server.groups[rules.id] = dataclasses.replace(rules, revision=2, rules=())
+    host.casts.security_groups_changed(HOST, [rules.id])
+    for vm in (one, two):
+        host.server.wait_for(lambda vm=vm: host.server.of(vm.port_id, FlowName.REFRESH))
+        report = host.server.of(vm.port_id)[-1]
+        assert [task.name for task in report.tasks] == WIRE_TASKS[3:5]
+        assert report.security_group_revisions == {rules.id: 2}
+    assert connection.ask(0.5) is None
+
+
+def test_an_unchanged_port_costs_no_flow(host, make_vm, settled):
+    one, two = settled(make_vm("one"), make_vm("two"))
+    reports = len(host.server.reports)
+    asked = len(host.server.asked)
+    host.casts.ports_changed(HOST, [one.port_id])
+    host.until(lambda: len(host.server.asked) > asked, "the agent asks")
+    host.change(two)
+    host.casts.ports_changed(HOST, [two.port_id])
+    host.server.wait_wired([two.port_id])
+    assert len(host.server.reports) == reports + 1
+
+
+def test_a_device_that_does_not_exist_fails_with_the_words_of_the_switch(host, settled, make_vm):
+    (good,) = settled(make_vm())
+    ghost = make_vm("ghost")
+    host.bind(ghost, network(), [allow_all()])
+    host.switch.namespace.ip("link", "delete", ghost.tap)
+    host.plug_quietly(ghost)
+    failure = host.server.wait_failed(ghost.port_id, "locate-interface").failed
+    assert failure.error.type == "InterfaceError"
+    assert "No such device" in failure.error.detail
+
+
+def test_one_bad_port_does_not_keep_the_others_of_its_batch(host, make_vm):
+    net, rules = network(), allow_all()
+    vms = [make_vm(f"vm{n}") for n in range(4)]
+    for vm in vms:
+        host.bind(vm, net, [rules])
+    host.switch.namespace.ip("link", "delete", vms[1].tap)
+    host.start()
+    host.ready()
+    host.plug_quietly(*vms)
+    host.server.wait_wired([vm.port_id for n, vm in enumerate(vms) if n != 1])
+    host.server.wait_failed(vms[1].port_id, "locate-interface")
+
+
+def test_a_link_is_raised_with_the_mtu_of_its_network(host, make_vm, settled):
+    (vm,) = settled(make_vm(), mtu=1400)
+    link = host.switch.namespace.ip("-o", "link", "show", vm.tap)
+    assert "mtu 1400" in link
+    assert ",UP" in link
+
+
+def test_an_internal_port_keeps_the_mtu_of_its_network(host, make_vm, settled):
+    vm = make_vm("internal")
+    host.switch.namespace.ip("link", "delete", vm.tap)
+    (vm,) = settled(vm, mtu=1350, interface_type="internal")
+    assert "mtu 1350" in host.switch.namespace.ip("-o", "link", "show", vm.tap)
+    settled(make_vm(), mtu=1300)
+    assert "mtu 1350" in host.switch.namespace.ip("-o", "link", "show", vm.tap)
+
+
+def test_a_port_without_a_link_here_skips_raising_it(host, make_vm):
+    vm = make_vm("guest")
+    host.switch.namespace.ip("link", "delete", vm.tap)
+    host.bind(vm, network(), [allow_all()])
+    host.start()
+    host.ready()
+    host.server.silent = True
+    host.plug_quietly(vm, interface_type="internal")
+    host.switch.namespace.ip("link", "set", vm.tap, "netns", vm.namespace.name)
+    host.server.silent = False
+    host.server.wait_wired([vm.port_id])
+    skipped = [task for task in host.server.of(vm.port_id)[-1].tasks if task.name == "raise-link"]
+    assert skipped[0].state is TaskState.SKIPPED
+
+
+def test_a_replugged_port_is_wired_with_its_new_ofport(host, make_vm, settled):
+    one, two = settled(make_vm("one"), make_vm("two"))
+    two.listen(80)
+    old = host.switch.ofport(one.tap)
+    host.switch.vsctl("set", "Interface", one.tap, f"ofport_request={old + 50}")
+    host.until(lambda: host.switch.ofport(one.tap) == old + 50, "the new ofport")
+    host.until(lambda: host.port_flows(old + 50) and not host.port_flows(old), "its flows")
+    host.server.wait_for(lambda: len(host.server.of(one.port_id)) >= 2)
+    assert one.connect(two.ip, 80)
+
+
+def test_a_port_of_another_bridge_is_none_of_ours(host, make_vm, settled):
+    host.switch.add_bridge("br-other")
+    (vm,) = settled(make_vm())
+    stranger = make_vm("stranger")
+    host.bind(stranger, network(), [allow_all()])
+    stranger.plug("br-other")
+    host.change(vm)
+    host.casts.ports_changed(HOST, [stranger.port_id, vm.port_id])
+    host.server.wait_wired([vm.port_id])
+    assert host.server.of(stranger.port_id) == []
+
+
+def test_many_ports_plugged_at_once_share_few_flow_runs(host, make_vm, settled):
+    vms = settled(*(make_vm(f"vm{n}") for n in range(20)))
+    runs = {host.server.of(vm.port_id)[-1].started_at for vm in vms}
+    assert len(runs) <= 3
+
+
+def test_a_group_the_server_does_not_know_fails_its_port_only(host, make_vm, settled):
+    (good,) = settled(make_vm("good"))
+    bad = make_vm("bad")
+    missing = group()
+    host.bind(bad, network(), [missing])
+    del host.server.groups[missing.id]
+    bad.plug()
+    host.server.wait_failed(bad.port_id, "apply-security-groups")
+    host.change(good)
+    host.casts.ports_changed(HOST, [good.port_id])
+    host.server.wait_wired([good.port_id])
+
+
+def test_a_physical_network_nobody_mapped_fails_by_name(host, make_vm, settled):
+    (good,) = settled(make_vm("good"))
+    bad = make_vm("bad")
+    host.bind(bad, network(NetworkType.FLAT, physical_network="moon"), [allow_all()])
+    bad.plug()
+    error = host.server.wait_failed(bad.port_id, "provision-network").failed.error
+    assert "moon" in error.message
+    assert host.port_flows(host.switch.ofport(bad.tap)) == []
