@@ -113,6 +113,12 @@ SERVER_OPTS: list[Opt] = [
     ),
     cfg.IntOpt("history_attempts", default=10, min=1, help="Last attempts kept of each port."),
     cfg.IntOpt("history_failures", default=100, min=1, help="Failed attempts kept of each port."),
+    cfg.FloatOpt(
+        "history_after_delete",
+        default=7 * 24 * 3600.0,
+        min=0,
+        help="Seconds for which a deleted port's history is kept.",
+    ),
 ]
 
 API_OPTS: list[Opt] = [

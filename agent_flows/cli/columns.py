@@ -1,0 +1,105 @@
+"""How values are shown: in words to people, as they are to programs (-f json, yaml)."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cliff.columns import FormattableColumn
+
+Task = Mapping[str, Any]
+
+
+class Error(FormattableColumn[Mapping[str, Any] | None]):
+    """A task's error."""
+
+    def human_readable(self) -> str:
+        return error_in_words(self._value)
+
+
+class Detailed(FormattableColumn[Mapping[str, Any] | None]):
+    """A task's error with what the tool itself said."""
+
+    def human_readable(self) -> str:
+        detail = (self._value or {}).get("detail") or ""
+        return "\n".join([error_in_words(self._value), *detail.splitlines()])
+
+
+class Tasks(FormattableColumn[Sequence[Task]]):
+    """The tasks of one attempt, in order, a line each and the words of the tool below it."""
+
+    def human_readable(self) -> str:
+        names = max((len(task["name"]) for task in self._value), default=0)
+        lines = []
+        for task in self._value:
+            lines.append(_line(task, names))
+            detail = (task.get("error") or {}).get("detail") or ""
+            lines += [f"    {line}" for line in detail.splitlines()]
+        return "\n".join(lines)
+
+
+class Words(FormattableColumn[Sequence[Any] | None]):
+    """A list of plain values."""
+
+    def human_readable(self) -> str:
+        return ", ".join(str(each) for each in self._value or [])
+
+
+class Facts(FormattableColumn[Mapping[str, Any] | None]):
+    """What is known of something, by name; what is not known is left out."""
+
+    def human_readable(self) -> str:
+        return ", ".join(
+            f"{name} {value}" for name, value in (self._value or {}).items() if value is not None
+        )
+
+
+class Seconds(FormattableColumn[float | None]):
+    def human_readable(self) -> str:
+        return seconds(self._value)
+
+
+class Addresses(FormattableColumn[Sequence[Mapping[str, Any]] | None]):
+    """``fixed_ips`` or ``allowed_address_pairs``."""
+
+    def human_readable(self) -> str:
+        return ", ".join(
+            " ".join(str(part) for part in (each["ip_address"], each.get("mac_address")) if part)
+            for each in self._value or []
+        )
+
+
+def error_in_words(error: Mapping[str, Any] | None) -> str:
+    return f"{error['type']}: {error['message']}" if error else ""
+
+
+def seconds(duration: float | None) -> str:
+    return "" if duration is None else f"{duration:.3f} s"
+
+
+def attempt(tasks: Sequence[Task]) -> str:
+    """Which attempt these tasks are of, and how long ago it began."""
+    if not tasks:
+        return "none reported yet"
+    first = tasks[0]
+    said = f"{first['flow']}, attempt {first['attempt']}, revision {first['revision']}"
+    begun = next((task["started_at"] for task in tasks if task["started_at"]), None)
+    return f"{said}, {_ago(begun)}" if begun else said
+
+
+def _line(task: Task, width: int) -> str:
+    parts = [f"{task['name']:<{width}}", f"{task['task_state']:<9}", seconds(task["duration"])]
+    if task.get("error"):
+        parts.append(error_in_words(task["error"]))
+    return "  ".join(part for part in parts if part).rstrip()
+
+
+def _ago(moment: str) -> str:
+    then = datetime.datetime.fromisoformat(moment)
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=datetime.UTC)
+    passed = (datetime.datetime.now(datetime.UTC) - then).total_seconds()
+    if passed < 120:
+        return f"{max(passed, 0):.0f} s ago"
+    if passed < 7200:
+        return f"{passed / 60:.0f} min ago"
+    return f"at {then.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,129 @@
+"""agent-flows port: what an operator sees of a port, and what a script gets."""
+
+import threading
+
+import pytest
+
+from tests.unit.cli.stage import GROUP, HOST, PORT, REFUSED, Run, Server, identity
+
+pytestmark = pytest.mark.usefixtures("cloud")
+
+
+def test_ports_are_listed_with_where_they_stand(run: Run, server: Server) -> None:
+    server.wire()
+    assert run("port", "list", "-f", "json").json == [
+        {
+            "id": PORT,
+            "name": "web1",
+            "status": "ACTIVE",
+            "sync_state": "IN_SYNC",
+            "host": HOST,
+            "mac_address": "fa:16:3e:00:00:01",
+            "fixed_ips": [{"ip_address": "10.0.0.11"}],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--host", HOST], [PORT]),
+        (["--host", "compute-2"], []),
+        (["--status", "DOWN"], [PORT]),
+        (["--status", "ACTIVE"], []),
+        (["--sync-state", "ABSENT"], [PORT]),
+        (["--sync-state", "IN_SYNC"], []),
+    ],
+)
+def test_a_list_can_be_narrowed(run: Run, words: list[str], found: list[str]) -> None:
+    assert run("port", "list", *words, "-f", "value", "-c", "id").out.split() == found
+
+
+def test_a_port_is_shown_with_the_tasks_of_its_last_attempt_in_order(
+    run: Run, server: Server
+) -> None:
+    server.wire(error=REFUSED)
+    server.wire()
+    shown = run("port", "show", PORT, "-f", "json").json
+    assert shown["status"] == "ACTIVE"
+    assert shown["security_groups"] == [GROUP]
+    assert [(task["name"], task["task_state"]) for task in shown["tasks"]] == [
+        ("locate-interface", "SUCCEEDED"),
+        ("apply-security-groups", "SUCCEEDED"),
+        ("bind-vlan", "SUCCEEDED"),
+    ]
+
+
+def test_a_failure_is_told_in_words_and_in_the_switchs_own(run: Run, server: Server) -> None:
+    server.wire(error=REFUSED)
+    assert run("port", "show", PORT, "-c", "tasks").cells() == [
+        "locate-interface       SUCCEEDED  0.002 s",
+        "apply-security-groups  FAILED     0.031 s  SwitchError: the switch refused a flow",
+        "    OFPFMFC_TABLE_FULL",
+        "    cookie:0xaf10",
+        "bind-vlan              PENDING",
+    ]
+
+
+def test_a_port_nobody_reported_upon_says_so(run: Run) -> None:
+    shown = run("port", "show", PORT, "-f", "json").json
+    assert shown["last_attempt"] == "none reported yet"
+    assert shown["tasks"] == []
+
+
+def test_resync_reaches_the_agent_of_each_port(run: Run, server: Server) -> None:
+    ran = run("port", "resync", PORT)
+    assert ran.code == 0
+    assert server.agents.resynced == [PORT]
+
+
+def test_wait_returns_0_when_the_port_gets_there(run: Run, server: Server) -> None:
+    plugged = threading.Timer(0.2, server.wire)
+    plugged.start()
+    ran = run("port", "wait", PORT, "--status", "ACTIVE", "--timeout", "20")
+    plugged.join()
+    assert ran.code == 0
+    assert ran.out == ""
+    assert [line.split()[2:] for line in ran.err.splitlines()][0::99] == [["DOWN", "ABSENT"]]
+    assert "ACTIVE IN_SYNC" in ran.err.splitlines()[-1]
+
+
+def test_wait_can_be_for_a_sync_state(run: Run, server: Server) -> None:
+    server.wire(error=REFUSED)
+    assert run("port", "wait", PORT, "--sync-state", "OUT_OF_SYNC").code == 0
+
+
+def test_wait_returns_3_in_the_end_and_says_what_failed(run: Run, server: Server) -> None:
+    server.wire(error=REFUSED)
+    ran = run("port", "wait", PORT, "--status", "ACTIVE", "--timeout", "0.1")
+    assert ran.code == 3
+    assert "DOWN OUT_OF_SYNC, not ACTIVE" in ran.err
+    assert "apply-security-groups failed: SwitchError: the switch refused a flow" in ran.err
+
+
+def test_wait_for_a_port_that_is_not_there_returns_4_at_once(run: Run) -> None:
+    ran = run("port", "wait", identity(99), "--timeout", "60")
+    assert ran.code == 4
+    assert identity(99) in ran.err
+
+
+def test_a_port_that_is_not_there_is_no_table_but_exit_code_4(run: Run) -> None:
+    ran = run("port", "show", identity(99))
+    assert (ran.code, ran.out) == (4, "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["port", "show"],
+        ["port", "wait", PORT, "--timeout", "0"],
+        ["port", "wait", PORT, "--timeout", "soon"],
+        ["port", "wait", PORT, "--status", "UP"],
+        ["port", "list", "--sync-state", "FINE"],
+        ["port", "list", "-f", "xml"],
+        ["prot", "list"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_line_that_cannot_be_used_returns_2(run: Run, words: list[str]) -> None:
+    assert run(*words).code == 2

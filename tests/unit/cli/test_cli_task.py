@@ -1,0 +1,83 @@
+"""agent-flows task and agent: what flows did, and who reports."""
+
+import pytest
+
+from tests.unit.cli.stage import HOST, PORT, REFUSED, Run, Server
+
+pytestmark = pytest.mark.usefixtures("cloud")
+
+
+def test_what_failed_on_a_port_is_one_command_away(run: Run, server: Server) -> None:
+    server.wire(error=REFUSED)
+    (task,) = run("task", "list", "--resource-id", PORT, "--state", "FAILED", "-f", "json").json
+    assert task["name"] == "apply-security-groups"
+    assert task["error"] == {
+        "type": "SwitchError",
+        "message": "the switch refused a flow",
+        "detail": "OFPFMFC_TABLE_FULL\ncookie:0xaf10",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        (["--host", HOST], 6),
+        (["--host", "compute-2"], 0),
+        (["--flow", "wire"], 6),
+        (["--flow", "refresh"], 0),
+        (["--name", "bind-vlan"], 2),
+        (["--limit", "4"], 4),
+        (["--limit", "0"], 6),
+    ],
+    ids=str,
+)
+def test_a_list_can_be_narrowed(run: Run, server: Server, words: list[str], number: int) -> None:
+    server.wire(error=REFUSED)
+    server.wire()
+    assert len(run("task", "list", *words, "-f", "json").json) == number
+
+
+def test_a_list_can_be_sorted(run: Run, server: Server) -> None:
+    server.wire()
+    names = run("task", "list", "--sort", "duration:desc", "-f", "value", "-c", "name").out
+    assert names.split() == ["apply-security-groups", "locate-interface", "bind-vlan"]
+
+
+def test_a_list_longer_than_the_servers_pages_comes_whole(run: Run, server: Server) -> None:
+    for _ in range(8):
+        server.wire()
+    assert len(run("task", "list", "--limit", "0", "-f", "json").json) == 24
+    assert len(run("task", "list", "--limit", "13", "-f", "json").json) == 13
+
+
+def test_a_sort_key_the_server_does_not_know_is_refused_by_name(run: Run) -> None:
+    ran = run("task", "list", "--sort", "colour")
+    assert ran.code == 1
+    assert "sort_key" in ran.err
+    assert "colour" in ran.err
+
+
+def test_one_task_is_shown_with_everything_it_said(run: Run, server: Server) -> None:
+    server.wire(error=REFUSED)
+    found = run("task", "list", "--state", "FAILED", "-f", "value", "-c", "id").out.strip()
+    assert run("task", "show", found, "-c", "error").cells() == [
+        "SwitchError: the switch refused a flow",
+        "OFPFMFC_TABLE_FULL",
+        "cookie:0xaf10",
+    ]
+
+
+def test_a_task_that_is_not_there_returns_4(run: Run) -> None:
+    assert run("task", "show", f"{PORT}.0").code == 4
+
+
+def test_agents_are_listed_with_whether_they_live(run: Run, server: Server) -> None:
+    server.store.take_heartbeat(HOST, {"bridge": "br-int"})
+    (agent,) = run("agent", "list", "-f", "json").json
+    assert agent["host"] == HOST
+    assert agent["alive"] is True
+    assert agent["state"] == {"bridge": "br-int"}
+
+
+def test_a_cloud_without_agents_is_an_empty_list(run: Run) -> None:
+    assert run("agent", "list", "-f", "json").json == []

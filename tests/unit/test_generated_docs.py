@@ -1,0 +1,62 @@
+"""What the documentation takes from the code is what the code says now."""
+
+import ast
+import re
+
+from doc import generate
+
+
+def sections(sample: str) -> dict[str, str]:
+    parts = re.split(r"^\[(\w+)\]$", sample, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_the_flow_diagrams_are_those_of_the_code() -> None:
+    assert generate.DIAGRAMS.read_text() == generate.diagrams(), "run tools/docs"
+
+
+def test_the_sample_configuration_has_every_option_of_ours() -> None:
+    # Other sections change with the versions of the libraries they come from.
+    committed, fresh = sections(generate.SAMPLE.read_text()), sections(generate.sample())
+    ours = {name: text for name, text in fresh.items() if name.startswith("agent_flows")}
+    assert set(ours) == {"agent_flows", "agent_flows_server", "agent_flows_api"}
+    assert {name: committed.get(name) for name in ours} == ours, "run tools/docs"
+
+
+def test_every_flow_is_drawn() -> None:
+    assert set(generate.FLOWS) == set(generate.FlowName)
+
+
+def error_types() -> set[str]:
+    """The types of errors that the code gives to tasks, as far as they are written out."""
+    found = set()
+    for path in (generate.ROOT / "agent_flows").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "id", getattr(node.func, "attr", None))
+            if name == "TaskError" and node.args:
+                given = node.args[0]
+            elif name == "silence" and len(node.args) > 1:
+                given = node.args[1]
+            else:
+                continue
+            if isinstance(given, ast.Constant):
+                found.add(str(given.value))
+    return found
+
+
+def test_every_type_of_error_is_explained_to_operators() -> None:
+    page = (generate.ROOT / "doc/operator/states-and-errors.md").read_text()
+    assert {name for name in error_types() if f"`{name}`" not in page} == set()
+
+
+def test_no_page_links_to_a_page_that_is_not_there() -> None:
+    pages = [generate.ROOT / "README.md", *(generate.ROOT / "doc").rglob("*.md")]
+    broken = [
+        f"{page.relative_to(generate.ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []

@@ -1,0 +1,68 @@
+"""A process says what is wrong with its configuration at start, and ends when asked."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg
+
+from agent_flows import process
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The handlers of signals are again what they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("workers = many", "workers"),
+        ("workers = 0", "workers"),
+        ("datapath_type = magic", "datapath_type"),
+        ("bridge_mappings = physnet1", "bridge_mappings"),
+    ],
+)
+def test_a_value_that_cannot_be_used_ends_the_start_and_is_named(
+    tmp_path: Path, line: str, named: str
+) -> None:
+    file = tmp_path / "agent_flows.conf"
+    file.write_text(f"[agent_flows]\n{line}\n")
+    with pytest.raises(SystemExit) as ended:
+        process.prepare(["--config-file", str(file)], "agent-flows-test", cfg.ConfigOpts())
+    message = str(ended.value.code)
+    assert message.startswith("agent-flows-test: ")
+    assert named in message
+    assert "\n" not in message
+
+
+def test_a_configuration_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(SystemExit) as ended:
+        process.prepare(
+            ["--config-file", "/nonexistent.conf"], "agent-flows-test", cfg.ConfigOpts()
+        )
+    assert "/nonexistent.conf" in str(ended.value.code)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_asks_the_process_to_end(number: signal.Signals) -> None:
+    ending = process.Ending()
+    assert not ending.is_asked()
+    os.kill(os.getpid(), number)
+    assert ending.wait(20)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_second_signal_is_for_who_does_not_want_to_wait() -> None:
+    ending = process.Ending()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert ending.wait(20)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
