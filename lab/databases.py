@@ -1,0 +1,174 @@
+"""PostgreSQL and MariaDB of our own: private directories and sockets, no TCP, unprivileged."""
+
+import itertools
+import pwd
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Protocol, Self
+
+import sqlalchemy
+
+from lab.namespace import mark
+from lab.process import Daemon, run
+
+_POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
+_READY_SECONDS = 60
+_numbers = itertools.count(1)
+
+
+class DatabaseServer(Protocol):
+    """Something that gives empty databases."""
+
+    def new_url(self) -> str:
+        """SQLAlchemy's URL of a database made for the caller."""
+        ...
+
+
+def _as_user(name: str, *argv: str) -> list[str]:
+    # Changing the user clears the wish to end with one's parent, so it comes last.
+    return [
+        "setpriv",
+        *(f"--reuid={name}", f"--regid={name}", "--clear-groups", "--pdeathsig", "TERM"),
+        *argv,
+    ]
+
+
+class _Server:
+    """One database daemon; ``user`` is the unprivileged account it runs as."""
+
+    user: str
+    name: str
+
+    def __enter__(self) -> Self:
+        # Sockets have short names: 108 bytes hold the path.
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{mark()}{self.name[:2]}-"))
+        account = pwd.getpwnam(self.user)
+        try:
+            self.directory.chmod(0o711)
+            for place in ("data", "run"):
+                (self.directory / place).mkdir(mode=0o700)
+                shutil.chown(self.directory / place, account.pw_uid, account.pw_gid)
+            self._initialise()
+            self._daemon = Daemon(
+                self.name, _as_user(self.user, *self._argv()), self.directory / "log"
+            )
+            self._daemon.start()
+            self._daemon.ready(self._answers, _READY_SECONDS)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        daemon = getattr(self, "_daemon", None)
+        try:
+            if daemon is not None:
+                daemon.stop()
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def new_url(self) -> str:
+        name = f"agent_flows_{next(_numbers)}"
+        engine = sqlalchemy.create_engine(self._url(self._first), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        engine.dispose()
+        return self._url(name)
+
+    def _answers(self) -> bool:
+        probe = socket.socket(socket.AF_UNIX)
+        try:
+            probe.connect(str(self._socket()))
+        except OSError:
+            return False
+        finally:
+            probe.close()
+        engine = sqlalchemy.create_engine(self._url(self._first))
+        try:
+            with engine.connect():
+                return True
+        except sqlalchemy.exc.OperationalError:
+            return False  # it still recovers or sets up its first tables
+        finally:
+            engine.dispose()
+
+    _first: str
+
+    def _initialise(self) -> None:
+        raise NotImplementedError
+
+    def _argv(self) -> list[str]:
+        raise NotImplementedError
+
+    def _socket(self) -> Path:
+        raise NotImplementedError
+
+    def _url(self, database: str) -> str:
+        raise NotImplementedError
+
+
+class PostgreSQL(_Server):
+    name, user, _first = "postgresql", "postgres", "postgres"
+
+    def _initialise(self) -> None:
+        data = str(self.directory / "data")
+        initdb = str(_POSTGRESQL / "initdb")
+        run(
+            _as_user(
+                self.user, initdb, "-D", data, "-A", "trust", "-E", "UTF8", "-N", "--no-locale"
+            ),
+            timeout=120,
+        )
+
+    def _argv(self) -> list[str]:
+        return [
+            str(_POSTGRESQL / "postgres"),
+            *("-D", str(self.directory / "data"), "-k", str(self.directory / "run")),
+            *("-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"),
+            # What is being tested may lock itself out for a moment.
+            *("-c", "deadlock_timeout=100ms"),
+        ]
+
+    def _socket(self) -> Path:
+        return self.directory / "run" / ".s.PGSQL.5432"
+
+    def _url(self, database: str) -> str:
+        return f"postgresql+psycopg2://postgres@/{database}?host={self.directory / 'run'}"
+
+
+class MariaDB(_Server):
+    name, user, _first = "mariadb", "mysql", "mysql"
+
+    def _initialise(self) -> None:
+        install = _as_user(
+            self.user,
+            *("mariadb-install-db", "--no-defaults", f"--datadir={self.directory / 'data'}"),
+            *("--auth-root-authentication-method=normal", "--skip-test-db"),
+        )
+        run(install, timeout=120)
+
+    def _argv(self) -> list[str]:
+        return [
+            *("mariadbd", "--no-defaults", f"--datadir={self.directory / 'data'}"),
+            *(f"--socket={self._socket()}", "--skip-networking", "--skip-log-bin"),
+            *(f"--pid-file={self.directory / 'run' / 'pid'}", "--max-connections=200"),
+            "--innodb-flush-log-at-trx-commit=0",
+        ]
+
+    def _socket(self) -> Path:
+        return self.directory / "run" / "socket"
+
+    def _url(self, database: str) -> str:
+        return f"mysql+pymysql://root@localhost/{database}?unix_socket={self._socket()}"
+
+
+class SQLite:
+    """Files in ``directory``."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def new_url(self) -> str:
+        return f"sqlite:///{self._directory / f'{next(_numbers)}.sqlite'}"

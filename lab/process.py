@@ -1,0 +1,168 @@
+"""Starting programs and ending exactly those."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+_POLL = 0.01
+
+
+class CommandFailed(Exception):
+    """A tool ended with an error; the text is the command and what it said."""
+
+    def __init__(self, argv: Sequence[str], code: int, output: str) -> None:
+        super().__init__(f"{' '.join(argv)}: exit {code}: {output.strip()}")
+        self.code = code
+        self.output = output
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 30,
+) -> str:
+    """Standard output of ``argv``; raises :class:`CommandFailed`."""
+    done = subprocess.run(
+        list(argv),
+        input=stdin,
+        env=None if env is None else {**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if done.returncode:
+        raise CommandFailed(argv, done.returncode, done.stderr or done.stdout)
+    return done.stdout
+
+
+def wait_until(check: Callable[[], T | None], seconds: float, what: str, poll: float = _POLL) -> T:
+    """The first true value ``check`` returns; raises TimeoutError naming ``what``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if value := check():
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(poll)
+
+
+class Ended(Exception):
+    """A program that should run does not; the text is its last words."""
+
+
+class Daemon:
+    """A program that runs in the foreground of a session of its own.
+
+    Its output goes to ``log``. The kernel ends it should we be killed, so not
+    even ``kill -9`` of a test run leaves it behind.
+    """
+
+    def __init__(
+        self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.argv = list(argv)
+        self.log = log
+        self.env = dict(env or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", *self.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.env},
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def ready(self, check: Callable[[], T | None], seconds: float) -> T:
+        """Wait until ``check`` is true; raises :class:`Ended` or TimeoutError."""
+
+        def alive_and_ready() -> T | None:
+            value = check()
+            if not value and not self.running:
+                raise Ended(f"{self.name} ended while starting:\n{self.last_words()}")
+            return value
+
+        try:
+            return wait_until(alive_and_ready, seconds, f"{self.name} is ready")
+        except TimeoutError as late:
+            raise TimeoutError(f"{late}\n{self.last_words()}") from None
+
+    def last_words(self, lines: int = 30) -> str:
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def stop(self, seconds: float = 15) -> None:
+        """Ask it to end, and end whatever is left of its session after ``seconds``."""
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+        self.kill()
+
+    def kill(self) -> None:
+        """``kill -9``, the whole session: nothing it started may outlive it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Terminated(BaseException):
+    """A signal asked us to end; the ``with`` blocks around unwind, as for Ctrl-C."""
+
+
+@contextlib.contextmanager
+def orderly_signals() -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and SIGHUP into :class:`Terminated`.
+
+    Only the first one counts: a second Ctrl-C must not interrupt the tidying up.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Terminated(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,124 @@
+"""A RabbitMQ of our own: node, cookie, epmd and directories, all private."""
+
+import contextlib
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from lab.namespace import Namespace, mark
+from lab.process import Daemon
+
+_SERVER = (
+    "/usr/lib/rabbitmq/bin/rabbitmq-server"  # Debian's wrapper in sbin insists on its own user
+)
+_READY_SECONDS = 60
+_AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
+
+
+def free_port() -> int:
+    """A TCP port of loopback nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Rabbit:
+    """rabbitmq-server on loopback, of ``namespace`` if one is given."""
+
+    def __init__(self, namespace: Namespace | None = None) -> None:
+        self.namespace = namespace
+        self.port = self._free_port()
+        self.directory = Path()
+
+    @property
+    def url(self) -> str:
+        """For oslo.messaging's ``transport_url``."""
+        return f"rabbit://guest:guest@127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        """Start it for the first time."""
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{mark()}rabbit-"))
+        try:
+            epmd_port = self._free_port()
+            self._epmd = self._daemon(
+                "epmd", ["epmd", "-port", str(epmd_port), "-address", "127.0.0.1"], {}
+            )
+            self._epmd.start()
+            self._server = self._daemon("rabbitmq-server", [_SERVER], self._environment(epmd_port))
+            self.resume()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End it for good."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            for name in ("_epmd", "_server"):
+                if daemon := self.__dict__.get(name):
+                    stack.callback(daemon.stop)
+
+    def pause(self) -> None:
+        """An outage: the broker ends in order and keeps what is on its disk."""
+        self._server.stop(seconds=30)
+
+    def resume(self) -> None:
+        """The outage is over."""
+        self._server.start()
+        self._server.ready(self._speaks_amqp, _READY_SECONDS)
+
+    def _environment(self, epmd_port: int) -> Mapping[str, str]:
+        here = self.directory
+        (here / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            # Tests must not depend on how full this machine's disk is.
+            "disk_free_limit.absolute = 10MB\n"
+        )
+        (here / "enabled_plugins").write_text("[].\n")
+        (here / "rabbitmq-env.conf").write_text("")
+        return {
+            "HOME": str(here),
+            "ERL_EPMD_PORT": str(epmd_port),
+            "RABBITMQ_NODENAME": f"{here.name}@localhost",
+            "RABBITMQ_MNESIA_BASE": str(here / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(here / "log"),
+            "RABBITMQ_PID_FILE": str(here / "rabbit.pid"),
+            "RABBITMQ_CONFIG_FILE": str(here / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(here / "rabbitmq-env.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(here / "enabled_plugins"),
+            "RABBITMQ_DIST_PORT": str(self._free_port()),
+            # Two schedulers: a test's broker is idle, and busy waiting would cost the tests' CPU.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
+        }
+
+    def _daemon(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Daemon:
+        inside = self.namespace.argv(argv) if self.namespace else argv
+        return Daemon(name, inside, self.directory / f"{name}.out", env)
+
+    def _free_port(self) -> int:
+        with self._entered():
+            return free_port()
+
+    def _speaks_amqp(self) -> bool:
+        with self._entered():
+            probe = socket.socket()
+        with probe, contextlib.suppress(OSError):
+            probe.settimeout(1)
+            probe.connect(("127.0.0.1", self.port))
+            probe.sendall(_AMQP_HEADER)
+            return probe.recv(1) == b"\x01"  # a method frame: Connection.Start
+        return False
+
+    def _entered(self) -> contextlib.AbstractContextManager[None]:
+        return self.namespace.entered() if self.namespace else contextlib.nullcontext()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -1,0 +1,269 @@
+"""The server's parts on a database of their own, without its processes, and words to use them."""
+
+import datetime
+import json
+import threading
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import falcon.testing
+from oslo_config import cfg
+
+from agent_flows import conf as options
+from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
+from agent_flows.rpc.server import Accepted
+from agent_flows.server import database, schema
+from agent_flows.server.api.app import application
+from agent_flows.server.casts import Caster, Casts
+from agent_flows.server.directory import PortDirectory
+from agent_flows.server.gate import Settings
+from agent_flows.server.metrics import Metrics
+from agent_flows.server.own_directory import OwnDirectory
+from agent_flows.server.store import Store
+from agent_flows.server.sweeper import Limits, Sweeper
+from agent_flows.spec import DesiredState
+
+WIRE = {
+    "locate-interface": Step.L2,
+    "raise-link": Step.L2,
+    "provision-network": Step.L2,
+    "apply-security-groups": Step.SECURITY_GROUPS,
+    "verify-security-groups": Step.SECURITY_GROUPS,
+    "bind-vlan": Step.L2,
+    "verify-wiring": Step.L2,
+}
+REFRESH = {name: step for name, step in WIRE.items() if step is Step.SECURITY_GROUPS}
+UNWIRE = {"close-port": Step.SECURITY_GROUPS, "release-vlan": Step.L2}
+_TASKS = {
+    FlowName.WIRE: WIRE,
+    FlowName.RESYNC: WIRE,
+    FlowName.REFRESH: REFRESH,
+    FlowName.UNWIRE: UNWIRE,
+}
+REFUSED = TaskError("SwitchError", "the switch refused a flow", "OFPFMFC_TABLE_FULL")
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+class Told:
+    """The agents, as far as the server talks to them: what they were told."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str, frozenset[str]]] = []
+        self.deaf: Exception | None = None
+
+    def _note(self, host: str, what: str, ids: Collection[str] | None) -> None:
+        if self.deaf is not None:
+            raise self.deaf
+        self.said.append((host, what, frozenset(ids or ())))
+
+    def ports_changed(self, host: str, port_ids: Collection[str]) -> None:
+        self._note(host, "ports_changed", port_ids)
+
+    def security_groups_changed(self, host: str, ids: Collection[str]) -> None:
+        self._note(host, "security_groups_changed", ids)
+
+    def resync(self, host: str, port_ids: Collection[str] | None = None) -> None:
+        self._note(host, "resync", port_ids)
+
+
+class Server:
+    """Store, directory, sweeper and REST on the database at ``url``."""
+
+    def __init__(
+        self,
+        url: str,
+        settings: Settings | None = None,
+        directory: PortDirectory | None = None,
+        limits: Mapping[str, Any] | None = None,
+        api: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.conf = configuration(url)
+        for name, value in (api or {}).items():
+            self.conf.set_override(name, value, options.API)
+        self.database = database.Database(self.conf)
+        schema.upgrade(self.database)
+        self.told = Told()
+        self.metrics = Metrics()
+        self.caster = Caster(self.told, self.metrics)
+        self.directory = directory or OwnDirectory()
+        self.store = Store(
+            self.database, self.directory, self.caster, self.metrics, settings or Settings()
+        )
+        bounds = {
+            "interval": 60.0,
+            "report_timeout": 60.0,
+            "agent_down_time": 35.0,
+            "history_attempts": 10,
+            "history_failures": 100,
+            "history_after_delete": 3600.0,
+            **(limits or {}),
+        }
+        self.sweeper = Sweeper(self.database, self.directory, self.metrics, Limits(**bounds))
+        app = application(self.conf, self.database, self.caster, self.metrics, {})
+        self.rest = falcon.testing.TestClient(app)
+
+    def close(self) -> None:
+        self.caster.stop()
+        self.database.close()
+
+    def heard(self) -> list[tuple[str, str, frozenset[str]]]:
+        """What the agents were told since this was last asked."""
+        self.caster.send(Casts()).exception()
+        said, self.told.said = self.told.said, []
+        return said
+
+    def put(self, collection: str, resource_id: str, **fields: Any) -> dict[str, Any]:
+        """PUT it; AssertionError with the answer unless it was taken."""
+        answer = self.try_put(collection, resource_id, **fields)
+        return dict(_content(answer)[_singular(collection)])
+
+    def try_put(self, collection: str, resource_id: str, **fields: Any) -> falcon.testing.Result:
+        body = json.dumps({_singular(collection): fields})
+        return self.rest.simulate_put(f"/{collection}/{resource_id}", body=body)
+
+    def show(self, collection: str, resource_id: str) -> dict[str, Any]:
+        answer = self.rest.simulate_get(f"/{collection}/{resource_id}")
+        return dict(_content(answer)[_singular(collection)])
+
+    def find(self, collection: str, **filters: Any) -> list[dict[str, Any]]:
+        answer = self.rest.simulate_get(f"/{collection}", params=filters)
+        return list(_content(answer)[collection.replace("-", "_")])
+
+    def state(self, port_id: str) -> tuple[str, str]:
+        port = self.show("ports", port_id)
+        return port["status"], port["sync_state"]
+
+    def delete(self, collection: str, resource_id: str) -> falcon.testing.Result:
+        return self.rest.simulate_delete(f"/{collection}/{resource_id}")
+
+
+def _content(answer: falcon.testing.Result) -> Any:
+    if answer.status_code not in (200, 201):
+        raise AssertionError(f"{answer.status}: {answer.text}")
+    return answer.json
+
+
+def _singular(collection: str) -> str:
+    return collection.removesuffix("s").replace("-", "_")
+
+
+def configuration(url: str) -> cfg.ConfigOpts:
+    conf = cfg.ConfigOpts()
+    options.register(conf)
+    database.register(conf)
+    conf([], default_config_files=[])
+    conf.set_override("connection", url, "database")
+    return conf
+
+
+@contextmanager
+def running(url: str, **kwargs: Any) -> Iterator[Server]:
+    server = Server(url, **kwargs)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+class AgentOf:
+    """The agent of ``host``: asks for specs and reports what it is told to have done."""
+
+    def __init__(self, server: Server, host: str) -> None:
+        self.server = server
+        self.host = host
+        self.sequence = 0
+
+    def specs(self, *port_ids: str) -> DesiredState:
+        return DesiredState.of(self.server.store.get_ports(self.host, port_ids or None))
+
+    def report(
+        self, port_id: str, flow: FlowName = FlowName.WIRE, fails: str | None = None, **fields: Any
+    ) -> FlowReport:
+        """An attempt at what the server wants now; ``fails`` names the task that failed."""
+        desired = self.specs(port_id)
+        spec = desired.ports.get(port_id)
+        self.sequence += 1
+        told = {
+            "host": self.host,
+            "resource_id": port_id,
+            "flow": flow,
+            "revision": spec.revision if spec else 1,
+            "security_group_revisions": desired.security_group_revisions(spec) if spec else {},
+            "sequence": self.sequence,
+            **fields,
+        }
+        return flow_report(fails=fails, **told)
+
+    def send(self, *reports: FlowReport) -> Accepted:
+        return self.server.store.take_reports(self.host, reports)
+
+    def wire(self, *port_ids: str) -> None:
+        """Wire these ports, and have it accepted."""
+        answer = self.send(*[self.report(port_id) for port_id in port_ids])
+        if answer.rejected:
+            raise AssertionError(answer.rejected)
+
+
+def flow_report(fails: str | None = None, **fields: Any) -> FlowReport:
+    """A report in which every task succeeded, or ``fails`` did and the flow was reverted."""
+    began = datetime.datetime.now(datetime.UTC)
+    names = _TASKS[fields.get("flow", FlowName.WIRE)]
+    values: dict[str, Any] = {
+        "id": new_id(),
+        "host": "host-a",
+        "resource_id": new_id(),
+        "flow": FlowName.WIRE,
+        "revision": 1,
+        "attempt": 1,
+        "sequence": 1,
+        "started_at": began,
+        "finished_at": began + datetime.timedelta(seconds=1),
+        "tasks": outcomes(names, fails, began),
+        **fields,
+    }
+    return FlowReport(**values)
+
+
+def outcomes(
+    names: Mapping[str, Step], fails: str | None, began: datetime.datetime
+) -> Sequence[TaskOutcome]:
+    order = list(names)
+    broken = order.index(fails) if fails is not None else len(order)
+    found = []
+    for place, name in enumerate(order):
+        reached = place <= broken
+        state = TaskState.SUCCEEDED
+        if broken < len(order):
+            state = TaskState.REVERTED if reached else TaskState.PENDING
+        if place == broken:
+            state = TaskState.FAILED
+        found.append(
+            TaskOutcome(
+                name,
+                names[name],
+                state,
+                began + datetime.timedelta(milliseconds=place) if reached else None,
+                0.001 if reached else None,
+                REFUSED if place == broken else None,
+            )
+        )
+    return tuple(found)
+
+
+def together(*works: Callable[[], object]) -> None:
+    """Run all at one time; raises what the first that failed raised."""
+    start = threading.Barrier(len(works))
+
+    def run(work: Callable[[], object]) -> None:
+        start.wait()
+        work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        for done in [pool.submit(run, work) for work in works]:
+            done.result()

@@ -1,0 +1,186 @@
+"""An Open vSwitch of our own: database, daemon and namespace, all private."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+from lab.namespace import Namespace
+from lab.process import CommandFailed, Daemon, run
+
+_SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+_READY_SECONDS = 20
+
+
+class Switch:
+    """ovsdb-server and ovs-vswitchd in a namespace, with their own run directory.
+
+    Bridges use the userspace datapath, so no kernel module is needed. With
+    ``dummy`` every bridge and port is OVS's dummy kind: no packets but those
+    injected, and ``ofproto/trace`` works for everything.
+    """
+
+    def __init__(self, label: str = "switch", *, dummy: bool = False) -> None:
+        self.namespace = Namespace(label)
+        self.dummy = dummy
+        self.run_dir = Path()
+
+    @property
+    def database(self) -> str:
+        """The OVSDB connection, as ``unix:<path>``."""
+        return f"unix:{self.run_dir}/db.sock"
+
+    @property
+    def _env(self) -> Mapping[str, str]:
+        directory = str(self.run_dir)
+        return {"OVS_RUNDIR": directory, "OVS_LOGDIR": directory, "OVS_DBDIR": directory}
+
+    def start(self) -> None:
+        self.run_dir = Path(tempfile.mkdtemp(prefix=f"{self.namespace.name}-"))
+        try:
+            self.namespace.create()
+            with self.namespace.entered():
+                # The host itself has nothing to say on a VM's cable (os-vif turns this off too).
+                Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+            run(["ovsdb-tool", "create", str(self.run_dir / "conf.db"), _SCHEMA])
+            self._ovsdb = self._daemon(
+                "ovsdb-server",
+                str(self.run_dir / "conf.db"),
+                f"--remote=punix:{self.run_dir}/db.sock",
+            )
+            extra = ["--enable-dummy=override"] if self.dummy else []
+            self._vswitchd = self._daemon("ovs-vswitchd", self.database, *extra)
+            self.start_ovsdb()
+            self.vsctl("--no-wait", "init")
+            self.start_vswitchd()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End both daemons; remove the namespace and the directory."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.run_dir, ignore_errors=True)
+            stack.callback(self.namespace.delete)
+            for name in ("_ovsdb", "_vswitchd"):
+                if daemon := self.__dict__.get(name):
+                    stack.callback(daemon.stop)
+
+    def _daemon(self, program: str, *args: str) -> Daemon:
+        argv = [
+            program,
+            *args,
+            f"--unixctl={self.run_dir}/{program}.ctl",
+            f"--log-file={self.run_dir}/{program}.log",
+            "-vconsole:off",
+        ]
+        log = self.run_dir / f"{program}.out"
+        return Daemon(program, self.namespace.argv(argv), log, self._env)
+
+    # The two daemons, one by one: tests restart and kill them.
+
+    def start_ovsdb(self) -> None:
+        self._ovsdb.start()
+        self._ovsdb.ready(
+            self._answers(lambda: self.appctl("version", daemon="ovsdb-server")), _READY_SECONDS
+        )
+
+    def stop_ovsdb(self) -> None:
+        self._ovsdb.stop()
+
+    def restart_ovsdb(self) -> None:
+        """A new ovsdb-server on the same database."""
+        self.stop_ovsdb()
+        self.start_ovsdb()
+
+    def start_vswitchd(self) -> None:
+        self._vswitchd.start()
+        self._vswitchd.ready(self._answers(lambda: self.appctl("version")), _READY_SECONDS)
+        # A change is waited for: ovs-vsctl returns once the daemon has taken over the database.
+        self.vsctl("--timeout=20", "set", "Open_vSwitch", ".", f"external_ids:lab={time.time_ns()}")
+
+    def stop_vswitchd(self) -> None:
+        """SIGTERM: it ends in order; its flows are gone with it."""
+        self._vswitchd.stop()
+
+    def kill_vswitchd(self) -> None:
+        """``kill -9``."""
+        self._vswitchd.kill()
+
+    def restart_vswitchd(self) -> None:
+        self.stop_vswitchd()
+        self.start_vswitchd()
+
+    @staticmethod
+    def _answers(call: Callable[[], str]) -> Callable[[], bool]:
+        def answers() -> bool:
+            try:
+                call()
+            except CommandFailed:
+                return False
+            return True
+
+        return answers
+
+    # The switch's own tools.
+
+    def vsctl(self, *args: str) -> str:
+        return run(["ovs-vsctl", f"--db={self.database}", *args]).rstrip("\n")
+
+    def ofctl(self, *args: str, stdin: str | None = None) -> str:
+        """``ovs-ofctl -O OpenFlow14``; name bridges by :meth:`management`."""
+        return run(["ovs-ofctl", "-O", "OpenFlow14", *args], stdin=stdin, env=self._env)
+
+    def appctl(self, *args: str, daemon: str = "ovs-vswitchd") -> str:
+        return run(["ovs-appctl", "-t", f"{self.run_dir}/{daemon}.ctl", *args]).rstrip("\n")
+
+    def management(self, bridge: str) -> str:
+        """The bridge's OpenFlow socket as ovs-ofctl wants it."""
+        return f"unix:{self.run_dir}/{bridge}.mgmt"
+
+    def add_bridge(self, name: str, *, fail_mode: str = "secure") -> None:
+        datapath = "dummy" if self.dummy else "netdev"
+        self.vsctl(
+            "add-br", name, "--", "set", "Bridge", name,
+            f"datapath_type={datapath}", f"fail_mode={fail_mode}",
+        )  # fmt: skip
+
+    def flows(self, bridge: str, match: str = "") -> list[str]:
+        """The bridge's flows without counters, as ovs-ofctl takes them again."""
+        where = [self.management(bridge), match] if match else [self.management(bridge)]
+        text = self.ofctl("--no-stats", "--no-names", "dump-flows", *where)
+        return [line.strip() for line in text.splitlines() if "actions=" in line]
+
+    def ofport(self, interface: str) -> int:
+        return int(self.vsctl("get", "Interface", interface, "ofport"))
+
+    def set_flow_limit(self, bridge: str, table: int, limit: int) -> None:
+        """From now on the switch refuses a flow beyond ``limit`` in ``table``."""
+        self.vsctl(
+            "--", "--id=@ft", "create", "Flow_Table", f"flow_limit={limit}",
+            "overflow_policy=refuse", "--", "set", "Bridge", bridge, f"flow_tables:{table}=@ft",
+        )  # fmt: skip
+
+    def lift_flow_limit(self, bridge: str, table: int) -> None:
+        self.vsctl("remove", "Bridge", bridge, "flow_tables", str(table))
+
+    @property
+    def vswitchd_pid(self) -> int:
+        return self._vswitchd.pid
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process in MiB, from /proc/<pid>/statm."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,0 +1,154 @@
+"""Agent and server as separate processes: what holds while things break."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab.probe import passes_anything
+from lab.process import wait_until
+from lab.product import Site
+from lab.rabbit import Rabbit
+from lab.switch import Switch
+from lab.tenant import Tenant
+from lab.vm import Vm
+
+BRIDGE = "br-int"
+INGRESS_RULES = 82
+
+
+@contextmanager
+def a_full_table(switch: Switch, table: int) -> Iterator[None]:
+    """The switch takes no more flows in ``table``."""
+    switch.set_flow_limit(BRIDGE, table, len(switch.flows(BRIDGE, f"table={table}")))
+    try:
+        yield
+    finally:
+        switch.lift_flow_limit(BRIDGE, table)
+
+
+@pytest.fixture
+def five(tenant: Tenant) -> list[Vm]:
+    """Three web servers and two databases, declared and not yet plugged."""
+    web = [tenant.boot(f"web{n}", tenant.web) for n in (1, 2, 3)]
+    return [*web, *(tenant.boot(f"db{n}", tenant.db) for n in (1, 2))]
+
+
+def test_five_ports_become_active_and_pass_what_their_groups_allow(
+    tenant: Tenant, five: list[Vm]
+) -> None:
+    web1, web2, _, db1, db2 = five
+    tenant.plug(*five)
+    tenant.active(*five)
+    assert web1.reach(db1.ip, 5432) == "db1"
+    assert db1.reach(web2.ip, 80) == "web2"
+    assert db1.ping(web1.ip)
+    assert not db2.connect(db1.ip, 5432)
+    assert not web1.connect(db1.ip, 80)
+    assert not web1.ping(db1.ip)
+    for vm in five:
+        states = {task["name"]: task["task_state"] for task in tenant.site.api.tasks(vm.port_id)}
+        assert set(states.values()) == {"SUCCEEDED"}, states
+
+
+def test_a_killed_agent_leaves_nothing_open_and_goes_on_when_it_is_back(
+    site: Site, tenant: Tenant, five: list[Vm]
+) -> None:
+    web1, web2, web3, db1, db2 = five
+    tenant.plug(web1, db1)
+    tenant.active(web1, db1)
+    with web1.open(db1.ip, 5432) as connection:
+        assert connection.ask() == "db1"
+        tenant.plug(web2, web3, db2)
+        site.agent.kill()
+        # Ports already ACTIVE pass what they passed.
+        assert connection.ask() == "db1"
+        # The others pass what their groups allow, or nothing; here both mean: not this.
+        assert not db2.connect(db1.ip, 5432)
+        assert not web2.connect(db2.ip, 80)
+        site.start_agent()
+        tenant.active(*five)
+        assert connection.ask() == "db1"
+    assert web3.reach(db2.ip, 5432) == "db2"
+
+
+def test_reports_made_while_rabbitmq_is_away_arrive_when_it_is_back(
+    site: Site, rabbit: Rabbit, tenant: Tenant, five: list[Vm]
+) -> None:
+    web1, web2, _, db1, _ = five
+    tenant.plug(web1, web2, db1)
+    tenant.active(web1, web2, db1)
+    rabbit.pause()
+    try:
+        web2.unplug()
+        wait_until(
+            lambda: not site.switch.flows(BRIDGE, f"table=60,dl_dst={web2.mac}"),
+            20,
+            "the flows of the unplugged port are gone",
+        )
+        # Nobody could tell the server, and nothing is lost for those who stay.
+        assert site.api.port(web2.port_id)["status"] == "ACTIVE"
+        assert web1.reach(db1.ip, 5432) == "db1"
+    finally:
+        rabbit.resume()
+    site.api.wait_port(web2.port_id, 60, status="DOWN", sync_state="ABSENT")
+    tenant.plug(web2)
+    tenant.active(web2)
+
+
+def test_a_killed_agent_still_delivers_the_reports_it_had_written(
+    site: Site, rabbit: Rabbit, tenant: Tenant, five: list[Vm]
+) -> None:
+    web1, *_ = five
+    tenant.plug(web1)
+    tenant.active(web1)
+    rabbit.pause()
+    try:
+        web1.unplug()
+        wait_until(
+            lambda: not site.switch.flows(BRIDGE, f"table=60,dl_dst={web1.mac}"),
+            20,
+            "the flows of the unplugged port are gone",
+        )
+        site.agent.kill()
+    finally:
+        rabbit.resume()
+    site.start_agent()
+    site.api.wait_port(web1.port_id, 60, status="DOWN", sync_state="ABSENT")
+    assert any(
+        task["flow"] == "unwire" and task["task_state"] == "SUCCEEDED"
+        for task in site.api.tasks(web1.port_id)
+    )
+
+
+def test_a_refused_port_is_down_says_why_and_passes_nothing_while_the_others_work(
+    site: Site, switch: Switch, tenant: Tenant, five: list[Vm]
+) -> None:
+    web1, web2, web3, db1, db2 = five
+    tenant.plug(web1, web2, web3, db1)
+    tenant.active(web1, web2, web3, db1)
+    with a_full_table(switch, INGRESS_RULES):
+        tenant.plug(db2)
+        port = site.api.wait_port(db2.port_id, 20, sync_state="OUT_OF_SYNC")
+        assert port["status"] == "DOWN"
+        failed = site.api.tasks(db2.port_id, "FAILED")[-1]
+        assert failed["name"] == "apply-security-groups"
+        assert "OFPFMFC_TABLE_FULL" in failed["error"]["detail"]
+        assert passes_anything(db2, [web1, web2, db1], service=5432) == []
+        tenant.active(web1, web2, web3, db1)
+        assert web1.reach(db1.ip, 5432) == "db1"
+    tenant.active(db2)
+    assert web1.reach(db2.ip, 5432) == "db2"
+
+
+def test_a_server_that_was_away_knows_all_ports_again(
+    site: Site, tenant: Tenant, five: list[Vm]
+) -> None:
+    web1, web2, _, db1, _ = five
+    tenant.plug(web1)
+    tenant.active(web1)
+    site.server.kill()
+    tenant.plug(web2, db1)
+    site.start_server()
+    tenant.active(web1, web2, db1)
+    assert web2.reach(db1.ip, 5432) == "db1"

@@ -1,0 +1,103 @@
+"""The README's commands, as a person types them."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab.traces import left_behind
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = str(ROOT / "tools" / "quickstart")
+
+
+def test_the_quickstart_tells_its_story_and_leaves_nothing_behind() -> None:
+    with subprocess.Popen(
+        [QUICKSTART, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as quickstart:
+        out, err = quickstart.communicate(timeout=180)
+    assert quickstart.returncode == 0, err
+    story = json.loads(out)
+    assert len(story["ports"]) == 6
+    for port in story["ports"]:
+        assert (port["status"], port["sync_state"]) == ("ACTIVE", "IN_SYNC")
+    assert {c["observed"] for c in story["connections"]} == {"pass", "drop", "cut"}
+    assert all(c["observed"] == c["expected"] for c in story["connections"])
+    failure = story["failure"]
+    assert (failure["status"], failure["sync_state"]) == ("DOWN", "OUT_OF_SYNC")
+    assert failure["passed_traffic"] is False
+    assert failure["task"]["task_state"] == "FAILED"
+    assert "OFPFMFC_TABLE_FULL" in failure["task"]["error"]["detail"]
+    assert story["recovered"] is True
+    assert left_behind(quickstart.pid) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_quickstart_leaves_nothing_behind(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [QUICKSTART], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as quickstart:
+        assert quickstart.stdout is not None
+        for line in quickstart.stdout:
+            if " plug " in line:
+                assert left_behind(quickstart.pid) != []
+                quickstart.send_signal(number)
+                break
+        quickstart.communicate(timeout=60)
+    assert quickstart.returncode == 130
+    assert left_behind(quickstart.pid) == []
+
+
+def test_a_kept_quickstart_runs_until_it_is_stopped() -> None:
+    kept = subprocess.run(
+        [QUICKSTART, "--keep"], capture_output=True, text=True, timeout=180, check=False
+    )
+    try:
+        assert kept.returncode == 0, kept.stdout + kept.stderr
+        keeper = int(Path("/run/lock/agent-flows-quickstart").read_text())
+        look = next(line for line in kept.stdout.splitlines() if line.endswith("port list"))
+        ports = subprocess.run(
+            [*look.split(), "-f", "json"], capture_output=True, text=True, timeout=30, check=True
+        )
+        assert len(json.loads(ports.stdout)) == 7
+    finally:
+        subprocess.run([QUICKSTART, "--stop"], timeout=90, check=True)
+    assert left_behind(keeper) == []
+
+
+@pytest.mark.parametrize("command", ["quickstart", "test all", "bench port"])
+def test_without_root_a_tool_says_so_in_one_line(command: str) -> None:
+    words = [str(ROOT / "tools" / command.split(maxsplit=1)[0]), *command.split()[1:]]
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    refused = subprocess.run(
+        [*nobody, *words], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("needs root: ")
+    assert refused.stderr.count("\n") == 1
+    assert f"try: sudo tools/{command}" in refused.stderr
+
+
+def test_the_wire_bench_prints_its_figures_as_one_object() -> None:
+    bench = subprocess.run(
+        [str(ROOT / "tools" / "bench"), "wire", "--ports", "20", "--rounds", "1", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert bench.returncode == 0, bench.stderr
+    figures = json.loads(bench.stdout.splitlines()[-1])
+    assert set(figures) == {"ports", "seconds", "floor_seconds", "ratio", "agent_rss_mib"}
+    assert figures["ports"] == 20
+
+
+def test_every_tool_explains_itself() -> None:
+    for tool in ("quickstart", "test", "bench", "setup"):
+        shown = subprocess.run(
+            [str(ROOT / "tools" / tool), "--help"], capture_output=True, text=True, check=True
+        )
+        assert f"tools/{tool}" in shown.stdout

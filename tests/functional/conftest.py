@@ -1,0 +1,34 @@
+"""Fixtures for tests on a real switch."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from lab.switch import Switch
+from lab.traces import left_behind
+from lab.vm import Vm
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """The suite needs root, and whatever it brings it takes along."""
+    if os.geteuid() != 0:
+        pytest.exit("needs root: it creates network namespaces; try: sudo tools/test functional", 1)
+    yield
+    assert left_behind() == []
+
+
+@pytest.fixture
+def switch() -> Iterator[Switch]:
+    """A switch of the test's own, without bridges; starts in a tenth of a second."""
+    with Switch() as running:
+        yield running
+
+
+@pytest.fixture
+def vm(switch: Switch) -> Iterator[Callable[..., Vm]]:
+    """Makes VMs beside ``switch``; the arguments are those of :class:`Vm` after the switch."""
+    with ExitStack() as stack:
+        yield lambda *args, **kwargs: stack.enter_context(Vm(switch, *args, **kwargs))
