@@ -12,10 +12,11 @@ from typing import Annotated, Any, TypeVar
 
 import pydantic
 
-T = TypeVar("T")
-
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+T = TypeVar("T")
+A = TypeVar("A", IPAddress, IPNetwork)
 
 _SHOWN = 120
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -100,8 +101,8 @@ def _mac(value: object) -> object:
     raise ValueError("must be a MAC address as 01:23:45:67:89:ab")
 
 
-def _no_scope(value: IPAddress) -> IPAddress:
-    if getattr(value, "scope_id", None):
+def _no_scope(value: A) -> A:
+    if "%" in str(value):
         raise ValueError("must not carry a scope id")
     return value
 
@@ -120,7 +121,9 @@ def without_unknown(raw: Mapping[str, object], known: frozenset[str]) -> dict[st
 Address = Annotated[
     IPAddress, pydantic.BeforeValidator(_address), pydantic.AfterValidator(_no_scope)
 ]
-Network = Annotated[IPNetwork, pydantic.BeforeValidator(_network)]
+Network = Annotated[
+    IPNetwork, pydantic.BeforeValidator(_network), pydantic.AfterValidator(_no_scope)
+]
 Mac = Annotated[str, pydantic.BeforeValidator(_mac)]
 Bool = Annotated[bool, pydantic.Strict()]
 Int = Annotated[int, pydantic.Strict()]

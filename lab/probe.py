@@ -76,4 +76,6 @@ def passes_anything(suspect: Vm, others: Sequence[Vm], service: int) -> list[str
     finally:
         for wire in (*wires.values(), own):
             wire.close()
+        for vm in (suspect, friend):
+            vm.forget_neighbours()
     return found

@@ -36,6 +36,7 @@ class Site:
         self.host = host
         self.api = Api(switch.namespace)
         self.directory = Path(tempfile.mkdtemp(prefix=f"{switch.namespace.name}-site-"))
+        self.state_dir = self.directory / "state"
         self.config_file = self.directory / "agent_flows.conf"
         mappings = ",".join(f"{net}:{bridge}" for net, bridge in (bridge_mappings or {}).items())
         sections: dict[str, dict[str, object]] = {
@@ -46,7 +47,7 @@ class Site:
                 "datapath_type": "netdev",
                 "ovsdb_connection": switch.database,
                 "ovs_run_dir": switch.run_dir,
-                "state_dir": self.directory / "state",
+                "state_dir": self.state_dir,
                 **({"bridge_mappings": mappings} if mappings else {}),
             },
             "agent_flows_api": {"bind_port": DEFAULT_PORT},

@@ -37,7 +37,7 @@ WIRE = {
 }
 REFRESH = {name: step for name, step in WIRE.items() if step is Step.SECURITY_GROUPS}
 UNWIRE = {"close-port": Step.SECURITY_GROUPS, "release-vlan": Step.L2}
-_TASKS = {
+_TASKS: Mapping[FlowName, Mapping[str, Step]] = {
     FlowName.WIRE: WIRE,
     FlowName.RESYNC: WIRE,
     FlowName.REFRESH: REFRESH,
@@ -104,7 +104,9 @@ class Server:
             "history_after_delete": 3600.0,
             **(limits or {}),
         }
-        self.sweeper = Sweeper(self.database, self.directory, self.metrics, Limits(**bounds))
+        self.sweeper = Sweeper(
+            self.database, self.directory, self.caster, self.metrics, Limits(**bounds)
+        )
         app = application(self.conf, self.database, self.caster, self.metrics, {})
         self.rest = falcon.testing.TestClient(app)
 

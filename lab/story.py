@@ -289,7 +289,6 @@ class Story:
         )
         self.document.recovered = True
         self._say("port", f"{seventh.name}: {port['status']}, {port['sync_state']}")
-        self._vms["web1"].forget_neighbours()
         self._try(Attempt("web1", seventh.name, "tcp", 5432), "pass")
 
     def _cut(self) -> None:

@@ -3,9 +3,10 @@
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -110,6 +111,15 @@ class Switch:
     def kill_vswitchd(self) -> None:
         """``kill -9``."""
         self._vswitchd.kill()
+
+    @contextlib.contextmanager
+    def held_vswitchd(self) -> Iterator[None]:
+        """It hears and answers nothing (SIGSTOP), and goes on when the block is left."""
+        os.kill(self._vswitchd.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._vswitchd.pid, signal.SIGCONT)
 
     def restart_vswitchd(self) -> None:
         self.stop_vswitchd()

@@ -192,7 +192,12 @@ class Control:
 
     def _sweep(self) -> None:
         """Nobody's flows go. Only now: before, a port's own might have been taken for such."""
-        swept = self._switch.firewall.sweep(PresentPorts(self._switch.ovsdb, self._switch.bridge))
+        ovsdb, bridge = self._switch.ovsdb, self._switch.bridge
+        # A port that failed before its security groups' turn keeps what an older
+        # process left for it; one that is not desired here any more does not.
+        tried = interfaces.find(ovsdb, bridge, self._reconciler.known())
+        ofports = [each.ofport for each in tried.values() if each.ofport is not None]
+        swept = self._switch.firewall.sweep(PresentPorts(ovsdb, bridge), ofports)
         self._switch.networks.sweep()
         LOG.info("Swept %d stale flows", swept)
 

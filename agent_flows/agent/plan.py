@@ -14,12 +14,14 @@ class Wired:
     """A port as the last flow left it.
 
     ``proven`` is False if that flow failed: then nothing can be taken for
-    granted but that the port must be unwired one day.
+    granted but that the port must be unwired one day. A refresh that failed
+    leaves the wiring proven and ``security_group_revisions`` None: the port is
+    to be refreshed again, and no more than that.
     """
 
     spec: PortSpec
     interface: Interface | None
-    security_group_revisions: Mapping[str, int]
+    security_group_revisions: Mapping[str, int] | None
     proven: bool
 
 

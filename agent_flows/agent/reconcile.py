@@ -169,7 +169,10 @@ class Reconciler:
 
     def _note(self, batch: "_Batch", port_id: str, *, proven: bool) -> None:
         """Remember how the flow left the port; the caller holds the lock."""
-        if batch.flow is not FlowName.UNWIRE:
+        if batch.flow is FlowName.REFRESH and not proven:
+            before = batch.before[port_id]
+            self._wired[port_id] = dataclasses.replace(before, security_group_revisions=None)
+        elif batch.flow is not FlowName.UNWIRE:
             self._wired[port_id] = batch.wired(port_id, proven=proven)
         elif proven:
             self._wired.pop(port_id, None)

@@ -1,7 +1,9 @@
 """The standalone agent: one process on every host, made of its parts here."""
 
+import sqlite3
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,12 @@ from agent_flows.secgroups.ofctl import Ofctl
 
 LOG = log.getLogger(__name__)
 
+_PROG = "agent-flows-agent"
+
 # Seconds at stop: a flow under way may end, a call to a silent server need not.
 _FLOW_PATIENCE = 5.0
 _CALL_PATIENCE = 1.0
+_BUS_PATIENCE = 3.0
 
 
 # oslo.service publishes no types, so its classes are Any to mypy.
@@ -102,7 +107,9 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             transport.agent_target(conf.host),
             [AgentEndpoint(self._control)],
         )
-        self._rpc.start()
+        # It returns only when the message bus is there; ports are not to wait for that.
+        self._listening = threading.Thread(target=self._rpc.start, name="listen", daemon=True)
+        self._listening.start()
         self._reporter.start()
         self._heartbeat.start()
         self._control.start(self._watch)
@@ -110,7 +117,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
 
     def stop(self) -> None:
         """New work is refused first, then what runs may end; flows and reports stay."""
-        self._rpc.stop()
+        _briefly(self._rpc.stop)
         self._control.stop(_CALL_PATIENCE)
         self._participant.stop(_FLOW_PATIENCE)
         self._heartbeat.stop(_CALL_PATIENCE)
@@ -119,7 +126,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._ovsdb.stop()
 
     def wait(self) -> None:
-        self._rpc.wait()
+        _briefly(self._rpc.wait)
         LOG.info("The agent of host %s has ended; flows stay in place", self._conf.host)
 
     def reset(self) -> None:
@@ -130,15 +137,26 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         return Ofctl(self._conf.ovs_run_dir, bridge, self._conf.openflow_timeout)
 
 
+def _briefly(call: Callable[[], None]) -> None:
+    """``call``, which may wait for a message bus that is not there: so not for its end."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(_BUS_PATIENCE)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """``agent-flows-agent``: run until SIGINT or SIGTERM."""
-    conf = process.prepare(sys.argv[1:] if argv is None else argv, "agent-flows-agent")
+    """Run until SIGINT or SIGTERM; 1 with one line on standard error if it cannot start."""
+    conf = process.prepare(sys.argv[1:] if argv is None else argv, _PROG)
     ending = process.Ending()
     bus = transport.get_transport(conf)
     service = AgentService(conf, bus)
-    service.start()
+    try:
+        service.start()
+    except (OSError, sqlite3.Error) as exc:
+        print(f"{_PROG}: {conf[options.AGENT].state_dir}: {exc}", file=sys.stderr)
+        return 1
     ending.wait()
     service.stop()
     service.wait()
-    bus.cleanup()
+    _briefly(bus.cleanup)
     return 0

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from agent_flows import conf as options
 from agent_flows import process
 from agent_flows.agent.service import AgentService
+from agent_flows.cli import memory_bus
 from agent_flows.cli.failure import CommandFailed, ExitCode
 from agent_flows.rpc import transport
 from agent_flows.server import auth, database, schema
@@ -76,6 +77,7 @@ def configure(argv: list[str], state_dir: str | None) -> cfg.ConfigOpts:
 def _bus(conf: cfg.ConfigOpts) -> Iterator[oslo_messaging.Transport]:
     url = _bus_url(conf)
     if url == transport.EMBEDDED_URL:
+        memory_bus.install()
         for name in _ABOUT_BROKERS:
             logging.getLogger(name).setLevel(logging.ERROR)
     bus = transport.get_transport(conf, url)
@@ -127,11 +129,17 @@ class _Agent(AgentService):
     def waiting(self) -> int:
         return int(self._participant.waiting())
 
+    @property
+    def _runs_flows(self) -> bool:
+        # Control starts the participant once the bridge is ready.
+        return all(thread.is_alive() for thread in self._participant._threads)
+
     def wait_for_bridge(self, ending: process.Ending, say: Say) -> None:
         """Return when the bridge is ready for ports, or the process is asked to end."""
         said = "starting"
-        while (trouble := self._control.trouble) is not None and not ending.wait(_POLL):
-            if trouble != said:
+        while not self._runs_flows and not ending.wait(_POLL):
+            trouble = self._control.trouble
+            if trouble not in (None, said):
                 say(f"bridge: not yet, {trouble}")
                 said = trouble
 

@@ -36,13 +36,15 @@ class Bindings:
     def __init__(self, ovsdb: Ovsdb) -> None:
         self._ovsdb = ovsdb
 
-    def bind(self, bindings: Mapping[str, Binding]) -> None:
+    def bind(self, bindings: Mapping[str, Binding]) -> frozenset[str]:
         """Tag the ports; costs nothing for those that are tagged so already.
 
-        Raises :class:`TaskFailed`.
+        Answers the names of those that were not. Raises :class:`TaskFailed`.
         """
         wanted = {each.name: (each.vlan, each.other_config) for each in bindings.values()}
-        self._write({name: row for name, row in wanted.items() if not self._holds(name, *row)})
+        changed = {name: row for name, row in wanted.items() if not self._holds(name, *row)}
+        self._write(changed)
+        return frozenset(changed)
 
     def close(self, names: Collection[str]) -> None:
         """Put ports on the dead VLAN; those that no longer exist need none.

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from taskflow.types.failure import Failure
+
 from agent_flows.flows.task import FlowTask, PortErrors, Skipped
 from agent_flows.l2 import interfaces as switch_interfaces
 from agent_flows.l2 import links
@@ -111,8 +113,8 @@ class BindVlan(FlowTask):
         interfaces: Mapping[str, Interface],
         attachments: Mapping[str, Attachment],
         desired: DesiredState,
-    ) -> None:
-        self._bindings.bind(
+    ) -> frozenset[str]:
+        return self._bindings.bind(
             {
                 port_id: Binding(
                     interfaces[port_id].name,
@@ -123,10 +125,11 @@ class BindVlan(FlowTask):
             }
         )
 
-    def revert(
-        self, port_ids: Collection[str], interfaces: Mapping[str, Interface], **_: Any
-    ) -> None:
-        self._bindings.close([interfaces[port_id].name for port_id in port_ids])
+    def revert(self, result: frozenset[str] | Failure, **_: Any) -> None:
+        # A port that was bound already passes verified traffic: another's
+        # trouble must not close it. A transaction that failed bound nobody.
+        if not isinstance(result, Failure):
+            self._bindings.close(result)
 
 
 class VerifyWiring(FlowTask):

@@ -48,7 +48,15 @@ class ServerClient:
         return int(self._call("heartbeat", state=dict(state))["sequence"])
 
     def _call(self, method: str, **kwargs: object) -> Any:
-        return self._client.call({}, method, host=self._host, **kwargs)
+        try:
+            return self._client.call({}, method, host=self._host, **kwargs)
+        except oslo_messaging.MessagingException:
+            raise
+        except Exception as exc:
+            # A built-in exception raised in the server is raised here as itself
+            # (oslo_messaging/_drivers/common.py, deserialize_remote_exception).
+            first_line = str(exc).partition("\n")[0]
+            raise oslo_messaging.RemoteError(type(exc).__name__, first_line) from exc
 
 
 class Changes(Protocol):

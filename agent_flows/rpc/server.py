@@ -19,6 +19,7 @@ from agent_flows.validation import Hostname, Invalid, parse
 LOG = log.getLogger(__name__)
 
 _HOST: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Hostname)
+_CAST_RETRIES = 2
 _STATE_BYTES = 16 * 1024
 
 
@@ -127,10 +128,16 @@ class ServerEndpoint:
 
 
 class AgentClient:
-    """Casts from the server to the agent of a host; all are hints, none is needed for safety."""
+    """Casts from the server to the agent of a host; all are hints, none is needed for safety.
+
+    Every method raises :class:`oslo_messaging.MessagingException` if the bus
+    cannot be reached, after a few attempts.
+    """
 
     def __init__(self, transport_: oslo_messaging.Transport) -> None:
-        self._client = oslo_messaging.get_rpc_client(transport_, transport.agent_target())
+        self._client = oslo_messaging.get_rpc_client(
+            transport_, transport.agent_target(), retry=_CAST_RETRIES
+        )
 
     def ports_changed(self, host: str, port_ids: Collection[str]) -> None:
         self._cast(host, "ports_changed", port_ids=list(port_ids))

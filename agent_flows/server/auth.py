@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import falcon
+from keystoneauth1 import exceptions
 from keystonemiddleware import auth_token
 from oslo_config import cfg
 from oslo_context import context
@@ -16,8 +17,16 @@ from agent_flows import conf as options
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-class InsecureBind(Exception):
+class Misconfigured(Exception):
+    """The API cannot be guarded as it is configured."""
+
+
+class InsecureBind(Misconfigured):
     """The API would be open to the network without authentication."""
+
+
+class NoKeystone(Misconfigured):
+    """Tokens are to be checked, but it is not said where."""
 
 
 def check_bind(conf: cfg.ConfigOpts) -> None:
@@ -78,8 +87,16 @@ def with_tokens(app: Wsgi, conf: cfg.ConfigOpts) -> Wsgi:
     """``app`` behind keystonemiddleware, section ``[keystone_authtoken]``.
 
     It says who speaks in headers that nobody else can set; whether they may is
-    for :class:`Guard`.
+    for :class:`Guard`. Raises :class:`NoKeystone` if the section lacks what
+    every check needs.
     """
     settings = {"oslo_config_config": conf, "delay_auth_decision": True}
-    checked: Wsgi = auth_token.AuthProtocol(app, settings)
+    try:
+        checked: Wsgi = auth_token.AuthProtocol(app, settings)
+    except exceptions.ClientException as exc:
+        raise NoKeystone(f"[keystone_authtoken]: {exc}") from None
+    section = conf.keystone_authtoken
+    for name in ("auth_type", "www_authenticate_uri"):
+        if not section[name]:
+            raise NoKeystone(f"auth_strategy = keystone needs {name} in [keystone_authtoken]")
     return checked

@@ -1,7 +1,7 @@
 """What agents are told after a transaction committed."""
 
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -54,17 +54,25 @@ def to_hosts(hosts: Iterable[str | None], ids: Collection[str]) -> Ids:
 class Caster:
     """Sends casts in the background: a bus that is away makes no request wait or fail.
 
-    What waits is merged, so it never grows beyond the ids there are. A cast
-    that fails is counted and logged; the clock of ``report_timeout`` runs for
-    every port it was about, so that its loss shows as UNKNOWN.
+    What could not be sent is counted, logged and kept for the next time; it is
+    merged, so it never grows beyond the ids there are. Meanwhile the clock of
+    ``report_timeout`` runs for the ports it was about, so that its loss shows
+    as UNKNOWN.
+
+    ``failure`` is why something waits, None if nothing does.
     """
 
     def __init__(self, agents: Agents, metrics: Metrics) -> None:
-        self._agents = agents
+        self._send: Mapping[str, Callable[[str, Collection[str]], None]] = {
+            "ports": agents.ports_changed,
+            "groups": agents.security_groups_changed,
+            "resyncs": agents.resync,
+        }
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="casts")
         self._lock = threading.Lock()
         self._waiting = Casts()
+        self.failure: str | None = None
 
     def send(self, casts: Casts) -> "Future[None]":
         """Send soon. The future fails if something that waited with it could not be sent."""
@@ -72,22 +80,27 @@ class Caster:
             self._waiting |= casts
         return self._pool.submit(self._send_waiting)
 
+    def retry(self) -> None:
+        """Send what could not be sent before, if there is any."""
+        if self._waiting != Casts():
+            self.send(Casts())
+
     def _send_waiting(self) -> None:
         with self._lock:
             casts, self._waiting = self._waiting, Casts()
         failures: list[Exception] = []
-        for kind, ids_by_host in (
-            ("ports_changed", casts.ports),
-            ("security_groups_changed", casts.groups),
-            ("resync", casts.resyncs),
-        ):
-            for host, ids in ids_by_host.items():
+        for kind, send in self._send.items():
+            for host, ids in getattr(casts, kind).items():
                 try:
-                    getattr(self._agents, kind)(host, sorted(ids))
+                    send(host, sorted(ids))
                 except Exception as exc:
-                    LOG.exception("Could not tell %s: %s of %d ids", host, kind, len(ids))
+                    LOG.exception("Could not tell %s about %d %s", host, len(ids), kind)
                     self._metrics.casts_failed.labels(kind).inc()
                     failures.append(exc)
+                    with self._lock:
+                        self._waiting |= Casts(**{kind: {host: ids}})
+        if casts != Casts():
+            self.failure = " ".join(str(failures[0]).split())[:200] if failures else None
         if failures:
             raise failures[0]
 

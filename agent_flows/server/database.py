@@ -7,6 +7,7 @@ inside one, which is fair where SQLite's own waiting is a lottery).
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -15,8 +16,11 @@ import sqlalchemy
 from oslo_config import cfg
 from oslo_db import api, exception, options
 from oslo_db.sqlalchemy import engines
+from oslo_log import log
 from sqlalchemy import event, orm
 from sqlalchemy.engine import URL, make_url
+
+LOG = log.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,6 +29,11 @@ DEFAULT_URL = "sqlite:////var/lib/agent-flows/server.sqlite"
 _BUSY_MS = 20_000
 _WRITER = "agent_flows_writer"
 _MYSQL = ("mysql", "mariadb")
+
+# What a transaction can end in: oslo.db leaves SQLAlchemy's own where it knows
+# no better, as for a PostgreSQL that is away.
+ERRORS = (exception.DBError, sqlalchemy.exc.SQLAlchemyError)
+UNREACHABLE = (exception.DBConnectionError, exception.DBDeadlock, sqlalchemy.exc.OperationalError)
 
 # Another worker was faster: the transaction runs again and sees what that one wrote.
 _RACES = (exception.DBDuplicateEntry, exception.DBReferenceError)
@@ -35,8 +44,10 @@ def register(conf: cfg.ConfigOpts) -> None:
     options.set_defaults(conf, connection=DEFAULT_URL)
 
 
-def _is_locked(exc: Exception) -> bool:
-    return isinstance(exc, exception.DBError) and "database is locked" in str(exc.inner_exception)
+def _passes(exc: Exception) -> bool:
+    """Whether it may be gone at the next attempt."""
+    locked = isinstance(exc, exception.DBError) and "is locked" in str(exc.inner_exception)
+    return locked or isinstance(exc, (*_RACES, *UNREACHABLE))
 
 
 def retried(function: Callable[P, T]) -> Callable[P, T]:
@@ -53,7 +64,7 @@ def retried(function: Callable[P, T]) -> Callable[P, T]:
         jitter=True,
         retry_on_deadlock=True,
         retry_on_disconnect=True,
-        exception_checker=lambda exc: isinstance(exc, _RACES) or _is_locked(exc),
+        exception_checker=_passes,
     )
     wrapped: Callable[P, T] = retry(function)
     return wrapped
@@ -62,8 +73,8 @@ def retried(function: Callable[P, T]) -> Callable[P, T]:
 class Database:
     """One engine and the two kinds of transaction.
 
-    Raises :class:`oslo_db.exception.DBError` if the database cannot be
-    reached within the configured retries.
+    Raises one of :data:`ERRORS` if the database cannot be reached within the
+    configured retries.
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -83,8 +94,7 @@ class Database:
             max_overflow=settings.max_overflow,
             pool_timeout=settings.pool_timeout,
             sqlite_synchronous=settings.sqlite_synchronous,
-            max_retries=settings.max_retries,
-            retry_interval=settings.retry_interval,
+            max_retries=0,
             connection_parameters=_whole_unicode(url),
         )
         if self.is_sqlite:
@@ -93,11 +103,25 @@ class Database:
             # Under MariaDB's default (REPEATABLE READ) a transaction that waited for
             # a lock would go on reading what was true before it waited.
             self.engine = self.engine.execution_options(isolation_level="READ COMMITTED")
+        self._wait_for_it(settings.max_retries, settings.retry_interval)
         self._sessions = orm.sessionmaker(self.engine, expire_on_commit=False)
         self._lock = threading.RLock()
         # oslo.db opens SQLite anew for every transaction; without a connection
         # that stays, each close would check the whole WAL in.
         self._anchor = self.engine.connect() if self.is_sqlite and not self._in_memory else None
+
+    def _wait_for_it(self, retries: int, interval: float) -> None:
+        """As oslo.db would, which knows the words of older clients of PostgreSQL only."""
+        while True:
+            try:
+                self.engine.connect().close()
+                return
+            except UNREACHABLE as exc:
+                if retries == 0:
+                    raise
+                LOG.warning("The database cannot be reached: %s", " ".join(str(exc).split()))
+            retries -= 1
+            time.sleep(interval)
 
     def _prepare_sqlite(self) -> None:
         @event.listens_for(self.engine, "connect")

@@ -35,8 +35,8 @@ class Written:
 
 def put_network(session: Session, body: bodies.Network, now: datetime.datetime) -> Written:
     """Create or replace a network; its ports are wired anew if it differs on the wire."""
-    occupied = _holder(session, models.Network.segment == body.segment, body.id)
-    if body.segment and occupied:
+    occupied = body.segment and _holder(session, models.Network.segment == body.segment, body.id)
+    if occupied:
         field = "segmentation_id" if body.segmentation_id else "physical_network"
         raise Conflict(field, f"network {occupied} already has {body.segment}")
     row = session.get(models.Network, body.id, with_for_update=True)

@@ -1,11 +1,11 @@
 """agent-flows-manage: what an administrator does to the database."""
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from oslo_config import cfg
-from oslo_db import exception
 
 from agent_flows import process
 from agent_flows.server import database, schema
@@ -41,13 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     conf.register_cli_opt(cfg.SubCommandOpt("command", title="commands", handler=_add_commands))
     database.register(conf)
     process.prepare(sys.argv[1:] if argv is None else argv, PROG, conf)
+    # Standard output is for the version, which scripts read.
+    logging.getLogger("alembic").setLevel(logging.DEBUG if conf.debug else logging.WARNING)
     try:
         held = database.Database(conf)
         try:
             _ACTIONS[conf.command.action](held)
         finally:
             held.close()
-    except (exception.DBError, OSError) as exc:
+    except (*database.ERRORS, OSError) as exc:
         print(f"{PROG}: {' '.join(str(exc).split())}", file=sys.stderr)
         return 1
     return 0

@@ -3,7 +3,7 @@
 from oslo_config import cfg
 from oslo_policy import policy
 
-READERS = "role:reader or role:member or role:admin"
+READERS = "role:reader or role:admin"
 
 _RULES = [
     policy.DocumentedRuleDefault(

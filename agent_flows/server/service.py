@@ -1,15 +1,14 @@
 """The server's process: RPC, REST and the sweeper on one database."""
 
-import os
+import contextlib
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import oslo_messaging
 import sqlalchemy
 from oslo_config import cfg
-from oslo_db import exception
 from oslo_log import log
 from oslo_messaging.rpc import dispatcher
 from oslo_service.backend.base import ServiceBase
@@ -21,6 +20,7 @@ from agent_flows.rpc import transport as wire
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
 from agent_flows.server import auth, database, schema
 from agent_flows.server.api.app import application
+from agent_flows.server.api.resources import Check
 from agent_flows.server.api.wsgi import WsgiServer
 from agent_flows.server.casts import Caster
 from agent_flows.server.gate import Settings
@@ -36,16 +36,16 @@ PROG = "agent-flows-server"
 class ServerService(ServiceBase):  # type: ignore[misc]
     """Everything a server does, from ``start`` to ``stop``.
 
-    ``start`` raises :class:`agent_flows.server.auth.InsecureBind`,
+    ``start`` raises :class:`agent_flows.server.auth.Misconfigured`,
     :class:`agent_flows.server.schema.Outdated`, ``OSError`` if the address is
-    taken, ``DBError`` without a database, or ``MessagingException`` without a
+    taken, one of ``database.ERRORS`` without one, or ``MessagingException`` without a
     bus; whatever was started by then is stopped.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, transport: oslo_messaging.Transport) -> None:
         self._conf = conf
         self._transport = transport
-        self._undo: list[Callable[[], None]] = []
+        self._undo = contextlib.ExitStack()
         self._api: WsgiServer | None = None
 
     @property
@@ -66,15 +66,15 @@ class ServerService(ServiceBase):  # type: ignore[misc]
         conf, server = self._conf, self._conf[options.SERVER]
         auth.check_bind(conf)
         held = database.Database(conf)
-        self._undo.append(held.close)
+        self._undo.callback(held.close)
         schema.ensure(held)
         metrics = Metrics()
         directory = OwnDirectory()
         caster = Caster(AgentClient(self._transport), metrics)
-        self._undo.append(caster.stop)
+        self._undo.callback(caster.stop)
         store = Store(held, directory, caster, metrics, _gate_settings(server))
 
-        sweeper = Sweeper(held, directory, metrics, _limits(server))
+        sweeper = Sweeper(held, directory, caster, metrics, _limits(server))
         rpc, endpoint = self._rpc_server(store)
 
         def counts() -> dict[tuple[str, str, str], int]:
@@ -83,14 +83,19 @@ class ServerService(ServiceBase):  # type: ignore[misc]
 
         metrics.watch_ports(counts)
         metrics.watch_refusals(endpoint.refused)
-        checks = {"database": lambda: _reachable(held), "sweeper": lambda: sweeper.failure}
+        checks: dict[str, Check] = {
+            "database": lambda: _reachable(held),
+            "sweeper": lambda: sweeper.failure,
+            "casts": lambda: caster.failure,
+        }
         self._api = WsgiServer(application(conf, held, caster, metrics, checks), conf)
-        self._undo.append(self._api.stop)
+        self._undo.callback(self._api.stop)
 
         rpc.start()
-        self._undo += [rpc.wait, rpc.stop]
+        self._undo.callback(rpc.wait)
+        self._undo.callback(rpc.stop)
         sweeper.start()
-        self._undo.append(sweeper.stop)
+        self._undo.callback(sweeper.stop)
         self._api.start()
         LOG.info("REST on %s port %d", conf[options.API].bind_host, self._api.port)
 
@@ -98,19 +103,18 @@ class ServerService(ServiceBase):  # type: ignore[misc]
         self, store: Store
     ) -> tuple[oslo_messaging.MessageHandlingServer, ServerEndpoint]:
         endpoint = ServerEndpoint(store)
-        # Every process listens on the topic they share; the name is for its own queue.
-        name = f"{socket.gethostname()}.{os.getpid()}"
+        # Every process takes from the queue of the topic. The one named after the
+        # server outlives it on the bus, so the name is the same after a restart.
         server = oslo_messaging.get_rpc_server(
             self._transport,
-            wire.server_target(name),
+            wire.server_target(socket.gethostname()),
             [endpoint],
             access_policy=dispatcher.DefaultRPCAccessPolicy,
         )
         return server, endpoint
 
     def stop(self, graceful: bool = False) -> None:
-        while self._undo:
-            self._undo.pop()()
+        self._undo.close()
 
     def wait(self) -> None:
         return
@@ -141,7 +145,7 @@ def _reachable(held: database.Database) -> str | None:
     try:
         with held.reader() as session:
             session.execute(sqlalchemy.text("SELECT 1"))
-    except exception.DBError as exc:
+    except database.ERRORS as exc:
         return type(exc).__name__
     return None
 
@@ -156,9 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         service.start()
     except (
-        auth.InsecureBind,
+        auth.Misconfigured,
         schema.Outdated,
-        exception.DBError,
+        *database.ERRORS,
         oslo_messaging.MessagingException,
         OSError,
         ValueError,

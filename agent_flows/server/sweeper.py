@@ -9,13 +9,13 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from oslo_db import exception
 from oslo_log import log
 from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowReport, SyncState
 from agent_flows.server import agents, clock, history
-from agent_flows.server.database import Database, retried
+from agent_flows.server.casts import Caster
+from agent_flows.server.database import ERRORS, Database, retried
 from agent_flows.server.directory import KnownPort, PortDirectory
 from agent_flows.server.metrics import Metrics
 
@@ -42,10 +42,16 @@ class Sweeper:
     """
 
     def __init__(
-        self, database: Database, directory: PortDirectory, metrics: Metrics, limits: Limits
+        self,
+        database: Database,
+        directory: PortDirectory,
+        caster: Caster,
+        metrics: Metrics,
+        limits: Limits,
     ) -> None:
         self._database = database
         self._directory = directory
+        self._caster = caster
         self._metrics = metrics
         self._limits = limits
         self._purged_up_to = ""
@@ -66,7 +72,7 @@ class Sweeper:
             try:
                 self.sweep()
                 self.failure = None
-            except exception.DBError as exc:
+            except ERRORS as exc:
                 # The next sweep tries again; until it succeeds /healthz says so.
                 self.failure = " ".join(str(exc).split())[:200]
                 self._metrics.sweeps_failed.inc()
@@ -74,6 +80,7 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Everything that is due now."""
+        self._caster.retry()
         while self._sweep_silent() == _BATCH:
             pass
         while self._sweep_overdue() == _BATCH:

@@ -8,7 +8,6 @@ from typing import Any
 import falcon
 from falcon.media import JSONHandler
 from oslo_config import cfg
-from oslo_db import exception
 from oslo_log import log
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -27,7 +26,7 @@ from agent_flows.server.api.resources import (
     WritableItem,
 )
 from agent_flows.server.casts import Caster
-from agent_flows.server.database import Database
+from agent_flows.server.database import UNREACHABLE, Database
 from agent_flows.server.errors import Conflict, NotFound, Unavailable
 from agent_flows.server.metrics import Metrics
 from agent_flows.validation import Invalid
@@ -44,8 +43,8 @@ def application(
 ) -> auth.Wsgi:
     """The REST API; ``checks`` is what ``/healthz`` looks at.
 
-    Raises :class:`agent_flows.server.auth.InsecureBind` if it would be open to
-    the network without authentication.
+    Raises :class:`agent_flows.server.auth.Misconfigured` if it would be open
+    to the network without authentication.
     """
     auth.check_bind(conf)
     settings = conf[options.API]
@@ -139,7 +138,7 @@ def _handle_errors(app: falcon.App[Any, Any]) -> None:
     app.add_error_handler(NotFound, plain(falcon.HTTP_404, "NotFound"))
     app.add_error_handler(TooLarge, plain(falcon.HTTP_413, "TooLarge"))
     app.add_error_handler(Unavailable, plain(falcon.HTTP_503, "Unavailable"))
-    for unreachable in (exception.DBConnectionError, exception.DBDeadlock):
+    for unreachable in UNREACHABLE:
         app.add_error_handler(unreachable, database)
 
 

@@ -86,7 +86,7 @@ def page(session: Session, listing: Listing, params: Params, max_limit: int) -> 
 
 def one(session: Session, listing: Listing, resource_id: str) -> View | None:
     """The resource with this id, None if there is none."""
-    rows = session.execute(listing.query.where(listing.found(resource_id))).all()
+    rows = session.execute(listing.query.where(_found(listing, resource_id))).all()
     return listing.view(session, rows)[0] if rows else None
 
 
@@ -99,10 +99,19 @@ def _conditions(listing: Listing, params: Params) -> list[sa.ColumnElement[bool]
         for value in wanted:
             if filter_.values is not None and value not in filter_.values:
                 raise Invalid(name, value, f"must be one of {', '.join(sorted(filter_.values))}")
-            if len(value) > _MAX_TEXT or not value.isprintable():
+            if not _plain(value):
                 raise Invalid(name, value, f"must be printable, at most {_MAX_TEXT} characters")
         conditions.append(filter_.column.in_(wanted))
     return conditions
+
+
+def _plain(text: str) -> bool:
+    """Whether every database takes it: PostgreSQL refuses NUL even in a question."""
+    return len(text) <= _MAX_TEXT and text.isprintable()
+
+
+def _found(listing: Listing, resource_id: str) -> sa.ColumnElement[bool]:
+    return listing.found(resource_id) if _plain(resource_id) else sa.false()
 
 
 def _limit(params: Params, max_limit: int) -> int:
@@ -138,7 +147,7 @@ def _behind(
     """The rows that come after the marker's in this order."""
     columns = [each.column for each in order]
     row = session.execute(
-        listing.query.with_only_columns(*columns).where(listing.found(marker))
+        listing.query.with_only_columns(*columns).where(_found(listing, marker))
     ).first()
     if row is None:
         raise Invalid("marker", marker, f"there is no such item among {listing.plural}")

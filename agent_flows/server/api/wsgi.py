@@ -1,5 +1,6 @@
 """The production WSGI server: waitress, in threads of its own."""
 
+import socket
 import threading
 from typing import Any
 
@@ -17,16 +18,17 @@ _TAKEN_TO_BE_REFUSED = 64 * 1024 * 1024
 
 
 class WsgiServer:
-    """Listens at once; answers from ``start`` to ``stop``."""
+    """Listens at once, or raises OSError; answers from ``start`` to ``stop``."""
 
     def __init__(self, app: Wsgi, conf: cfg.ConfigOpts) -> None:
         settings = conf[options.API]
+        # Bound before waitress starts its threads, which it leaves if it cannot bind.
+        self._socket = _listen(settings.bind_host, settings.bind_port)
         self._map: dict[int, Any] = {}
         self._server = waitress.create_server(
             app,
             map=self._map,
-            host=settings.bind_host,
-            port=settings.bind_port,
+            sockets=[self._socket],
             threads=settings.threads,
             max_request_body_size=max(_TAKEN_TO_BE_REFUSED, settings.max_body_bytes + 1),
             ident=None,
@@ -37,19 +39,24 @@ class WsgiServer:
     @property
     def port(self) -> int:
         """The port it listens on, which the kernel chose if 0 was configured."""
-        listen = getattr(self._server, "effective_listen", None)
-        return int(listen[0][1] if listen else self._server.effective_port)
+        return int(self._socket.getsockname()[1])
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
         """Finish the requests being answered, for 5 seconds at most, and close."""
+        self._server.task_dispatcher.shutdown(timeout=5)
         if not self._thread.is_alive():
             self._server.close()
             return
-        self._server.task_dispatcher.shutdown(timeout=5)
         # Sockets are closed in the loop that watches them, which then ends.
         trigger = next(each for each in self._map.values() if hasattr(each, "pull_trigger"))
         trigger.pull_trigger(lambda: wasyncore.close_all(self._map))
         self._thread.join()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    return socket.create_server(address[:2], family=family)

@@ -165,14 +165,14 @@ def test_the_agent_process_ends_in_seconds_and_leaves_the_flows(host, make_vm, s
     code = "import sys; from agent_flows.agent.service import main; sys.exit(main(sys.argv[1:]))"
     argv = [sys.executable, "-W", "ignore", "-c", code, "--config-file", str(config)]
     with subprocess.Popen(
-        host.switch.namespace.argv(argv), stderr=subprocess.PIPE, text=True
+        host.switch.namespace.argv(argv), stdout=subprocess.PIPE, text=True
     ) as process:
-        for line in process.stderr:
+        for line in process.stdout:
             if "has started" in line:
                 break
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        last_words = process.stderr.read()
+        last_words = process.stdout.read()
         assert process.wait(15) == 0
     assert "flows stay in place" in last_words
     assert time.monotonic() - began < 15

@@ -1,7 +1,11 @@
 """Established connections: replies, related packets, and what happens when a rule goes."""
 
+import socket
+import struct
+
 import pytest
 
+from lab import frames
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import Host, Vm, everything_out, group, outsider, rule
 
@@ -58,11 +62,6 @@ def test_icmp_error_about_a_connection_is_related_to_it(host: Host, client: Vm) 
 def related_passes(host: Host, router: Vm, client: Vm, peer: Vm) -> bool:
     """Whether port-unreachable about client's datagram to peer reaches client: written out,
     for the datapath's notation cannot say what an ICMP error quotes."""
-    import socket
-    import struct
-
-    from lab import frames
-
     quoted = struct.pack("!BBHHHBBH", 0x45, 0, 32, 1, 0, 64, 17, 0)
     quoted += socket.inet_aton(client.ip) + socket.inet_aton(peer.ip)
     quoted = quoted[:10] + struct.pack("!H", frames.checksum(quoted)) + quoted[12:]

@@ -42,7 +42,7 @@ def sent(host: Host) -> list[list[str]]:
 
 
 def contents(host: Host) -> list[str]:
-    """All flows, but for what the cookies of unchanged flows may not tell."""
+    """Every flow of ours, with its cookie."""
     return sorted(host.ofctl.dump())
 
 

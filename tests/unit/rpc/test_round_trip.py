@@ -32,8 +32,11 @@ LONGEST = 20  # seconds until a test gives up; it waits only as long as it must
 class Server:
     def __init__(self) -> None:
         self.reports: list[FlowReport] = []
+        self.broken = False
 
     def take_reports(self, host: str, reports: Sequence[FlowReport]) -> Accepted:
+        if self.broken:
+            raise RuntimeError("the database is away")
         self.reports += reports
         return Accepted([item.id for item in reports], {}, reports[-1].sequence)
 
@@ -142,6 +145,18 @@ def test_an_agent_gets_its_ports_and_their_groups(server: Server, client: Server
 
 def test_a_heartbeat_brings_back_the_highest_sequence(server: Server, client: ServerClient) -> None:
     assert client.heartbeat({"version": "1.0"}) == 9
+
+
+def test_a_servers_failure_is_an_error_to_try_again_after(
+    server: Server, client: ServerClient
+) -> None:
+    server.broken = True
+    try:
+        with pytest.raises(oslo_messaging.MessagingException):
+            client.report([a_report()])
+    finally:
+        server.broken = False
+    assert client.report([a_report()]).rejected == {}
 
 
 def test_a_malformed_question_is_refused_and_the_server_goes_on(

@@ -224,6 +224,8 @@ def test_a_query_that_makes_no_sense_is_refused_by_the_name_of_the_parameter(
         ("GET", f"/ports/{ID}", 404),
         ("GET", f"/tasks/{ID}.0", 404),
         ("GET", "/tasks/x", 404),
+        ("GET", "/ports/%00", 404),
+        ("GET", "/agents/" + "a" * 300, 404),
         ("GET", "/agents/nobody", 404),
         ("DELETE", f"/ports/{ID}", 404),
         ("DELETE", f"/networks/{ID}", 404),
