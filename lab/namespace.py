@@ -12,10 +12,11 @@ from pyroute2 import netns
 
 from lab.process import run
 
+NAMESPACES = Path("/run/netns")
 _COUNT = itertools.count(1)
 
 
-def mark(pid: int | None = None) -> str:
+def mark(pid: int | str | None = None) -> str:
     """What the name of everything that process ``pid`` (default: this one) makes begins with."""
     return f"aflab-{os.getpid() if pid is None else pid}-"
 
@@ -29,7 +30,7 @@ class Namespace:
 
     @property
     def path(self) -> Path:
-        return Path("/run/netns") / self.name
+        return NAMESPACES / self.name
 
     def create(self) -> None:
         run(["ip", "netns", "add", self.name])

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from lab.process import Terminated, orderly_signals, wait_until
 from lab.story import Story
+from lab.traces import sweep
 
 # Held by the process that keeps a quickstart alive; its process id is inside.
 _LOCK = Path("/run/lock/agent-flows-quickstart")
@@ -38,6 +39,7 @@ def main() -> int:
 
 def play(as_json: bool) -> int:
     """Tell the story and put everything away; the exit code."""
+    sweep()
     story = _story(as_json)
     with story.stage():
         story.run()

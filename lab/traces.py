@@ -1,10 +1,14 @@
 """What a process of the lab has left on this machine, should it have left anything."""
 
 import os
+import re
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from lab.namespace import mark
+from lab.namespace import NAMESPACES, mark
+from lab.process import CommandFailed, run
 
 
 def left_behind(pid: int | None = None) -> list[str]:
@@ -15,9 +19,28 @@ def left_behind(pid: int | None = None) -> list[str]:
     environment.
     """
     name = mark(pid)
-    found = [f"namespace {p.name}" for p in Path("/run/netns").glob(f"{name}*")]
+    found = [f"namespace {p.name}" for p in NAMESPACES.glob(f"{name}*")]
     found += [f"directory {p}" for p in Path(tempfile.gettempdir()).glob(f"{name}*")]
     return sorted(found) + _programs(name.encode())
+
+
+def sweep() -> None:
+    """Remove what processes that were killed (``kill -9``) could not; their programs have ended."""
+    for namespace in _of_the_dead(NAMESPACES):
+        try:
+            run(["ip", "netns", "delete", namespace.name])
+        except CommandFailed:
+            if namespace.exists():  # else somebody else was quicker
+                raise
+    for directory in _of_the_dead(Path(tempfile.gettempdir())):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _of_the_dead(place: Path) -> Iterator[Path]:
+    for path in list(place.glob(f"{mark('*')}*")):
+        maker = re.match(mark(r"(\d+)"), path.name)
+        if maker and not Path(f"/proc/{maker[1]}").exists():
+            yield path
 
 
 def _programs(name: bytes) -> list[str]:

@@ -1,10 +1,15 @@
 """What holds for every test."""
 
+import os
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 import hypothesis
+import pytest
 from oslo_service import backend
+
+from lab import traces
 
 # As every process of ours does, before anything asks for the default, which is eventlet.
 backend.init_backend(backend.BackendType.THREADING)
@@ -21,3 +26,12 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 # As for Ctrl-C: fixtures are torn down, so that no switch outlives the run.
 signal.signal(signal.SIGTERM, _interrupt)
 signal.signal(signal.SIGHUP, _interrupt)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Whatever a suite brings it takes along: namespaces, directories, programs."""
+    if os.geteuid() == 0:
+        traces.sweep()
+    yield
+    assert traces.left_behind() == []

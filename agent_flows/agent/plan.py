@@ -25,16 +25,22 @@ class Wired:
     proven: bool
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Ports by the flow they need; ``early`` ones have no ofport yet and are to come back."""
-
-    flows: Mapping[FlowName, tuple[str, ...]]
-    early: frozenset[str] = frozenset()
-
-
 # The order in which a batch's flows run: ports are closed before others open.
 ORDER = (FlowName.UNWIRE, FlowName.REFRESH, FlowName.WIRE, FlowName.RESYNC)
+
+
+def early(requests: Iterable[Request], present: Mapping[str, Interface]) -> frozenset[str]:
+    """Ports that are to come back because their interface has no ofport yet.
+
+    ovs-vswitchd opens a new interface within milliseconds, and its ofport comes
+    as a change of its own; only if it is still missing at the next try there
+    is something to report.
+    """
+    return frozenset(
+        r.port_id
+        for r in requests
+        if r.attempt == 1 and r.port_id in present and not present[r.port_id].is_settled
+    )
 
 
 def concerns(
@@ -52,28 +58,15 @@ def plan(
     present: Mapping[str, Interface],
     desired: DesiredState,
     wired: Mapping[str, Wired],
-) -> Plan:
-    """Which flow each port needs; a port in none needs nothing."""
+) -> Mapping[FlowName, tuple[str, ...]]:
+    """Ports by the flow they need; a port in none needs nothing."""
     flows: dict[FlowName, list[str]] = {flow: [] for flow in ORDER}
-    early = set()
     for request in requests:
         port_id = request.port_id
-        interface = present.get(port_id)
-        # ovs-vswitchd opens a new interface within milliseconds, and its
-        # ofport comes as a change of its own; only if it is still missing at
-        # the next try there is something to report.
-        if (
-            interface is not None
-            and not interface.is_settled
-            and request.attempt == 1
-            and port_id in desired.ports
-        ):
-            early.add(port_id)
-            continue
-        flow = _flow(request, interface, desired, wired.get(port_id))
+        flow = _flow(request, present.get(port_id), desired, wired.get(port_id))
         if flow is not None:
             flows[flow].append(port_id)
-    return Plan({flow: tuple(ports) for flow, ports in flows.items() if ports}, frozenset(early))
+    return {flow: tuple(ports) for flow, ports in flows.items() if ports}
 
 
 def _flow(

@@ -64,10 +64,13 @@ class Reconciler:
         present = interfaces.find(self._switch.ovsdb, self._switch.bridge, ids)
         with self._lock:
             wired = {port_id: self._wired[port_id] for port_id in ids if port_id in self._wired}
-        concerned = planning.concerns(requests, present, wired)
+        early = planning.early(requests, present)
+        settled = [request for request in requests if request.port_id not in early]
+        concerned = planning.concerns(settled, present, wired)
+        verdicts = dict.fromkeys(early, Verdict.RETRY)
         if not concerned:
-            self._see(ids)
-            return {}
+            self._see(set(ids) - early)
+            return verdicts
         try:
             desired = self._server.get_ports([request.port_id for request in concerned])
             todo = planning.plan(concerned, present, desired, wired)
@@ -80,14 +83,15 @@ class Reconciler:
                 type(exc).__name__,
                 str(exc).partition("\n")[0],
             )
-            return {request.port_id: Verdict.RETRY for request in concerned}
+            again = {request.port_id: Verdict.RETRY for request in concerned}
+            self._see(set(ids) - early - again.keys())
+            return verdicts | again
         attempts = {request.port_id: request.attempt for request in requests}
-        verdicts = dict.fromkeys(todo.early, Verdict.RETRY)
         for flow in planning.ORDER:
-            if ports := todo.flows.get(flow):
+            if ports := todo.get(flow):
                 batch = _Batch(flow, ports, desired, present, wired, attempts)
                 verdicts |= self._run(batch)
-        self._see(set(ids) - todo.early)
+        self._see(set(ids) - early)
         return verdicts
 
     def forget_proofs(self) -> None:

@@ -105,7 +105,7 @@ def _server(
     try:
         server.start()
     except (
-        auth.InsecureBind,
+        auth.Misconfigured,
         schema.Outdated,
         DBError,
         oslo_messaging.MessagingException,

@@ -50,7 +50,7 @@ class Reporter:
     def _drain(self) -> None:
         failures = 0
         while not self._stopping.is_set():
-            if not self._outbox.wait(timeout=1.0):
+            if self._introduced and not self._outbox.wait(timeout=1.0):
                 continue
             try:
                 self.send_once()
@@ -79,6 +79,8 @@ class Reporter:
             # or a lost outbox would speak with sequences it takes for old.
             self._outbox.raise_sequence(self._client.report([]).sequence)
             self._introduced = True
+            if len(self._outbox) == 0:
+                return
         reports = self._outbox.oldest(transport.MAX_REPORTS, transport.MAX_BYTES - _ENVELOPE_BYTES)
         answer = self._client.report(reports)
         for report_id, reason in answer.rejected.items():

@@ -17,7 +17,7 @@ LOG = log.getLogger(__name__)
 # ovs-ofctl speaks it to us: bundles came with OpenFlow 1.4.
 _OPENFLOW = "OpenFlow14"
 # IFNAMSIZ less the final zero byte; longer patch port names are cut as Neutron
-# cuts them (neutron/plugins/common/utils.py, get_interface_name).
+# cuts them (neutron_lib/plugins/utils.py, get_interface_name).
 _NAME_CHARS = 15
 _HASH_CHARS = 6
 

@@ -3,11 +3,14 @@
 import fcntl
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pyroute2 import IPRoute
+from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import RTM_NEWLINK
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from agent_flows.report import TaskError
 
@@ -15,6 +18,7 @@ from agent_flows.report import TaskError
 # in Python, which for a batch of 100 ports was a quarter of their wiring.
 _SIOCGIFFLAGS, _SIOCGIFMTU = 0x8913, 0x8921
 _IFF_UP = 0x1
+_BATCH = 100
 _IFREQ = struct.Struct("16s24x")
 
 
@@ -37,14 +41,14 @@ def exists(name: str) -> bool:
 
 def raise_links(links: Collection[Link]) -> dict[str, TaskError]:
     """Set links up with their MTU; answers, by name, what went wrong."""
-    differing = verify_links(links)
+    differing = _differing(links)
     if not differing:
         return {}
     errors = {}
     with IPRoute() as netlink:
-        for link in links:
-            if link.name not in differing:
-                continue
+        _set_together(netlink, differing)
+        # The kernel's objection to a single one is in the answer to that one alone.
+        for link in _differing(differing):
             try:
                 index = socket.if_nametoindex(link.name)
                 netlink.link("set", index=index, state="up", mtu=link.mtu)
@@ -57,6 +61,31 @@ def raise_links(links: Collection[Link]) -> dict[str, TaskError]:
             except OSError as exc:
                 errors[link.name] = _not_found(link.name, exc)
     return errors
+
+
+def _differing(links: Collection[Link]) -> list[Link]:
+    wrong = verify_links(links)
+    return [link for link in links if link.name in wrong]
+
+
+def _set_together(netlink: IPRoute, links: Sequence[Link]) -> None:
+    """Many links in few messages, which takes a third of the time; errors are found by reading."""
+    for start in range(0, len(links), _BATCH):
+        requests = []
+        for link in links[start : start + _BATCH]:
+            try:
+                index = socket.if_nametoindex(link.name)
+            except OSError:
+                continue
+            request = ifinfmsg()
+            request["index"] = index
+            request["flags"] = request["change"] = _IFF_UP
+            request["attrs"] = [("IFLA_MTU", link.mtu)]
+            request["header"]["type"] = RTM_NEWLINK
+            request["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK
+            requests.append(request)
+        if requests:
+            netlink.nlm_request_batch(requests, noraise=True)
 
 
 def verify_links(links: Collection[Link]) -> dict[str, TaskError]:

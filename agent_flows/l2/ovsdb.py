@@ -1,9 +1,7 @@
 """OVSDB: a replica to read from, transactions to write with, and word of every change.
 
 One connection (ovsdbapp's IDL) carries only the columns used here: the
-statistics that ovs-vswitchd writes every five seconds never reach us, which
-matters because python-ovs parses JSON about 50 times slower than the standard
-library.
+statistics that ovs-vswitchd writes every five seconds never reach us.
 """
 
 import contextlib
@@ -18,6 +16,7 @@ from ovsdbapp.backend.ovs_idl import command, connection, idlutils, transaction,
 from ovsdbapp.schema.open_vswitch import impl_idl
 
 from agent_flows.flows.task import TaskFailed
+from agent_flows.l2 import json_stream
 from agent_flows.report import TaskError
 
 _SCHEMA = "Open_vSwitch"
@@ -65,6 +64,7 @@ class Ovsdb:
             raise OvsdbUnreachable(f"{self._remote}: errno {error}")
         probe.close()
         vlog.use_python_logger(max_level=vlog.WARN)
+        json_stream.install()
         helper = idlutils.get_schema_helper(self._remote, _SCHEMA)
         for table, columns in _COLUMNS.items():
             helper.register_columns(table, list(columns))
@@ -219,6 +219,10 @@ class _Replica(connection.OvsdbIdl):  # type: ignore[misc]
             if touched:
                 self.listener.interfaces_changed(touched)
         return changed
+
+    def cooperative_yield(self) -> None:
+        """Nothing: python-ovs gives way to green threads here, once for each row, and to real
+        threads that means: to wait for the interpreter's lock again."""
 
     def wait_configured(self, cfg: int, timeout: float) -> bool:
         with self._configured:

@@ -4,7 +4,7 @@ import pytest
 
 from agent_flows.report import FlowName
 from agent_flows.spec import NetworkType
-from tests.functional.agent.conftest import allow_all, network
+from tests.functional.agent.stage import allow_all, network
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_nothing_of_a_released_network_stays(provider, make_vm, make_outsider, s
 
 
 def test_a_second_network_on_the_same_segment_is_refused(provider, make_vm, settled):
-    (first,) = settled(make_vm("first"), net=vlan(100))
+    settled(make_vm("first"), net=vlan(100))
     second = make_vm("second")
     provider.bind(second, vlan(100), [allow_all()])
     second.plug()
@@ -111,9 +111,7 @@ def test_a_missing_bridge_fails_its_ports_until_it_appears(host, make_vm, settle
     host.server.wait_wired([vm.port_id])
 
 
-def test_translation_survives_a_restart_of_the_switch(
-    provider, make_vm, make_outsider, settled
-):
+def test_translation_survives_a_restart_of_the_switch(provider, make_vm, make_outsider, settled):
     (inside,) = settled(make_vm("inside"), net=vlan(100))
     outside = make_outsider("outside", 100)
     outside.listen(80)

@@ -7,7 +7,7 @@ import threading
 import time
 
 from agent_flows.report import FlowName, TaskState
-from tests.functional.agent.conftest import allow_all, network
+from tests.functional.agent.stage import allow_all, network
 
 
 def test_a_restart_of_the_agent_closes_nobody_and_keeps_local_vlans(host, make_vm, settled):
@@ -128,9 +128,7 @@ def test_ports_keep_working_while_the_server_is_silent_and_follow_when_it_is_bac
     assert late.connect(two.ip, 80)
 
 
-def test_a_failed_port_is_retried_until_it_succeeds_and_counts_its_attempts(
-    host, make_vm, settled
-):
+def test_a_failed_port_is_retried_until_it_succeeds_and_counts_its_attempts(host, make_vm, settled):
     settled(make_vm())
     vm = make_vm("late")
     host.bind(vm, network(), [allow_all()])

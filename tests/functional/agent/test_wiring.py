@@ -4,7 +4,7 @@ import dataclasses
 
 from agent_flows.report import FlowName, TaskState
 from agent_flows.spec import NetworkType
-from tests.functional.agent.conftest import HOST, allow_all, group, network
+from tests.functional.agent.stage import HOST, allow_all, group, network
 
 WIRE_TASKS = [
     "locate-interface",
@@ -82,7 +82,7 @@ def test_an_unchanged_port_costs_no_flow(host, make_vm, settled):
 
 
 def test_a_device_that_does_not_exist_fails_with_the_words_of_the_switch(host, settled, make_vm):
-    (good,) = settled(make_vm())
+    settled(make_vm())
     ghost = make_vm("ghost")
     host.bind(ghost, network(), [allow_all()])
     host.switch.namespace.ip("link", "delete", ghost.tap)
@@ -179,7 +179,7 @@ def test_a_group_the_server_does_not_know_fails_its_port_only(host, make_vm, set
 
 
 def test_a_physical_network_nobody_mapped_fails_by_name(host, make_vm, settled):
-    (good,) = settled(make_vm("good"))
+    settled(make_vm("good"))
     bad = make_vm("bad")
     host.bind(bad, network(NetworkType.FLAT, physical_network="moon"), [allow_all()])
     bad.plug()

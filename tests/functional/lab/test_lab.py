@@ -1,5 +1,7 @@
 """The ground the other tests stand on does what it says."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,12 +9,13 @@ import pytest
 
 from lab import frames
 from lab.probe import passes_anything
-from lab.process import CommandFailed, Daemon, Ended
+from lab.process import CommandFailed, Daemon, Ended, wait_until
 from lab.rabbit import Rabbit
 from lab.switch import Switch
-from lab.traces import left_behind
+from lab.traces import left_behind, sweep
 from lab.vm import Vm, plug
 
+ROOT = Path(__file__).parents[3]
 MakeVm = Callable[..., Vm]
 TRACKED = """\
 table=0,priority=10,arp actions=NORMAL
@@ -144,3 +147,20 @@ def test_a_program_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path)
     argv = ["sh", "-c", "echo no such luck; exit 3"]
     with Daemon("sh", argv, tmp_path / "log") as daemon, pytest.raises(Ended, match="no such"):
         daemon.ready(lambda: False, 5)
+
+
+def test_what_a_killed_process_left_is_swept_by_the_next() -> None:
+    code = (
+        "from lab.switch import Switch; import os, signal; Switch('dead').start();"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as killed:
+        killed.wait(timeout=30)
+    wait_until(lambda: not processes_of(killed.pid), 20, "the kernel has ended its daemons")
+    assert left_behind(killed.pid) != []
+    sweep()
+    assert left_behind(killed.pid) == []
+
+
+def processes_of(pid: int) -> list[str]:
+    return [trace for trace in left_behind(pid) if trace.startswith("process ")]

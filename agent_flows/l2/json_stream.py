@@ -1,0 +1,76 @@
+"""Reads the stream of JSON texts of an OVSDB connection with the standard library's parser.
+
+The ``ovs`` wheel from PyPI comes without its C parser, and the one in Python
+it falls back to goes character by character: measured, 100 interfaces plugged
+at once cost 60 ms of CPU to read, a third of what wiring them took.
+"""
+
+import json
+import re
+
+import ovs.json
+
+_STRUCTURE = re.compile(r'[\[\]{}"\\]')
+_OPEN, _CLOSE = frozenset("[{"), frozenset("]}")
+
+
+class StreamParser:
+    """Stands in for ``ovs.json.Parser``, as python-ovs uses it: feed, is_done, finish.
+
+    Finds where a text ends by its brackets, and leaves the rest to
+    :mod:`json`. OVSDB's texts are objects (RFC 7047, section 4).
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False
+        self._done = False
+
+    def feed(self, text: str) -> int:
+        """Take in what of ``text`` belongs to this JSON text; how many characters that is."""
+        end = self._end(text)
+        self._pieces.append(text[:end])
+        return end
+
+    def is_done(self) -> bool:
+        return self._done
+
+    def finish(self) -> object:
+        """The value; a string says what is wrong with the text."""
+        try:
+            value: object = json.loads("".join(self._pieces))
+        except (ValueError, RecursionError) as exc:
+            return str(exc)
+        return value
+
+    def _end(self, text: str) -> int:
+        position = 0
+        if self._escaped and text:
+            self._escaped, position = False, 1
+        while found := _STRUCTURE.search(text, position):
+            character, position = found.group(), found.end()
+            if self._in_string:
+                if character == '"':
+                    self._in_string = False
+                elif character == "\\":
+                    self._escaped = position == len(text)
+                    position += 1
+            elif character == '"':
+                self._in_string = True
+            elif character in _OPEN:
+                self._depth += 1
+            elif character in _CLOSE:
+                self._depth -= 1
+                # A bracket too many ends the text as well; json says what is wrong with it.
+                if self._depth <= 0:
+                    self._done = True
+                    return position
+        return len(text)
+
+
+def install() -> None:
+    """Make python-ovs read with this parser, unless it has its own in C."""
+    if ovs.json.PARSER == ovs.json.PARSER_PY:
+        ovs.json.Parser = StreamParser

@@ -1,0 +1,47 @@
+"""What the agent makes of the bridges it finds."""
+
+import pytest
+
+from agent_flows.flows.task import TaskFailed
+
+
+def test_the_integration_bridge_is_made_and_lets_nothing_pass(switch, bridges):
+    assert switch.vsctl("get", "Bridge", "br-int", "fail_mode") == "secure"
+    assert switch.flows("br-int") == []
+
+
+def test_a_bridge_that_is_there_becomes_secure_and_learns_openflow_14(switch, ovsdb, bridges):
+    switch.vsctl("set-fail-mode", "br-int", "standalone")
+    switch.vsctl("set", "Bridge", "br-int", "protocols=OpenFlow10")
+    bridges.ensure_integration()
+    assert switch.vsctl("get", "Bridge", "br-int", "fail_mode") == "secure"
+    assert "OpenFlow14" in switch.vsctl("get", "Bridge", "br-int", "protocols")
+
+
+def test_ensuring_twice_changes_nothing(switch, bridges):
+    before = switch.vsctl("get", "Open_vSwitch", ".", "next_cfg")
+    bridges.ensure_integration()
+    assert switch.vsctl("get", "Open_vSwitch", ".", "next_cfg") == before
+
+
+def test_an_uplink_is_a_pair_of_patch_ports(switch, bridges):
+    switch.add_bridge("br-ex")
+    uplink = bridges.uplink("physnet1")
+    assert uplink.ofport == switch.ofport("int-br-ex")
+    assert uplink.peer_ofport == switch.ofport("phy-br-ex")
+    assert switch.vsctl("get", "Interface", "int-br-ex", "options:peer") == "phy-br-ex"
+    assert bridges.uplink("physnet1") is uplink
+
+
+def test_a_bridge_that_does_not_exist_is_named(bridges):
+    with pytest.raises(TaskFailed) as failed:
+        bridges.uplink("physnet1")
+    assert failed.value.error.type == "BridgeNotFound"
+    assert "br-ex" in failed.value.error.message
+
+
+def test_a_physical_network_without_mapping_is_named(bridges):
+    with pytest.raises(TaskFailed) as failed:
+        bridges.uplink("physnet9")
+    assert failed.value.error.type == "UnknownPhysicalNetwork"
+    assert "physnet9" in failed.value.error.message

@@ -1,0 +1,185 @@
+"""The flows with their reverts, run as the agent runs them."""
+
+import dataclasses
+import uuid
+
+import pytest
+from taskflow.patterns import linear_flow
+
+from agent_flows.flows.runner import Runner, Work
+from agent_flows.flows.task import FlowTask, PortErrors
+from agent_flows.l2 import flows
+from agent_flows.report import FlowName, Step, TaskError, TaskState
+from agent_flows.secgroups import cookie
+from agent_flows.spec import DesiredState, NetworkSpec, NetworkType, PortSpec, SecurityGroupSpec
+from lab.process import wait_until
+
+
+class Trouble(FlowTask):
+    """Fails some ports once everything else is done."""
+
+    name_ = "trouble"
+    step = Step.L2
+
+    def __init__(self, ports):
+        super().__init__()
+        self.ports = ports
+
+    def execute(self, port_ids):
+        if bad := [port for port in port_ids if port in self.ports]:
+            raise PortErrors({port: TaskError("Trouble", "as the test wants it") for port in bad})
+
+
+@pytest.fixture
+def stage(switch, wiring):
+    return Stage(switch, wiring)
+
+
+class Stage:
+    def __init__(self, switch, wiring):
+        self.switch, self.wiring = switch, wiring
+        self.group = SecurityGroupSpec(str(uuid.uuid4()), 1)
+        self.desired = DesiredState(security_groups={self.group.id: self.group})
+        self.names = {}
+        self.runner = Runner("host-1", iter(range(1, 1000)).__next__)
+
+    def network(self, kind=NetworkType.LOCAL, **more):
+        return NetworkSpec(str(uuid.uuid4()), kind, **more)
+
+    def plug(self, network):
+        """An internal port on the bridge, as a spec knows it."""
+        number = len(self.desired.ports) + 1
+        name, port_id = f"p{number}", str(uuid.uuid4())
+        self.switch.vsctl(
+            "add-port", "br-int", name, "--", "set", "Interface", name, "type=internal",
+            f"external_ids:iface-id={port_id}",
+        )  # fmt: skip
+        self.switch.namespace.ip("link", "set", name, "up", "mtu", str(network.mtu))
+        mac = f"fa:16:3e:00:00:{number:02x}"
+        spec = PortSpec(port_id, 1, "host-1", network, mac, security_groups=(self.group.id,))
+        self.desired = dataclasses.replace(
+            self.desired, ports={**self.desired.ports, port_id: spec}
+        )
+        self.names[port_id] = name
+        return port_id
+
+    def run(self, flow, compose, *ports):
+        reports = []
+        batch = [Work(port, 1, {}, 1) for port in ports]
+        with self.switch.namespace.entered():
+            self.runner.run(flow, compose, batch, {"desired": self.desired}, reports.extend)
+        return {report.resource_id: report for report in reports}
+
+    def wire(self, *ports, trouble=()):
+        def compose():
+            return linear_flow.Flow("wire").add(flows.wire(self.wiring), Trouble(trouble))
+
+        return self.run(FlowName.WIRE, compose, *ports)
+
+    def unwire(self, *ports):
+        return self.run(FlowName.UNWIRE, lambda: flows.unwire(self.wiring), *ports)
+
+    def tag(self, port):
+        return int(self.switch.vsctl("get", "Port", self.names[port], "tag").strip("[]") or 0)
+
+    def is_open(self, port):
+        ofport = self.switch.ofport(self.names[port])
+        return any(
+            f"cookie={cookie.port(ofport, generation):#x}" in line
+            for generation in range(1, 9)
+            for line in self.switch.flows("br-int")
+        )
+
+
+def test_a_wired_port_is_tagged_with_the_vlan_of_its_network(stage):
+    net = stage.network()
+    one, two, other = stage.plug(net), stage.plug(net), stage.plug(stage.network())
+    reports = stage.wire(one, two, other)
+    assert [report.failed for report in reports.values()] == [None, None, None]
+    assert stage.tag(one) == stage.tag(two) != stage.tag(other)
+    assert stage.switch.vsctl("get", "Port", stage.names[one], "other_config:net_uuid").strip(
+        '"'
+    ) == (net.id)
+
+
+def test_a_new_port_that_fails_at_the_end_is_left_closed_on_the_dead_vlan(stage):
+    bad = stage.plug(stage.network())
+    report = stage.wire(bad, trouble=[bad])[bad]
+    assert report.failed.name == "trouble"
+    assert report.tasks[-2].state is TaskState.REVERTED
+    assert stage.tag(bad) == 4095
+    assert not stage.is_open(bad)
+
+
+def test_a_wired_port_that_fails_again_keeps_what_was_verified(stage):
+    port = stage.plug(stage.network())
+    assert stage.wire(port)[port].failed is None
+    stage.wiring.firewall.commit([port])
+    vlan = stage.tag(port)
+    assert stage.wire(port, trouble=[port])[port].failed is not None
+    assert stage.tag(port) == vlan
+    assert stage.is_open(port)
+
+
+def test_a_good_port_is_wired_beside_a_bad_one(stage):
+    net = stage.network()
+    good, bad = stage.plug(net), stage.plug(net)
+    reports = stage.wire(good, bad, trouble=[bad])
+    assert reports[good].failed is None
+    assert stage.is_open(good)
+    assert not stage.is_open(bad)
+    assert (stage.tag(good) < 4095, stage.tag(bad)) == (True, 4095)
+
+
+def test_unwiring_the_last_port_of_a_network_releases_its_vlan(stage):
+    net = stage.network()
+    one, two = stage.plug(net), stage.plug(net)
+    stage.wire(one, two)
+    stage.unwire(one)
+    assert stage.wiring.networks.vlans() == {net.id: stage.tag(two)}
+    assert (stage.tag(one), stage.is_open(one)) == (4095, False)
+    stage.unwire(two)
+    assert stage.wiring.networks.vlans() == {}
+
+
+def test_unwiring_what_is_gone_or_never_was_succeeds(stage):
+    gone = stage.plug(stage.network())
+    stage.wire(gone)
+    stage.switch.vsctl("del-port", stage.names[gone])
+    never = str(uuid.uuid4())
+    assert {r.failed for r in stage.unwire(gone, never).values()} == {None}
+
+
+def test_verifying_finds_a_tag_somebody_changed(stage):
+    port = stage.plug(stage.network())
+    stage.wire(port)
+
+    class Meddle(FlowTask):
+        name_ = "meddle"
+        step = Step.L2
+
+        def execute(self):
+            stage.switch.vsctl("set", "Port", stage.names[port], "tag=77")
+            wait_until(
+                lambda: stage.wiring.bindings.tags([stage.names[port]]) == {"p1": 77}, 5, "tag"
+            )
+
+    def compose():
+        wire = list(flows.wire(stage.wiring))
+        return linear_flow.Flow("wire").add(*wire[:-1], Meddle(), wire[-1])
+
+    report = stage.run(FlowName.WIRE, compose, port)[port]
+    assert report.failed.name == "verify-wiring"
+    assert report.failed.error.type == "WrongTag"
+    assert "77" in report.failed.error.message
+
+
+def test_the_vlan_of_a_vlan_network_has_nothing_to_do_with_its_segment(stage):
+    stage.switch.add_bridge("br-ex")
+    net = stage.network(NetworkType.VLAN, physical_network="physnet1", segmentation_id=1)
+    first = stage.plug(stage.network())
+    port = stage.plug(net)
+    assert stage.wire(first)[first].failed is None
+    assert stage.wire(port)[port].failed is None
+    assert stage.tag(port) == 2
+    assert any("dl_vlan=2" in line and "4097" in line for line in stage.switch.flows("br-ex"))

@@ -1,0 +1,154 @@
+"""The connection to OVSDB: quick to tell, exact about failures, back after a restart."""
+
+import threading
+
+import pytest
+
+from agent_flows.flows.task import TaskFailed
+from agent_flows.l2 import interfaces
+from agent_flows.l2.ovsdb import Ovsdb, OvsdbUnreachable
+from agent_flows.l2.vswitchd import SwitchWatch
+from lab.process import wait_until
+
+
+class Heard:
+    def __init__(self):
+        self.ports = []
+        self.reloads = threading.Event()
+
+    def interfaces_changed(self, port_ids):
+        self.ports.append(port_ids)
+
+    def database_reloaded(self):
+        self.reloads.set()
+
+    def all(self):
+        return frozenset().union(*self.ports)
+
+
+@pytest.fixture
+def heard(switch, ovsdb, bridges):
+    listener = Heard()
+    connection = Ovsdb(switch.database, timeout=5)
+    connection.start(listener)
+    yield listener
+    connection.stop()
+
+
+def plug(switch, *names, no_wait=False):
+    words = ["--no-wait"] if no_wait else []
+    for name in names:
+        words += ["--", "add-port", "br-int", name, "--", "set", "Interface", name]
+        words += ["type=internal", f"external_ids:iface-id=id-{name}"]
+    switch.vsctl(*words)
+
+
+def test_many_ports_of_one_transaction_are_told_at_once(switch, heard):
+    names = [f"p{n}" for n in range(30)]
+    plug(switch, *names)
+    wait_until(lambda: len(heard.all()) == 30, 5, "all are told")
+    assert max(map(len, heard.ports)) == 30
+    assert len(heard.ports) <= 4
+
+
+def test_what_is_no_port_and_statistics_tell_nothing(switch, heard):
+    switch.vsctl(
+        "add-port", "br-int", "nobody", "--", "set", "Interface", "nobody", "type=internal"
+    )
+    plug(switch, "known")
+    wait_until(heard.all, 5, "the other is told")
+    told = len(heard.ports)
+    switch.vsctl("set", "Open_vSwitch", ".", "other_config:stats-update-interval=5000")
+    switch.vsctl("set", "Interface", "known", "bfd:enable=false")
+    plug(switch, "last")
+    wait_until(lambda: "id-last" in heard.all(), 5, "the last is told")
+    assert heard.all() == {"id-known", "id-last"}
+    assert all(ports == {"id-last"} for ports in heard.ports[told:])
+
+
+def test_a_port_that_goes_or_changes_its_name_is_told(switch, heard):
+    plug(switch, "one")
+    wait_until(heard.all, 5, "it is told")
+    switch.vsctl("set", "Interface", "one", "external_ids:iface-id=id-other")
+    wait_until(lambda: {"id-one", "id-other"} in heard.ports, 5, "both are told")
+    heard.ports.clear()
+    switch.vsctl("del-port", "one")
+    wait_until(lambda: heard.all() == {"id-other"}, 5, "its end is told")
+
+
+def test_the_interface_of_a_port_is_found_by_its_id_on_its_bridge_only(switch, ovsdb, bridges):
+    switch.add_bridge("br-other")
+    plug(switch, "one")
+    found = interfaces.find(ovsdb, "br-int", ["id-one", "id-none"])
+    assert found["id-one"].name == "one"
+    assert found["id-one"].ofport == switch.ofport("one")
+    assert list(found) == ["id-one"]
+    assert interfaces.find(ovsdb, "br-other", ["id-one"]) == {}
+
+
+def test_two_working_interfaces_of_one_port_are_an_error_not_a_choice(switch, ovsdb, bridges):
+    plug(switch, "one", "two")
+    switch.vsctl("set", "Interface", "two", "external_ids:iface-id=id-one")
+    wait_until(lambda: interfaces.find(ovsdb, "br-int", ["id-one"])["id-one"].error, 5, "the clash")
+    found = interfaces.find(ovsdb, "br-int", ["id-one"])
+    error = interfaces.missing(["id-one"], found)["id-one"]
+    assert "one, two" in error.message
+
+
+def test_a_transaction_the_database_refuses_is_an_error_with_its_words(ovsdb, bridges):
+    with pytest.raises(TaskFailed) as failed:
+        ovsdb.transact([ovsdb.api.add_br("br-int", may_exist=False)])
+    assert failed.value.error.type == "OvsdbError"
+    assert "br-int" in failed.value.error.detail
+
+
+def test_a_row_that_is_gone_is_an_error(ovsdb, bridges):
+    with pytest.raises(TaskFailed):
+        ovsdb.transact([ovsdb.api.db_set("Port", "ghost", ("tag", 4), if_exists=False)])
+
+
+def test_a_switch_that_does_not_act_is_a_timeout_of_the_whole_batch(switch, bridges):
+    hasty = Ovsdb(switch.database, timeout=1)
+    hasty.start()
+    switch.stop_vswitchd()
+    with pytest.raises(TaskFailed) as failed:
+        hasty.settle()
+    hasty.stop()
+    assert failed.value.error.type == "Timeout"
+    assert failed.value.whole_batch
+
+
+def test_a_database_that_is_not_there_is_unreachable(tmp_path):
+    with pytest.raises(OvsdbUnreachable):
+        Ovsdb(f"unix:{tmp_path}/none.sock", timeout=1).start()
+
+
+def test_after_a_restart_of_the_database_everything_is_read_anew(switch, heard):
+    plug(switch, "before")
+    wait_until(heard.all, 5, "it is told")
+    switch.restart_ovsdb()
+    assert heard.reloads.wait(15)
+    plug(switch, "after", no_wait=True)
+    wait_until(lambda: "id-after" in heard.all(), 5, "the new one is told")
+
+
+@pytest.mark.parametrize("end", ["stop_vswitchd", "kill_vswitchd"])
+def test_the_end_of_the_switch_is_noticed_however_it_comes(switch, bridges, end):
+    back = threading.Event()
+    watch = SwitchWatch(str(switch.run_dir), "br-int", back.set)
+    watch.start()
+    getattr(switch, end)()
+    assert not back.is_set()
+    switch.start_vswitchd()
+    assert back.wait(10)
+    watch.stop()
+
+
+def test_a_bridge_made_anew_is_noticed(switch, bridges):
+    back = threading.Event()
+    watch = SwitchWatch(str(switch.run_dir), "br-int", back.set)
+    watch.start()
+    switch.vsctl("del-br", "br-int")
+    switch.add_bridge("br-int")
+    assert back.wait(10)
+    watch.stop()

@@ -1,0 +1,40 @@
+"""What is wrong with an interface, in words."""
+
+from agent_flows.l2.interfaces import Interface, attach, missing
+from agent_flows.l2.tasks import linkless
+
+
+def test_a_port_without_interface_is_named():
+    errors = missing(["one"], {})
+    assert errors["one"].type == "InterfaceNotFound"
+
+
+def test_the_words_of_the_switch_are_the_error():
+    found = {"one": Interface("one", "tap1", "", None, "could not open tap1 (No such device)")}
+    error = missing(["one"], found)["one"]
+    assert error.type == "InterfaceError"
+    assert "No such device" in error.message
+
+
+def test_an_interface_the_switch_has_not_looked_at_has_no_ofport():
+    interface = Interface("one", "tap1", "", None)
+    assert not interface.is_settled
+    assert missing(["one"], {"one": interface})["one"].type == "NoOfport"
+
+
+def test_a_working_interface_is_no_error():
+    interface = Interface("one", "tap1", "", 4)
+    assert interface.is_settled
+    assert missing(["one"], {"one": interface}) == {}
+    assert attach(interface, 9).ofport == 4
+
+
+def test_interfaces_without_a_kernel_link_are_told_with_the_reason():
+    vhost = Interface("one", "vhu1", "dpdkvhostuserclient", 4)
+    moved = Interface("two", "no-such-link", "internal", 5)
+    system = Interface("three", "no-such-link", "", 6)
+    here = Interface("four", "lo", "internal", 7)
+    reasons = linkless([vhost, moved, system, here])
+    assert reasons.keys() == {"one", "two"}
+    assert "dpdkvhostuserclient" in reasons["one"]
+    assert "namespace" in reasons["two"]
