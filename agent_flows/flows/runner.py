@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -164,7 +165,8 @@ def _blame(cause: BaseException, port_ids: Sequence[str]) -> dict[str, TaskError
         error, whole_batch = cause.error, cause.whole_batch
     else:
         LOG.error("A task raised what no task should", exc_info=cause)
-        error = TaskError(type(cause).__name__, str(cause) or "no message")
+        frames = "".join(traceback.format_exception(cause))
+        error = TaskError(type(cause).__name__, str(cause) or "no message", frames)
         whole_batch = False
     if whole_batch or len(port_ids) == 1:
         return dict.fromkeys(port_ids, error)

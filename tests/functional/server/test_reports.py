@@ -94,7 +94,7 @@ def test_the_order_of_arrival_does_not_matter(
     assert attempts(server, port) == [newer.id]
 
 
-def test_one_host_cannot_speak_for_another(
+def test_invariant_10_one_host_cannot_speak_for_another(
     server: Server, agent: AgentOf, make_port: MakePort
 ) -> None:
     port, lookalike = make_port(), make_port(**{"binding:host_id": "HOST-A"})
@@ -152,7 +152,7 @@ def test_times_are_kept_to_the_microsecond(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_workers_that_take_reports_of_the_same_ports_agree_on_the_newest(
+def test_invariant_4_workers_that_take_reports_of_the_same_ports_agree_on_the_newest(
     server: Server,
     agent: AgentOf,
     another: Callable[..., Server],
@@ -248,7 +248,7 @@ def die_while_taking(url: str, report: FlowReport, moment: str) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
-def test_killed_between_commit_and_answer_the_report_counts_once(
+def test_invariant_3_killed_between_commit_and_answer_the_report_counts_once(
     server: Server, agent: AgentOf, make_port: MakePort, url: str
 ) -> None:
     port = make_port()
@@ -260,7 +260,7 @@ def test_killed_between_commit_and_answer_the_report_counts_once(
     assert attempts(server, port) == [report.id]
 
 
-def test_killed_before_the_commit_nothing_of_the_message_is_there(
+def test_invariant_3_killed_before_the_commit_nothing_of_the_message_is_there(
     server: Server, agent: AgentOf, make_port: MakePort, url: str
 ) -> None:
     port = make_port()

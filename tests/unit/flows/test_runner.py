@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
-from taskflow.patterns import linear_flow
+from taskflow.patterns import graph_flow, linear_flow
 
 from agent_flows.flows.runner import Runner, Work
 from agent_flows.flows.task import FlowTask, PortErrors, Skipped, TaskFailed
@@ -176,11 +176,59 @@ def test_invariant_9_an_unexpected_exception_in_a_task_ends_in_an_outcome() -> N
 
     (report,), recorder = run([port(1)], explode)
     assert report.failed is not None
-    assert report.failed.error == TaskError("ZeroDivisionError", "division by zero")
+    assert report.failed.error is not None
+    assert report.failed.error.type == "ZeroDivisionError"
+    assert report.failed.error.message == "division by zero"
+    assert "in explode" in report.failed.error.detail
     assert [name for name, _ in recorder.reverted] == [
         "apply-security-groups",
         "raise-link",
         "locate-interface",
+    ]
+
+
+def test_invariant_8_order_revert_and_states_are_taskflows_own() -> None:
+    """What TaskFlow notified, and nothing else, is what the report says."""
+    told: list[tuple[str, str]] = []
+
+    class First(Recording):
+        name_ = "first"
+        step = Step.L2
+        default_provides = "made"
+
+        def act(self, port_ids: tuple[str, ...]) -> object:
+            told.append(("first", "executed"))
+            return "made by first"
+
+        def revert(self, result: object, **_: object) -> None:
+            told.append(("first", f"reverted {result}"))
+
+    class Second(Recording):
+        name_ = "second"
+        step = Step.SECURITY_GROUPS
+
+        def execute(self, port_ids: tuple[str, ...], made: str) -> object:  # type: ignore[override]
+            told.append(("second", f"got {made}"))
+            raise PortErrors({port(1): REFUSED})
+
+    recorder = Recorder()
+    reports: list[FlowReport] = []
+    # A graph: only TaskFlow, which knows who needs whose result, can order it.
+    Runner("host1", lambda: 1).run(
+        FlowName.WIRE,
+        lambda: graph_flow.Flow("wire").add(Second(recorder), First(recorder)),
+        [Work(port(1), 1, {}, 1)],
+        {},
+        reports.extend,
+    )
+    assert told == [
+        ("first", "executed"),
+        ("second", "got made by first"),
+        ("first", "reverted made by first"),
+    ]
+    assert [(t.name, str(t.state)) for t in reports[0].tasks] == [
+        ("first", "REVERTED"),
+        ("second", "FAILED"),
     ]
 
 

@@ -63,7 +63,9 @@ def outcome(before: PortState, said: FlowReport, settings: Settings = SETTINGS) 
 
 
 @pytest.mark.parametrize("host", ["host-b", None])
-def test_a_report_from_another_host_than_the_bound_one_is_refused(host: str | None) -> None:
+def test_invariant_10_a_report_from_another_host_than_the_bound_one_is_refused(
+    host: str | None,
+) -> None:
     before = dataclasses.replace(ACTIVE, host=host)
     decision = decide(before, report(fails="apply-security-groups"), SETTINGS)
     assert decision.ruling is Ruling.REFUSED
@@ -118,7 +120,7 @@ def test_a_failed_task_takes_the_port_down(name: str) -> None:
 
 
 @pytest.mark.parametrize("missing", list(Step))
-def test_a_missing_required_step_is_a_failure(missing: Step) -> None:
+def test_invariant_2_a_missing_required_step_is_a_failure(missing: Step) -> None:
     tasks = tuple(task for task in report().tasks if task.step is not missing)
     assert outcome(ACTIVE, report(tasks=tasks)) == ("DOWN", "OUT_OF_SYNC")
 
@@ -288,7 +290,9 @@ settings = st.builds(Settings, st.frozensets(st.sampled_from(Step), min_size=1),
 
 
 @given(ports, reports, settings)
-def test_active_means_proven(before: PortState, said: FlowReport, chosen: Settings) -> None:
+def test_invariant_2_active_means_proven(
+    before: PortState, said: FlowReport, chosen: Settings
+) -> None:
     decision = decide(before, said, chosen)
     if decision.status is PortStatus.ACTIVE and before.status is not PortStatus.ACTIVE:
         assert said.host == before.host
@@ -304,7 +308,7 @@ def test_active_means_proven(before: PortState, said: FlowReport, chosen: Settin
 
 
 @given(ports, st.lists(reports, max_size=6), settings)
-def test_old_never_overwrites_new(
+def test_invariant_4_old_never_overwrites_new(
     before: PortState, said: list[FlowReport], chosen: Settings
 ) -> None:
     state = before
@@ -319,7 +323,7 @@ def test_old_never_overwrites_new(
 
 
 @given(ports, reports, settings)
-def test_a_report_that_arrives_twice_counts_once(
+def test_invariant_3_a_report_that_arrives_twice_counts_once(
     before: PortState, said: FlowReport, chosen: Settings
 ) -> None:
     once = decide(before, said, chosen).applied_to(before)
