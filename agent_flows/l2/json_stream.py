@@ -18,10 +18,12 @@ class StreamParser:
     """Stands in for ``ovs.json.Parser``, as python-ovs uses it: feed, is_done, finish.
 
     Finds where a text ends by its brackets, and leaves the rest to
-    :mod:`json`. OVSDB's texts are objects (RFC 7047, section 4).
+    :mod:`json`. OVSDB's texts are objects (RFC 7047, section 4). With
+    ``check_trailer`` everything fed is one text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check_trailer: bool = False) -> None:
+        self._whole = check_trailer
         self._pieces: list[str] = []
         self._depth = 0
         self._in_string = False
@@ -30,7 +32,7 @@ class StreamParser:
 
     def feed(self, text: str) -> int:
         """Take in what of ``text`` belongs to this JSON text; how many characters that is."""
-        end = self._end(text)
+        end = len(text) if self._whole else self._end(text)
         self._pieces.append(text[:end])
         return end
 

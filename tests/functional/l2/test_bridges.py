@@ -13,6 +13,7 @@ def test_the_integration_bridge_is_made_and_lets_nothing_pass(switch, bridges):
 def test_a_bridge_that_is_there_becomes_secure_and_learns_openflow_14(switch, ovsdb, bridges):
     switch.vsctl("set-fail-mode", "br-int", "standalone")
     switch.vsctl("set", "Bridge", "br-int", "protocols=OpenFlow10")
+    ovsdb.settle()
     bridges.ensure_integration()
     assert switch.vsctl("get", "Bridge", "br-int", "fail_mode") == "secure"
     assert "OpenFlow14" in switch.vsctl("get", "Bridge", "br-int", "protocols")
@@ -24,8 +25,9 @@ def test_ensuring_twice_changes_nothing(switch, bridges):
     assert switch.vsctl("get", "Open_vSwitch", ".", "next_cfg") == before
 
 
-def test_an_uplink_is_a_pair_of_patch_ports(switch, bridges):
+def test_an_uplink_is_a_pair_of_patch_ports(switch, ovsdb, bridges):
     switch.add_bridge("br-ex")
+    ovsdb.settle()
     uplink = bridges.uplink("physnet1")
     assert uplink.ofport == switch.ofport("int-br-ex")
     assert uplink.peer_ofport == switch.ofport("phy-br-ex")

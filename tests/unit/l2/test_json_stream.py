@@ -1,8 +1,11 @@
 """python-ovs gets from our parser what it gets from its own."""
 
+import importlib.util
 import json
+from types import ModuleType
 
 import ovs.json
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,10 +42,32 @@ def test_a_stream_in_any_pieces_gives_the_texts_it_was_made_of(
     assert read(stream, sizes) == (objects, "")
 
 
-@given(OBJECTS)
-def test_values_are_those_of_the_parser_it_stands_in_for(value: object) -> None:
-    text = ovs.json.to_string(value)
-    assert read(text, []) == ([ovs.json.from_string(text)], "")
+@pytest.fixture(scope="module")
+def original() -> ModuleType:
+    """python-ovs' module as it came, whatever has been installed into the one in use."""
+    spec = importlib.util.find_spec("ovs.json")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@given(value=OBJECTS)
+def test_values_are_those_of_the_parser_it_stands_in_for(
+    original: ModuleType, value: object
+) -> None:
+    text = original.to_string(value)
+    assert read(text, []) == ([original.from_string(text)], "")
+
+
+@pytest.mark.parametrize("text", ['{"a": [1, "]"]}', "[]", '[{"}": "\\\\"}]'])
+def test_python_ovs_reads_a_whole_text_with_it(
+    original: ModuleType, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(ovs.json, "Parser", StreamParser)
+    assert ovs.json.from_string(text) == original.from_string(text)
+    assert isinstance(ovs.json.from_string('{"a": 1} and more'), str)
 
 
 def test_a_text_that_is_no_json_says_so_in_words() -> None:
