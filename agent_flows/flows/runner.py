@@ -9,8 +9,13 @@ from typing import Any
 
 from oslo_log import log
 from taskflow import engines
+
+# TaskFlow imports these by entry point when the first flow runs: 40 ms that
+# the first port after a start would wait for.
+from taskflow.engines.action_engine import engine as _engine  # noqa: F401
 from taskflow.flow import Flow
 from taskflow.persistence import models
+from taskflow.persistence.backends import impl_memory as _impl_memory  # noqa: F401
 
 from agent_flows.flows.task import FlowTask, PortErrors, TaskFailed
 from agent_flows.flows.transcript import Clock, Transcript, utcnow
