@@ -15,7 +15,7 @@ from lab.vm import plug
 
 BRIDGE = "br-int"
 _GIVE_UP_SECONDS = 300
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.025
 _LEAST_FLOWS_A_PORT = 40
 
 Bus = Literal["embedded", "rabbit"]
