@@ -1,8 +1,10 @@
 """Sets up a process: options, logging, threads; and waits for the signal to end it."""
 
 import importlib.metadata
+import select
 import signal
-import threading
+import socket
+import time
 import warnings
 from collections.abc import Sequence
 from types import FrameType
@@ -69,11 +71,17 @@ class Ending:
     """Set when the process is asked to end, by SIGINT or SIGTERM.
 
     A second signal has its usual effect, for whoever does not want to wait.
-    Made in the main thread, which is where Python delivers signals.
+    Made and waited for in the main thread, where Python runs its handlers.
     """
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._asked = False
+        # A lock can miss a signal that comes just before the thread sleeps, or that another
+        # thread was handed: it sleeps on. The byte that Python's own handler writes stays.
+        self._woken, self._wake = socket.socketpair()
+        for end in (self._woken, self._wake):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         self._previous = {
             number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
         }
@@ -81,11 +89,17 @@ class Ending:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         for each, handler in self._previous.items():
             signal.signal(each, handler)
-        self._asked.set()
+        self._asked = True
 
     def is_asked(self) -> bool:
-        return self._asked.is_set()
+        return self._asked
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the signal, at most ``timeout`` seconds; whether it came."""
-        return self._asked.wait(timeout)
+        ends = None if timeout is None else time.monotonic() + timeout
+        while not self._asked:
+            left = None if ends is None else max(0.0, ends - time.monotonic())
+            if not select.select([self._woken], [], [], left)[0]:
+                break
+            self._woken.recv(4096)
+        return self._asked

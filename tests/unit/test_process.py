@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ def handlers() -> Iterator[None]:
     """The handlers of signals are again what they were."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
+    signal.set_wakeup_fd(-1)
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -66,3 +69,21 @@ def test_a_second_signal_is_for_who_does_not_want_to_wait() -> None:
     assert ending.wait(20)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_that_another_thread_is_handed_wakes_the_one_that_waits() -> None:
+    ending = process.Ending()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        # Made with the mask of its maker; it takes what the main thread does not.
+        threading.Thread(target=_take, args=(signal.SIGTERM,)).start()
+        assert ending.wait(20)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+def _take(number: signal.Signals) -> None:
+    time.sleep(0.2)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
