@@ -38,6 +38,13 @@ class NetworkType(enum.StrEnum):
     LOCAL = "local"
     FLAT = "flat"
     VLAN = "vlan"
+    VXLAN = "vxlan"
+    GRE = "gre"
+    GENEVE = "geneve"
+
+    @property
+    def is_tunnel(self) -> bool:
+        return self in (NetworkType.VXLAN, NetworkType.GRE, NetworkType.GENEVE)
 
 
 class Direction(enum.StrEnum):
@@ -109,13 +116,24 @@ Protocol = Annotated[
 PortNumber = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, le=65535)]
 
 
+_TOP_VLAN = 4094
+_TOP_TUNNEL_KEY = 2**24 - 1
+
+
 @dataclass(frozen=True, config=STRICT)
 class NetworkSpec:
-    """The network a port is on; ``mtu`` in bytes."""
+    """The network a port is on; ``mtu`` in bytes.
+
+    ``segmentation_id`` is the tag of a VLAN (1 to 4094) or a tunnel's key (1
+    to 2**24 - 1); a local or flat network has none, and only a flat or VLAN
+    network has a ``physical_network``.
+    """
 
     id: Uuid
     network_type: NetworkType
-    segmentation_id: Annotated[int, pydantic.Strict(), pydantic.Field(ge=1, le=4094)] | None = None
+    segmentation_id: (
+        Annotated[int, pydantic.Strict(), pydantic.Field(ge=1, le=_TOP_TUNNEL_KEY)] | None
+    ) = None
     physical_network: (
         Annotated[
             str, pydantic.Strict(), pydantic.StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
@@ -126,21 +144,20 @@ class NetworkSpec:
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "NetworkSpec":
-        local = self.network_type is NetworkType.LOCAL
-        if local != (self.physical_network is None):
+        type_ = self.network_type
+        self._check_given("physical_network", type_ in (NetworkType.FLAT, NetworkType.VLAN))
+        self._check_given("segmentation_id", type_ is NetworkType.VLAN or type_.is_tunnel)
+        if type_ is NetworkType.VLAN and (self.segmentation_id or 0) > _TOP_VLAN:
             raise FieldError(
-                "physical_network",
-                self.physical_network,
-                f"{'must not be' if local else 'must be'} given for a {self.network_type} network",
-            )
-        vlan = self.network_type is NetworkType.VLAN
-        if vlan != (self.segmentation_id is not None):
-            raise FieldError(
-                "segmentation_id",
-                self.segmentation_id,
-                f"{'must be' if vlan else 'must not be'} given for a {self.network_type} network",
+                "segmentation_id", self.segmentation_id, f"a VLAN is at most {_TOP_VLAN}"
             )
         return self
+
+    def _check_given(self, field: str, needed: bool) -> None:
+        value = getattr(self, field)
+        if needed != (value is not None):
+            verb = "must be" if needed else "must not be"
+            raise FieldError(field, value, f"{verb} given for a {self.network_type} network")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -153,13 +170,19 @@ class AddressPair:
 
 @dataclass(frozen=True, config=STRICT)
 class SecurityGroupRule:
-    """One allow rule. For ICMP the port range carries type and code (0 is a type)."""
+    """One allow rule. For ICMP the port range carries type and code (0 is a type).
+
+    ``port_range_*`` are destination ports, ``source_port_range_*`` source
+    ports, in either direction.
+    """
 
     direction: Direction
     ethertype: Ethertype = Ethertype.IPV4
     protocol: Protocol = None
     port_range_min: PortNumber | None = None
     port_range_max: PortNumber | None = None
+    source_port_range_min: PortNumber | None = None
+    source_port_range_max: PortNumber | None = None
     remote_ip_prefix: Network | None = None
     remote_group_id: Uuid | None = None
     remote_address_group_id: Uuid | None = None
@@ -192,28 +215,36 @@ class SecurityGroupRule:
         return self
 
     def _check_ports(self) -> None:
-        low, high = self.port_range_min, self.port_range_max
+        if self.protocol_number in (ICMP, ICMPV6):
+            self._check_icmp()
+        else:
+            self._check_range("port_range_min", "port_range_max")
+        self._check_range("source_port_range_min", "source_port_range_max")
+
+    def _check_icmp(self) -> None:
+        type_, code = self.port_range_min, self.port_range_max
+        if type_ is None and code is not None:
+            raise FieldError("port_range_min", type_, "an ICMP code needs a type")
+        for name, value in (("port_range_min", type_), ("port_range_max", code)):
+            if value is not None and value > 255:
+                raise FieldError(name, value, "an ICMP type or code is at most 255")
+
+    def _check_range(self, lowest: str, highest: str) -> None:
+        low, high = getattr(self, lowest), getattr(self, highest)
         if low is None and high is None:
             return
-        if self.protocol_number in (ICMP, ICMPV6):
-            if low is None:
-                raise FieldError("port_range_min", low, "an ICMP code needs a type")
-            for name, value in (("port_range_min", low), ("port_range_max", high)):
-                if value is not None and value > 255:
-                    raise FieldError(name, value, "an ICMP type or code is at most 255")
-        elif self.protocol not in PROTOCOLS_WITH_PORTS:
-            name = "port_range_min" if low is not None else "port_range_max"
-            value = low if low is not None else high
+        if self.protocol not in PROTOCOLS_WITH_PORTS:
+            name, value = (lowest, low) if low is not None else (highest, high)
             raise FieldError(
                 name, value, "needs a protocol with ports: tcp, udp, sctp, dccp or udplite"
             )
-        elif low is None or high is None:
-            name = "port_range_min" if low is None else "port_range_max"
-            raise FieldError(name, None, "port_range_min and port_range_max come together")
-        elif low == 0:
-            raise FieldError("port_range_min", low, "must be from 1 to 65535")
-        elif low > high:
-            raise FieldError("port_range_max", high, f"must not be below port_range_min {low}")
+        if low is None or high is None:
+            name = lowest if low is None else highest
+            raise FieldError(name, None, f"{lowest} and {highest} come together")
+        if low == 0:
+            raise FieldError(lowest, low, "must be from 1 to 65535")
+        if low > high:
+            raise FieldError(highest, high, f"must not be below {lowest} {low}")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -269,6 +300,12 @@ class PortSpec:
     port_security_enabled: Bool = True
     admin_state_up: Bool = True
     device_owner: Text = ""
+
+    @property
+    def trusted(self) -> bool:
+        """A port of the network itself (DHCP, router): Neutron filters none of them
+        (neutron_lib.constants.DEVICE_OWNER_NETWORK_PREFIX)."""
+        return self.device_owner.startswith("network:")
 
 
 Spec = PortSpec | SecurityGroupSpec | AddressGroupSpec

@@ -115,6 +115,13 @@ class Networks:
         uplinks: dict[str, Uplink] = {}
         errors: dict[str, TaskError] = {}
         for network in networks:
+            if network.network_type.is_tunnel:
+                errors[network.id] = TaskError(
+                    "Unsupported",
+                    f"network {network.id} is a {network.network_type} tunnel; this agent wires "
+                    "local, flat and vlan networks",
+                )
+                continue
             if network.physical_network is None:
                 continue
             try:

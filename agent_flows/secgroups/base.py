@@ -15,6 +15,7 @@ from agent_flows.secgroups.pipeline import (
     ICMPV6_IN_WITHOUT_RULE,
     ROUTER_ADVERTISEMENT,
     CtState,
+    Pipeline,
     Priority,
     Register,
     Table,
@@ -25,8 +26,8 @@ DHCP_PORTS = {Ethertype.IPV4: (68, 67), Ethertype.IPV6: (546, 547)}
 """Client's and server's UDP port."""
 
 
-def base_flows() -> dict[int, str]:
-    """The pipeline of our own integration bridge: cookie to flow."""
+def base_flows(pipeline: Pipeline) -> dict[int, str]:
+    """Cookie to flow."""
     texts = [str(each) for each in _flows()]
     return {cookie.content(cookie.Kind.BASE, text): text for text in texts}
 

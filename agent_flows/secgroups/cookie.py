@@ -8,7 +8,8 @@
 
 A port's serial is its ofport. Open vSwitch gives a number again only after it
 has gone round, and a restart of it drops all flows, so the serial needs no
-memory: it survives restarts of the agent, and blame is a look-up.
+memory: it survives restarts of the agent, and blame is a look-up. Its
+generation is the number of the bundle that wrote the flow.
 
 A shared flow's cookie is a digest of what it says. So reading back cookies
 tells not only that a flow is there but that it is the right one.
@@ -25,8 +26,6 @@ _EVERY_BIT = 0xFFFF_FFFF_FFFF_FFFF
 class Kind(enum.IntEnum):
     PORT = 0x01
     """Flows of one port."""
-    NETWORK = 0x02
-    """Uplink and translation of one network; the serial is its local VLAN. Written by l2."""
     BASE = 0x03
     """The pipeline itself."""
     MEMBER = 0x81
@@ -35,6 +34,8 @@ class Kind(enum.IntEnum):
     """What happens when both sides of a remote group's conjunction match."""
     DELIVERY = 0x83
     """Which local ports a MAC, or a whole network, stands for."""
+    NETWORK = 0x42
+    """Uplink and translation of one network; the serial is its local VLAN. Written by l2."""
 
 
 OURS = (OWNER << 48, 0xFFFF << 48)
@@ -42,7 +43,8 @@ OURS = (OWNER << 48, 0xFFFF << 48)
 
 BASE = (OWNER << 48 | Kind.BASE << 40, 0xFFFF_FF << 40)
 SHARED = (OWNER << 48 | 0x80 << 40, 0xFFFF_80 << 40)
-"""Those that select the pipeline itself, and every flow that ports share."""
+FIREWALL = (OWNER << 48, 0xFFFF_40 << 40)
+"""Those that select the pipeline itself, every flow that ports share, and all but the networks'."""
 
 
 def of_port(ofport: int) -> tuple[int, int]:

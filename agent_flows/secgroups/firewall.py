@@ -27,7 +27,7 @@ from agent_flows.secgroups.cookie import Kind
 from agent_flows.secgroups.inspection import inspect
 from agent_flows.secgroups.installed import Installed, forget_unused
 from agent_flows.secgroups.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout
-from agent_flows.secgroups.pipeline import CONJUNCTION_PRIORITIES
+from agent_flows.secgroups.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE, Pipeline
 from agent_flows.secgroups.plan import Plan, plan
 from agent_flows.secgroups.programme import Programme, compile_ports
 from agent_flows.spec import DesiredState
@@ -45,10 +45,11 @@ class Firewall:
     known whose flows were refused, otherwise as :class:`TaskFailed`.
     """
 
-    def __init__(self, ofctl: Ofctl) -> None:
+    def __init__(self, ofctl: Ofctl, pipeline: Pipeline = OWN_PIPELINE) -> None:
         self._ofctl = ofctl
+        self._pipeline = pipeline
         self._lock = threading.RLock()
-        self._base = base_flows()
+        self._base = base_flows(pipeline)
         self._forget()
 
     def _forget(self) -> None:
@@ -92,7 +93,7 @@ class Firewall:
         """
         with self._lock:
             self._settle()
-            compiled = compile_ports(desired, attachments, self._conjunctions)
+            compiled = compile_ports(desired, attachments, self._conjunctions, self._pipeline)
             for port_id, attachment in attachments.items():
                 self._ofports[port_id] = attachment.ofport
             if compiled.errors:
@@ -128,6 +129,8 @@ class Firewall:
         """
         with self._lock:
             self._settle()
+            if self._counts_as_installed(port_ids):
+                return
             seen = self._seen_of(port_ids)
             inspection = inspect(port_ids, seen, self._base, self._installed, self._conjunctions)
             self._emptied = self._emptied or inspection.base_missing
@@ -238,6 +241,17 @@ class Firewall:
             raise _failed(exc) from exc
         self._installed = todo.after
 
+    def _counts_as_installed(self, port_ids: Collection[str]) -> bool:
+        """Whether the switch holds as many flows as it should, which is asked in one call
+        whatever their number. Each of them was acknowledged by the switch, so a flow that is
+        not there any more shows in the number; whose it was is then read in full."""
+        installed = self._installed
+        if installed.strays or not installed.ports.keys() >= set(port_ids):
+            return False
+        if not installed.doubtful.isdisjoint(port_ids):
+            return False
+        return self._count(*cookie.FIREWALL) == len(self._base) + installed.count()
+
     def _seen_of(self, port_ids: Collection[str]) -> Counter[int]:
         """The cookies in the switch that concern these ports, and how many flows each has."""
         if len(port_ids) > _FEW:
@@ -253,6 +267,12 @@ class Firewall:
         except (SwitchError, Timeout) as exc:
             raise _failed(exc) from exc
 
+    def _count(self, value: int, mask: int) -> int:
+        try:
+            return self._ofctl.count(value, mask)
+        except (SwitchError, Timeout) as exc:
+            raise _failed(exc) from exc
+
     def _settle(self) -> None:
         """Find out what became of a bundle that was not answered, or of an emptied switch."""
         if self._emptied:
@@ -260,9 +280,10 @@ class Firewall:
         if self._unsettled is None:
             return
         before, after = self._installed.cookies(), self._unsettled.after.cookies()
-        seen = set(readback.cookies(self._dump()))
+        seen = readback.cookies(self._dump())
         # A bundle is in the tables as a whole or not at all.
-        if after - before <= seen and seen.isdisjoint(before - after):
+        gone = before.keys() - after.keys()
+        if all(seen[each] == count for each, count in after.items()) and gone.isdisjoint(seen):
             self._installed = self._unsettled.after
         self._unsettled = None
 
@@ -287,7 +308,8 @@ def _failed(exc: SwitchError | Timeout) -> TaskFailed:
 
 def _orphans(seen: Iterable[int], standing: Installed, base: Mapping[int, str]) -> list[int]:
     """Cookies in the switch that belong to nobody."""
-    accounted = standing.cookies().union(base)
+    accounted = standing.cookies().keys() | base.keys()
+    accounted = accounted.union(*standing.strays.values())
     # Addresses of remote groups that an older process' ports may need.
     spared = {Kind.NETWORK}
     if standing.strays:

@@ -51,6 +51,11 @@ def delete(cookie_: int) -> str:
     return f"delete {cookie.selector(cookie_)}"
 
 
+def key_of(text: str) -> str:
+    """The key of the flow ``text``."""
+    return text.partition(" actions=")[0]
+
+
 def delete_key(key: str) -> str:
     """The bundle line that deletes the flow of this key."""
     return f"delete_strict {key}"

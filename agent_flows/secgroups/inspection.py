@@ -1,6 +1,6 @@
 """Is the switch as it should be: the cookies it holds against those compiled. Pure."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 
@@ -42,11 +42,12 @@ def inspect(
         if standing is None:
             errors[port_id] = _error("the port's flows were not applied")
             continue
-        surplus = by_ofport[standing.programme.ofport] - {standing.cookie}
+        expected = standing.cookies()
+        surplus = by_ofport[standing.programme.ofport] - expected.keys()
         if base_missing:
             message = f"{len(base_missing)} flows of the pipeline itself are missing"
         else:
-            message = _difference(standing, seen, surplus) or _missing_shared(
+            message = _difference(expected, seen, surplus) or _missing_shared(
                 standing, missing, installed, conjunctions
             )
         if surplus:
@@ -67,10 +68,10 @@ def _error(message: str) -> TaskError:
     return TaskError("NotAsCompiled", message)
 
 
-def _difference(standing: Standing, seen: Mapping[int, int], surplus: Set[int]) -> str:
-    held, count = seen.get(standing.cookie, 0), standing.programme.count
-    if held != count:
-        return f"the switch holds {held} of the {count} flows compiled"
+def _difference(expected: Counter[int], seen: Mapping[int, int], surplus: Set[int]) -> str:
+    if any(seen.get(each, 0) != count for each, count in expected.items()):
+        held = sum(seen.get(each, 0) for each in expected)
+        return f"the switch holds {held} of the {expected.total()} flows compiled"
     if surplus:
         return f"the switch holds flows of {len(surplus)} other generations of the port"
     return ""

@@ -1,5 +1,6 @@
 """What the switch holds, as far as it is ours: values, replaced as a whole, never changed."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -11,14 +12,22 @@ from agent_flows.secgroups.programme import Programme
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A programme as it is in the switch."""
+    """A programme as it is in the switch.
+
+    ``generation`` is that of the bundle that wrote all of it; flows that came
+    later, by difference, are ``later``'s, each with its own.
+    """
 
     programme: Programme
     generation: int
+    later: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def cookie(self) -> int:
-        return cookie.port(self.programme.ofport, self.generation)
+    def cookies(self) -> Counter[int]:
+        """How many flows of the port the switch should hold of each cookie."""
+        ofport = self.programme.ofport
+        counts = Counter(cookie.port(ofport, each) for each in self.later.values())
+        counts[cookie.port(ofport, self.generation)] += self.programme.count - len(self.later)
+        return +counts
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,8 @@ class Installed:
     for, by ofport: those of an older process, until their port is applied
     again. ``members`` also keeps groups nobody uses just now, so that a
     programme can be put back; :func:`forget_unused` lets go of them.
-    ``doubtful`` ports were read back wrong and are written anew.
+    ``doubtful`` ports were read back wrong and are written anew. ``generation``
+    is the newest given to a bundle.
     """
 
     ports: Mapping[str, Standing] = field(default_factory=dict)
@@ -42,11 +52,19 @@ class Installed:
     shared: Mapping[str, int] = field(default_factory=dict)
     strays: Mapping[int, frozenset[int]] = field(default_factory=dict)
     doubtful: frozenset[str] = frozenset()
+    generation: int = 0
 
-    def cookies(self) -> set[int]:
-        """Every cookie of ports' and shared flows that should be in the switch."""
-        ports = {standing.cookie for standing in self.ports.values()}
-        return ports.union(self.shared.values(), *self.strays.values())
+    def cookies(self) -> Counter[int]:
+        """How many flows of ports, and shared by them, the switch should hold of each cookie;
+        strays are not among them."""
+        counts = Counter(self.shared.values())
+        for standing in self.ports.values():
+            counts.update(standing.cookies())
+        return counts
+
+    def count(self) -> int:
+        """How many flows that is in all."""
+        return len(self.shared) + sum(each.programme.count for each in self.ports.values())
 
 
 def shared_keys(programme: Programme, installed: Installed, conj: Conjunctions) -> Iterator[str]:

@@ -18,6 +18,7 @@ _REFUSED = re.compile(
     re.MULTILINE,
 )
 _UNREADABLE = re.compile(r"^ovs-ofctl: -:(?P<line>\d+): (?P<reason>.*)$", re.MULTILINE)
+_FLOW_COUNT = re.compile(r"\bflow_count=(\d+)")
 _UNREACHABLE = re.compile(r"^ovs-ofctl: .*(?:connecting to|failed to connect).*$", re.MULTILINE)
 
 
@@ -78,6 +79,17 @@ class Ofctl:
         out = self._run("--no-stats", "dump-flows", self._target, selector)
         return [line for line in out.splitlines() if "cookie=" in line]
 
+    def count(self, value: int, mask: int) -> int:
+        """How many flows have the cookie ``value`` under ``mask``.
+
+        Raises :class:`SwitchError` or :class:`Timeout`.
+        """
+        out = self._run("dump-aggregate", self._target, cookie.selector(value, mask))
+        found = _FLOW_COUNT.search(out)
+        if not found:
+            raise SwitchError("ovs-ofctl dump-aggregate told no number of flows", out)
+        return int(found[1])
+
     def _run(self, *args: str, stdin: str | None = None) -> str:
         try:
             done = subprocess.run(
@@ -90,12 +102,15 @@ class Ofctl:
             )
         except subprocess.TimeoutExpired:
             raise Timeout(
-                f"ovs-ofctl {args[-3] if stdin else 'dump-flows'} took longer than "
-                f"{self._timeout:g} s"
+                f"ovs-ofctl {_command(args)} took longer than {self._timeout:g} s"
             ) from None
         if done.returncode:
             raise error_from(done.stderr)
         return done.stdout
+
+
+def _command(args: Sequence[str]) -> str:
+    return next(each for each in args if not each.startswith("-"))
 
 
 def error_from(stderr: str) -> SwitchError:

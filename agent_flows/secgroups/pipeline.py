@@ -11,6 +11,28 @@ The way of a packet::
 """
 
 import enum
+from dataclasses import dataclass
+
+
+class Home(enum.Enum):
+    """Whose integration bridge the pipeline stands on."""
+
+    OWN = "own"
+    """Ours: no NORMAL anywhere; tables 0, 60 and 95 are ours."""
+    NEUTRON = "neutron"
+    """That of Neutron's OVS agent: table 0 is Neutron's, everything arrives in 60, and an
+    allowed packet ends in NORMAL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """``permitted_ethertypes`` pass every filtered port, in and out, without a rule."""
+
+    home: Home = Home.OWN
+    permitted_ethertypes: frozenset[int] = frozenset()
+
+
+OWN_PIPELINE = Pipeline()
 
 
 class Table(enum.IntEnum):

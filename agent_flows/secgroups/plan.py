@@ -3,9 +3,9 @@
 Pure: values in, values out. Nothing here talks to the switch, so a refused
 bundle leaves the values before it as they were.
 
-A port's flows are replaced as a whole, old generation out and new one in.
-Flows that ports share are changed by difference: only the flow of an address
-or a MAC whose content changes is sent.
+Everything is changed by difference: of a port's flows, and of those that ports
+share, only what comes, goes or says something else is sent. A port of which
+little stays, or which was read back wrong, is written as a whole.
 """
 
 from collections import defaultdict
@@ -74,48 +74,89 @@ class _Draft:
         self._touched: dict[Destination, None] = {}
         self._changed_uses: set[Use] = set()
         self._rewritten_uses: set[Use] = set()
-        self._deletes: list[tuple[int, Set[str]]] = []
-        self._written: list[Standing] = []
+        self._generation = before.generation % cookie.MAX_GENERATION + 1
+        self._deletes: list[tuple[str, Set[str]]] = []
+        self._adds: list[tuple[str, int, Set[str]]] = []
         self._wanted_by: defaultdict[Destination | Use, set[str]] = defaultdict(set)
 
     def change_port(self, port_id: str, programme: Programme | None) -> None:
         standing = self._ports.get(port_id)
+        if programme is None:
+            if standing is not None:
+                self._take_away(port_id, standing)
+            return
+        wants: list[Destination | Use] = [*programme.destinations, *programme.uses]
+        for want in wants:
+            self._wanted_by[want].add(port_id)
         doubtful = port_id in self._doubtful
-        if programme is not None:
-            wants: list[Destination | Use] = [*programme.destinations, *programme.uses]
-            for want in wants:
-                self._wanted_by[want].add(port_id)
-            if standing is not None and standing.programme == programme and not doubtful:
+        if standing is not None and not doubtful:
+            if standing.programme == programme:
                 return
-            other = self._by_ofport.get(programme.ofport, port_id)
-            if other != port_id:
-                # The interface belongs to another port now.
-                self.change_port(other, None)
-        generation = self._next_generation(standing, programme)
+            if standing.programme.ofport == programme.ofport:
+                self._change_by_difference(standing, programme)
+                return
+        other = self._by_ofport.get(programme.ofport, port_id)
+        if other != port_id:
+            # The interface belongs to another port now.
+            self.change_port(other, None)
         if standing is not None:
             self._take_away(port_id, standing)
-        if programme is None:
-            return
         self.clear_strays(programme.ofport, {port_id})
-        self._ports[port_id] = Standing(programme, generation)
+        self._write(programme)
         self._by_ofport[programme.ofport] = port_id
-        self._written.append(self._ports[port_id])
+        self._connect(programme)
+        if doubtful:
+            self._rewritten_uses |= programme.uses
+
+    def _change_by_difference(self, standing: Standing, programme: Programme) -> None:
+        owner = frozenset({programme.port_id})
+        had = dict.fromkeys(standing.programme.lines)
+        has = dict.fromkeys(programme.lines)
+        gone = [line for line in had if line not in has]
+        new = [line for line in has if line not in had]
+        if len(gone) + len(new) > len(has):
+            self._delete_flows(standing, owner)
+            self._write(programme)
+        else:
+            self._deletes += [(flow.delete_key(flow.key_of(line)), owner) for line in gone]
+            cookie_ = cookie.port(programme.ofport, self._generation)
+            self._adds += [(line, cookie_, owner) for line in new]
+            later = {line: each for line, each in standing.later.items() if line in has}
+            later |= dict.fromkeys(new, self._generation)
+            self._ports[programme.port_id] = Standing(programme, standing.generation, later)
+        if (standing.programme.destinations, standing.programme.uses) != (
+            programme.destinations,
+            programme.uses,
+        ):
+            self._disconnect(standing.programme)
+            self._connect(programme)
+
+    def _write(self, programme: Programme) -> None:
+        owner = frozenset({programme.port_id})
+        cookie_ = cookie.port(programme.ofport, self._generation)
+        self._adds += [(line, cookie_, owner) for line in programme.lines]
+        self._ports[programme.port_id] = Standing(programme, self._generation)
+
+    def _take_away(self, port_id: str, standing: Standing) -> None:
+        del self._ports[port_id]
+        del self._by_ofport[standing.programme.ofport]
+        self._doubtful.discard(port_id)
+        self._delete_flows(standing, frozenset({port_id}))
+        self.clear_strays(standing.programme.ofport, {port_id})
+        self._disconnect(standing.programme)
+
+    def _delete_flows(self, standing: Standing, owner: Set[str]) -> None:
+        self._deletes += [(flow.delete(each), owner) for each in standing.cookies()]
+
+    def _connect(self, programme: Programme) -> None:
         for destination, own in programme.destinations.items():
             receivers = {**self._receivers.get(destination, {}), programme.ofport: own}
             self._receive(destination, receivers)
         for use in programme.uses:
             self._users[use] = self._users.get(use, 0) + 1
             self._changed_uses.add(use)
-        if doubtful:
-            self._rewritten_uses |= programme.uses
 
-    def _take_away(self, port_id: str, standing: Standing) -> None:
-        programme = standing.programme
-        del self._ports[port_id]
-        del self._by_ofport[programme.ofport]
-        self._doubtful.discard(port_id)
-        self._deletes.append((standing.cookie, {port_id}))
-        self.clear_strays(programme.ofport, {port_id})
+    def _disconnect(self, programme: Programme) -> None:
         for destination in programme.destinations:
             self._take_from(destination, programme.ofport)
         for use in programme.uses:
@@ -128,7 +169,7 @@ class _Draft:
         """What an older process left for this ofport; its MACs are known from the switch only."""
         if ofport not in self._strays:
             return
-        self._deletes += [(stray, ports) for stray in sorted(self._strays.pop(ofport))]
+        self._deletes += [(flow.delete(each), ports) for each in sorted(self._strays.pop(ofport))]
         for destination in [each for each, have in self._receivers.items() if ofport in have]:
             self._take_from(destination, ofport)
 
@@ -144,14 +185,6 @@ class _Draft:
         else:
             self._receivers.pop(destination, None)
 
-    def _next_generation(self, standing: Standing | None, programme: Programme | None) -> int:
-        """Above every generation that may still be in the switch."""
-        known = list(self._before.strays.get(programme.ofport, ())) if programme else []
-        if standing is not None:
-            known.append(standing.cookie)
-        newest = max(map(cookie.generation, known), default=0)
-        return newest % cookie.MAX_GENERATION + 1
-
     def change_members(self, members: Mapping[Remote, Members]) -> None:
         changed = {
             remote for remote, each in members.items() if self._before.members.get(remote) != each
@@ -163,14 +196,12 @@ class _Draft:
         everyone = frozenset().union(*self._wanted_by.values())
         lines: list[str] = []
         owners: list[Set[str]] = []
-        for each, ports in self._deletes:
-            lines.append(flow.delete(each))
+        for line, ports in self._deletes:
+            lines.append(line)
             owners.append(ports)
-        for standing in self._written:
-            owner = frozenset({standing.programme.port_id})
-            for line in standing.programme.flows.split("\n"):
-                lines.append(flow.add(line, standing.cookie))
-                owners.append(owner)
+        for text, cookie_, ports in self._adds:
+            lines.append(flow.add(text, cookie_))
+            owners.append(ports)
         shared = dict(self._before.shared)
         holders = dict(self._before.holders)
         for item in self._shared_flows(holders):
@@ -181,6 +212,7 @@ class _Draft:
         after = Installed(
             self._ports, self._receivers, self._members, self._users, holders, shared,
             self._strays, frozenset(self._doubtful),
+            self._generation if self._adds else self._before.generation,
         )  # fmt: skip
         return Plan(lines, owners, after)
 

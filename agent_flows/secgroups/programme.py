@@ -19,6 +19,7 @@ from agent_flows.secgroups.flow import Flow, IPNetwork
 from agent_flows.secgroups.pipeline import (
     ICMPV6_OUT_WITHOUT_RULE,
     NEIGHBOUR_ADVERTISEMENT,
+    Pipeline,
     Priority,
     Register,
     Table,
@@ -46,6 +47,10 @@ class Programme:
     groups: frozenset[str] = frozenset()
 
     @property
+    def lines(self) -> list[str]:
+        return self.flows.split("\n")
+
+    @property
     def count(self) -> int:
         return self.flows.count("\n") + 1
 
@@ -63,7 +68,10 @@ class Compiled:
 
 
 def compile_ports(
-    desired: DesiredState, attachments: Mapping[str, Attachment], conjunctions: Conjunctions
+    desired: DesiredState,
+    attachments: Mapping[str, Attachment],
+    conjunctions: Conjunctions,
+    pipeline: Pipeline,
 ) -> Compiled:
     """Compile every port of ``attachments``, each on its own: one that cannot be compiled
     is an error of that port alone."""

@@ -46,7 +46,7 @@ def read(lines: Iterable[str]) -> Found:
     seen: set[int] = set()
     receivers: dict[Destination, dict[int, bool]] = {}
     priorities: Counter[int] = Counter()
-    newest_id = 0
+    newest_id = newest_generation = 0
     for line in lines:
         found = _COOKIE.search(line)
         if not found:
@@ -58,6 +58,7 @@ def read(lines: Iterable[str]) -> Found:
             case Kind.PORT:
                 strays[cookie.serial(value)].add(value)
                 newest_id = max(newest_id, _newest_id(line))
+                newest_generation = max(newest_generation, cookie.generation(value))
             case Kind.MEMBER | Kind.CONJUNCTION:
                 priorities[_number(_PRIORITY, line)] += 1
                 newest_id = max(newest_id, _newest_id(line))
@@ -68,6 +69,7 @@ def read(lines: Iterable[str]) -> Found:
         receivers=receivers,
         shared=_delivery_flows(receivers, seen),
         strays={ofport: frozenset(each) for ofport, each in strays.items()},
+        generation=newest_generation,
     )
     # The free one; should a run of crashes have used up all, the least used.
     priority = min(CONJUNCTION_PRIORITIES, key=lambda each: (priorities[each], -each))

@@ -60,6 +60,13 @@ class Network(NetworkSpec):
             return None
         return f"{self.network_type}:{self.physical_network}:{self.segmentation_id or ''}"
 
+    @pydantic.model_validator(mode="after")
+    def _no_tunnel(self) -> "Network":
+        # Tunnels are known from Neutron's ports; an agent of ours has none.
+        if self.network_type.is_tunnel:
+            raise FieldError("network_type", self.network_type.value, "must be local, flat or vlan")
+        return self
+
 
 @dataclass(frozen=True, config=STRICT)
 class AddressGroup:

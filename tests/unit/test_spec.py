@@ -46,11 +46,15 @@ def prefixes(draw: st.DrawFn, version: int | None = None) -> Any:
 @st.composite
 def networks(draw: st.DrawFn) -> NetworkSpec:
     kind = draw(st.sampled_from(NetworkType))
+    segment = None
+    if kind is NetworkType.VLAN or kind.is_tunnel:
+        segment = draw(st.integers(1, 2**24 - 1 if kind.is_tunnel else 4094))
+    physical = kind in (NetworkType.FLAT, NetworkType.VLAN)
     return NetworkSpec(
         id=draw(ids),
         network_type=kind,
-        segmentation_id=draw(st.integers(1, 4094)) if kind is NetworkType.VLAN else None,
-        physical_network=None if kind is NetworkType.LOCAL else "physnet1",
+        segmentation_id=segment,
+        physical_network="physnet1" if physical else None,
         mtu=draw(st.integers(68, 65535)),
     )
 
@@ -79,10 +83,13 @@ ports = st.builds(
 def rules(draw: st.DrawFn) -> SecurityGroupRule:
     ethertype = draw(st.sampled_from(Ethertype))
     protocol = draw(st.none() | st.sampled_from([1, 6, 17, 132, 47, 0, 255]))
-    low = high = None
+    low = high = source_low = source_high = None
     if protocol in spec.PROTOCOLS_WITH_PORTS and draw(st.booleans()):
         low = draw(st.integers(1, 65535))
         high = draw(st.integers(low, 65535))
+    if protocol in spec.PROTOCOLS_WITH_PORTS and draw(st.booleans()):
+        source_low = draw(st.integers(1, 65535))
+        source_high = draw(st.integers(source_low, 65535))
     elif protocol == spec.ICMP and draw(st.booleans()):
         low, high = draw(st.integers(0, 255)), draw(st.none() | st.integers(0, 255))
     remote = draw(st.sampled_from(["remote_ip_prefix", "remote_group_id", None]))
@@ -97,6 +104,8 @@ def rules(draw: st.DrawFn) -> SecurityGroupRule:
         protocol=protocol,
         port_range_min=low,
         port_range_max=high,
+        source_port_range_min=source_low,
+        source_port_range_max=source_high,
         **remotes,
     )
 
@@ -175,7 +184,25 @@ REFUSED = [
     (port(fixed_ips=["fe80::1%eth0"]), "fixed_ips.0", "fe80::1%eth0"),
     (port(admin_state_up="yes"), "admin_state_up", "yes"),
     (port(device_owner="x" * 256), "device_owner", "x" * 100),
-    (port(network={"id": NETWORK, "network_type": "vxlan"}), "network.network_type", "vxlan"),
+    (port(network={"id": NETWORK, "network_type": "stt"}), "network.network_type", "stt"),
+    (port(network={"id": NETWORK, "network_type": "gre"}), "network.segmentation_id", "None"),
+    (
+        port(network={"id": NETWORK, "network_type": "vxlan", "segmentation_id": 2**24}),
+        "network.segmentation_id",
+        "16777216",
+    ),
+    (
+        port(
+            network={
+                "id": NETWORK,
+                "network_type": "geneve",
+                "segmentation_id": 5000,
+                "physical_network": "p",
+            }
+        ),
+        "network.physical_network",
+        "p",
+    ),
     (port(network={"id": NETWORK, "network_type": "vlan"}), "network.physical_network", "None"),
     (
         port(network={"id": NETWORK, "network_type": "vlan", "physical_network": "p"}),
@@ -225,6 +252,21 @@ REFUSED = [
         ingress(protocol="tcp", port_range_min=1, port_range_max=65536),
         "rules.0.port_range_max",
         "65536",
+    ),
+    (
+        ingress(source_port_range_min=1, source_port_range_max=2),
+        "rules.0.source_port_range_min",
+        "1",
+    ),
+    (
+        ingress(protocol="icmp", source_port_range_min=8, source_port_range_max=8),
+        "rules.0.source_port_range_min",
+        "8",
+    ),
+    (
+        ingress(protocol="tcp", source_port_range_min=80, source_port_range_max=79),
+        "rules.0.source_port_range_max",
+        "79",
     ),
     (ingress(protocol="icmp", port_range_min=256), "rules.0.port_range_min", "256"),
     (ingress(protocol="icmp", port_range_max=0), "rules.0.port_range_min", "None"),
@@ -295,6 +337,16 @@ def test_a_protocol_is_a_name_or_a_number(
     read = spec.from_wire(ingress(protocol=protocol, ethertype=ethertype))
     assert isinstance(read, SecurityGroupSpec)
     assert read.rules[0].protocol_number == number
+
+
+@pytest.mark.parametrize(
+    ("owner", "trusted"),
+    [("network:dhcp", True), ("network:router_interface", True), ("compute:nova", False)],
+)
+def test_a_port_of_the_network_itself_is_trusted(owner: str, trusted: bool) -> None:
+    read = spec.from_wire(port(device_owner=owner))
+    assert isinstance(read, PortSpec)
+    assert read.trusted is trusted
 
 
 def test_icmp_type_0_is_a_type() -> None:

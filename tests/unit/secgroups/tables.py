@@ -26,7 +26,7 @@ class Tables:
         self.bundles.append(list(lines))
         flows = dict(self.flows)
         for line in lines:
-            if self.refuse and self.refuse in line:
+            if self.refuse and line.startswith("add ") and self.refuse in line:
                 number = _ADD.match(line)
                 assert number
                 refusal = Refusal("OFPFMFC_TABLE_FULL", line, cookie=int(number[1], 16))
@@ -59,3 +59,6 @@ class Tables:
             for key, (value, actions) in self.flows.items()
             if value & mask == wanted
         ]
+
+    def count(self, wanted: int, mask: int) -> int:
+        return len(self.dump(wanted, mask))

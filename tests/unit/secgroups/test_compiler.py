@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from agent_flows.secgroups.attachment import Attachment
 from agent_flows.secgroups.conjunction import Conjunctions
+from agent_flows.secgroups.pipeline import Pipeline
 from agent_flows.secgroups.programme import Programme, compile_ports
 from agent_flows.spec import AddressGroupSpec, DesiredState, PortSpec, Spec
 from tests.unit.secgroups.specs import attached, group, number, port
@@ -14,7 +15,7 @@ from tests.unit.secgroups.specs import attached, group, number, port
 def compiled(subject: PortSpec, *others: Spec, ofport: int = 5) -> Programme:
     desired = DesiredState.of([subject, *others])
     attachments = {subject.id: attached(subject, ofport)}
-    result = compile_ports(desired, attachments, Conjunctions(60, 1))
+    result = compile_ports(desired, attachments, Conjunctions(60, 1), Pipeline())
     assert not result.errors
     return result.programmes[subject.id]
 
@@ -117,7 +118,7 @@ def test_two_ports_on_one_interface_are_refused_both() -> None:
     one, two, three = port(1), port(2), port(3)
     desired = DesiredState.of([one, two, three])
     attachments = {p.id: attached(p, ofport) for p, ofport in ((one, 5), (two, 5), (three, 6))}
-    result = compile_ports(desired, attachments, Conjunctions(60, 1))
+    result = compile_ports(desired, attachments, Conjunctions(60, 1), Pipeline())
     assert set(result.errors) == {one.id, two.id}
     assert set(result.programmes) == {three.id}
     assert result.errors[one.id].type == "Conflict"

@@ -60,3 +60,47 @@ def test_a_sweep_spares_the_flows_of_interfaces_that_are_present(
     assert tables.flows == before
     assert restarted.sweep(set()) > 0
     assert tables.flows.keys() < before.keys()
+
+
+SSH = {"direction": "ingress", "protocol": "tcp", "port_range_min": 22, "port_range_max": 22}
+WEB = {"direction": "ingress", "protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
+
+
+def test_a_rule_that_comes_or_goes_costs_one_flow_for_each_port(
+    firewall: Firewall, tables: Tables
+) -> None:
+    ports = [port(n, group(1)) for n in range(1, 4)]
+    attachments = {each.id: attached(each, n) for n, each in enumerate(ports, 1)}
+
+    def apply(*rules: dict[str, object]) -> list[str]:
+        firewall.apply(DesiredState.of([*ports, group(1, *rules)]), attachments)
+        firewall.verify(attachments.keys())
+        return tables.bundles[-1]
+
+    apply(SSH, WEB)
+    before = dict(tables.flows)
+    assert [line.split()[0] for line in apply(WEB)] == ["delete_strict"] * 3
+    assert [line.split()[0] for line in apply(WEB, SSH)] == ["add"] * 3
+    assert tables.flows.keys() == before.keys()
+
+
+def test_a_flow_that_came_later_is_missed_like_any_other(
+    firewall: Firewall, tables: Tables
+) -> None:
+    subject = port(1, group(1))
+    attachments = {subject.id: attached(subject, 1)}
+    firewall.apply(DesiredState.of([subject, group(1, WEB)]), attachments)
+    firewall.apply(DesiredState.of([subject, group(1, WEB, SSH)]), attachments)
+    firewall.verify([subject.id])
+    del tables.flows[next(key for key in tables.flows if key.endswith("tp_dst=22"))]
+    with pytest.raises(PortErrors):
+        firewall.verify([subject.id])
+
+
+def test_a_port_that_stands_as_desired_costs_no_bundle(firewall: Firewall, tables: Tables) -> None:
+    subject = port(1, group(1, WEB))
+    desired = DesiredState.of([subject, group(1, WEB)])
+    firewall.apply(desired, {subject.id: attached(subject, 1)})
+    sent = len(tables.bundles)
+    firewall.apply(desired, {subject.id: attached(subject, 1)})
+    assert len(tables.bundles) == sent

@@ -87,10 +87,11 @@ class Events(RuleBasedStateMachine):
         n=NUMBERS, in_groups=st.sets(NUMBERS, max_size=2), pairs=PAIRS, vlan=st.integers(1, 2),
         mode=st.sampled_from(["filtered", "filtered", "free", "down"]), replug=st.booleans(),
         fate=st.sampled_from(["commit", "commit", "revert", "refused"]),
+        refused=st.sampled_from(["table=0,", "table=71,", "table=82,"]),
     )  # fmt: skip
     def wire(
         self, *, n: int, in_groups: set[int], pairs: list[dict[str, str]], vlan: int, mode: str,
-        replug: bool, fate: str,
+        replug: bool, fate: str, refused: str,
     ) -> None:  # fmt: skip
         groups = [self.groups[number(2, each)] for each in in_groups]
         made = port(n, *groups, allowed_address_pairs=pairs, admin_state_up=mode != "down",
@@ -98,7 +99,7 @@ class Events(RuleBasedStateMachine):
         before, tables = self.ports.get(made.id), dict(self.tables.flows)
         self.ports[made.id] = (made, n + 10 * replug, vlan)
         if fate == "refused":
-            self.tables.refuse = f"load:{vlan}->NXM_NX_REG6[]" if mode != "down" else "actions=drop"
+            self.tables.refuse = f"{refused}priority="
             sent = len(self.tables.bundles)
             try:
                 self.apply(self.firewall, [made.id])
@@ -107,7 +108,8 @@ class Events(RuleBasedStateMachine):
                 assert self.tables.flows == tables
                 self.restore(made.id, before)
             else:
-                assert len(self.tables.bundles) == sent, "refused, and nobody told"
+                lines = [line for bundle in self.tables.bundles[sent:] for line in bundle]
+                assert not any(f",{refused}" in line for line in lines), "refused, and nobody told"
                 self.firewall.commit([made.id])
             finally:
                 self.tables.refuse = None
