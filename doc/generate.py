@@ -1,4 +1,5 @@
-"""Writes what the documentation takes from the code: flow diagrams, sample configuration."""
+"""Writes what the documentation takes from the code: flow diagrams, the worked example of the
+pipeline, the sample configuration."""
 
 import argparse
 import inspect
@@ -16,9 +17,11 @@ from taskflow.task import Task
 from agent_flows.flows.task import FlowTask
 from agent_flows.l2 import flows
 from agent_flows.report import TRANSITIONS, FlowName, TaskState
+from doc import example
 
 ROOT = Path(__file__).resolve().parent.parent
 DIAGRAMS = ROOT / "doc/flows/README.md"
+EXAMPLE = ROOT / "doc/contributor/pipeline-example.md"
 SAMPLE = ROOT / "etc/agent_flows.conf.sample"
 
 FLOWS: Mapping[FlowName, Callable[[flows.Switch], Flow]] = {
@@ -105,7 +108,11 @@ def _mermaid(kind: str, lines: Iterator[str]) -> str:
     return f"```mermaid\n{kind}\n{body}```\n"
 
 
-GENERATED: Mapping[Path, Callable[[], str]] = {DIAGRAMS: diagrams, SAMPLE: sample}
+GENERATED: Mapping[Path, Callable[[], str]] = {
+    DIAGRAMS: diagrams,
+    EXAMPLE: example.page,
+    SAMPLE: sample,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
