@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import port, wire
+from bench import port, rule, wire
 from lab.process import Terminated, orderly_signals
 
 _INTERRUPTED = 130
@@ -21,22 +21,33 @@ def main() -> int:
     wires.add_argument("--rounds", type=_positive, default=3, help="medians of so many")
     ports = benches.add_parser("port", help="one port on an idle agent")
     ports.add_argument("--times", type=_positive, default=7, metavar="N")
-    for bench in (wires, ports):
+    rules = benches.add_parser("rule", help="a rule added to a group of many local ports")
+    rules.add_argument("--ports", type=_positive, default=200, metavar="N")
+    rules.add_argument("--rounds", type=_positive, default=7, help="medians of so many")
+    for bench in (wires, ports, rules):
         bench.add_argument("--json", action="store_true", help="the last line is a JSON object")
     options = parser.parse_args()
     try:
         with orderly_signals():
-            figures = (
-                wire.measure(options.ports, options.bus, options.rounds, _teller(options.json))
-                if options.bench == "wire"
-                else port.measure(options.times, _teller(options.json))
-            )
+            figures = _measure(options, _teller(options.json))
     except Terminated as terminated:
         print(f"ended by {terminated}; everything is put away", file=sys.stderr)
         return _INTERRUPTED
     if options.json:
         print(json.dumps(dataclasses.asdict(figures)))
     return 0
+
+
+def _measure(
+    options: argparse.Namespace, tell: Callable[[str], None]
+) -> wire.WireFigures | port.PortFigures | rule.RuleFigures:
+    match options.bench:
+        case "wire":
+            return wire.measure(options.ports, options.bus, options.rounds, tell)
+        case "rule":
+            return rule.measure(options.ports, options.rounds, tell)
+        case _:
+            return port.measure(options.times, tell)
 
 
 def _positive(text: str) -> int:
