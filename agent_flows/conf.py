@@ -4,6 +4,7 @@
 generator (entry point ``oslo.config.opts``).
 """
 
+import re
 import socket
 from collections.abc import Sequence
 
@@ -13,6 +14,37 @@ from oslo_config.cfg import Opt
 AGENT = "agent_flows"
 SERVER = "agent_flows_server"
 API = "agent_flows_api"
+
+_FILTERED = {
+    0x0800: "IPv4",
+    0x0806: "ARP",
+    0x8035: "RARP",
+    0x86DD: "IPv6",
+    0x8100: "a VLAN tag",
+    0x88A8: "a VLAN tag",
+}
+
+
+class Ethertype(types.ConfigType):
+    """An ethertype in hexadecimal, but none of those that security groups decide about."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name="ethertype value")
+
+    def __call__(self, value: object) -> int:
+        text = str(value)
+        if not re.fullmatch(r"0[xX][0-9a-fA-F]{4}", text):
+            raise ValueError(f"{text!r} is not an ethertype as 0x88cc")
+        number = int(text, 16)
+        if number < 0x0600:
+            raise ValueError(f"{text} is a length, not an ethertype (IEEE 802.3, 3.2.6)")
+        if number in _FILTERED:
+            raise ValueError(f"{text} is {_FILTERED[number]}, which cannot be permitted as a whole")
+        return number
+
+    def _formatter(self, value: int) -> str:
+        return f"{value:#06x}"
+
 
 AGENT_OPTS: list[Opt] = [
     cfg.HostAddressOpt(
@@ -43,6 +75,13 @@ AGENT_OPTS: list[Opt] = [
         default={},
         help="Physical network to bridge, as physnet1:br-ex,physnet2:br-data. The bridges must "
         "exist; the agent connects them to the integration bridge by patch ports.",
+    ),
+    cfg.ListOpt(
+        "permitted_ethertypes",
+        default=[],
+        item_type=Ethertype(),
+        help="Ethertypes whose frames pass every port, in and out, without a rule, in hexadecimal "
+        "as 0x88cc. Their sender's address is not checked.",
     ),
     cfg.IntOpt(
         "max_batch", default=500, min=1, max=5000, help="Most ports that one flow run carries."

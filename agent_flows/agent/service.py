@@ -32,6 +32,7 @@ from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.ofctl import Ofctl
+from agent_flows.secgroups.pipeline import Home, Pipeline
 
 LOG = log.getLogger(__name__)
 
@@ -74,7 +75,10 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             self._ovsdb,
             Networks(Vlans(self._ovsdb, bridge), bridges, self._ofctl),
             Bindings(self._ovsdb),
-            Firewall(self._ofctl(bridge)),
+            Firewall(
+                self._ofctl(bridge),
+                Pipeline(Home.OWN, frozenset(conf.permitted_ethertypes)),
+            ),
         )
         reconciler = Reconciler(
             switch, self._server, Runner(conf.host, outbox.next_sequence), outbox

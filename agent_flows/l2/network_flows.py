@@ -14,7 +14,6 @@ from agent_flows.spec import NetworkSpec, NetworkType
 # A physical bridge has one table of ours: its first.
 _FIRST = Table.LOCAL_SWITCHING
 _TRANSLATE, _FROM_INTEGRATION, _ELSE = 4, 2, 0
-_NORMAL = Action("NORMAL")
 _PUSH = Action("push_vlan:0x8100")
 
 
@@ -52,9 +51,9 @@ def on_integration_bridge(network: NetworkSpec, vlan: int, uplink: Uplink | None
 def on_physical_bridge(network: NetworkSpec, vlan: int, uplink: Uplink) -> list[str]:
     """Bundle lines that translate the local VLAN to the segment, on the way out."""
     if network.segmentation_id is None:
-        translate: tuple[Action, ...] = (flow.STRIP_VLAN, _NORMAL)
+        translate: tuple[Action, ...] = (flow.STRIP_VLAN, flow.NORMAL)
     else:
-        translate = (_set_vlan(network.segmentation_id), _NORMAL)
+        translate = (_set_vlan(network.segmentation_id), flow.NORMAL)
     match = (flow.in_port(uplink.peer_ofport), flow.vlan(vlan))
     return _lines([Flow(_FIRST, _TRANSLATE, match, translate)], vlan)
 
@@ -64,7 +63,7 @@ def base_of_physical_bridge(uplink: Uplink) -> list[str]:
     return _lines(
         [
             Flow(_FIRST, _FROM_INTEGRATION, (flow.in_port(uplink.peer_ofport),)),
-            Flow(_FIRST, _ELSE, (), (_NORMAL,)),
+            Flow(_FIRST, _ELSE, (), (flow.NORMAL,)),
         ],
         0,
     )

@@ -13,8 +13,10 @@ from agent_flows.secgroups.pipeline import (
     CUT_MARK,
     DEAD_VLAN,
     ICMPV6_IN_WITHOUT_RULE,
+    ICMPV6_UNTRACKABLE,
     ROUTER_ADVERTISEMENT,
     CtState,
+    Home,
     Pipeline,
     Priority,
     Register,
@@ -28,40 +30,63 @@ DHCP_PORTS = {Ethertype.IPV4: (68, 67), Ethertype.IPV6: (546, 547)}
 
 def base_flows(pipeline: Pipeline) -> dict[int, str]:
     """Cookie to flow."""
-    texts = [str(each) for each in _flows()]
+    texts = [str(each) for each in _flows(pipeline)]
     return {cookie.content(cookie.Kind.BASE, text): text for text in texts}
 
 
-def _flows() -> Iterator[Flow]:
-    yield from _entry()
-    yield from _egress()
-    yield from _ingress()
+def _flows(pipeline: Pipeline) -> Iterator[Flow]:
+    if pipeline.home is Home.OWN:
+        yield from _own_bridge()
+    else:
+        yield from _neutrons_bridge()
+    yield from _egress(pipeline)
+    yield from _ingress(pipeline)
     yield from _rules(Table.RULES_EGRESS, Table.ACCEPT_OR_INGRESS)
     yield from _rules(Table.RULES_INGRESS, Table.ACCEPT_INGRESS)
     yield from _accepted(Table.ACCEPT_INGRESS, Table.LAST_DOOR, Table.ACCEPTED_INGRESS)
-    yield from _accepted(Table.ACCEPTED_EGRESS, Table.UPLINK)
-    for table in Table:
-        if table not in _DEFAULTS:
-            yield Flow(table, 0)
-    for table, then in _DEFAULTS.items():
+    for table, then in _ONWARDS.items():
         yield Flow(table, 0, (), (flow.to(then),))
+    for table in (Table.LAST_DOOR, Table.ACCEPTED_INGRESS, Table.DROPPED):
+        yield Flow(table, 0)
 
 
-_DEFAULTS = {
+_ONWARDS = {
     Table.BASE_EGRESS: Table.DROPPED,
     Table.RULES_EGRESS: Table.DROPPED,
-    Table.ACCEPT_OR_INGRESS: Table.ACCEPTED_EGRESS,
     Table.BASE_INGRESS: Table.DROPPED,
     Table.RULES_INGRESS: Table.DROPPED,
     Table.ACCEPT_INGRESS: Table.LAST_DOOR,
     Table.ACCEPTED_EGRESS: Table.UPLINK,
 }
+"""What happens by default, on either bridge."""
 
 
-def _entry() -> Iterator[Flow]:
+def _own_bridge() -> Iterator[Flow]:
+    """Who is nobody's is dropped; what may leave the host is committed on its way there."""
     table = Table.LOCAL_SWITCHING
     yield Flow(table, Priority.DEAD_VLAN, (flow.vlan(DEAD_VLAN),))
+    yield _starts_anew(table)
+    for closed in (table, Table.TRANSIENT, Table.UPLINK, Table.FLOOD):
+        yield Flow(closed, 0)
     yield Flow(
+        Table.ACCEPT_OR_INGRESS, Priority.MULTICAST, (flow.MULTICAST,), (flow.to(Table.FLOOD),)
+    )
+    yield Flow(Table.ACCEPT_OR_INGRESS, 0, (), (flow.to(Table.ACCEPTED_EGRESS),))
+    yield from _accepted(Table.ACCEPTED_EGRESS, Table.UPLINK)
+
+
+def _neutrons_bridge() -> Iterator[Flow]:
+    """Neutron's tables around ours: only a new connection passes 91, where Neutron's logging
+    looks at it, and all that leaves ends in NORMAL (Neutron's firewall.py, initialize_port_flows
+    and _initialize_third_party_tables)."""
+    yield _starts_anew(Table.BASE_EGRESS)
+    yield from _accepted(Table.ACCEPT_OR_INGRESS, Table.ACCEPTED_EGRESS)
+    yield Flow(Table.ACCEPT_OR_INGRESS, 0, (), (flow.to(Table.UPLINK),))
+    yield Flow(Table.UPLINK, 0, (), (flow.NORMAL,))
+
+
+def _starts_anew(table: Table) -> Flow:
+    return Flow(
         table,
         Priority.CLEAR_TRACKED,
         (flow.ct_state(CtState.TRACKED),),
@@ -69,7 +94,7 @@ def _entry() -> Iterator[Flow]:
     )
 
 
-def _egress() -> Iterator[Flow]:
+def _egress(pipeline: Pipeline) -> Iterator[Flow]:
     dropped = (flow.to(Table.DROPPED),)
     for ethertype, (client, server) in DHCP_PORTS.items():
         match = (flow.protocol(ethertype, UDP), flow.ports(server, client))
@@ -80,15 +105,17 @@ def _egress() -> Iterator[Flow]:
         (flow.protocol(Ethertype.IPV6, ICMPV6), flow.icmp(ROUTER_ADVERTISEMENT)),
         dropped,
     )
-    yield Flow(
-        Table.ACCEPT_OR_INGRESS, Priority.MULTICAST, (flow.MULTICAST,), (flow.to(Table.FLOOD),)
-    )
+    accept = (flow.to(pipeline.without_rule),)
+    for number in sorted(pipeline.permitted_ethertypes):
+        yield Flow(Table.BASE_EGRESS, Priority.NEIGHBOUR, (flow.ethertype(number),), accept)
 
 
-def _ingress() -> Iterator[Flow]:
+def _ingress(pipeline: Pipeline) -> Iterator[Flow]:
     table = Table.BASE_INGRESS
     accept = (flow.to(Table.ACCEPT_INGRESS),)
     yield Flow(table, Priority.NEEDS_NO_RULE, (flow.ARP,), accept)
+    for number in sorted(pipeline.permitted_ethertypes):
+        yield Flow(table, Priority.NEEDS_NO_RULE, (flow.ethertype(number),), accept)
     for icmp_type in ICMPV6_IN_WITHOUT_RULE:
         match = (flow.protocol(Ethertype.IPV6, ICMPV6), flow.icmp(icmp_type))
         yield Flow(table, Priority.NEEDS_NO_RULE, match, accept)
@@ -110,15 +137,21 @@ def _rules(table: Table, accept: Table) -> Iterator[Flow]:
     """Around a port's rules: what conntrack decides above them, what happens below them.
 
     A rule is asked only about a new connection or the original direction of an
-    established one, so a port's rules need not say so again.
+    established one, so a port's rules need not say so again. A stateless
+    port's rules are asked about every packet.
     """
     accepted, dropped = (flow.to(accept),), (flow.to(Table.DROPPED),)
+    stateful = flow.register(Register.STATELESS, 0)
 
     def state(
         priority: Priority, state: CtState, *more: flow.Term, then: tuple[flow.Action, ...]
     ) -> Flow:
-        return Flow(table, priority, (flow.ct_state(state), *more), then)
+        return Flow(table, priority, (flow.ct_state(state), stateful, *more), then)
 
+    for icmp_type in ICMPV6_UNTRACKABLE:
+        icmp = (flow.protocol(Ethertype.IPV6, ICMPV6), flow.icmp(icmp_type))
+        to_rules = (flow.CLEAR_TRACKED, flow.to(table))
+        yield state(Priority.UNTRACKABLE, CtState.INVALID, *icmp, then=to_rules)
     yield state(Priority.INVALID, CtState.INVALID, then=dropped)
     for whole in (CtState.REPLY, CtState.RELATED):
         yield state(Priority.REPLY, whole, flow.ct_mark(0), then=accepted)

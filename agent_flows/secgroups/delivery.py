@@ -1,9 +1,11 @@
 """Which local ports a packet is for: by MAC, to all of a network, or by nobody's MAC.
 
-Our bridge learns no MAC addresses; these flows are its forwarding table. A MAC
-that several ports hold (an allowed address pair) is one flow that goes to each
-of them, because of two flows with one match the later would replace the
-earlier. Every way leads through the ports' ingress rules.
+Our bridge learns no MAC addresses; these flows are its forwarding table. On
+Neutron's bridge they take filtered ports out of NORMAL's hands, and there are
+none for all of a network. A MAC that several ports hold (an allowed address
+pair) is one flow that goes to each of them, because of two flows with one
+match the later would replace the earlier. Every way leads through the ports'
+ingress rules.
 """
 
 import enum
@@ -24,15 +26,21 @@ class Everyone(enum.StrEnum):
 
 
 class Destination(NamedTuple):
-    """``to`` is a MAC or one of :class:`Everyone`, on the network of a local VLAN."""
+    """``to`` is a MAC or one of :class:`Everyone`, on the network of a local VLAN.
+
+    With ``segment``, a MAC's frames that still carry their physical network's
+    tag (0: none).
+    """
 
     vlan: int
     to: str
+    segment: int | None = None
 
 
 Receivers = Mapping[int, bool]
 """ofport to whether the MAC is the port's own; a MAC only held by address pairs may
-just now be in use on another host, so it is sent there, too."""
+just now be in use on another host, so it is sent there, too. (Not on Neutron's bridge, whose
+NORMAL would also lead to local ports, past their rules.)"""
 
 
 def flows_to(destination: Destination, receivers: Receivers) -> Iterator[Flow]:
@@ -43,6 +51,9 @@ def flows_to(destination: Destination, receivers: Receivers) -> Iterator[Flow]:
         yield Flow(
             Table.FLOOD, Priority.IDENTIFY, (network,), (*hand_over, flow.to(Table.ACCEPTED_EGRESS))
         )
+        return
+    if destination.segment is not None:
+        yield _from_segment(destination, destination.segment, hand_over)
         return
     tag = flow.vlan(destination.vlan)
     untag = (flow.STRIP_VLAN, flow.load(Register.NETWORK, destination.vlan))
@@ -57,6 +68,19 @@ def flows_to(destination: Destination, receivers: Receivers) -> Iterator[Flow]:
             uplink = ()
     yield Flow(Table.ACCEPT_OR_INGRESS, local, (network, *mac), (*hand_over, *uplink))
     yield Flow(Table.TRANSIENT, remote, (tag, *mac), (*untag, *hand_over))
+
+
+def _from_segment(destination: Destination, segment: int, hand_over: tuple[Action, ...]) -> Flow:
+    """Neutron's distributed routers send frames to a VLAN or flat network's ports that never get
+    a local VLAN (its ovs_dvr_neutron_agent.py, _bind_distributed_router_interface_port)."""
+    tag, untag = (flow.vlan(segment), (flow.STRIP_VLAN,)) if segment else (flow.UNTAGGED, ())
+    network = flow.load(Register.NETWORK, destination.vlan)
+    return Flow(
+        Table.TRANSIENT,
+        Priority.SEGMENT,
+        (tag, flow.dl_dst(destination.to)),
+        (*untag, network, *hand_over),
+    )
 
 
 def _hand_over(receivers: Receivers) -> tuple[Action, ...]:

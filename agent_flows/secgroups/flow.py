@@ -72,6 +72,15 @@ def register(name: Register, value: int) -> Term:
     return Term(f"reg{name:d}={value:d}")
 
 
+ANY_PORT = Term(f"reg{Register.PORT:d}=*")
+"""Stands for the port's register in a text that is the same for many ports."""
+
+
+def of_port(template: str, ofport: int) -> str:
+    """Flows in which :data:`ANY_PORT` stands, for one port."""
+    return template.replace(ANY_PORT, register(Register.PORT, ofport))
+
+
 def vlan(number: int) -> Term:
     return Term(f"dl_vlan={number:d}")
 
@@ -117,22 +126,10 @@ def ip_destination(network: IPNetwork) -> tuple[Term, ...]:
     return _ip_field(IP_DESTINATION[network.version], network)
 
 
-def arp_sender(network: IPNetwork) -> tuple[Term, ...]:
-    return _ip_field("arp_spa", network)
-
-
-def nd_target(network: IPNetwork) -> tuple[Term, ...]:
-    return _ip_field("nd_target", network)
-
-
 def _ip_field(name: str, network: IPNetwork) -> tuple[Term, ...]:
     """No term for a prefix of length 0: it matches everything."""
     text = address(network)
     return (Term(f"{name}={text}"),) if text else ()
-
-
-def arp_sender_mac(address_: str) -> Term:
-    return Term(f"arp_sha={mac(address_)}")
 
 
 def ct_state(state: CtState) -> Term:
@@ -151,8 +148,20 @@ def ports(source: int, destination: int) -> Term:
     return Term(f"tp_src={source:d},tp_dst={destination:d}")
 
 
+def source_port(value: int, mask: int = 0xFFFF) -> Term:
+    return Term(f"tp_src={_masked(value, mask)}")
+
+
 def destination_port(value: int, mask: int = 0xFFFF) -> Term:
-    return Term(f"tp_dst={value:d}" if mask == 0xFFFF else f"tp_dst={value:#x}/{mask:#x}")
+    return Term(f"tp_dst={_masked(value, mask)}")
+
+
+def _masked(value: int, mask: int) -> str:
+    return f"{value:d}" if mask == 0xFFFF else f"{value:#x}/{mask:#x}"
+
+
+def ethertype(number: int) -> Term:
+    return Term(f"dl_type={number:#06x}")
 
 
 def icmp(type_: int, code: int | None = None) -> Term:
@@ -219,4 +228,5 @@ COMMIT = Action(f"ct(commit,{_ZONE})")
 CUT = Action(f"ct(commit,{_ZONE},exec(load:{CUT_MARK}->NXM_NX_CT_MARK[]))")
 MEND = Action(f"ct(commit,{_ZONE},exec(load:0->NXM_NX_CT_MARK[]))")
 CLEAR_TRACKED = Action("ct_clear")
+NORMAL = Action("NORMAL")
 STRIP_VLAN = Action("strip_vlan")

@@ -3,10 +3,16 @@
 Numbers are those of Neutron's OVS firewall (its contributor guide, "Open
 vSwitch firewall driver") wherever it has the thing; ours are marked.
 
-The way of a packet::
+The way of a packet on our own bridge::
 
     a VM's    0 -> 71 -> (conntrack) -> 72 -> 73 -> 81 of a local port, 95, or 91 -> 94
     uplink's  0 -> 60 -> 81 of a local port, or 95
+    into a VM 81 -> (conntrack) -> 82 -> 83 -> 84
+
+and on Neutron's, where everything comes from Neutron's tables to 60::
+
+    a VM's    60 -> 71 -> (conntrack) -> 72 -> 73 -> 81 of a local port, or (91 ->) 94
+    others'   60 -> 81 of a local port, or Neutron's NORMAL
     into a VM 81 -> (conntrack) -> 82 -> 83 -> 84
 """
 
@@ -24,22 +30,12 @@ class Home(enum.Enum):
     allowed packet ends in NORMAL."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """``permitted_ethertypes`` pass every filtered port, in and out, without a rule."""
-
-    home: Home = Home.OWN
-    permitted_ethertypes: frozenset[int] = frozenset()
-
-
-OWN_PIPELINE = Pipeline()
-
-
 class Table(enum.IntEnum):
     LOCAL_SWITCHING = 0
-    """Who sent it: a port (registers are set) or the network's uplink."""
+    """Who sent it: a port (registers are set) or the network's uplink. Neutron's on its bridge."""
     TRANSIENT = 60
-    """From the uplink, tagged with the local VLAN: which port is it for."""
+    """From the uplink, tagged with the local VLAN: which port is it for. On Neutron's bridge
+    everything comes here, from ports too; its default, NORMAL, is Neutron's."""
     BASE_EGRESS = 71
     """From a VM: anti-spoofing, what needs no rule; the rest goes through conntrack."""
     RULES_EGRESS = 72
@@ -61,7 +57,7 @@ class Table(enum.IntEnum):
     DROPPED = 93
     """What the rules refused, for others to watch; drops."""
     UPLINK = 94
-    """Out by the network's uplink (Neutron: accepted egress, NORMAL)."""
+    """Out by the network's uplink; on Neutron's bridge NORMAL."""
     FLOOD = 95
     """Ours. Broadcast, multicast: to every port of the network through its own ingress rules."""
 
@@ -75,6 +71,8 @@ class Register(enum.IntEnum):
     """Id of the conjunction that let the packet through."""
     SEVERAL = 8
     """Ours. 1: the packet goes to several ports, so one's refusal must not cut its connection."""
+    STATELESS = 9
+    """Ours. 1: the port looked at is stateless: only its rules count, not the connection."""
 
 
 class Priority(enum.IntEnum):
@@ -82,23 +80,30 @@ class Priority(enum.IntEnum):
 
     DEAD_VLAN = 65535
     CLEAR_TRACKED = 65534
-    """LOCAL_SWITCHING: a packet that arrives tracked starts anew."""
+    """LOCAL_SWITCHING, on Neutron's bridge BASE_EGRESS: a packet that arrives tracked starts
+    anew."""
 
     IDENTIFY = 100
-    """LOCAL_SWITCHING: a port's in_port. ACCEPT_OR_INGRESS: a local port's MAC. LAST_DOOR."""
+    """LOCAL_SWITCHING, TRANSIENT: a port's in_port. ACCEPT_OR_INGRESS: a local port's MAC.
+    LAST_DOOR."""
+    TAGGED = 95
+    """TRANSIENT: a port's frames with a VLAN tag are dropped."""
     NO_PORT_SECURITY = 110
     """BASE_INGRESS: into a port without port security everything goes."""
     NEEDS_NO_RULE = 100
-    """BASE_INGRESS: ARP and neighbour discovery."""
+    """BASE_INGRESS: ARP, neighbour discovery and permitted ethertypes."""
     UNICAST = 90
     """TRANSIENT: a local port's MAC."""
+    SEGMENT = 80
+    """TRANSIENT: a local port's MAC, still tagged as on the physical network (Neutron's DVR)."""
     MULTICAST = 90
     """ACCEPT_OR_INGRESS: to the flood table."""
     UNKNOWN_UNICAST = 10
     """TRANSIENT, ACCEPT_OR_INGRESS: a MAC nobody here has."""
 
     NEIGHBOUR = 95
-    """BASE_EGRESS: ARP, RARP and neighbour discovery of a port's own addresses."""
+    """BASE_EGRESS: ARP, RARP and neighbour discovery of a port's own addresses; permitted
+    ethertypes."""
     DHCP_CLIENT = 80
     """BASE_EGRESS: to a DHCP server, from a port's own addresses."""
     SERVICE_OF_NETWORK = 70
@@ -107,13 +112,18 @@ class Priority(enum.IntEnum):
     """BASE_EGRESS: IP from a port's own addresses goes to conntrack."""
     DHCP_SERVER = 95
     """BASE_INGRESS: from a DHCP server."""
+    STATELESS = 92
+    """BASE_INGRESS: a stateless port's IP goes to its rules as it is."""
     UNTRACKED = 90
     """BASE_INGRESS: IP goes to conntrack."""
     TRACKED = 80
     """BASE_INGRESS: seen by conntrack at egress already."""
 
+    UNTRACKABLE = 96
+    """Rules: ICMPv6 that conntrack has no connections for. Here and below, of both rules
+    tables."""
     INVALID = 95
-    """Rules: conntrack calls it invalid. Here and below, of both rules tables."""
+    """Rules: conntrack calls it invalid."""
     REPLY = 90
     """Rules: replies and related packets of a connection that is not cut."""
     NO_RULE_APPLIES = 85
@@ -128,7 +138,7 @@ class Priority(enum.IntEnum):
     """Rules: an established connection no rule allows any more is cut."""
 
     COMMIT = 50
-    """ACCEPT_INGRESS, ACCEPTED_EGRESS."""
+    """ACCEPT_INGRESS, ACCEPTED_EGRESS, on Neutron's bridge ACCEPT_OR_INGRESS."""
 
 
 CONJUNCTION_PRIORITIES = range(60, 74)
@@ -155,8 +165,6 @@ class CtState(enum.StrEnum):
     NEITHER = "+trk-new-est"
 
 
-ARP = 0x0806
-RARP = 0x8035
 MLD_QUERY, ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT = 130, 133, 134
 NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 135, 136
 # Neutron's neutron/agent/firewall.py, ICMPV6_ALLOWED_*_TYPES.
@@ -167,3 +175,51 @@ ICMPV6_IN_WITHOUT_RULE = (
     NEIGHBOUR_ADVERTISEMENT,
 )
 ICMPV6_OUT_WITHOUT_RULE = (MLD_QUERY, ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION)
+ICMPV6_UNTRACKABLE = (131, 132, ROUTER_SOLICITATION, 137, 143)
+"""MLD reports and done, router solicitations, redirects: nothing answers them, and conntrack calls
+them invalid (Linux nf_conntrack_proto_icmpv6.c, OVS lib/conntrack.c extract_l4_icmp6), so that a
+rule that allows them would never be asked."""
+
+
+_NEVER_PERMITTED = frozenset({0x0800, 0x86DD, 0x0806, 0x8035, 0x8100, 0x88A8})
+"""IPv4, IPv6, ARP, RARP, and the two of VLAN tags."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Which pipeline it is.
+
+    Frames of ``permitted_ethertypes`` pass every filtered port, in and out,
+    without a rule. Raises ValueError for one that is no ethertype, or that the
+    pipeline itself decides about (IP would open everything).
+
+    ``distributed_routing`` says that Neutron's agent has it enabled (DVR):
+    then frames of VLAN and flat networks may come without a local VLAN. Not
+    otherwise: a segment's number may be another network's local VLAN.
+    """
+
+    home: Home = Home.OWN
+    permitted_ethertypes: frozenset[int] = frozenset()
+    distributed_routing: bool = False
+
+    def __post_init__(self) -> None:
+        for each in sorted(self.permitted_ethertypes):
+            # IEEE 802.3, 3.2.6: below 0x0600 it is a length.
+            if not 0x0600 <= each <= 0xFFFF:
+                raise ValueError(f"{each:#06x} is not an ethertype (0x0600 to 0xffff)")
+            if each in _NEVER_PERMITTED:
+                raise ValueError(f"{each:#06x} cannot be permitted as a whole: it is filtered")
+
+    @property
+    def door(self) -> Table:
+        """Where a port is known by its in_port."""
+        return Table.LOCAL_SWITCHING if self.home is Home.OWN else Table.TRANSIENT
+
+    @property
+    def without_rule(self) -> Table:
+        """Where a VM's ARP and neighbour discovery goes: on Neutron's bridge to NORMAL at once,
+        which learns MAC addresses from it."""
+        return Table.ACCEPT_OR_INGRESS if self.home is Home.OWN else Table.UPLINK
+
+
+OWN_PIPELINE = Pipeline()

@@ -1,31 +1,24 @@
 """One port's programme: everything that is installed for it, compiled from its spec.
 
-Pure. What a port may send and receive without any rule, and as whom, is said
-here; the rules themselves are compiled once for all ports with the same groups
-(:mod:`agent_flows.secgroups.rules`).
+Pure. Its ways in and out are said here, as whom it may speak in
+:mod:`agent_flows.secgroups.antispoofing`; the rules are compiled once for all
+ports with the same groups (:mod:`agent_flows.secgroups.rules`).
 """
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent_flows.report import TaskError
 from agent_flows.secgroups import flow
+from agent_flows.secgroups.antispoofing import Pair, Ways, pairs_of
+from agent_flows.secgroups.antispoofing import template as antispoofing
 from agent_flows.secgroups.attachment import Attachment
-from agent_flows.secgroups.base import DHCP_PORTS
 from agent_flows.secgroups.conjunction import Conjunctions, Remote, Use
 from agent_flows.secgroups.delivery import Destination, Everyone
-from agent_flows.secgroups.flow import Flow, IPNetwork
-from agent_flows.secgroups.pipeline import (
-    ICMPV6_OUT_WITHOUT_RULE,
-    NEIGHBOUR_ADVERTISEMENT,
-    Pipeline,
-    Priority,
-    Register,
-    Table,
-)
+from agent_flows.secgroups.flow import Flow
+from agent_flows.secgroups.pipeline import Home, Pipeline, Priority, Register, Table
 from agent_flows.secgroups.rules import RuleFlows, Uncompilable, compile_groups
-from agent_flows.spec import ICMPV6, UDP, DesiredState, Ethertype, PortSpec
+from agent_flows.spec import DesiredState, Ethertype, PortSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +91,7 @@ def compile_ports(
                 rules = by_groups[groups]
                 for remote, referring in rules.remotes.items():
                     remotes[remote] = remotes.get(remote, frozenset()) | referring
-            programmes[port_id] = compile_port(port, attachment, rules)
+            programmes[port_id] = compile_port(port, attachment, rules, pipeline)
         except Uncompilable as exc:
             errors[port_id] = exc.error
         except ValueError as exc:
@@ -118,45 +111,76 @@ _NO_RULES = RuleFlows("", frozenset(), {})
 
 
 def _filtered(port: PortSpec) -> bool:
-    return port.admin_state_up and port.port_security_enabled
+    return port.admin_state_up and port.port_security_enabled and not port.trusted
 
 
-def compile_port(port: PortSpec, attachment: Attachment, rules: RuleFlows) -> Programme:
+def compile_port(
+    port: PortSpec, attachment: Attachment, rules: RuleFlows, pipeline: Pipeline
+) -> Programme:
     """``rules`` are those of the port's groups; they count only if the port is filtered."""
     ofport, vlan = attachment.ofport, attachment.vlan
     groups = frozenset(port.security_groups) | {remote.id for remote in rules.remotes}
     if not port.admin_state_up:
-        closed = Flow(Table.LOCAL_SWITCHING, Priority.IDENTIFY, (flow.in_port(ofport),))
+        closed = Flow(pipeline.door, Priority.IDENTIFY, (flow.in_port(ofport),))
         return Programme(port.id, ofport, vlan, str(closed), groups=groups)
-    pairs = _pairs(port)
-    if port.port_security_enabled:
-        own = [*_door(ofport, vlan, Table.BASE_EGRESS), *_anti_spoofing(port, ofport, pairs)]
-    else:
-        own = [*_door(ofport, vlan, Table.ACCEPT_OR_INGRESS), _everything_in(ofport)]
-    destinations = {Destination(vlan, mac): mac == port.mac_address for mac, _ in pairs}
-    destinations[Destination(vlan, flow.mac(port.mac_address))] = True
-    destinations[Destination(vlan, Everyone.FLOOD)] = True
-    if not port.port_security_enabled:
+    if not _filtered(port):
+        return _unfiltered(port, attachment, pipeline)
+    pairs = pairs_of(port)
+    lines = list(map(str, _way_in(attachment, Table.BASE_EGRESS, pipeline)))
+    lines.append(str(_way_out(ofport)))
+    if rules.stateless:
+        lines += map(str, _not_tracked(ofport))
+    ways = Ways(flow.to(pipeline.without_rule), _TO_RULES[rules.stateless])
+    template = "\n".join(
+        filter(None, (antispoofing(port.mac_address, pairs, ways), rules.template))
+    )
+    lines.append(flow.of_port(template, ofport))
+    return Programme(
+        port.id, ofport, vlan, "\n".join(lines),
+        _destinations(port, vlan, pairs, pipeline), rules.uses, groups,
+    )  # fmt: skip
+
+
+_TO_RULES = {
+    False: flow.track(Table.RULES_EGRESS),
+    True: flow.to(Table.RULES_EGRESS),
+}
+"""By whether the port is stateless."""
+
+
+def _unfiltered(port: PortSpec, attachment: Attachment, pipeline: Pipeline) -> Programme:
+    """Without port security, or trusted. On Neutron's bridge NORMAL leads to it."""
+    ofport, vlan = attachment.ofport, attachment.vlan
+    own = [*_way_in(attachment, Table.ACCEPT_OR_INGRESS, pipeline)]
+    destinations: dict[Destination, bool] = {}
+    if pipeline.home is Home.OWN:
+        own += [_way_out(ofport), _everything_in(ofport)]
+        destinations = _destinations(port, vlan, pairs_of(port), pipeline)
         destinations[Destination(vlan, Everyone.UNKNOWN)] = True
-    lines = list(dict.fromkeys(map(str, own)))
-    if rules.template:
-        lines.append(rules.of_port(ofport))
-    return Programme(port.id, ofport, vlan, "\n".join(lines), destinations, rules.uses, groups)
+    groups = frozenset(port.security_groups)
+    return Programme(port.id, ofport, vlan, "\n".join(map(str, own)), destinations, groups=groups)
 
 
-def _door(ofport: int, vlan: int, first: Table) -> Iterator[Flow]:
-    """Into the pipeline, and out of it to the port."""
+def _way_in(attachment: Attachment, first: Table, pipeline: Pipeline) -> Iterator[Flow]:
+    """From the port into the pipeline: frames without a VLAN tag only."""
+    in_port = flow.in_port(attachment.ofport)
     yield Flow(
-        Table.LOCAL_SWITCHING,
+        pipeline.door,
         Priority.IDENTIFY,
-        (flow.in_port(ofport), flow.UNTAGGED),
+        (in_port, flow.UNTAGGED),
         (
-            flow.load(Register.PORT, ofport),
-            flow.load(Register.NETWORK, vlan),
+            flow.load(Register.PORT, attachment.ofport),
+            flow.load(Register.NETWORK, attachment.vlan),
             flow.to(first),
         ),
     )
-    yield Flow(
+    if pipeline.home is Home.NEUTRON:
+        # Its tag would say it came from the uplink.
+        yield Flow(pipeline.door, Priority.TAGGED, (in_port,))
+
+
+def _way_out(ofport: int) -> Flow:
+    return Flow(
         Table.LAST_DOOR,
         Priority.IDENTIFY,
         (flow.register(Register.PORT, ofport),),
@@ -173,109 +197,36 @@ def _everything_in(ofport: int) -> Flow:
     )
 
 
-_Pair = tuple[str, IPNetwork]
-
-
-def _pairs(port: PortSpec) -> list[_Pair]:
-    """As whom the port may speak: its MAC with its addresses, and its address pairs."""
-    own = [(port.mac_address, ipaddress.ip_network(ip)) for ip in port.fixed_ips]
-    own += [
-        (pair.mac_address or port.mac_address, pair.ip_address)
-        for pair in port.allowed_address_pairs
-    ]
-    return list(dict.fromkeys(own))
-
-
-def link_local(mac: str) -> ipaddress.IPv6Network:
-    """The link-local address a host derives from its MAC (RFC 4291, appendix A)."""
-    octets = bytes.fromhex(flow.mac(mac).replace(":", ""))
-    identifier = bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:]
-    return ipaddress.IPv6Network((b"\xfe\x80" + b"\0" * 6 + identifier, 128))
-
-
-def _anti_spoofing(port: PortSpec, ofport: int, pairs: Iterable[_Pair]) -> Iterator[Flow]:
-    own_link_local = (port.mac_address, link_local(port.mac_address))
-    for mac, network in dict.fromkeys([*pairs, own_link_local]):
-        yield from (_ipv4 if network.version == 4 else _ipv6)(ofport, mac, network)
-    unconfigured = ipaddress.IPv4Network("0.0.0.0/32")
-    yield _dhcp_client(ofport, port.mac_address, unconfigured, Ethertype.IPV4)
-
-
-def _base_egress(ofport: int, priority: Priority, *match: flow.Term, then: flow.Action) -> Flow:
-    port = flow.register(Register.PORT, ofport)
-    return Flow(Table.BASE_EGRESS, priority, (port, *match), (then,))
-
-
-_TO_RULES = flow.track(Table.RULES_EGRESS)
-_ACCEPT = flow.to(Table.ACCEPT_OR_INGRESS)
-
-
-def _ipv4(ofport: int, mac: str, network: IPNetwork) -> Iterator[Flow]:
-    source = flow.dl_src(mac)
-    yield _base_egress(
-        ofport,
-        Priority.NEIGHBOUR,
-        flow.ARP,
-        source,
-        flow.arp_sender_mac(mac),
-        *flow.arp_sender(network),
-        then=_ACCEPT,
-    )
-    # A hypervisor announces a migrated VM by RARP.
-    yield _base_egress(ofport, Priority.NEIGHBOUR, flow.RARP, source, then=_ACCEPT)
-    yield _base_egress(
-        ofport,
-        Priority.OWN_ADDRESS,
-        flow.protocol(Ethertype.IPV4),
-        source,
-        *flow.ip_source(network),
-        then=_TO_RULES,
-    )
-    yield _dhcp_client(ofport, mac, network, Ethertype.IPV4)
-
-
-def _ipv6(ofport: int, mac: str, network: IPNetwork) -> Iterator[Flow]:
-    source = flow.dl_src(mac)
-    icmp = flow.protocol(Ethertype.IPV6, ICMPV6)
-    for type_ in ICMPV6_OUT_WITHOUT_RULE:
-        yield _base_egress(
-            ofport,
-            Priority.NEIGHBOUR,
-            icmp,
-            flow.icmp(type_),
-            source,
-            *flow.ip_source(network),
-            then=_ACCEPT,
+def _not_tracked(ofport: int) -> Iterator[Flow]:
+    """What a stateful local port sends stays tracked, so that its connection is committed once
+    this port's rules allow the packet; the register is for this port alone, and there may be
+    further receivers."""
+    for ethertype in Ethertype:
+        yield Flow(
+            Table.BASE_INGRESS,
+            Priority.STATELESS,
+            (flow.protocol(ethertype), flow.register(Register.PORT, ofport)),
+            (
+                flow.load(Register.STATELESS, 1),
+                flow.to(Table.RULES_INGRESS),
+                flow.load(Register.STATELESS, 0),
+            ),
         )
-    # An advertisement speaks for its target, whatever address it is sent from.
-    yield _base_egress(
-        ofport,
-        Priority.NEIGHBOUR,
-        icmp,
-        flow.icmp(NEIGHBOUR_ADVERTISEMENT),
-        source,
-        *flow.nd_target(network),
-        then=_ACCEPT,
-    )
-    yield _base_egress(
-        ofport,
-        Priority.OWN_ADDRESS,
-        flow.protocol(Ethertype.IPV6),
-        source,
-        *flow.ip_source(network),
-        then=_TO_RULES,
-    )
-    yield _dhcp_client(ofport, mac, network, Ethertype.IPV6)
 
 
-def _dhcp_client(ofport: int, mac: str, network: IPNetwork, ethertype: Ethertype) -> Flow:
-    client, server = DHCP_PORTS[ethertype]
-    return _base_egress(
-        ofport,
-        Priority.DHCP_CLIENT,
-        flow.protocol(ethertype, UDP),
-        flow.dl_src(mac),
-        *flow.ip_source(network),
-        flow.ports(client, server),
-        then=_ACCEPT,
-    )
+def _destinations(
+    port: PortSpec, vlan: int, pairs: Iterable[Pair], pipeline: Pipeline
+) -> dict[Destination, bool]:
+    """Under which names the port receives, and whether the name is its own."""
+    macs = {mac: mac == port.mac_address for mac, _ in pairs}
+    macs[flow.mac(port.mac_address)] = True
+    if pipeline.home is Home.OWN:
+        names = {Destination(vlan, mac): own for mac, own in macs.items()}
+        names[Destination(vlan, Everyone.FLOOD)] = True
+        return names
+    names = {Destination(vlan, mac): True for mac in macs}
+    network = port.network
+    if pipeline.distributed_routing and network.physical_network is not None:
+        segment = network.segmentation_id or 0
+        names |= {Destination(vlan, mac, segment): True for mac in macs}
+    return names

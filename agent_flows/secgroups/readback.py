@@ -9,16 +9,25 @@ from agent_flows.secgroups import cookie
 from agent_flows.secgroups.cookie import Kind
 from agent_flows.secgroups.delivery import Destination, Everyone, flows_to
 from agent_flows.secgroups.installed import Installed
-from agent_flows.secgroups.pipeline import CONJUNCTION_PRIORITIES, Register, Table
+from agent_flows.secgroups.pipeline import CONJUNCTION_PRIORITIES, Priority, Register, Table
 
 _COOKIE = re.compile(r"cookie=(0x[0-9a-f]+)")
 _TABLE = re.compile(r"table=(\d+)")
 _PRIORITY = re.compile(r"priority=(\d+)")
 _NETWORK = re.compile(rf"\breg{Register.NETWORK:d}=(0x[0-9a-f]+|\d+)")
 _DL_DST = re.compile(r"\bdl_dst=([0-9a-f:]{17})(?!/)")
-_RECEIVER = re.compile(
-    rf"(?:load|set_field):(0x[0-9a-f]+|\d+)->(?:NXM_NX_REG{Register.PORT:d}\[\]|reg{Register.PORT:d}\b)"
-)
+
+
+def _loaded(name: Register) -> re.Pattern[str]:
+    """What an action writes into a register."""
+    return re.compile(
+        rf"(?:load|set_field):(0x[0-9a-f]+|\d+)->(?:NXM_NX_REG{name:d}\[\]|reg{name:d}\b)"
+    )
+
+
+_RECEIVER = _loaded(Register.PORT)
+_TO_NETWORK = _loaded(Register.NETWORK)
+_DL_VLAN = re.compile(r"\bdl_vlan=(\d+)")
 _CONJUNCTION = re.compile(r"conj(?:unction\(|_id=)(\d+)")
 _TO_UPLINK = f"resubmit(,{Table.ACCEPTED_EGRESS:d})"
 
@@ -92,6 +101,8 @@ def _note_receivers(line: str, receivers: dict[Destination, dict[int, bool]]) ->
         destination = Destination(network, Everyone.FLOOD)
     elif table == Table.ACCEPT_OR_INGRESS:
         destination = Destination(network, mac[1] if mac else Everyone.UNKNOWN)
+    elif mac and _number(_PRIORITY, line) == Priority.SEGMENT:
+        destination = Destination(_number(_TO_NETWORK, line), mac[1], _number(_DL_VLAN, line))
     else:
         return  # The uplink's twin of one of these.
     own = not mac or _TO_UPLINK not in line

@@ -5,17 +5,19 @@ said once: ranges are united, and a rule with a wider twin needs no flow.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent_flows.report import TaskError
 from agent_flows.secgroups import flow, ranges
 from agent_flows.secgroups.conjunction import ACCEPT, RULES, Conjunctions, Remote, RemoteKind, Use
 from agent_flows.secgroups.flow import Action, Flow, IPNetwork, Term
-from agent_flows.secgroups.pipeline import Priority, Register
+from agent_flows.secgroups.pipeline import Priority
 from agent_flows.spec import (
     ICMP,
     ICMPV6,
+    PROTOCOLS,
     SCTP,
     TCP,
     UDP,
@@ -28,8 +30,6 @@ from agent_flows.spec import (
 
 _MATCHABLE_PORTS = frozenset({TCP, UDP, SCTP})
 """Protocols whose ports Open vSwitch can match (ovs-fields(7))."""
-
-_PORT = Term(f"reg{Register.PORT:d}=*")
 
 
 class Uncompilable(Exception):
@@ -44,16 +44,16 @@ class Uncompilable(Exception):
 class RuleFlows:
     """The flows of a set of groups.
 
-    ``template`` is one flow a line with the port left open; ``uses`` are the
-    remote groups' addresses it needs, ``remotes`` which group refers to them.
+    ``template`` is one flow a line with the port left open (:func:`flow.of_port`);
+    ``uses`` are the remote groups' addresses it needs, ``remotes`` which group
+    refers to them. The rules of ``stateless`` groups are asked about every
+    packet, replies too.
     """
 
     template: str
     uses: frozenset[Use]
     remotes: Mapping[Remote, frozenset[str]]
-
-    def of_port(self, ofport: int) -> str:
-        return self.template.replace(_PORT, flow.register(Register.PORT, ofport))
+    stateless: bool = False
 
 
 def compile_groups(
@@ -65,7 +65,8 @@ def compile_groups(
     """
     allowed: defaultdict[_Subject, set[_Layer4]] = defaultdict(set)
     remotes: defaultdict[Remote, set[str]] = defaultdict(set)
-    for group in _groups(group_ids, desired):
+    groups = _groups(group_ids, desired)
+    for group in groups:
         for rule in group.rules:
             remote = _remote(group, rule, desired)
             if remote is not None:
@@ -76,7 +77,8 @@ def compile_groups(
     return RuleFlows(
         "\n".join(map(str, flows)),
         frozenset(uses),
-        {remote: frozenset(groups) for remote, groups in remotes.items()},
+        {remote: frozenset(referring) for remote, referring in remotes.items()},
+        stateless=any(not group.stateful for group in groups),
     )
 
 
@@ -92,7 +94,7 @@ class _Subject:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        match: tuple[Term, ...] = (flow.protocol(self.ethertype, self.protocol), _PORT)
+        match: tuple[Term, ...] = (flow.protocol(self.ethertype, self.protocol), flow.ANY_PORT)
         if self.prefix is None:
             return match
         if self.direction is Direction.INGRESS:
@@ -100,20 +102,42 @@ class _Subject:
         return (*match, *flow.ip_destination(self.prefix))
 
 
-_Layer4 = tuple[int, int | None] | None
-"""A port range, an ICMP type with a code or None, or None for all of the protocol."""
+_Range = tuple[int, int]
 
 
-def _groups(group_ids: Iterable[str], desired: DesiredState) -> Iterator[SecurityGroupSpec]:
+class _Icmp(NamedTuple):
+    type: int
+    code: int | None
+
+
+class _Ports(NamedTuple):
+    """None: every port."""
+
+    destination: _Range | None
+    source: _Range | None
+
+
+_Layer4 = _Icmp | _Ports | None
+"""None for all of the protocol."""
+
+
+def _groups(group_ids: Iterable[str], desired: DesiredState) -> list[SecurityGroupSpec]:
+    """All stateful or all stateless: of both, nobody could say whether a reply needs a rule
+    (Neutron's API refuses such a port, securitygroups_db.py)."""
+    groups: list[SecurityGroupSpec] = []
     for group_id in group_ids:
         group = desired.security_groups.get(group_id)
         if group is None:
             raise Uncompilable("MissingSpec", f"security group {group_id} is not known here")
-        if not group.stateful:
+        if groups and groups[0].stateful != group.stateful:
+            kinds = {each.stateful: each.id for each in (groups[0], group)}
             raise Uncompilable(
-                "Unsupported", f"security group {group_id} is stateless, which is not supported"
+                "Conflict",
+                f"security group {kinds[False]} is stateless and {kinds[True]} is stateful; "
+                "a port can have only one kind",
             )
-        yield group
+        groups.append(group)
+    return groups
 
 
 def _remote(
@@ -129,11 +153,34 @@ def _remote(
         return None
     if not known:
         raise Uncompilable(
-            "MissingSpec",
-            f"{remote.kind} {remote.id}, which a rule of security group {group.id} refers to, "
-            "is not known here",
+            "MissingSpec", f"{_named(group, rule)}: {remote.kind} {remote.id} is not known here"
         )
     return remote
+
+
+def _named(group: SecurityGroupSpec, rule: SecurityGroupRule) -> str:
+    """The rule at fault, for a person to find it: "security group ..., rule ingress IPv4 ..."."""
+    words: list[str] = [rule.direction, rule.ethertype]
+    number = rule.protocol_number
+    words.append("any protocol" if number is None else f"protocol {_NAMES.get(number, number)}")
+    icmp = number in (ICMP, ICMPV6)
+    for what, low, high in (
+        ("type" if icmp else "ports", rule.port_range_min, rule.port_range_max),
+        ("source ports", rule.source_port_range_min, rule.source_port_range_max),
+    ):
+        if low is not None:
+            words.append(f"{what} {low}" if high is None else f"{what} {low}-{high}")
+    for what, remote in (
+        ("remote", rule.remote_ip_prefix),
+        ("remote group", rule.remote_group_id),
+        ("remote address group", rule.remote_address_group_id),
+    ):
+        if remote is not None:
+            words.append(f"{what} {remote}")
+    return f"security group {group.id}, rule {' '.join(words)}"
+
+
+_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
 def _subject(rule: SecurityGroupRule, remote: Remote | None) -> _Subject:
@@ -144,41 +191,72 @@ def _subject(rule: SecurityGroupRule, remote: Remote | None) -> _Subject:
 
 
 def _layer4(group: SecurityGroupSpec, rule: SecurityGroupRule) -> _Layer4:
-    low, high = rule.port_range_min, rule.port_range_max
-    if low is None:
-        return None
     number = rule.protocol_number
-    if number in (ICMP, ICMPV6) or (number in _MATCHABLE_PORTS and high is not None):
-        return low, high
-    raise Uncompilable(
-        "Unsupported",
-        f"security group {group.id} has a {rule.direction} rule for ports {low} to {high} of "
-        f"protocol {number}: Open vSwitch matches ports of tcp, udp and sctp only",
-    )
+    if number in (ICMP, ICMPV6):
+        type_ = rule.port_range_min
+        return None if type_ is None else _Icmp(type_, rule.port_range_max)
+    destination = _range(rule.port_range_min, rule.port_range_max)
+    source = _range(rule.source_port_range_min, rule.source_port_range_max)
+    if destination is None and source is None:
+        return None
+    if number not in _MATCHABLE_PORTS:
+        raise Uncompilable(
+            "Unsupported",
+            f"{_named(group, rule)}: Open vSwitch matches ports of tcp, udp and sctp only",
+        )
+    return _Ports(destination, source)
 
 
-def _layer4_terms(protocol: int | None, allowed: set[_Layer4]) -> Iterator[tuple[Term, ...]]:
-    """The fewest terms that match what any of ``allowed`` matches."""
+def _range(low: int | None, high: int | None) -> _Range | None:
+    return None if low is None or high is None else (low, high)
+
+
+def _layer4_terms(allowed: set[_Layer4]) -> Iterable[tuple[Term, ...]]:
+    """Terms that together match what any of ``allowed`` matches, none of them twice."""
     if None in allowed:
-        yield ()
-        return
-    given = [each for each in allowed if each is not None]
-    if protocol in (ICMP, ICMPV6):
-        whole_types = {type_ for type_, code in given if code is None}
-        for type_, code in sorted(given, key=str):
-            if code is None or type_ not in whole_types:
-                yield (flow.icmp(type_, code),)
-        return
-    spans = ranges.merged((low, high) for low, high in given if high is not None)
-    for low, high in spans:
-        for value, mask in ranges.masks(low, high):
-            yield (flow.destination_port(value, mask),)
+        return [()]
+    icmp = [each for each in allowed if isinstance(each, _Icmp)]
+    ports = [each for each in allowed if isinstance(each, _Ports)]
+    # Ranges with different bounds share some of their masks.
+    return dict.fromkeys([*_icmp_terms(icmp), *_port_terms(ports)])
+
+
+def _icmp_terms(allowed: Iterable[_Icmp]) -> Iterator[tuple[Term, ...]]:
+    whole_types = {each.type for each in allowed if each.code is None}
+    for type_, code in sorted(allowed, key=str):
+        if code is None or type_ not in whole_types:
+            yield (flow.icmp(type_, code),)
+
+
+def _port_terms(allowed: Iterable[_Ports]) -> Iterator[tuple[Term, ...]]:
+    """The destinations of rules with the same source are united, then each mask of the one is
+    combined with each of the other."""
+    by_source: defaultdict[_Range | None, set[_Range | None]] = defaultdict(set)
+    for ports in allowed:
+        by_source[ports.source].add(ports.destination)
+    for source in sorted(by_source, key=str):
+        destinations = by_source[source]
+        given = [each for each in destinations if each is not None]
+        spans = [None] if None in destinations else ranges.merged(given)
+        sources = list(_masks(flow.source_port, [source]))
+        for destination in _masks(flow.destination_port, spans):
+            yield from ((*each, *destination) for each in sources)
+
+
+def _masks(
+    word: Callable[[int, int], Term], spans: Iterable[_Range | None]
+) -> Iterator[tuple[Term, ...]]:
+    for span in spans:
+        if span is None:
+            yield ()
+        else:
+            yield from ((word(value, mask),) for value, mask in ranges.masks(*span))
 
 
 def _plain(allowed: Mapping[_Subject, set[_Layer4]]) -> Iterator[Flow]:
     for subject, layer4 in allowed.items():
         if subject.remote is None:
-            for terms in _layer4_terms(subject.protocol, layer4):
+            for terms in _layer4_terms(layer4):
                 yield Flow(
                     RULES[subject.direction],
                     Priority.RULE,
@@ -195,7 +273,7 @@ def _conjunctive(
     for subject, layer4 in allowed.items():
         if subject.remote is not None:
             number = conjunctions.id_of(subject.remote)
-            for terms in _layer4_terms(subject.protocol, layer4):
+            for terms in _layer4_terms(layer4):
                 ids[subject.direction, (*subject.terms, *terms)].add(number)
     for (direction, match), numbers in ids.items():
         actions: list[Action] = [flow.conjunction(number, 2) for number in sorted(numbers)]

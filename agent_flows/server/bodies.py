@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from agent_flows.spec import AddressPair, NetworkSpec, SecurityGroupRule
+from agent_flows.spec import AddressPair, NetworkSpec, NetworkType, SecurityGroupRule
 from agent_flows.validation import (
     STRICT,
     Address,
@@ -60,12 +60,13 @@ class Network(NetworkSpec):
             return None
         return f"{self.network_type}:{self.physical_network}:{self.segmentation_id or ''}"
 
-    @pydantic.model_validator(mode="after")
-    def _no_tunnel(self) -> "Network":
+    @pydantic.field_validator("network_type")
+    @classmethod
+    def _no_tunnel(cls, value: NetworkType) -> NetworkType:
         # Tunnels are known from Neutron's ports; an agent of ours has none.
-        if self.network_type.is_tunnel:
-            raise FieldError("network_type", self.network_type.value, "must be local, flat or vlan")
-        return self
+        if value.is_tunnel:
+            raise ValueError("must be local, flat or vlan")
+        return value
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy
 from oslo_config import cfg
@@ -68,6 +68,14 @@ def retried(function: Callable[P, T]) -> Callable[P, T]:
     )
     wrapped: Callable[P, T] = retry(function)
     return wrapped
+
+
+class Transactions(Protocol):
+    """The two kinds of transaction, on whatever database."""
+
+    def reader(self) -> contextlib.AbstractContextManager[orm.Session]: ...
+
+    def writer(self) -> contextlib.AbstractContextManager[orm.Session]: ...
 
 
 class Database:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from agent_flows import spec
 from agent_flows.server import bodies, effects, models
@@ -21,6 +21,7 @@ from agent_flows.validation import Invalid
 
 _RULE_FIELDS = (
     "direction", "ethertype", "protocol", "port_range_min", "port_range_max",
+    "source_port_range_min", "source_port_range_max",
     "remote_ip_prefix", "remote_group_id", "remote_address_group_id",
 )  # fmt: skip
 
@@ -114,6 +115,8 @@ def put_security_group(
         session.flush()
         _replace_rules(session, row, rules)
         return Written(True)
+    if row.stateful != body.stateful:
+        _check_kind(session, body)
     row.name = body.name
     present = [{name: getattr(rule, name) for name in _RULE_FIELDS} for rule in row.rules]
     rewritten = present != rules
@@ -165,6 +168,29 @@ def _check_remotes(session: Session, body: bodies.SecurityGroup) -> None:
         if absent is not None:
             place = next(i for i, each in named if each == absent)
             raise Invalid(f"security_group_rules.{place}.{remote}", absent, f"no such {what}")
+
+
+def _check_kind(session: Session, body: bodies.SecurityGroup) -> None:
+    """No port may come to have stateful and stateless groups at once."""
+    here, there = aliased(models.Membership), aliased(models.Membership)
+    group = models.SecurityGroup
+    other = session.execute(
+        sa.select(there.port_id, group.id)
+        .join(here, here.port_id == there.port_id)
+        .join(group, group.id == there.security_group_id)
+        .where(
+            here.security_group_id == body.id,
+            group.id != body.id,
+            group.stateful != body.stateful,
+        )
+        .limit(1)
+    ).first()
+    if other is not None:
+        raise Conflict(
+            "stateful",
+            f"port {other.port_id} also has security group {other.id}, which is "
+            f"{'stateless' if body.stateful else 'stateful'}",
+        )
 
 
 def _rule(rule: spec.SecurityGroupRule) -> dict[str, Any]:

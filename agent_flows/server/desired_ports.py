@@ -174,6 +174,20 @@ def _check_references(session: Session, body: bodies.Port, present: set[str]) ->
     for place, group in enumerate(body.security_groups):
         if group not in found:
             raise Invalid(f"security_groups.{place}", group, "no such security group")
+    kinds = {
+        stateful: group
+        for group, stateful in session.execute(
+            sa.select(models.SecurityGroup.id, models.SecurityGroup.stateful).where(
+                models.SecurityGroup.id.in_(body.security_groups)
+            )
+        )
+    }
+    if len(kinds) > 1:
+        raise Conflict(
+            "security_groups",
+            f"security group {kinds[False]} is stateless and {kinds[True]} is stateful; a port "
+            "can have only one kind",
+        )
 
 
 def _check_unique(session: Session, body: bodies.Port) -> None:

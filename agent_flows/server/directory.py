@@ -48,6 +48,10 @@ class PortDirectory(abc.ABC):
         """Called after the transaction of :meth:`move` committed."""
         return
 
+    def settle(self) -> None:
+        """Bring about what was decided and may not have been; called with every sweep."""
+        return
+
     @abc.abstractmethod
     def specs(self, session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
         """The ports bound to ``host`` (of those in ``port_ids``), and once each group they name.

@@ -42,6 +42,11 @@ class PortState:
     ``security_group_revisions`` are those its security depends on now (none
     if port security is off). ``proven_revision`` is the revision at which the
     last complete wiring was proven, None if the last one was not.
+
+    Where a number also rises for what no wiring depends on, as Neutron's does
+    for a name or a status, ``revision`` is the one at which something of
+    account last changed, and ``latest_revision`` the number of now: a report
+    of any revision between them is about the desired state of now.
     """
 
     id: str
@@ -53,6 +58,16 @@ class PortState:
     sequence: int = 0
     proven_revision: int | None = None
     security_group_revisions: Mapping[str, int] = field(default_factory=dict)
+    latest_revision: int | None = None
+
+    def is_current(self, revision: int) -> bool:
+        """Whether ``revision`` is of the desired state of now.
+
+        One that is not known yet (a database restored from a backup) is no
+        more so than an older one.
+        """
+        latest = self.revision if self.latest_revision is None else self.latest_revision
+        return self.revision <= revision <= latest
 
 
 class Ruling(enum.Enum):
@@ -131,12 +146,8 @@ def decide(port: PortState, report: FlowReport, settings: Settings) -> Decision:
 
 
 def _current(port: PortState, report: FlowReport) -> bool:
-    """Whether the report is about the desired state of now.
-
-    A revision that is not known yet (a database restored from a backup) is no
-    more proof than an older one.
-    """
-    return report.revision == port.revision and all(
+    """Whether the report is about the desired state of now, the port's and its groups'."""
+    return port.is_current(report.revision) and all(
         report.security_group_revisions.get(group) == revision
         for group, revision in port.security_group_revisions.items()
     )
@@ -155,7 +166,8 @@ def _proves(port: PortState, report: FlowReport, step: Step) -> bool:
     if step is Step.L2 and report.flow is FlowName.REFRESH:
         # A refresh does not touch the wiring: it stands as last proven.
         touched = any(task.step is Step.L2 for task in report.tasks)
-        return port.proven_revision == port.revision and (not touched or report.proves(step))
+        proven = port.proven_revision is not None and port.is_current(port.proven_revision)
+        return proven and (not touched or report.proves(step))
     return report.proves(step)
 
 

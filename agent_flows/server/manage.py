@@ -8,7 +8,7 @@ from typing import Any
 from oslo_config import cfg
 
 from agent_flows import process
-from agent_flows.server import database, schema
+from agent_flows.server import database, neutron_cleanup, schema
 
 PROG = "agent-flows-manage"
 
@@ -24,7 +24,11 @@ def _current(held: database.Database) -> None:
     print(f"{found or 'none'}{behind}")
 
 
-_ACTIONS = {"upgrade": _upgrade, "current": _current}
+def _clean_neutron(held: database.Database) -> None:
+    print(f"{neutron_cleanup.clean(held)} blocks lifted")
+
+
+_ACTIONS = {"upgrade": _upgrade, "current": _current, "neutron-cleanup": _clean_neutron}
 
 
 def _add_commands(commands: Any) -> None:
@@ -33,6 +37,12 @@ def _add_commands(commands: Any) -> None:
     )
     actions.add_parser("upgrade", help="bring the schema to the newest version")
     actions.add_parser("current", help="print the version the schema has")
+    cleanup = commands.add_parser(
+        "neutron-cleanup",
+        help="once agent_flows is out of Neutron's configuration: lift the blocks it left there "
+        "(with --config-file /etc/neutron/neutron.conf)",
+    )
+    cleanup.set_defaults(action="neutron-cleanup")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _ACTIONS[conf.command.action](held)
         finally:
             held.close()
-    except (*database.ERRORS, OSError) as exc:
+    except (*database.ERRORS, neutron_cleanup.NotNeutrons, OSError) as exc:
         print(f"{PROG}: {' '.join(str(exc).split())}", file=sys.stderr)
         return 1
     return 0

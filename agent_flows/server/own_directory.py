@@ -1,30 +1,17 @@
 """The port directory on our own tables."""
 
 import datetime
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from agent_flows.report import PortStatus, SyncState
-from agent_flows.server import models
+from agent_flows.server import models, own_specs
 from agent_flows.server.directory import KnownPort, PortDirectory
 from agent_flows.server.gate import PortState
-from agent_flows.spec import (
-    AddressGroupSpec,
-    AddressPair,
-    Direction,
-    Ethertype,
-    Member,
-    NetworkSpec,
-    NetworkType,
-    PortSpec,
-    SecurityGroupRule,
-    SecurityGroupSpec,
-    Spec,
-)
+from agent_flows.spec import Spec
 
 _Port = models.Port
 _MOVED = (
@@ -52,32 +39,7 @@ class OwnDirectory(PortDirectory):
         session.connection().execute(statement, [_row(port) for port in ports])
 
     def specs(self, session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
-        query = sa.select(_Port).where(_Port.host == host).order_by(_Port.id)
-        if port_ids is not None:
-            query = query.where(_Port.id.in_(list(port_ids)))
-        ports = session.scalars(query).all()
-        if not ports:
-            return []
-        networks = _networks(session, {port.network_id for port in ports})
-        specs: list[Spec] = [port_spec(port, networks[port.network_id]) for port in ports]
-        groups = _groups(session, {group for port in ports for group in port.security_groups})
-        remote = {rule.remote_group_id for group in groups for rule in group.rules}
-        groups += _groups(
-            session, {each for each in remote if each} - {group.id for group in groups}
-        )
-        # After the revisions: a member that joins meanwhile comes with an older
-        # revision, which proves less than was done, never more.
-        members = _members(session, [group.id for group in groups])
-        specs += [_group_spec(group, members.get(group.id, ())) for group in groups]
-        addressed = {rule.remote_address_group_id for group in groups for rule in group.rules}
-        query_ = sa.select(models.AddressGroup).where(
-            models.AddressGroup.id.in_([each for each in addressed if each])
-        )
-        specs += [
-            AddressGroupSpec(id=each.id, addresses=tuple(map(ip_network, each.addresses)))
-            for each in session.scalars(query_.order_by(models.AddressGroup.id))
-        ]
-        return specs
+        return own_specs.read(session, host, port_ids)
 
     def asked_for(
         self, session: Session, host: str, port_ids: Collection[str], now: datetime.datetime
@@ -163,91 +125,3 @@ def _row(port: KnownPort) -> dict[str, Any]:
         "syncing_since": port.syncing_since,
         "updated_at": port.updated_at,
     }
-
-
-def _networks(session: Session, ids: Collection[str]) -> dict[str, NetworkSpec]:
-    query = sa.select(models.Network).where(models.Network.id.in_(list(ids)))
-    return {
-        row.id: NetworkSpec(
-            id=row.id,
-            network_type=NetworkType(row.network_type),
-            segmentation_id=row.segmentation_id,
-            physical_network=row.physical_network,
-            mtu=row.mtu,
-        )
-        for row in session.scalars(query)
-    }
-
-
-def _groups(session: Session, ids: Collection[str]) -> list[models.SecurityGroup]:
-    query = sa.select(models.SecurityGroup).where(models.SecurityGroup.id.in_(list(ids)))
-    return list(session.scalars(query.order_by(models.SecurityGroup.id)))
-
-
-def port_spec(port: models.Port, network: NetworkSpec) -> PortSpec:
-    """The spec of a bound port."""
-    return PortSpec(
-        id=port.id,
-        revision=port.revision_number,
-        host=port.host or "",
-        network=network,
-        mac_address=port.mac_address,
-        fixed_ips=tuple(map(ip_address, port.addresses)),
-        allowed_address_pairs=tuple(
-            AddressPair(ip_address=ip_network(pair["ip_address"]), mac_address=pair["mac_address"])
-            for pair in port.allowed_address_pairs
-        ),
-        security_groups=tuple(port.security_groups),
-        port_security_enabled=port.port_security_enabled,
-        admin_state_up=port.admin_state_up,
-        device_owner=port.device_owner,
-    )
-
-
-def rule_spec(rule: models.SecurityGroupRule) -> SecurityGroupRule:
-    return SecurityGroupRule(
-        direction=Direction(rule.direction),
-        ethertype=Ethertype(rule.ethertype),
-        protocol=rule.protocol,
-        port_range_min=rule.port_range_min,
-        port_range_max=rule.port_range_max,
-        remote_ip_prefix=ip_network(rule.remote_ip_prefix) if rule.remote_ip_prefix else None,
-        remote_group_id=rule.remote_group_id,
-        remote_address_group_id=rule.remote_address_group_id,
-    )
-
-
-def _group_spec(
-    group: models.SecurityGroup, members: Iterable[tuple[str, str]]
-) -> SecurityGroupSpec:
-    return SecurityGroupSpec(
-        id=group.id,
-        revision=group.revision,
-        stateful=group.stateful,
-        rules=tuple(rule_spec(rule) for rule in group.rules),
-        members=tuple(
-            Member(address=ip_network(address), mac_address=mac) for address, mac in members
-        ),
-    )
-
-
-def _members(session: Session, group_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
-    """Address and MAC of every member of each group, on every host, in a fixed order."""
-    query = (
-        sa.select(
-            models.Membership.security_group_id,
-            models.FixedIp.ip_address,
-            _Port.mac_address,
-            _Port.allowed_address_pairs,
-        )
-        .join(_Port, _Port.id == models.Membership.port_id)
-        .outerjoin(models.FixedIp, models.FixedIp.port_id == _Port.id)
-        .where(models.Membership.security_group_id.in_(group_ids))
-    )
-    found: dict[str, set[tuple[str, str]]] = {}
-    for group, address, mac, pairs in session.execute(query):
-        members = found.setdefault(group, set())
-        members.update((pair["ip_address"], pair["mac_address"] or mac) for pair in pairs)
-        if address is not None:
-            members.add((address, mac))
-    return {group: sorted(members) for group, members in found.items()}

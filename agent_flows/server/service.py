@@ -4,7 +4,6 @@ import contextlib
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import oslo_messaging
 import sqlalchemy
@@ -15,19 +14,17 @@ from oslo_service.backend.base import ServiceBase
 
 from agent_flows import conf as options
 from agent_flows import process
-from agent_flows.report import Step
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
-from agent_flows.server import auth, database, schema
+from agent_flows.server import auth, database, schema, settings
 from agent_flows.server.api.app import application
 from agent_flows.server.api.resources import Check
 from agent_flows.server.api.wsgi import WsgiServer
 from agent_flows.server.casts import Caster
-from agent_flows.server.gate import Settings
 from agent_flows.server.metrics import Metrics
 from agent_flows.server.own_directory import OwnDirectory
 from agent_flows.server.store import Store
-from agent_flows.server.sweeper import Limits, Sweeper
+from agent_flows.server.sweeper import Sweeper
 
 LOG = log.getLogger(__name__)
 PROG = "agent-flows-server"
@@ -63,7 +60,7 @@ class ServerService(ServiceBase):  # type: ignore[misc]
             raise
 
     def _start(self) -> None:
-        conf, server = self._conf, self._conf[options.SERVER]
+        conf = self._conf
         auth.check_bind(conf)
         held = database.Database(conf)
         self._undo.callback(held.close)
@@ -72,9 +69,9 @@ class ServerService(ServiceBase):  # type: ignore[misc]
         directory = OwnDirectory()
         caster = Caster(AgentClient(self._transport), metrics)
         self._undo.callback(caster.stop)
-        store = Store(held, directory, caster, metrics, _gate_settings(server))
+        store = Store(held, directory, caster, metrics, settings.of_the_gate(conf))
 
-        sweeper = Sweeper(held, directory, caster, metrics, _limits(server))
+        sweeper = Sweeper(held, directory, caster, metrics, settings.limits(conf))
         rpc, endpoint = self._rpc_server(store)
 
         def counts() -> dict[tuple[str, str, str], int]:
@@ -121,24 +118,6 @@ class ServerService(ServiceBase):  # type: ignore[misc]
 
     def reset(self) -> None:
         return
-
-
-def _gate_settings(server: Any) -> Settings:
-    return Settings(
-        required_steps=frozenset(Step(step) for step in server.required_steps),
-        keep_active_on_refresh_failure=server.on_refresh_failure == "keep",
-    )
-
-
-def _limits(server: Any) -> Limits:
-    return Limits(
-        interval=server.sweep_interval,
-        report_timeout=server.report_timeout,
-        agent_down_time=server.agent_down_time,
-        history_attempts=server.history_attempts,
-        history_failures=server.history_failures,
-        history_after_delete=server.history_after_delete,
-    )
 
 
 def _reachable(held: database.Database) -> str | None:

@@ -18,7 +18,7 @@ from agent_flows.report import FlowReport, SyncState
 from agent_flows.rpc.server import Accepted
 from agent_flows.server import agents, clock, gate, history
 from agent_flows.server.casts import Caster, Casts, to_hosts
-from agent_flows.server.database import Database, retried
+from agent_flows.server.database import Transactions, retried
 from agent_flows.server.directory import KnownPort, PortDirectory
 from agent_flows.server.gate import Ruling
 from agent_flows.server.metrics import Metrics
@@ -40,7 +40,7 @@ class Store:
 
     def __init__(
         self,
-        database: Database,
+        database: Transactions,
         directory: PortDirectory,
         caster: Caster,
         metrics: Metrics,
@@ -90,15 +90,16 @@ class Store:
 
     def get_ports(self, host: str, port_ids: Collection[str] | None) -> Sequence[Spec]:
         """Specs for an agent; ports it asks for by id are expected to be reported upon."""
-        if port_ids:
-            self._note_asked(host, port_ids)
-        with self._database.reader() as session:
-            return self._directory.specs(session, host, port_ids)
+        if not port_ids:
+            with self._database.reader() as session:
+                return self._directory.specs(session, host, port_ids)
+        return self._specs_asked_for(host, port_ids)
 
     @retried
-    def _note_asked(self, host: str, port_ids: Collection[str]) -> None:
+    def _specs_asked_for(self, host: str, port_ids: Collection[str]) -> Sequence[Spec]:
         with self._database.writer() as session:
             self._directory.asked_for(session, host, port_ids, clock.now())
+            return self._directory.specs(session, host, port_ids)
 
     def take_heartbeat(self, host: str, state: Mapping[str, Any]) -> int:
         """Note that the agent lives; answers the highest sequence held for the host."""

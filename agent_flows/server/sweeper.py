@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowReport, SyncState
 from agent_flows.server import agents, clock, history
-from agent_flows.server.casts import Caster
-from agent_flows.server.database import ERRORS, Database, retried
+from agent_flows.server.casts import Caster, Casts
+from agent_flows.server.database import ERRORS, Transactions, retried
 from agent_flows.server.directory import KnownPort, PortDirectory
 from agent_flows.server.metrics import Metrics
 
@@ -43,7 +43,7 @@ class Sweeper:
 
     def __init__(
         self,
-        database: Database,
+        database: Transactions,
         directory: PortDirectory,
         caster: Caster,
         metrics: Metrics,
@@ -81,14 +81,22 @@ class Sweeper:
     def sweep(self) -> None:
         """Everything that is due now."""
         self._caster.retry()
-        while self._sweep_silent() == _BATCH:
+        self._directory.settle()
+        while len(self._sweep_silent()) == _BATCH:
             pass
-        while self._sweep_overdue() == _BATCH:
-            pass
+        while overdue := self._sweep_overdue():
+            self._ask_again(overdue)
         self._purge()
 
+    def _ask_again(self, ports: Sequence[KnownPort]) -> None:
+        """What their agents were told, or reported, may have been lost on the way."""
+        lost: dict[str, set[str]] = {}
+        for port in ports:
+            lost.setdefault(port.state.host or "", set()).add(port.state.id)
+        self._caster.send(Casts(resyncs={host: frozenset(ids) for host, ids in lost.items()}))
+
     @retried
-    def _sweep_silent(self) -> int:
+    def _sweep_silent(self) -> Sequence[KnownPort]:
         now = clock.now()
         seconds = self._limits.agent_down_time
         with self._database.writer() as session:
@@ -109,7 +117,7 @@ class Sweeper:
             return self._give_up(session, ports, report, now)
 
     @retried
-    def _sweep_overdue(self) -> int:
+    def _sweep_overdue(self) -> Sequence[KnownPort]:
         now = clock.now()
         seconds = self._limits.report_timeout
         with self._database.writer() as session:
@@ -131,9 +139,9 @@ class Sweeper:
         ports: Sequence[KnownPort],
         report: Callable[[KnownPort], FlowReport],
         now: datetime.datetime,
-    ) -> int:
+    ) -> Sequence[KnownPort]:
         if not ports:
-            return 0
+            return ports
         ordinals = history.Ordinals(session, now)
         history.add(session, [history.Record(ordinals.next(), report(port)) for port in ports])
         unknown = [
@@ -146,7 +154,7 @@ class Sweeper:
             for port in ports
         ]
         self._directory.move(session, unknown)
-        return len(ports)
+        return ports
 
     @retried
     def _purge(self) -> None:

@@ -30,6 +30,9 @@ def handlers() -> Iterator[None]:
         ("workers = 0", "workers"),
         ("datapath_type = magic", "datapath_type"),
         ("bridge_mappings = physnet1", "bridge_mappings"),
+        ("permitted_ethertypes = 88cc", "permitted_ethertypes"),
+        ("permitted_ethertypes = 0x88cc,0x05dc", "permitted_ethertypes"),
+        ("permitted_ethertypes = 0x0800", "IPv4"),
     ],
 )
 def test_a_value_that_cannot_be_used_ends_the_start_and_is_named(

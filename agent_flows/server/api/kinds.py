@@ -140,7 +140,7 @@ PORTS = Kind(
 
 
 def _task_id(task_id: str) -> sa.ColumnElement[bool]:
-    flow_id, _, position = task_id.partition(".")
+    flow_id, _, position = task_id.rpartition("-")
     place = int(position) if position.isascii() and position.isdigit() and len(position) < 3 else -1
     return sa.and_(_Attempt.id == flow_id, _Task.position == place)
 

@@ -44,6 +44,8 @@ def security_group(row: models.SecurityGroup) -> View:
                 "protocol": _protocol(rule.protocol),
                 "port_range_min": rule.port_range_min,
                 "port_range_max": rule.port_range_max,
+                "source_port_range_min": rule.source_port_range_min,
+                "source_port_range_max": rule.source_port_range_max,
                 "remote_ip_prefix": rule.remote_ip_prefix,
                 "remote_group_id": rule.remote_group_id,
                 "remote_address_group_id": rule.remote_address_group_id,
@@ -93,7 +95,8 @@ def task(attempt: models.Attempt, row: models.Task) -> View:
             "detail": row.error_detail,
         }
     return {
-        "id": f"{attempt.id}.{row.position}",
+        # No dot: web frameworks take what follows one for a file's type.
+        "id": f"{attempt.id}-{row.position}",
         "resource_type": attempt.resource_type,
         "resource_id": attempt.resource_id,
         "host": attempt.host,

@@ -17,6 +17,7 @@ from agent_flows.rpc import transport
 from agent_flows.rpc.server import Accepted, AgentClient
 from agent_flows.secgroups import cookie
 from agent_flows.spec import (
+    AddressGroupSpec,
     DesiredState,
     Direction,
     Ethertype,
@@ -39,6 +40,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.ports: dict[str, PortSpec] = {}
         self.groups: dict[str, SecurityGroupSpec] = {}
+        self.address_groups: dict[str, AddressGroupSpec] = {}
         self.reports: list[FlowReport] = []
         self.states: list[Mapping[str, Any]] = []
         self.asked: list[Collection[str] | None] = []
@@ -58,6 +60,7 @@ class FakeServer:
         return DesiredState(
             {p: s for p, s in self.ports.items() if port_ids is None or p in port_ids},
             dict(self.groups),
+            dict(self.address_groups),
         )
 
     def heartbeat(self, state: Mapping[str, Any]) -> int:

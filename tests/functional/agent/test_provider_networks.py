@@ -98,6 +98,16 @@ def test_a_second_network_on_the_same_segment_is_refused(provider, make_vm, sett
     assert "VLAN 100" in error.message
 
 
+def test_a_tunnel_network_is_refused_by_name(provider, make_vm, settled):
+    settled(make_vm("first"))
+    vm = make_vm()
+    provider.bind(vm, network(NetworkType.VXLAN, segmentation_id=70000), [allow_all()])
+    vm.plug()
+    error = provider.server.wait_failed(vm.port_id, "provision-network").failed.error
+    assert error.type == "Unsupported"
+    assert "vxlan" in error.message
+
+
 def test_a_missing_bridge_fails_its_ports_until_it_appears(host, make_vm, settled):
     host.mappings = {"physnet1": "br-ex"}
     settled(make_vm("local"))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent_flows.secgroups.pipeline import OWN_PIPELINE, Pipeline
 from lab.switch import Switch
 from tests.functional.secgroups.host import BRIDGE, Host
 
@@ -15,12 +16,18 @@ def dummy_switch() -> Iterator[Switch]:
 
 
 @pytest.fixture
-def host(dummy_switch: Switch) -> Iterator[Host]:
+def pipeline() -> Pipeline:
+    """That of our own bridge, unless a test is parametrized by others."""
+    return OWN_PIPELINE
+
+
+@pytest.fixture
+def host(dummy_switch: Switch, pipeline: Pipeline) -> Iterator[Host]:
     dummy_switch.add_bridge(BRIDGE)
     # Packets made from the datapath's notation all have sequence number 0.
     dummy_switch.appctl("dpctl/ct-disable-tcp-seq-chk")
     try:
-        yield Host(dummy_switch)
+        yield Host(dummy_switch, pipeline=pipeline)
     finally:
         # The last bridge takes the datapath and its connections along.
         dummy_switch.vsctl("del-br", BRIDGE)

@@ -1,7 +1,8 @@
 """A dummy switch with ports as VMs and an uplink: packets go in, and it is seen who gets them.
 
 Conntrack, conjunctions and bundles are the real ones of ovs-vswitchd; only the
-wires are not there.
+wires are not there. The bridge is ours, or, with a pipeline for it, as
+Neutron's agent sets up br-int.
 """
 
 import itertools
@@ -10,16 +11,30 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
+
 from agent_flows import spec
 from agent_flows.secgroups import cookie, flow
 from agent_flows.secgroups.attachment import Attachment
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.flow import Action, Flow
 from agent_flows.secgroups.ofctl import Ofctl
-from agent_flows.secgroups.pipeline import Priority, Register, Table
+from agent_flows.secgroups.pipeline import (
+    OWN_PIPELINE,
+    Home,
+    Pipeline,
+    Priority,
+    Register,
+    Table,
+)
 from agent_flows.spec import DesiredState, PortSpec, SecurityGroupSpec
 from lab.switch import Switch
 from tests.functional.secgroups import packets
+
+BOTH_HOMES = pytest.mark.parametrize(
+    "pipeline", [Pipeline(each) for each in Home], ids=[each.value for each in Home]
+)
+"""Marks tests of what holds on our own bridge and on Neutron's alike."""
 
 BRIDGE = "br-int"
 UPLINK = "uplink"
@@ -77,17 +92,32 @@ def everything_out() -> list[dict[str, object]]:
     return [rule("egress"), rule("egress", ethertype="IPv6")]
 
 
+# Neutron's native/br_int.py, setup_default_table: what its agent has there before any port.
+_NEUTRONS = (
+    "table=0,priority=65535,dl_vlan=4095 actions=drop",
+    "table=0,priority=0 actions=resubmit(,58)",
+    "table=58,priority=0 actions=resubmit(,59)",
+    "table=59,priority=0 actions=resubmit(,60)",
+    "table=60,priority=1 actions=NORMAL",
+)
+
+
 class Host:
     """The switch, its firewall, and what is desired of it."""
 
-    def __init__(self, switch: Switch, timeout: float = 30) -> None:
+    def __init__(
+        self, switch: Switch, timeout: float = 30, pipeline: Pipeline = OWN_PIPELINE
+    ) -> None:
         self.switch = switch
+        self.pipeline = pipeline
         self.ofctl = Ofctl(str(switch.run_dir), BRIDGE, timeout)
-        self.firewall = Firewall(self.ofctl)
+        self.firewall = Firewall(self.ofctl, pipeline)
         self.specs: dict[str, spec.Spec] = {}
         self._vms: dict[str, Vm] = {}
         self._captures: dict[str, Path] = {}
         self.plug(UPLINK)
+        if pipeline.home is Home.NEUTRON:
+            self.ofctl.bundle([f"add {line}" for line in _NEUTRONS])
         self.firewall.start()
         self.add_network(1)
 
@@ -108,6 +138,12 @@ class Host:
     def add_network(self, vlan: int) -> None:
         """A network whose segment's tag is the local VLAN's number plus 1000."""
         uplink = self.switch.ofport(UPLINK)
+        if self.pipeline.home is Home.NEUTRON:
+            self.ofctl.bundle([
+                f"add table=0,priority=3,in_port={uplink},dl_vlan={vlan + 1000} "
+                f"actions=mod_vlan_vid:{vlan},resubmit(,58)"
+            ])  # fmt: skip
+            return
         tag = Action(f"set_field:{0x1000 | vlan}->vlan_vid")
         out = Action(f"set_field:{0x1000 | (vlan + 1000)}->vlan_vid")
         network = flow.load(Register.NETWORK, vlan)
@@ -125,6 +161,8 @@ class Host:
         """Plug in a VM's interface; nothing is programmed for it yet."""
         name = f"vm{number}"
         self.plug(name)
+        if self.pipeline.home is Home.NEUTRON:
+            self.switch.vsctl("set", "Port", name, f"tag={vlan}")
         vm = Vm(name, f"fa:16:3e:00:{vlan:02x}:{number:02x}", f"10.0.0.{number}",
                 f"2001:db8::{number:x}", vlan)  # fmt: skip
         self._vms[name] = vm
@@ -174,7 +212,7 @@ class Host:
 
     def restart_agent(self) -> None:
         """A new process: it knows nothing but what the switch tells."""
-        self.firewall = Firewall(self.ofctl)
+        self.firewall = Firewall(self.ofctl, self.pipeline)
         self.firewall.start()
 
     # Packets.
@@ -199,6 +237,12 @@ class Host:
         if source.name == UPLINK:
             packet = packets.tagged(packet, source.vlan + 1000)
         return destination.name in self.send(source.name, packet)
+
+    def reaches_only(self, source: Vm, destination: Vm, packet: str) -> bool:
+        """Whether ``destination`` got ``packet`` and nobody else did."""
+        if source.name == UPLINK:
+            packet = packets.tagged(packet, source.vlan + 1000)
+        return self.send(source.name, packet) == {destination.name}
 
     def tcp(
         self, source: Vm, destination: Vm, port: int, flags: str = "syn", sport: int = 40000

@@ -7,7 +7,17 @@ import pytest
 
 from lab import frames
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import Host, Vm, everything_out, group, outsider, rule
+from tests.functional.secgroups.host import (
+    BOTH_HOMES,
+    Host,
+    Vm,
+    everything_out,
+    group,
+    outsider,
+    rule,
+)
+
+pytestmark = BOTH_HOMES
 
 HTTP = rule(protocol="tcp", port_range_min=80, port_range_max=80)
 

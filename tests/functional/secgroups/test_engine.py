@@ -179,20 +179,21 @@ class TestRefusal:
         assert list(raised.value.errors) == [second.id]
 
     def test_in_the_rules_themselves_is_the_ports_own(self, host: Host) -> None:
-        good, stateless, odd, lost = (host.boot(number) for number in (1, 2, 3, 4))
+        good, mixed, odd, lost = (host.boot(number) for number in (1, 2, 3, 4))
         host.port(good, group(HTTP))
-        host.port(stateless, group(HTTP, stateful=False))
+        host.port(mixed, group(HTTP, stateful=False), group(HTTP))
         host.port(odd, group(rule(protocol="dccp", port_range_min=5, port_range_max=6)))
         host.port(lost, group(rule(remote_group_id="0" * 8 + lost.id[8:])))
         with pytest.raises(PortErrors) as raised:
-            host.apply(good, stateless, odd, lost)
+            host.apply(good, mixed, odd, lost)
         errors = raised.value.errors
         assert {port: error.type for port, error in errors.items()} == {
-            stateless.id: "Unsupported",
+            mixed.id: "Conflict",
             odd.id: "Unsupported",
             lost.id: "MissingSpec",
         }
-        assert host.desired.ports[stateless.id].security_groups[0] in errors[stateless.id].message
+        for vm in (mixed, odd, lost):
+            assert host.desired.ports[vm.id].security_groups[0] in errors[vm.id].message
         host.wire(good)
         assert host.tcp(outsider(), good, 80)
 
@@ -345,7 +346,7 @@ class TestRestartOfTheAgent:
     ) -> None:
         host.restart_agent()
         host.wire(vms[0])
-        host.port(vms[1], group(stateful=False))
+        host.port(vms[1], group(stateful=False), group())
         with pytest.raises(PortErrors):
             host.apply(vms[1])
         host.firewall.sweep({vm.id for vm in vms})

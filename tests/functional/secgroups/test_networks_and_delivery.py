@@ -151,3 +151,41 @@ def test_interface_is_given_to_another_port(host: Host, vms: list[Vm]) -> None:
     assert not host.udp(vms[0], vms[1], 53)
     assert not host.udp(vms[1], vms[0], 53)
     assert len(host.ofctl.dump()) == before
+
+
+def test_mac_of_several_ports_reaches_each_of_them_and_the_uplink(
+    host: Host,
+) -> None:
+    one, two, sender = host.boot(1), host.boot(2), host.boot(3)
+    virtual = one.but(mac="00:00:5e:00:01:07", ip="10.0.0.77")
+    pairs = [{"ip_address": "10.0.0.77/32", "mac_address": virtual.mac}]
+    for vm in (one, two):
+        host.port(vm, group(*ANY), allowed_address_pairs=pairs)
+    host.port(sender, group(*ANY))
+    host.wire(one, sender)
+    host.wire(two)
+    packet = packets.udp((sender.mac, virtual.mac), (sender.ip, virtual.ip), (1, 53))
+    assert host.send(sender.name, packet) == {"vm1", "vm2", "uplink"}
+    host.firewall.remove([one.id])
+    assert host.send(sender.name, packet) == {"vm2", "uplink"}
+
+
+def test_port_of_the_network_itself_is_not_filtered(host: Host, vms: list[Vm]) -> None:
+    dhcp = host.boot(7)
+    host.port(dhcp, device_owner="network:dhcp")
+    host.wire(dhcp)
+    offer = packets.udp((dhcp.mac, vms[0].mac), (dhcp.ip, vms[0].ip), (67, 68))
+    assert host.sent(dhcp, vms[0], offer)
+    assert host.icmp(dhcp, outsider(), 134, v6=True)
+    assert host.udp(outsider(), dhcp, 53)
+
+
+def test_port_whose_security_is_switched_on_gets_no_more_unknown_unicast(host: Host) -> None:
+    vm, peer = host.boot(1), outsider()
+    unknown = vm.but(mac="0e:00:00:00:00:01")
+    host.port(vm, port_security_enabled=False)
+    host.wire(vm)
+    assert host.udp(peer, unknown, 53)
+    host.port(vm, group(*ANY))
+    host.wire(vm)
+    assert not host.udp(peer, unknown, 53)

@@ -6,7 +6,17 @@ import pytest
 
 from agent_flows.spec import AddressGroupSpec
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import Host, Vm, everything_out, group, outsider, rule
+from tests.functional.secgroups.host import (
+    BOTH_HOMES,
+    Host,
+    Vm,
+    everything_out,
+    group,
+    outsider,
+    rule,
+)
+
+pytestmark = BOTH_HOMES
 
 
 @pytest.fixture

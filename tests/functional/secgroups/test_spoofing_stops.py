@@ -3,9 +3,19 @@ not."""
 
 import pytest
 
-from agent_flows.secgroups.programme import link_local
+from agent_flows.secgroups.antispoofing import link_local
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import Host, Vm, everything_out, group, outsider, rule
+from tests.functional.secgroups.host import (
+    BOTH_HOMES,
+    Host,
+    Vm,
+    everything_out,
+    group,
+    outsider,
+    rule,
+)
+
+pytestmark = BOTH_HOMES
 
 ALL_ROUTERS = "33:33:00:00:00:02"
 ANY = (rule(), rule(ethertype="IPv6"), *everything_out())
@@ -202,22 +212,6 @@ class TestAllowedAddressPairs:
         assert host.udp(vm.but(ip6="2001:db8:5::5"), peer, 53, v6=True)
         assert not host.udp(vm.but(mac="fa:16:3e:66:66:66"), peer, 53)
 
-    def test_mac_of_several_ports_reaches_each_of_them_and_the_uplink(
-        self, host: Host, peer: Vm
-    ) -> None:
-        one, two, sender = host.boot(1), host.boot(2), host.boot(3)
-        virtual = one.but(mac="00:00:5e:00:01:07", ip="10.0.0.77")
-        pairs = [{"ip_address": "10.0.0.77/32", "mac_address": virtual.mac}]
-        for vm in (one, two):
-            host.port(vm, group(*ANY), allowed_address_pairs=pairs)
-        host.port(sender, group(*ANY))
-        host.wire(one, sender)
-        host.wire(two)
-        packet = packets.udp((sender.mac, virtual.mac), (sender.ip, virtual.ip), (1, 53))
-        assert host.send(sender.name, packet) == {"vm1", "vm2", "uplink"}
-        host.firewall.remove([one.id])
-        assert host.send(sender.name, packet) == {"vm2", "uplink"}
-
     def test_one_holder_that_refuses_does_not_cut_the_others_connection(self, host: Host) -> None:
         one, two, client = host.boot(1), host.boot(2), host.boot(3)
         virtual = one.but(mac="00:00:5e:00:01:07", ip="10.0.0.77")
@@ -271,7 +265,6 @@ class TestWithoutPortSecurity:
         host.wire(free)
         assert not host.udp(peer, free, 53)
         assert not host.udp(free, peer, 53)
-        assert not host.udp(peer, free.but(mac="0e:00:00:00:00:01"), 53)
         host.port(free, group(), port_security_enabled=False)
         host.wire(free)
         assert host.udp(peer, free, 53)

@@ -4,18 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_flows.report import TaskError
 from agent_flows.secgroups.attachment import Attachment
+from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.conjunction import Conjunctions
-from agent_flows.secgroups.pipeline import Pipeline
+from agent_flows.secgroups.pipeline import OWN_PIPELINE, Home, Pipeline
 from agent_flows.secgroups.programme import Programme, compile_ports
 from agent_flows.spec import AddressGroupSpec, DesiredState, PortSpec, Spec
 from tests.unit.secgroups.specs import attached, group, number, port
+
+NEUTRON = Pipeline(Home.NEUTRON)
 
 
 def compiled(subject: PortSpec, *others: Spec, ofport: int = 5) -> Programme:
     desired = DesiredState.of([subject, *others])
     attachments = {subject.id: attached(subject, ofport)}
-    result = compile_ports(desired, attachments, Conjunctions(60, 1), Pipeline())
+    result = compile_ports(desired, attachments, Conjunctions(60, 1), OWN_PIPELINE)
     assert not result.errors
     return result.programmes[subject.id]
 
@@ -50,6 +54,10 @@ def rules(draw: st.DrawFn) -> dict[str, object]:
     if made["protocol"] in ("tcp", "udp", "sctp") and draw(st.booleans()):
         low, high = sorted((draw(PORTS), draw(PORTS)))
         made |= {"port_range_min": low, "port_range_max": high}
+    if made["protocol"] in ("tcp", "udp", "sctp") and draw(st.booleans()):
+        low = draw(PORTS)
+        high = min(low + draw(st.integers(0, 6)), 65535)
+        made |= {"source_port_range_min": low, "source_port_range_max": high}
     if made["protocol"] == "icmp" and draw(st.booleans()):
         made["port_range_min"] = draw(st.integers(0, 3))
         made["port_range_max"] = draw(st.sampled_from([None, 0, 1]))
@@ -118,7 +126,7 @@ def test_two_ports_on_one_interface_are_refused_both() -> None:
     one, two, three = port(1), port(2), port(3)
     desired = DesiredState.of([one, two, three])
     attachments = {p.id: attached(p, ofport) for p, ofport in ((one, 5), (two, 5), (three, 6))}
-    result = compile_ports(desired, attachments, Conjunctions(60, 1), Pipeline())
+    result = compile_ports(desired, attachments, Conjunctions(60, 1), OWN_PIPELINE)
     assert set(result.errors) == {one.id, two.id}
     assert set(result.programmes) == {three.id}
     assert result.errors[one.id].type == "Conflict"
@@ -128,6 +136,105 @@ def test_a_prefix_with_a_scope_reaches_no_flow() -> None:
     rule = {"direction": "ingress", "ethertype": "IPv6", "remote_ip_prefix": "fe80::%1/64"}
     with pytest.raises(ValueError, match="scope"):
         group(1, rule)
+
+
+def refused(subject: PortSpec, *others: Spec) -> TaskError:
+    desired = DesiredState.of([subject, *others])
+    attachments = {subject.id: attached(subject, 5)}
+    result = compile_ports(desired, attachments, Conjunctions(60, 1), OWN_PIPELINE)
+    assert not result.programmes
+    return result.errors[subject.id]
+
+
+@pytest.mark.parametrize(
+    ("rule", "type_", "named"),
+    [
+        (
+            {"protocol": "udplite", "port_range_min": 7, "port_range_max": 9},
+            "Unsupported",
+            "ingress IPv4 protocol udplite ports 7-9",
+        ),
+        (
+            {
+                "protocol": "dccp",
+                "ethertype": "IPv6",
+                "source_port_range_min": 7,
+                "source_port_range_max": 9,
+                "remote_ip_prefix": "2001:db8::/32",
+            },
+            "Unsupported",
+            "ingress IPv6 protocol dccp source ports 7-9 remote 2001:db8::/32",
+        ),
+        (
+            {"remote_group_id": number(2, 9)},
+            "MissingSpec",
+            f"ingress IPv4 any protocol remote group {number(2, 9)}",
+        ),
+        (
+            {"protocol": "icmp", "port_range_min": 8, "remote_address_group_id": number(4, 9)},
+            "MissingSpec",
+            f"ingress IPv4 protocol icmp type 8 remote address group {number(4, 9)}",
+        ),
+    ],
+)
+def test_a_rule_that_cannot_be_compiled_is_named_with_its_group(
+    rule: dict[str, object], type_: str, named: str
+) -> None:
+    fine, faulty = group(1, {"direction": "ingress"}), group(2, {"direction": "ingress", **rule})
+    error = refused(port(1, fine, faulty), fine, faulty)
+    assert error.type == type_
+    assert f"security group {faulty.id}, rule {named}" in error.message
+
+
+def test_a_group_that_is_not_known_is_named() -> None:
+    unknown = group(7)
+    error = refused(port(1, unknown))
+    assert error.type == "MissingSpec"
+    assert unknown.id in error.message
+
+
+def test_a_stateless_port_asks_conntrack_nothing() -> None:
+    rules = ({"direction": "ingress"}, {"direction": "egress", "remote_group_id": number(2, 1)})
+    stateless = group(1, *rules, stateful=False)
+    assert "ct(" not in compiled(port(1, stateless), stateless).flows
+    stateful = group(1, *rules)
+    assert "ct(" in compiled(port(1, stateful), stateful).flows
+
+
+@pytest.mark.parametrize("number_", [0, 0x05DC, 0x10000, 0x0800, 0x86DD, 0x0806, 0x8100])
+def test_what_is_filtered_or_no_ethertype_is_never_permitted(number_: int) -> None:
+    with pytest.raises(ValueError, match=f"{number_:#06x}"):
+        Pipeline(Home.OWN, frozenset({number_}))
+
+
+def test_on_neutrons_bridge_only_our_tables_are_written() -> None:
+    web = group(1, {"direction": "ingress"})
+    vlan = {"id": number(3, 1), "network_type": "vlan", "physical_network": "physnet1",
+            "segmentation_id": 7}  # fmt: skip
+    subject = port(1, web, network=vlan)
+    programme = compile_ports(
+        DesiredState.of([subject, web]),
+        {subject.id: attached(subject, 5)},
+        Conjunctions(60, 1),
+        NEUTRON,
+    ).programmes[subject.id]
+    neutrons = ("table=0,", "table=95,")
+    assert not [line for line in programme.lines if line.startswith(neutrons)]
+    base = base_flows(NEUTRON).values()
+    assert not [line for line in base if line.startswith((*neutrons, "table=60,"))]
+
+
+def test_on_neutrons_bridge_an_unfiltered_port_has_its_door_alone() -> None:
+    for fields in ({"port_security_enabled": False}, {"device_owner": "network:dhcp"}):
+        subject = port(1, **fields)
+        programme = compile_ports(
+            DesiredState.of([subject]),
+            {subject.id: attached(subject, 5)},
+            Conjunctions(60, 1),
+            NEUTRON,
+        ).programmes[subject.id]
+        assert all(line.startswith("table=60,") for line in programme.lines)
+        assert not programme.destinations
 
 
 @pytest.mark.parametrize(("ofport", "vlan"), [(0, 1), (-1, 1), (0xFFFE, 1), (1, 0), (1, 4095)])

@@ -28,6 +28,7 @@ def rule(**fields: Any) -> dict[str, Any]:
     [
         ("networks", {"network_type": "local", "colour": "red"}, "colour"),
         ("networks", {"network_type": "vxlan"}, "network_type"),
+        ("networks", {"network_type": "geneve", "segmentation_id": 70000}, "network_type"),
         ("networks", {"network_type": "vlan", "physical_network": "p"}, "segmentation_id"),
         ("networks", {"network_type": "flat"}, "physical_network"),
         ("networks", {"network_type": "local", "mtu": "1500"}, "mtu"),
@@ -58,6 +59,11 @@ def rule(**fields: Any) -> dict[str, Any]:
             "security-groups",
             rule(protocol="tcp", port_range_min=1, port_range_max=65536),
             "security_group_rules.0.port_range_max",
+        ),
+        (
+            "security-groups",
+            rule(protocol="udp", source_port_range_min=1),
+            "security_group_rules.0.source_port_range_max",
         ),
         ("security-groups", rule(port_range_min=1), "security_group_rules.0.port_range_min"),
         (

@@ -74,6 +74,12 @@ def test_what_get_shows_can_be_put_again_and_changes_nothing(
         security_group_rules=[
             {"direction": "ingress", "protocol": "tcp", "port_range_min": 1, "port_range_max": 2},
             {"direction": "egress", "ethertype": "IPv6", "protocol": "ipv6-icmp"},
+            {
+                "direction": "egress",
+                "protocol": "udp",
+                "source_port_range_min": 53,
+                "source_port_range_max": 54,
+            },
             {"direction": "ingress", "protocol": 200, "remote_ip_prefix": "10.0.0.0/8"},
             {"direction": "ingress", "remote_group_id": group},
         ],
@@ -242,6 +248,27 @@ def allow_from(group_id: str) -> list[dict[str, Any]]:
 
 def revision(server: Server, group_id: str) -> int:
     return int(server.show("security-groups", group_id)["revision_number"])
+
+
+def test_a_port_has_stateful_or_stateless_groups_but_not_both(
+    server: Server, port: dict[str, Any], group: str
+) -> None:
+    stateless = new_id()
+    server.put("security-groups", stateless, stateful=False)
+    refused = server.try_put("ports", PORT, **{**port, "security_groups": [group, stateless]})
+    assert refused.status_code == 409
+    assert refused.json["error"]["field"] == "security_groups"
+    assert f"{stateless} is stateless" in refused.json["error"]["message"]
+
+    server.put("security-groups", stateless)
+    server.put("ports", PORT, **{**port, "security_groups": [group, stateless]})
+    refused = server.try_put("security-groups", stateless, stateful=False)
+    assert refused.status_code == 409
+    assert refused.json["error"]["field"] == "stateful"
+    assert group in refused.json["error"]["message"]
+
+    server.put("ports", PORT, **{**port, "security_groups": [stateless]})
+    server.put("security-groups", stateless, stateful=False)
 
 
 def test_new_rules_make_the_ports_of_the_group_sync(

@@ -138,7 +138,7 @@ def test_health_says_what_does_not_work(
         assert requests.get(url, timeout=LONGEST).json() == {"status": "ok", "failures": {}}
         database = Database(conf)
         with database.writer() as session:
-            session.connection().exec_driver_sql("DROP TABLE agents")
+            session.connection().exec_driver_sql("DROP TABLE agent_flows_agents")
         database.close()
         with pytest.raises(oslo_messaging.RemoteError):
             ServerClient(bus, "host-a", LONGEST).heartbeat({})

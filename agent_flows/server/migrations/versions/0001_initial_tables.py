@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
+from agent_flows.server.migrations import history_tables
+
 revision = "0001"
 down_revision = None
 
 moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
-long_text = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 options: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
@@ -23,6 +24,8 @@ options: dict[str, Any] = {
 
 
 def upgrade() -> None:
+    history_tables.create(**options)
+
     op.create_table(
         "address_groups",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -31,49 +34,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_address_groups")),
         **options,
     )
-    op.create_table(
-        "agents",
-        sa.Column("host", sa.String(length=255), nullable=False),
-        sa.Column("sequence", sa.BigInteger(), nullable=False),
-        sa.Column("heartbeat_at", moment, nullable=False),
-        sa.Column("declared_dead", sa.Boolean(), nullable=False),
-        sa.Column("state", long_text, nullable=False),
-        sa.PrimaryKeyConstraint("host", name=op.f("pk_agents")),
-        **options,
-    )
-    op.create_index(op.f("ix_agents_heartbeat_at"), "agents", ["heartbeat_at"])
-
-    op.create_table(
-        "attempts",
-        sa.Column("ordinal", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("id", sa.String(length=36), nullable=False),
-        sa.Column("resource_type", sa.String(length=16), nullable=False),
-        sa.Column("resource_id", sa.String(length=36), nullable=False),
-        sa.Column("host", sa.String(length=255), nullable=False),
-        sa.Column("flow", sa.String(length=16), nullable=False),
-        sa.Column("attempt", sa.BigInteger(), nullable=False),
-        sa.Column("revision", sa.BigInteger(), nullable=False),
-        sa.Column("sequence", sa.BigInteger(), nullable=False),
-        sa.Column("failed", sa.Boolean(), nullable=False),
-        sa.Column("started_at", moment, nullable=False),
-        sa.Column("finished_at", moment, nullable=False),
-        sa.PrimaryKeyConstraint("ordinal", name=op.f("pk_attempts")),
-        sa.UniqueConstraint("id", name=op.f("uq_attempts_id")),
-        **options,
-    )
-    op.create_index(op.f("ix_attempts_host_ordinal"), "attempts", ["host", "ordinal"])
-    op.create_index(op.f("ix_attempts_resource_id_ordinal"), "attempts", ["resource_id", "ordinal"])
-
-    op.create_table(
-        "deleted_ports",
-        sa.Column("id", sa.String(length=36), nullable=False),
-        sa.Column("revision_number", sa.BigInteger(), nullable=False),
-        sa.Column("deleted_at", moment, nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_deleted_ports")),
-        **options,
-    )
-    op.create_index(op.f("ix_deleted_ports_deleted_at"), "deleted_ports", ["deleted_at"])
-
     op.create_table(
         "networks",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -135,6 +95,8 @@ def upgrade() -> None:
         sa.Column("protocol", sa.BigInteger(), nullable=True),
         sa.Column("port_range_min", sa.BigInteger(), nullable=True),
         sa.Column("port_range_max", sa.BigInteger(), nullable=True),
+        sa.Column("source_port_range_min", sa.BigInteger(), nullable=True),
+        sa.Column("source_port_range_max", sa.BigInteger(), nullable=True),
         sa.Column("remote_ip_prefix", sa.String(length=64), nullable=True),
         sa.Column("remote_group_id", sa.String(length=36), nullable=True),
         sa.Column("remote_address_group_id", sa.String(length=36), nullable=True),
@@ -167,26 +129,6 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_security_group_rules_remote_group_id"), "security_group_rules", ["remote_group_id"]
     )
-
-    op.create_table(
-        "tasks",
-        sa.Column("ordinal", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("name", sa.String(length=64), nullable=False),
-        sa.Column("step", sa.String(length=32), nullable=False),
-        sa.Column("task_state", sa.String(length=16), nullable=False),
-        sa.Column("started_at", moment, nullable=True),
-        sa.Column("duration", sa.Double(), nullable=True),
-        sa.Column("error_type", sa.String(length=64), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
-        sa.Column("error_detail", long_text, nullable=True),
-        sa.ForeignKeyConstraint(
-            ["ordinal"], ["attempts.ordinal"], name=op.f("fk_tasks_ordinal"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("ordinal", "position", name=op.f("pk_tasks")),
-        **options,
-    )
-    op.create_index(op.f("ix_tasks_task_state_ordinal"), "tasks", ["task_state", "ordinal"])
 
     op.create_table(
         "fixed_ips",

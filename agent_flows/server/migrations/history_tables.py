@@ -1,0 +1,100 @@
+"""The tables of agents and of the history, as they were first made.
+
+In our own database and in Neutron's: two chains of migrations begin with them.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+# What a tool said may be in any script, whatever the database's character set.
+_UNICODE: dict[str, Any] = {"charset": "utf8mb4", "collation": "utf8mb4_bin"}
+text = sa.Text().with_variant(mysql.TEXT(**_UNICODE), "mysql", "mariadb")
+long_text = sa.Text().with_variant(mysql.MEDIUMTEXT(**_UNICODE), "mysql", "mariadb")
+
+
+def create(**options: Any) -> None:
+    """Create them with ``options`` for each table."""
+    op.create_table(
+        "agent_flows_agents",
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("heartbeat_at", moment, nullable=False),
+        sa.Column("declared_dead", sa.Boolean(), nullable=False),
+        sa.Column("state", long_text, nullable=False),
+        sa.PrimaryKeyConstraint("host", name=op.f("pk_agent_flows_agents")),
+        **options,
+    )
+    op.create_index(
+        op.f("ix_agent_flows_agents_heartbeat_at"), "agent_flows_agents", ["heartbeat_at"]
+    )
+
+    op.create_table(
+        "agent_flows_attempts",
+        sa.Column("ordinal", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("resource_type", sa.String(length=16), nullable=False),
+        sa.Column("resource_id", sa.String(length=36), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("flow", sa.String(length=16), nullable=False),
+        sa.Column("attempt", sa.BigInteger(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("failed", sa.Boolean(), nullable=False),
+        sa.Column("started_at", moment, nullable=False),
+        sa.Column("finished_at", moment, nullable=False),
+        sa.PrimaryKeyConstraint("ordinal", name=op.f("pk_agent_flows_attempts")),
+        sa.UniqueConstraint("id", name=op.f("uq_agent_flows_attempts_id")),
+        **options,
+    )
+    op.create_index(
+        op.f("ix_agent_flows_attempts_host_ordinal"), "agent_flows_attempts", ["host", "ordinal"]
+    )
+    op.create_index(
+        op.f("ix_agent_flows_attempts_resource_id_ordinal"),
+        "agent_flows_attempts",
+        ["resource_id", "ordinal"],
+    )
+
+    op.create_table(
+        "agent_flows_tasks",
+        sa.Column("ordinal", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("step", sa.String(length=32), nullable=False),
+        sa.Column("task_state", sa.String(length=16), nullable=False),
+        sa.Column("started_at", moment, nullable=True),
+        sa.Column("duration", sa.Double(), nullable=True),
+        sa.Column("error_type", sa.String(length=64), nullable=True),
+        sa.Column("error_message", text, nullable=True),
+        sa.Column("error_detail", long_text, nullable=True),
+        sa.ForeignKeyConstraint(
+            ["ordinal"],
+            ["agent_flows_attempts.ordinal"],
+            name=op.f("fk_agent_flows_tasks_ordinal"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("ordinal", "position", name=op.f("pk_agent_flows_tasks")),
+        **options,
+    )
+    op.create_index(
+        op.f("ix_agent_flows_tasks_task_state_ordinal"),
+        "agent_flows_tasks",
+        ["task_state", "ordinal"],
+    )
+
+    op.create_table(
+        "agent_flows_deleted_ports",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("revision_number", sa.BigInteger(), nullable=False),
+        sa.Column("deleted_at", moment, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_flows_deleted_ports")),
+        **options,
+    )
+    op.create_index(
+        op.f("ix_agent_flows_deleted_ports_deleted_at"), "agent_flows_deleted_ports", ["deleted_at"]
+    )
