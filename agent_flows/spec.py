@@ -319,12 +319,25 @@ _KINDS: dict[str, tuple[type[Any], pydantic.TypeAdapter[Any]]] = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Refused:
+    """A spec that makes no sense: why, at which revision, and the part at fault as it came."""
+
+    reason: str
+    revision: int
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
 class DesiredState:
-    """What a host should hold: ports, and the groups they refer to, by id."""
+    """What a host should hold: ports, and the groups they refer to, by id.
+
+    ``refused`` are specs of whatever kind that make no sense.
+    """
 
     ports: Mapping[str, PortSpec] = dataclasses.field(default_factory=dict)
     security_groups: Mapping[str, SecurityGroupSpec] = dataclasses.field(default_factory=dict)
     address_groups: Mapping[str, AddressGroupSpec] = dataclasses.field(default_factory=dict)
+    refused: Mapping[str, Refused] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, specs: Iterable[Spec]) -> "DesiredState":
@@ -390,6 +403,48 @@ def from_wire(raw: object) -> Spec:
         fields = without_unknown(fields, frozenset(f.name for f in dataclasses.fields(cls)))
     spec: Spec = parse(adapter, fields)
     return spec
+
+
+def state_from_wire(raws: Iterable[object]) -> DesiredState:
+    """Read many specs; one that makes no sense is refused by its id, and the others stand.
+
+    Raises :class:`Invalid` for one that has no id, and if one id comes twice.
+    """
+    specs: list[Spec] = []
+    refused: dict[str, Refused] = {}
+    for raw in raws:
+        try:
+            specs.append(from_wire(raw))
+        except Invalid as exc:
+            refused[_id_of(raw, exc)] = _refusal(raw, exc)
+    return dataclasses.replace(DesiredState.of(specs), refused=refused)
+
+
+_ID: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Uuid)
+_REVISION: pydantic.TypeAdapter[int] = pydantic.TypeAdapter(Revision)
+_SHOWN = 1024
+
+
+def _id_of(raw: object, exc: Invalid) -> str:
+    if not isinstance(raw, Mapping):
+        raise exc
+    try:
+        return parse(_ID, raw.get("id"))
+    except Invalid:
+        raise exc from None
+
+
+def _refusal(raw: object, exc: Invalid) -> Refused:
+    fields = raw if isinstance(raw, Mapping) else {}
+    try:
+        revision = parse(_REVISION, fields.get("revision"))
+    except Invalid:
+        revision = 0
+    name, _, rest = exc.field.partition(".")
+    part, index = fields.get(name), rest.partition(".")[0]
+    if isinstance(part, list) and index.isdigit() and int(index) < len(part):
+        part = part[int(index)]
+    return Refused(str(exc), revision, repr(part)[:_SHOWN])
 
 
 def newer_minor(version: object, ours: tuple[int, int]) -> bool:

@@ -85,7 +85,8 @@ def _flow(
 
 
 def revisions(spec: PortSpec, desired: DesiredState) -> dict[str, int]:
-    """The revisions of the port's groups. One that is missing from ``desired`` is left out:
-    the flow fails for want of it and says so, and no other port is held up."""
-    groups = desired.security_groups
+    """The revisions of the port's groups, those that make no sense included. One that is missing
+    from ``desired`` is left out: the flow fails for want of it and says so, and no other port is
+    held up."""
+    groups = {**desired.refused, **desired.security_groups}
     return {group: groups[group].revision for group in spec.security_groups if group in groups}

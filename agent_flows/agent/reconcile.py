@@ -17,7 +17,8 @@ from agent_flows.flows.runner import Runner, Work
 from agent_flows.l2 import flows, interfaces
 from agent_flows.l2.flows import Switch
 from agent_flows.l2.interfaces import Interface
-from agent_flows.report import FlowName, FlowReport
+from agent_flows.l2.tasks import LocateInterface
+from agent_flows.report import FlowName, FlowReport, TaskError
 from agent_flows.spec import DesiredState
 from agent_flows.validation import Invalid
 
@@ -73,7 +74,8 @@ class Reconciler:
             return verdicts
         try:
             desired = self._server.get_ports([request.port_id for request in concerned])
-            todo = planning.plan(concerned, present, desired, wired)
+            sensible = [each for each in concerned if each.port_id not in desired.refused]
+            todo = planning.plan(sensible, present, desired, wired)
         except (oslo_messaging.MessagingException, Invalid) as exc:
             # Ports keep what they have; the server, which cannot hear us
             # either, counts this host's ports as UNKNOWN.
@@ -87,6 +89,9 @@ class Reconciler:
             self._see(set(ids) - early - again.keys())
             return verdicts | again
         attempts = {request.port_id: request.attempt for request in requests}
+        for request in concerned:
+            if request.port_id in desired.refused:
+                verdicts[request.port_id] = self._refuse(request, desired)
         for flow in planning.ORDER:
             if ports := todo.get(flow):
                 batch = _Batch(flow, ports, desired, present, wired, attempts)
@@ -119,6 +124,15 @@ class Reconciler:
                 return
             when_all_seen, self._when_all_seen = self._when_all_seen, lambda: None
         when_all_seen()
+
+    def _refuse(self, request: Request, desired: DesiredState) -> Verdict:
+        """A port whose spec makes no sense keeps what it has; the server may send another."""
+        refused = desired.refused[request.port_id]
+        work = Work(request.port_id, refused.revision, {}, request.attempt)
+        error = TaskError("InvalidSpec", f"the port's spec makes no sense: {refused.reason}")
+        LOG.error("Port %s: %s", request.port_id, error.message)
+        self._outbox.put([self._runner.never_ran(FlowName.WIRE, work, LocateInterface, error)])
+        return Verdict.RETRY
 
     def _run(self, batch: "_Batch") -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}

@@ -19,7 +19,7 @@ from taskflow.persistence.backends import impl_memory as _impl_memory  # noqa: F
 
 from agent_flows.flows.task import FlowTask, PortErrors, TaskFailed
 from agent_flows.flows.transcript import Clock, Transcript, utcnow
-from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome
+from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome, TaskState
 
 LOG = log.getLogger(__name__)
 
@@ -101,6 +101,14 @@ class Runner:
                 middle = len(part) // 2
                 pending += [part[middle:], part[:middle]]
 
+    def never_ran(
+        self, flow: FlowName, work: Work, task: type[FlowTask], error: TaskError
+    ) -> FlowReport:
+        """The report of a port for which ``flow`` could not even be run: it failed in ``task``."""
+        now = self._clock()
+        failed = TaskOutcome(task.name_, task.step, TaskState.FAILED, now, 0.0, error)
+        return self._written(flow, work, now, now, (failed,))
+
     def _run_once(
         self, compose: Callable[[], Flow], part: Sequence[Work], inputs: Mapping[str, object]
     ) -> _Run:
@@ -130,6 +138,17 @@ class Runner:
 
     def _report(self, flow: FlowName, work: Work, run: _Run, error: TaskError | None) -> FlowReport:
         tasks: tuple[TaskOutcome, ...] = run.transcript.outcomes(work.port_id, error)
+        finished_at = max(self._clock(), run.started_at)
+        return self._written(flow, work, run.started_at, finished_at, tasks)
+
+    def _written(
+        self,
+        flow: FlowName,
+        work: Work,
+        started_at: datetime.datetime,
+        finished_at: datetime.datetime,
+        tasks: tuple[TaskOutcome, ...],
+    ) -> FlowReport:
         return FlowReport(
             id=str(uuid.uuid4()),
             host=self._host,
@@ -139,8 +158,8 @@ class Runner:
             security_group_revisions=dict(work.security_group_revisions),
             attempt=work.attempt,
             sequence=self._next_sequence(),
-            started_at=run.started_at,
-            finished_at=max(self._clock(), run.started_at),
+            started_at=started_at,
+            finished_at=finished_at,
             tasks=tasks,
         )
 

@@ -36,12 +36,13 @@ class ServerClient:
     def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState:
         """The specs of this host's ports (of those in ``port_ids``) and of their groups.
 
-        A port that is not in the answer is not bound to this host. Raises
-        :class:`agent_flows.validation.Invalid` if the answer is malformed.
+        A port that is not in the answer is not bound to this host. A spec that
+        makes no sense is refused alone; raises
+        :class:`agent_flows.validation.Invalid` if it cannot be told whose it is.
         """
         wanted = None if port_ids is None else list(port_ids)
         answer = self._call("get_ports", port_ids=wanted)
-        return DesiredState.of(spec.from_wire(item) for item in answer)
+        return spec.state_from_wire(answer)
 
     def heartbeat(self, state: Mapping[str, Any]) -> int:
         """Say that this agent lives; answers the highest sequence the server holds for it."""

@@ -35,8 +35,8 @@ _MATCHABLE_PORTS = frozenset({TCP, UDP, SCTP})
 class Uncompilable(Exception):
     """A port cannot be programmed as its spec says; nothing is installed for it."""
 
-    def __init__(self, type_: str, message: str) -> None:
-        self.error = TaskError(type_, message)
+    def __init__(self, type_: str, message: str, detail: str = "") -> None:
+        self.error = TaskError(type_, message, detail)
         super().__init__(message)
 
 
@@ -128,7 +128,7 @@ def _groups(group_ids: Iterable[str], desired: DesiredState) -> list[SecurityGro
     for group_id in group_ids:
         group = desired.security_groups.get(group_id)
         if group is None:
-            raise Uncompilable("MissingSpec", f"security group {group_id} is not known here")
+            raise _unknown(f"security group {group_id}", group_id, desired)
         if groups and groups[0].stateful != group.stateful:
             kinds = {each.stateful: each.id for each in (groups[0], group)}
             raise Uncompilable(
@@ -152,10 +152,15 @@ def _remote(
     else:
         return None
     if not known:
-        raise Uncompilable(
-            "MissingSpec", f"{_named(group, rule)}: {remote.kind} {remote.id} is not known here"
-        )
+        raise _unknown(f"{_named(group, rule)}: {remote.kind} {remote.id}", remote.id, desired)
     return remote
+
+
+def _unknown(name: str, id_: str, desired: DesiredState) -> Uncompilable:
+    refused = desired.refused.get(id_)
+    if refused is None:
+        return Uncompilable("MissingSpec", f"{name} is not known here")
+    return Uncompilable("InvalidSpec", f"{name} makes no sense: {refused.reason}", refused.detail)
 
 
 def _named(group: SecurityGroupSpec, rule: SecurityGroupRule) -> str:

@@ -374,3 +374,21 @@ def test_a_port_whose_group_is_missing_cannot_be_wired() -> None:
         state.security_group_revisions(state.ports[PORT])
     assert refusal.value.field == "security_groups"
     assert OTHER in refusal.value.value
+
+
+def test_one_spec_that_makes_no_sense_is_refused_and_the_others_stand() -> None:
+    good = spec.to_wire(SecurityGroupSpec("00000000-0000-0000-0000-000000000001", 3))
+    rule = {"direction": "ingress", "protocol": 6, "port_range_min": 90, "port_range_max": 80}
+    bad = {**good, "id": "00000000-0000-0000-0000-000000000002", "rules": [rule]}
+    state = spec.state_from_wire([good, bad])
+    assert set(state.security_groups) == {good["id"]}
+    refused = state.refused["00000000-0000-0000-0000-000000000002"]
+    assert refused.revision == 3
+    assert "rules.0.port_range_max" in refused.reason
+    assert "'port_range_min': 90" in refused.detail
+
+
+@pytest.mark.parametrize("raw", [7, {"kind": "port"}, {"kind": "port", "id": "../etc"}])
+def test_a_spec_of_nobody_in_particular_refuses_the_answer(raw: object) -> None:
+    with pytest.raises(Invalid):
+        spec.state_from_wire([raw])

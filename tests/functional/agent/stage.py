@@ -24,6 +24,7 @@ from agent_flows.spec import (
     NetworkSpec,
     NetworkType,
     PortSpec,
+    Refused,
     SecurityGroupRule,
     SecurityGroupSpec,
 )
@@ -41,6 +42,7 @@ class FakeServer:
         self.ports: dict[str, PortSpec] = {}
         self.groups: dict[str, SecurityGroupSpec] = {}
         self.address_groups: dict[str, AddressGroupSpec] = {}
+        self.refused: dict[str, Refused] = {}
         self.reports: list[FlowReport] = []
         self.states: list[Mapping[str, Any]] = []
         self.asked: list[Collection[str] | None] = []
@@ -58,9 +60,14 @@ class FakeServer:
         self._speak()
         self.asked.append(port_ids)
         return DesiredState(
-            {p: s for p, s in self.ports.items() if port_ids is None or p in port_ids},
-            dict(self.groups),
+            {
+                p: s
+                for p, s in self.ports.items()
+                if (port_ids is None or p in port_ids) and p not in self.refused
+            },
+            {g: s for g, s in self.groups.items() if g not in self.refused},
             dict(self.address_groups),
+            dict(self.refused),
         )
 
     def heartbeat(self, state: Mapping[str, Any]) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from agent_flows.report import FlowName, TaskState
-from agent_flows.spec import NetworkType
+from agent_flows.spec import NetworkType, Refused
 from tests.functional.agent.stage import HOST, allow_all, group, network
 
 WIRE_TASKS = [
@@ -186,3 +186,31 @@ def test_a_physical_network_nobody_mapped_fails_by_name(host, make_vm, settled):
     error = host.server.wait_failed(bad.port_id, "provision-network").failed.error
     assert "moon" in error.message
     assert host.port_flows(host.switch.ofport(bad.tap)) == []
+
+
+def test_a_group_that_makes_no_sense_fails_its_port_only_and_the_old_rules_stand(
+    host, make_vm, settled
+):
+    rules = allow_all()
+    one, two = settled(make_vm("one"), make_vm("two"), groups=[rules])
+    (three,) = settled(make_vm("three"), net=host.server.ports[one.port_id].network)
+    two.listen(80)
+    reason = "rules.0.port_range_max: must not be below port_range_min 90 (got 80)"
+    host.server.refused[rules.id] = Refused(reason, 2, "{'port_range_min': 90}")
+    host.casts.security_groups_changed(HOST, [rules.id])
+    report = host.server.wait_failed(one.port_id, "apply-security-groups")
+    assert report.security_group_revisions == {rules.id: 2}
+    assert reason in report.failed.error.message
+    assert one.connect(two.ip, 80)
+    assert all(each.failed is None for each in host.server.of(three.port_id))
+
+
+def test_a_port_whose_spec_makes_no_sense_is_told_and_keeps_what_it_has(host, make_vm, settled):
+    one, two = settled(make_vm("one"), make_vm("two"))
+    two.listen(80)
+    host.server.refused[one.port_id] = Refused("mac_address: must be a MAC address", 2, "'no'")
+    host.casts.ports_changed(HOST, [one.port_id])
+    report = host.server.wait_failed(one.port_id, "locate-interface")
+    assert report.revision == 2
+    assert "mac_address" in report.failed.error.message
+    assert one.connect(two.ip, 80)

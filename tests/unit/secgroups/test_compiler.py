@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_flows import spec
 from agent_flows.report import TaskError
 from agent_flows.secgroups.attachment import Attachment
 from agent_flows.secgroups.base import base_flows
@@ -241,3 +242,18 @@ def test_on_neutrons_bridge_an_unfiltered_port_has_its_door_alone() -> None:
 def test_an_attachment_is_a_real_port_on_a_real_vlan(ofport: int, vlan: int) -> None:
     with pytest.raises(ValueError, match="not a"):
         Attachment("port", ofport, vlan)
+
+
+def test_a_group_that_makes_no_sense_fails_its_ports_and_names_the_rule() -> None:
+    bad = spec.to_wire(group(1))
+    bad["rules"] = [{"direction": "ingress", "protocol": 6, "port_range_min": 90,
+                     "port_range_max": 80}]  # fmt: skip
+    subject, other = port(1, group(1)), port(2)
+    state = spec.state_from_wire([spec.to_wire(subject), spec.to_wire(other), bad])
+    attachments = {subject.id: attached(subject, 1), other.id: attached(other, 2)}
+    result = compile_ports(state, attachments, Conjunctions(60, 1), OWN_PIPELINE)
+    assert set(result.programmes) == {other.id}
+    error = result.errors[subject.id]
+    assert error.type == "InvalidSpec"
+    assert "rules.0.port_range_max" in error.message
+    assert "90" in error.detail
