@@ -5,8 +5,11 @@ import socket
 import struct
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
-_ETH_P_IP, _ETH_P_ARP, _ETH_P_IPV6 = 0x0800, 0x0806, 0x86DD
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+_ETH_P_IP, _ETH_P_ARP, _ETH_P_RARP, _ETH_P_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
+_SCTP = 132
 _TTL = 64
+_ND_HOP_LIMIT = 255
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -35,7 +38,9 @@ def ip(  # noqa: PLR0917
         _family(destination), destination
     )
     if _family(source) == socket.AF_INET6:
-        header = struct.pack("!IHBB", 6 << 28, len(body), protocol, _TTL) + raw
+        # Neighbour discovery from further away is not believed (RFC 4861, section 7.1).
+        hops = _ND_HOP_LIMIT if protocol == socket.IPPROTO_ICMPV6 else _TTL
+        header = struct.pack("!IHBB", 6 << 28, len(body), protocol, hops) + raw
         return ethernet(source_mac, destination_mac, _ETH_P_IPV6, header + body)
     fields = (0x45, 0, 20 + len(body), 1, 0, _TTL, protocol)
     bare = struct.pack("!BBHHHBBH", *fields, 0) + raw
@@ -48,11 +53,57 @@ def udp(
 ) -> bytes:
     """A UDP datagram; each pair is (source, destination)."""
     length = 8 + len(payload)
-    packed = b"".join(socket.inet_pton(_family(address), address) for address in addresses)
-    pseudo = packed + struct.pack("!BBH", 0, socket.IPPROTO_UDP, length)
     bare = struct.pack("!HHHH", *ports, length, 0) + payload
-    body = struct.pack("!HHHH", *ports, length, checksum(pseudo + bare) or 0xFFFF) + payload
+    total = checksum(_pseudo(addresses, socket.IPPROTO_UDP, bare) + bare)
+    body = struct.pack("!HHHH", *ports, length, total or 0xFFFF) + payload
     return ip(*macs, *addresses, socket.IPPROTO_UDP, body)
+
+
+def tcp(
+    macs: tuple[str, str],
+    addresses: tuple[str, str],
+    ports: tuple[int, int],
+    flags: int,
+    numbers: tuple[int, int] = (0, 0),
+    *,
+    payload: bytes = b"",
+) -> bytes:
+    """A TCP segment; ``numbers`` are those of sequence and acknowledgement."""
+    header = struct.pack("!HHIIBBHHH", *ports, *numbers, 5 << 4, flags, 0xFFFF, 0, 0)
+    total = checksum(_pseudo(addresses, socket.IPPROTO_TCP, header + payload) + header + payload)
+    body = header[:16] + struct.pack("!H", total) + header[18:] + payload
+    return ip(*macs, *addresses, socket.IPPROTO_TCP, body)
+
+
+def sctp_init(macs: tuple[str, str], addresses: tuple[str, str], ports: tuple[int, int]) -> bytes:
+    """The packet that opens an SCTP association (RFC 9260, section 3.3.2)."""
+    chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 0x5EED, 65536, 1, 1, 1)
+    bare = struct.pack("!HHII", *ports, 0, 0) + chunk
+    # Unlike everything else in the packet, the checksum is little-endian (its appendix A).
+    body = bare[:8] + struct.pack("<I", _crc32c(bare)) + bare[12:]
+    return ip(*macs, *addresses, _SCTP, body)
+
+
+def icmp(
+    macs: tuple[str, str], addresses: tuple[str, str], type_: int, code: int = 0, rest: bytes = b""
+) -> bytes:
+    """ICMP, or ICMPv6 with IPv6 addresses; ``rest`` is what follows the checksum."""
+    bare = struct.pack("!BBH", type_, code, 0) + (rest or bytes(4))
+    if _family(addresses[0]) == socket.AF_INET:
+        number, total = socket.IPPROTO_ICMP, checksum(bare)
+    else:
+        number = socket.IPPROTO_ICMPV6
+        total = checksum(_pseudo(addresses, number, bare) + bare)
+    body = bare[:2] + struct.pack("!H", total) + bare[4:]
+    return ip(*macs, *addresses, number, body)
+
+
+def neighbour(macs: tuple[str, str], addresses: tuple[str, str], type_: int, target: str) -> bytes:
+    """Neighbour solicitation (135) or advertisement (136) for ``target``, with the sender's MAC
+    (RFC 4861, section 4)."""
+    option = struct.pack("!BB", 2 if type_ == 136 else 1, 1) + mac_bytes(macs[0])
+    rest = bytes(4) + socket.inet_pton(socket.AF_INET6, target) + option
+    return icmp(macs, addresses, type_, 0, rest)
 
 
 def arp_request(source_mac: str, sender: tuple[str, str], target_ip: str) -> bytes:
@@ -61,6 +112,29 @@ def arp_request(source_mac: str, sender: tuple[str, str], target_ip: str) -> byt
     body += mac_bytes(sender[0]) + socket.inet_aton(sender[1])
     body += b"\0" * 6 + socket.inet_aton(target_ip)
     return ethernet(source_mac, BROADCAST, _ETH_P_ARP, body)
+
+
+def rarp_request(mac: str) -> bytes:
+    """What a hypervisor sends to everyone in the name of a VM that has moved (RFC 903)."""
+    body = struct.pack("!HHBBH", 1, _ETH_P_IP, 6, 4, 3)
+    body += (mac_bytes(mac) + bytes(4)) * 2
+    return ethernet(mac, BROADCAST, _ETH_P_RARP, body)
+
+
+def _crc32c(data: bytes) -> int:
+    """SCTP's checksum (RFC 9260, appendix A)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def _pseudo(addresses: tuple[str, str], protocol: int, body: bytes) -> bytes:
+    """The pseudo-header that checksums cover, too (RFC 9293, RFC 8200 section 8.1)."""
+    packed = b"".join(socket.inet_pton(_family(address), address) for address in addresses)
+    return packed + struct.pack("!IBBH", len(body), 0, 0, protocol)
 
 
 def _family(address: str) -> socket.AddressFamily:

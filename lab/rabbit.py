@@ -27,17 +27,21 @@ def free_port() -> int:
 
 
 class Rabbit:
-    """rabbitmq-server on loopback, of ``namespace`` if one is given."""
+    """rabbitmq-server on loopback, of ``namespace`` if one is given.
 
-    def __init__(self, namespace: Namespace | None = None) -> None:
+    Listens on another ``address`` of that namespace for clients of other ones.
+    """
+
+    def __init__(self, namespace: Namespace | None = None, address: str = "127.0.0.1") -> None:
         self.namespace = namespace
+        self.address = address
         self.port = self._free_port()
         self.directory = Path()
 
     @property
     def url(self) -> str:
         """For oslo.messaging's ``transport_url``."""
-        return f"rabbit://guest:guest@127.0.0.1:{self.port}/"
+        return f"rabbit://guest:guest@{self.address}:{self.port}/"
 
     def start(self) -> None:
         """Start it for the first time."""
@@ -74,7 +78,9 @@ class Rabbit:
     def _environment(self, epmd_port: int) -> Mapping[str, str]:
         here = self.directory
         (here / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            f"listeners.tcp.1 = {self.address}:{self.port}\n"
+            # By default the broker's guest may come from loopback only.
+            "loopback_users = none\n"
             # Tests must not depend on how full this machine's disk is.
             "disk_free_limit.absolute = 10MB\n"
         )
@@ -108,7 +114,7 @@ class Rabbit:
             probe = socket.socket()
         with probe, contextlib.suppress(OSError):
             probe.settimeout(1)
-            probe.connect(("127.0.0.1", self.port))
+            probe.connect((self.address, self.port))
             probe.sendall(_AMQP_HEADER)
             return probe.recv(1) == b"\x01"  # a method frame: Connection.Start
         return False

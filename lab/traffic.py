@@ -112,6 +112,20 @@ class Connection:
             self._socket.close()
             raise
 
+    @property
+    def local_port(self) -> int:
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    def send(self, data: bytes) -> None:
+        """Raises OSError."""
+        self._socket.send(data)
+
+    def receive(self, timeout: float) -> bytes:
+        """Raises OSError: TimeoutError, or what ICMP had to say about what was sent."""
+        self._socket.settimeout(timeout)
+        return self._socket.recv(65536)
+
     def ask(self, timeout: float = 1.0) -> str | None:
         """Send a word; the name of whoever answered it, or None if nobody did in time.
 
@@ -190,6 +204,17 @@ class Wire:
         check = (lambda frame: wanted in frame) if isinstance(wanted, bytes) else wanted
         return sum(1 for frame in self._frames if check(frame))
 
+    def take(self) -> list[bytes]:
+        """The frames that have come in so far; they are forgotten here."""
+        self._drain(0)
+        taken, self._frames = self._frames, []
+        return taken
+
+    def wait(self, seconds: float) -> None:
+        """Until a frame has come in, or ``seconds`` are over."""
+        if not self._frames:
+            self._drain(seconds)
+
     def wait_for(self, wanted: Callable[[bytes], Any] | bytes, timeout: float = 2.0) -> bool:
         deadline = time.monotonic() + timeout
         while not self.arrived(wanted):
@@ -202,11 +227,13 @@ class Wire:
     def _drain(self, seconds: float) -> None:
         """Take in what has arrived, waiting up to ``seconds`` for the first frame."""
         ready, _, _ = select.select([self._socket], [], [], seconds)
-        while ready:
-            frame, address = self._socket.recvfrom(65536)
-            if address[2] != _PACKET_OUTGOING:
-                self._frames.append(frame)
-            ready, _, _ = select.select([self._socket], [], [], 0)
+        if not ready:
+            return
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frame, address = self._socket.recvfrom(65536, socket.MSG_DONTWAIT)
+                if address[2] != _PACKET_OUTGOING:
+                    self._frames.append(frame)
 
     def close(self) -> None:
         self._socket.close()

@@ -1,0 +1,58 @@
+"""One host under the agent for all tests of a module, with three VMs on it and one beyond."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.switch import Switch
+from lab.vm import Vm
+from tests.functional.semantics.desired import everything, group
+from tests.functional.semantics.world import World
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with Switch() as switch:
+        world = World(switch, tmp_path_factory.mktemp("agent"))
+        try:
+            yield world
+        finally:
+            world.close()
+
+
+@pytest.fixture(scope="module")
+def machines(world: World) -> tuple[Vm, Vm, Vm, Vm]:
+    """Ports of one network, wired, and somebody on its segment beyond the host."""
+    inside = [world.insider(name) for name in ("anna", "bert", "carl")]
+    outside = world.outsider("otto")
+    for vm in inside:
+        world.want(vm, group())
+    world.settle(*inside)
+    return (*inside, outside)  # type: ignore[return-value]
+
+
+@pytest.fixture
+def anna(world: World, machines: tuple[Vm, ...]) -> Vm:
+    """May send anything to anybody, and nobody may send her anything."""
+    world.wire(machines[0], group(*everything("egress")))
+    return machines[0]
+
+
+@pytest.fixture
+def bert(world: World, machines: tuple[Vm, ...]) -> Vm:
+    """What he may do the test says; until then it is nothing."""
+    world.wire(machines[1], group())
+    return machines[1]
+
+
+@pytest.fixture
+def carl(world: World, machines: tuple[Vm, ...]) -> Vm:
+    """As bert."""
+    world.wire(machines[2], group())
+    return machines[2]
+
+
+@pytest.fixture
+def otto(machines: tuple[Vm, ...]) -> Vm:
+    """Beyond the uplink; nobody filters him."""
+    return machines[3]

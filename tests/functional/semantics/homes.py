@@ -1,0 +1,27 @@
+"""An integration bridge as it is before any port of ours: our own, or that of Neutron's agent."""
+
+from collections.abc import Iterable
+
+from agent_flows.secgroups.ofctl import Ofctl
+from agent_flows.secgroups.pipeline import Home
+from lab.switch import Switch
+
+# Neutron's native/br_int.py, setup_default_table.
+_NEUTRONS = (
+    "table=0,priority=0 actions=resubmit(,58)",
+    "table=58,priority=0 actions=resubmit(,59)",
+    "table=59,priority=0 actions=resubmit(,60)",
+    "table=60,priority=1 actions=NORMAL",
+)
+
+
+def prepare(
+    switch: Switch, bridge: str, home: Home, ports: Iterable[str] = (), vlan: int = 1
+) -> Ofctl:
+    """``ports`` are of one network, whose local VLAN Neutron's agent sets as their tag."""
+    ofctl = Ofctl(str(switch.run_dir), bridge, 30)
+    if home is Home.NEUTRON:
+        ofctl.bundle([f"add {line}" for line in _NEUTRONS])
+        for port in ports:
+            switch.vsctl("set", "Port", port, f"tag={vlan}")
+    return ofctl

@@ -1,0 +1,255 @@
+"""Cases 16, 18, 21 and 23: where a packet comes from and how it gets here changes nothing about
+the rules."""
+
+import dataclasses
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from agent_flows.report import FlowName
+from lab import frames
+from lab.vm import Vm
+from tests.functional.semantics.desired import everything, flat, group, ip, rule, vlan
+from tests.functional.semantics.world import World
+
+HTTP = rule(protocol="tcp", port=80)
+_NUMBERS = itertools.count(1)
+
+
+class TestTwoPortsOfOneHost:
+    @pytest.mark.parametrize("version", [4, 6])
+    @pytest.mark.parametrize("leaves", [True, False])
+    @pytest.mark.parametrize("enters", [True, False])
+    def test_a_packet_passes_if_its_sender_and_its_receiver_both_allow_it(
+        self, world: World, bert: Vm, carl: Vm, *, leaves: bool, enters: bool, version: int
+    ) -> None:
+        world.wire(bert, group(*(everything("egress") if leaves else everything("ingress"))))
+        world.wire(carl, group(*(everything("ingress") if enters else everything("egress"))))
+        assert world.udp_passes(bert, carl, 53, version=version) == (leaves and enters)
+        if leaves and enters:
+            assert world.reaches(bert, carl, 80, version=version)
+
+
+class TestProviderNetworks:
+    @pytest.mark.parametrize("kind", ["vlan", "flat"])
+    def test_rules_decide_about_what_comes_from_and_goes_to_the_segment(
+        self, world: World, kind: str
+    ) -> None:
+        network, segment = (vlan(300), 300) if kind == "vlan" else (flat(), None)
+        inside, outside = (
+            world.insider(f"in-{kind}"),
+            world.outsider(f"out-{kind}", segment=segment),
+        )
+        world.wire(inside, group(HTTP, rule("egress", protocol="udp", port=53)), network=network)
+        assert world.reaches(outside, inside, 80)
+        assert world.reaches(inside, outside, 53, "udp")
+        assert not world.syn_passes(outside, inside, 81)
+        assert not world.udp_passes(inside, outside, 54)
+
+    def test_what_has_another_segments_tag_does_not_come_in(
+        self, world: World, bert: Vm, otto: Vm
+    ) -> None:
+        world.wire(bert, group(*everything("ingress")))
+        elsewhere = world.outsider("elsewhere", segment=101)
+        frame = frames.udp((elsewhere.mac, bert.mac), (otto.ip, bert.ip), (1, 53), b"elsewhere")
+        seen = world.wire_of(bert)
+        world.wire_of(elsewhere).send(frame)
+        # By the time another frame has come the same way, this one would have.
+        assert world.udp_passes(otto, bert, 53)
+        assert not seen.arrived(b"elsewhere")
+
+    def test_a_port_moved_to_another_network_is_filtered_there_and_gone_here(
+        self, world: World, bert: Vm, otto: Vm
+    ) -> None:
+        there = world.outsider("there", segment=301)
+        web = group(HTTP)
+        world.wire(bert, web)
+        tag = world.host.tag(bert.tap)
+        assert world.reaches(otto, bert, 80)
+        world.wire(bert, web, network=vlan(301))
+        assert world.host.tag(bert.tap) != tag
+        assert world.reaches(there, bert, 80)
+        assert not world.syn_passes(there, bert, 81)
+        assert otto.reach(bert.ip, 80, timeout=0.3) is None
+        world.wire(bert, web, network=world.network)
+        assert world.reaches(otto, bert, 80)
+        assert there.reach(bert.ip, 80, timeout=0.3) is None
+
+
+class TestReplug:
+    @pytest.fixture
+    def served(self, world: World, bert: Vm) -> Vm:
+        world.wire(bert, group(HTTP))
+        world.serve(bert, 80)
+        return bert
+
+    def test_a_new_ofport_has_the_same_rules_and_the_old_one_none(
+        self, world: World, anna: Vm, served: Vm
+    ) -> None:
+        connection = anna.open(served.ip, 80)
+        assert connection.ask() == "bert"
+        old = world.switch.ofport(served.tap)
+        new = old + 40
+        with self.rewired(world, served):
+            world.switch.vsctl("set", "Interface", served.tap, f"ofport_request={new}")
+        assert world.switch.ofport(served.tap) == new
+        assert connection.ask(timeout=5) == "bert"
+        assert not world.syn_passes(anna, served, 81)
+        assert not world.host.port_flows(old)
+
+    def test_an_unplugged_port_is_closed_and_plugged_again_it_has_its_rules(
+        self, world: World, anna: Vm, served: Vm
+    ) -> None:
+        connection = anna.open(served.ip, 80)
+        assert connection.ask() == "bert"
+        unwired = len(world.server.of(served.port_id, FlowName.UNWIRE))
+        served.unplug()
+        world.server.wait_for(
+            lambda: len(world.server.of(served.port_id, FlowName.UNWIRE)) > unwired
+        )
+        assert connection.ask(timeout=0.3) is None
+        with self.rewired(world, served):
+            world.host.plug_quietly(served)
+        assert connection.ask(timeout=5) == "bert"
+        assert not world.syn_passes(anna, served, 81)
+
+    def test_an_ofport_given_to_another_port_has_only_that_ports_rules(
+        self, world: World, anna: Vm, served: Vm, carl: Vm
+    ) -> None:
+        first, second = (world.switch.ofport(vm.tap) for vm in (served, carl))
+        world.wire(carl, group(rule(protocol="tcp", port=81)))
+        with self.rewired(world, served, carl):
+            world.switch.vsctl(
+                "--", "set", "Interface", served.tap, f"ofport_request={second}",
+                "--", "set", "Interface", carl.tap, f"ofport_request={first}",
+            )  # fmt: skip
+        assert [world.syn_passes(anna, served, port) for port in (80, 81)] == [True, False]
+        assert [world.syn_passes(anna, carl, port) for port in (80, 81)] == [False, True]
+
+    @contextmanager
+    def rewired(self, world: World, *vms: Vm) -> Iterator[None]:
+        """The block makes the agent wire these ports anew."""
+        before = {vm.port_id: len(world.server.of(vm.port_id)) for vm in vms}
+        yield
+        world.server.wait_for(
+            lambda: all(len(world.server.of(port)) > count for port, count in before.items())
+        )
+        world.wait_settled(*vms)
+
+
+class TestRestarts:
+    """What else a restart must not do is asked in tests/functional/agent/test_restarts.py."""
+
+    @contextmanager
+    def never_passes(self, world: World, source: Vm, target: Vm) -> Iterator[None]:
+        """A datagram no rule allows, sent without a pause while the block lasts."""
+        token = b"forbidden %d" % next(_NUMBERS)
+        frame = frames.udp((source.mac, target.mac), (source.ip, target.ip), (1, 9), token)
+        wire, seen, enough = source.wire(), world.wire_of(target), threading.Event()
+
+        def send() -> None:
+            while not enough.wait(0.002):
+                wire.send(frame)
+
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            enough.set()
+            thread.join()
+        assert not seen.arrived(token)
+
+    def test_a_restarted_switch_has_the_same_rules_again_and_nothing_passes_before(
+        self, world: World, anna: Vm, bert: Vm, otto: Vm
+    ) -> None:
+        world.wire(bert, group(HTTP))
+        assert world.reaches(anna, bert, 80)
+        before = len(world.server.of(bert.port_id, FlowName.RESYNC))
+        with self.never_passes(world, otto, bert):
+            world.switch.kill_vswitchd()
+            world.switch.start_vswitchd()
+            world.server.wait_for(
+                lambda: len(world.server.of(bert.port_id, FlowName.RESYNC)) > before, 20
+            )
+            world.host.ready()
+        assert world.reaches(anna, bert, 80)
+        assert world.reaches(otto, bert, 80)
+        assert not world.syn_passes(otto, bert, 81)
+
+    def test_rules_that_changed_while_the_agent_was_away_hold_once_it_is_back(
+        self, world: World, anna: Vm, bert: Vm, otto: Vm
+    ) -> None:
+        both = group(HTTP, rule(protocol="tcp", port=25))
+        world.wire(bert, both)
+        for port in (80, 25):
+            world.serve(bert, port)
+        stays, goes = anna.open(bert.ip, 80), anna.open(bert.ip, 25)
+        assert stays.ask() == goes.ask() == "bert"
+        flows = len(world.host.port_flows())
+        with self.never_passes(world, otto, bert):
+            world.host.stop()
+            assert stays.ask() == goes.ask() == "bert"
+            world.server.groups[both.id] = dataclasses.replace(
+                both, revision=2, rules=both.rules[:1]
+            )
+            world.start_agent()
+            world.wait_settled(bert)
+            assert stays.ask() == "bert"
+            assert goes.ask(timeout=0.4) is None
+        # Nothing of the process before is left.
+        world.host.until(
+            lambda: len(world.host.port_flows()) == flows - 1, "the older flows are swept"
+        )
+
+
+class TestBroadcastAndMulticast:
+    GROUPS = (
+        (frames.BROADCAST, "10.0.0.255"),
+        (frames.BROADCAST, "255.255.255.255"),
+        ("01:00:5e:00:00:fb", "224.0.0.251"),
+        ("33:33:00:00:00:fb", "ff02::fb"),
+    )
+
+    @pytest.mark.parametrize(("mac", "address"), GROUPS)
+    @pytest.mark.parametrize("from_outside", [True, False])
+    def test_it_reaches_those_whose_rules_let_it_in(
+        self, world: World, anna: Vm, bert: Vm, carl: Vm, otto: Vm, *, mac: str, address: str,
+        from_outside: bool,
+    ) -> None:  # fmt: skip
+        version = 6 if ":" in address else 4
+        open_ = rule(protocol="udp", port=5353, ethertype=f"IPv{version}")
+        world.wire(bert, group(open_))
+        source, others = (otto, [bert, carl]) if from_outside else (anna, [bert, carl, otto])
+
+        def sent(port: int) -> set[str]:
+            ends = (source.mac, mac), (ip(source, version), address)
+            words = b"to all %d" % next(_NUMBERS)
+            return world.receivers(source, others, frames.udp(*ends, (5353, port), words))
+
+        beyond = set() if from_outside else {"otto"}
+        # More than once: one receiver's refusal is no other's.
+        for _ in range(2):
+            assert sent(5353) == {"bert"} | beyond
+        assert sent(5354) == beyond
+
+    def test_its_sender_needs_a_rule_and_does_not_hear_itself(
+        self, world: World, anna: Vm, bert: Vm, otto: Vm
+    ) -> None:
+        world.wire(bert, group(*everything("ingress")))
+        ends = (bert.mac, frames.BROADCAST), (bert.ip, "10.0.0.255")
+        frame = frames.udp(*ends, (1, 9), b"bert to all")
+        assert world.receivers(bert, [anna, otto], frame) == set()
+        world.wire(bert, group(*everything("ingress"), *everything("egress")))
+        assert world.receivers(bert, [otto], frame) == {"otto"}
+        assert not world.wire_of(bert).arrived(b"bert to all")
+
+    def test_a_question_by_arp_reaches_everybody(
+        self, world: World, anna: Vm, bert: Vm, carl: Vm, otto: Vm
+    ) -> None:
+        for source, others in ((anna, [bert, carl, otto]), (otto, [anna, bert, carl])):
+            asked = frames.arp_request(source.mac, (source.mac, source.ip), "10.0.0.199")
+            assert world.receivers(source, others, asked) == {vm.name for vm in others}

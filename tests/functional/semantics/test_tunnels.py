@@ -1,0 +1,180 @@
+"""Case 18, tunnels: on the integration bridge of Neutron's agent, whose tunnel bridge hands over
+what has come through VXLAN from a kernel on another host."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from agent_flows.secgroups.attachment import Attachment
+from agent_flows.secgroups.firewall import Firewall
+from agent_flows.secgroups.pipeline import Home, Pipeline
+from agent_flows.spec import (
+    DesiredState,
+    NetworkSpec,
+    NetworkType,
+    PortSpec,
+    SecurityGroupSpec,
+)
+from lab import frames, tunnel
+from lab.switch import Switch
+from lab.traffic import Wire
+from lab.tunnel import FarVm
+from lab.vm import Vm, plug
+from tests.functional.semantics.desired import everything, group, ip, rule
+from tests.functional.semantics.homes import prepare
+from tests.functional.semantics.world import BRIDGE
+
+LOCAL_VLAN, VNI = 1, 77
+NETWORK = NetworkSpec(
+    id="00000000-0000-0000-0000-000000000077",
+    network_type=NetworkType.VXLAN,
+    segmentation_id=VNI,
+)
+
+
+class TunnelledHost:
+    """Two VMs of a network that reaches ``far`` through a tunnel."""
+
+    def __init__(self, switch: Switch, vms: list[Vm], far: FarVm) -> None:
+        self.switch, self.vms, self.far = switch, vms, far
+        ofctl = prepare(switch, BRIDGE, Home.NEUTRON, [vm.tap for vm in vms], LOCAL_VLAN)
+        self.firewall = Firewall(ofctl, Pipeline(Home.NEUTRON))
+        self.firewall.start()
+        self._ports: dict[str, PortSpec] = {}
+        self._groups: dict[str, SecurityGroupSpec] = {}
+        self._wires: dict[str, Wire] = {}
+        self._connect_bridges()
+
+    def _connect_bridges(self) -> None:
+        """As Neutron's agent and its br-tun do for one network."""
+        words: list[str] = []
+        for bridge, name, peer in (
+            (BRIDGE, "patch-tun", "patch-int"), (tunnel.BRIDGE, "patch-int", "patch-tun"),
+        ):  # fmt: skip
+            words += ["--", "add-port", bridge, name, "--", "set", "Interface", name]
+            words += ["type=patch", f"options:peer={peer}"]
+        self.switch.vsctl(*words)
+        inside, outside = (self.switch.ofport(each) for each in ("patch-int", tunnel.PORT))
+        self.switch.ofctl(
+            "--bundle", "add-flows", self.switch.management(tunnel.BRIDGE), "-",
+            stdin=f"in_port={inside},dl_vlan={LOCAL_VLAN} "
+            f"actions=strip_vlan,set_field:{VNI}->tun_id,output:{outside}\n"
+            f"in_port={outside},tun_id={VNI} actions=push_vlan:0x8100,"
+            f"set_field:{0x1000 | LOCAL_VLAN}->vlan_vid,output:{inside}\n",
+        )  # fmt: skip
+
+    def wire(self, vm: Vm, *groups: SecurityGroupSpec) -> None:
+        self._groups |= {each.id: each for each in groups}
+        self._ports[vm.port_id] = PortSpec(
+            id=vm.port_id,
+            revision=1,
+            host="host-1",
+            network=NETWORK,
+            mac_address=vm.mac,
+            fixed_ips=(ip(vm), ip(vm, 6)),
+            security_groups=tuple(each.id for each in groups),
+        )
+        attachment = Attachment(vm.port_id, self.switch.ofport(vm.tap), LOCAL_VLAN)
+        self.firewall.apply(DesiredState(self._ports, self._groups), {vm.port_id: attachment})
+        self.firewall.verify([vm.port_id])
+        self.firewall.commit([vm.port_id])
+        self.switch.appctl("revalidator/purge")
+
+    def wire_of(self, machine: Vm | FarVm) -> Wire:
+        if machine.name not in self._wires:
+            self._wires[machine.name] = machine.wire()
+        return self._wires[machine.name]
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[TunnelledHost]:
+    far_addresses = "10.0.0.99/24", "fd00::99/64"
+    with Switch() as switch:
+        switch.add_bridge(BRIDGE)
+        with (
+            Vm(switch, "anna", "fa:16:3e:00:00:01", ["10.0.0.1/24", "fd00::1/64"]) as anna,
+            Vm(switch, "bert", "fa:16:3e:00:00:02", ["10.0.0.2/24", "fd00::2/64"]) as bert,
+            FarVm(switch, "far", VNI, "fa:16:3e:00:00:99", *far_addresses) as far,
+        ):
+            plug(switch, [anna, bert])
+            for vm in (anna, bert):
+                vm.raise_link()
+                vm.listen(80)
+                vm.listen(81)
+            far.listen(80)
+            far.listen(81)
+            yield TunnelledHost(switch, [anna, bert], far)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_rules_decide_about_what_comes_through_a_tunnel(host: TunnelledHost, version: int) -> None:
+    anna, _ = host.vms
+    host.wire(anna, group(rule(protocol="tcp", port=80, ethertype=f"IPv{version}")))
+    with host.far.open(ip(anna, version), 80) as connection:
+        assert connection.ask() == "anna"
+    with pytest.raises(TimeoutError):
+        host.far.open(ip(anna, version), 81, timeout=0.3)
+    with pytest.raises(TimeoutError):
+        host.far.open(ip(anna, 10 - version), 80, timeout=0.3)
+
+
+def test_rules_decide_about_what_leaves_through_a_tunnel(host: TunnelledHost) -> None:
+    anna, _ = host.vms
+    host.wire(anna, group(rule("egress", protocol="tcp", port=80)))
+    assert anna.reach(host.far.ip, 80) == "far"
+    assert anna.reach(host.far.ip, 81, timeout=0.3) is None
+
+
+def test_a_member_at_the_other_end_is_let_in_until_it_leaves(host: TunnelledHost) -> None:
+    anna, bert = host.vms
+    web = group(addresses=[host.far.ip])
+    rules = group(rule(protocol="tcp", remote_group_id=web.id))
+    host.wire(bert, group(*everything("egress")))
+    host.wire(anna, rules, web)
+    connection = host.far.open(anna.ip, 80)
+    assert connection.ask() == "anna"
+    assert bert.reach(anna.ip, 80, timeout=0.3) is None
+    host.wire(anna, group(id=web.id, revision=2), group(
+        rule(protocol="tcp", remote_group_id=web.id), id=rules.id, revision=2))  # fmt: skip
+    assert connection.ask(timeout=0.4) is None
+
+
+def test_ports_of_one_host_and_of_two_meet_in_one_network(host: TunnelledHost) -> None:
+    anna, bert = host.vms
+    host.wire(anna, group(rule(protocol="tcp", port=80), *everything("egress")))
+    host.wire(bert, group(rule(protocol="tcp", port=81), *everything("egress")))
+    assert bert.reach(anna.ip, 80) == "anna"
+    assert bert.reach(anna.ip, 81, timeout=0.3) is None
+    assert anna.reach(bert.ip, 81) == "bert"
+    assert anna.reach(host.far.ip, 80) == "far"
+    with host.far.open(bert.ip, 81) as connection:
+        assert connection.ask() == "bert"
+
+
+def test_a_forged_sender_does_not_get_into_the_tunnel(host: TunnelledHost) -> None:
+    anna, _ = host.vms
+    host.wire(anna, group(*everything("egress")))
+    seen = host.wire_of(host.far)
+    ends = (anna.mac, host.far.mac), ("10.0.0.166", host.far.ip)
+    host.wire_of(anna).send(frames.udp(*ends, (1, 53), b"forged"))
+    ends = (anna.mac, host.far.mac), (anna.ip, host.far.ip)
+    host.wire_of(anna).send(frames.udp(*ends, (1, 53), b"honest"))
+    assert seen.wait_for(b"honest")
+    assert not seen.arrived(b"forged")
+
+
+def test_another_network_of_the_same_tunnel_is_another_network(host: TunnelledHost) -> None:
+    anna, _ = host.vms
+    host.wire(anna, group(*everything("ingress")))
+    host.far.namespace.ip(
+        "link", "add", "other", "type", "vxlan", "id", str(VNI + 1),
+        "remote", "172.31.0.1", "dstport", "4789", "dev", "eth0",
+    )  # fmt: skip
+    host.far.namespace.ip("link", "set", "other", "up")
+    with Wire(host.far.namespace, "other") as other:
+        ends = (host.far.mac, anna.mac), (host.far.ip, anna.ip)
+        other.send(frames.udp(*ends, (1, 53), b"of another VNI"))
+        seen = host.wire_of(anna)
+        host.wire_of(host.far).send(frames.udp(*ends, (1, 54), b"of ours"))
+        assert seen.wait_for(b"of ours")
+        assert not seen.arrived(b"of another VNI")
