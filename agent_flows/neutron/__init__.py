@@ -1,0 +1,1 @@
+"""The door to Neutron: nothing outside of this package imports it."""

@@ -1,0 +1,169 @@
+"""Where ports are plugged in, as the agent's bridge object tells it.
+
+Two questions for a batch, whatever its size: the interfaces of the bridge, and
+what the agent wrote beside them when it bound their ports.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pydantic
+from ovsdbapp import exceptions
+
+from agent_flows.flows.task import TaskFailed
+from agent_flows.report import TaskError
+from agent_flows.secgroups.attachment import Attachment
+from agent_flows.spec import NetworkSpec
+from agent_flows.validation import Invalid, parse
+
+# neutron/agent/common/ovs_lib.py: as OVSDB says that there is none (yet).
+_NO_OFPORT: tuple[object, ...] = (None, -1, [])
+_VLANS = range(1, 4095)
+_NO_NETWORK = "00000000-0000-0000-0000-000000000000"
+_NETWORK = pydantic.TypeAdapter(NetworkSpec)
+
+
+class Bridge(Protocol):
+    """As much of neutron.agent.common.ovs_lib.OVSBridge as is used here."""
+
+    br_name: str
+
+    def get_vifs_by_ids(self, port_ids: Collection[str]) -> Mapping[str, Any]: ...
+
+    def get_ports_attributes(
+        self, table: str, columns: Sequence[str], ports: Sequence[str], if_exists: bool
+    ) -> Sequence[Mapping[str, Any]]: ...
+
+    def get_vif_port_to_ofport_map(self) -> Mapping[str, int]: ...
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A port's interface on the integration bridge.
+
+    ``network`` is what the agent bound it to and ``vlan`` that network's local
+    VLAN; ``mac`` is what the hypervisor attached it with, if it said so.
+    """
+
+    name: str
+    ofport: int
+    vlan: int
+    network: NetworkSpec
+    mac: str | None
+
+
+@dataclass(frozen=True)
+class Located:
+    """``ofports`` also holds ports that cannot be wired, if they have one."""
+
+    interfaces: Mapping[str, Interface] = field(default_factory=dict)
+    errors: Mapping[str, TaskError] = field(default_factory=dict)
+    ofports: Mapping[str, int] = field(default_factory=dict)
+
+    def attachments(self, port_ids: Collection[str]) -> dict[str, Attachment]:
+        return {
+            port_id: Attachment(port_id, found.ofport, found.vlan)
+            for port_id in port_ids
+            if (found := self.interfaces.get(port_id)) is not None
+        }
+
+
+def locate(bridge: Bridge, port_ids: Collection[str]) -> Located:
+    """The interfaces of ``port_ids``, or what is wrong with them; never raises for a port.
+
+    If OVSDB does not answer, that is what is wrong with every port.
+    """
+    if not port_ids:
+        return Located()
+    try:
+        vifs = {id_: vif for id_, vif in bridge.get_vifs_by_ids(port_ids).items() if vif}
+        bound = _bindings(bridge, [vif.port_name for vif in vifs.values()])
+    except (exceptions.OvsdbAppException, RuntimeError) as exc:
+        return Located(errors=dict.fromkeys(port_ids, _ovsdb_error(exc)))
+    interfaces: dict[str, Interface] = {}
+    errors: dict[str, TaskError] = {}
+    ofports: dict[str, int] = {}
+    for port_id in port_ids:
+        vif = vifs.get(port_id)
+        if vif is None:
+            errors[port_id] = TaskError(
+                "InterfaceNotFound",
+                f"no interface on {bridge.br_name} names this port as its iface-id",
+            )
+        elif vif.ofport in _NO_OFPORT:
+            errors[port_id] = TaskError(
+                "NoOfport", f"Open vSwitch has given interface {vif.port_name} no ofport"
+            )
+        else:
+            ofports[port_id] = vif.ofport
+            found = interface(vif.port_name, vif.ofport, vif.vif_mac, bound.get(vif.port_name, {}))
+            if isinstance(found, TaskError):
+                errors[port_id] = found
+            else:
+                interfaces[port_id] = found
+    return Located(interfaces, errors, ofports)
+
+
+def _bindings(bridge: Bridge, names: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """What the agent keeps in Port, other_config (ovs_neutron_agent.py, port_bound). Not the
+    column tag: that may be the dead VLAN just now."""
+    if not names:
+        return {}
+    rows = bridge.get_ports_attributes(
+        "Port", columns=["name", "other_config"], ports=names, if_exists=True
+    )
+    return {row["name"]: row["other_config"] for row in rows}
+
+
+def interface(
+    name: str, ofport: int, mac: str | None, binding: Mapping[str, str]
+) -> Interface | TaskError:
+    """An interface by what OVSDB says, or why no port can be wired with it."""
+    tag = binding.get("tag", "")
+    if not (tag.isascii() and tag.isdigit() and int(tag) in _VLANS):
+        return TaskError(
+            "NoTag",
+            f"the agent has not bound interface {name} to a local VLAN: other_config:tag is "
+            f"{tag or 'not set'}",
+        )
+    segment = binding.get("segmentation_id", "")
+    physical = binding.get("physical_network")
+    fields = {
+        "id": binding.get("net_uuid", _NO_NETWORK),
+        "network_type": binding.get("network_type", "local"),
+        "segmentation_id": int(segment) if segment.isascii() and segment.isdigit() else None,
+        # Neutron writes the word None for a network without one.
+        "physical_network": None if physical == "None" else physical,
+    }
+    try:
+        return Interface(name, ofport, int(tag), parse(_NETWORK, fields), mac)
+    except Invalid as exc:
+        return TaskError(
+            "InvalidSpec", f"other_config of port {name} makes no sense: {exc}", repr(binding)
+        )
+
+
+def tags(bridge: Bridge, names: Sequence[str]) -> dict[str, int]:
+    """The tags of those ports that have one. Raises :class:`TaskFailed`."""
+    if not names:
+        return {}
+    try:
+        rows = bridge.get_ports_attributes(
+            "Port", columns=["name", "tag"], ports=names, if_exists=True
+        )
+    except (exceptions.OvsdbAppException, RuntimeError) as exc:
+        raise TaskFailed(_ovsdb_error(exc), whole_batch=True) from exc
+    return {row["name"]: row["tag"] for row in rows if isinstance(row["tag"], int)}
+
+
+def ofports(bridge: Bridge) -> frozenset[int]:
+    """Every ofport of the bridge. Raises :class:`TaskFailed`."""
+    try:
+        return frozenset(bridge.get_vif_port_to_ofport_map().values())
+    except (exceptions.OvsdbAppException, RuntimeError) as exc:
+        raise TaskFailed(_ovsdb_error(exc), whole_batch=True) from exc
+
+
+def _ovsdb_error(exc: Exception) -> TaskError:
+    return TaskError("OvsdbError", "OVSDB did not tell where the ports are", str(exc))

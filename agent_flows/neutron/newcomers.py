@@ -1,0 +1,61 @@
+"""What the agent says of ports, and which of them are to be closed at once. Pure."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent_flows.neutron.quarantine import Closed
+from agent_flows.secgroups import flow
+
+
+@dataclass(frozen=True)
+class Here:
+    """The details of a port that was bound, or changed (ovs_neutron_agent.py, handle_port)."""
+
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Gone:
+    port_id: str
+
+
+@dataclass(frozen=True)
+class Resync:
+    """None: of every port."""
+
+    port_ids: Collection[str] | None
+
+
+Said = Here | Gone | Resync
+
+
+def to_close(said: Iterable[Said]) -> list[Closed]:
+    """Every port that is here and was not said to go after that."""
+    closed: dict[str, Closed] = {}
+    for each in said:
+        match each:
+            case Here(details):
+                port_id = str(details["port_id"])
+                closed[port_id] = _closed(port_id, details)
+            case Gone(port_id):
+                closed.pop(port_id, None)
+    return list(closed.values())
+
+
+def _closed(port_id: str, details: Mapping[str, Any]) -> Closed:
+    """Without a local VLAN, or with a MAC that is none, by ofport alone."""
+    ofport, vlan = details["vif_port"].ofport, details.get("local_vlan")
+    if vlan is None:
+        return Closed(port_id, ofport)
+    pairs = details.get("allowed_address_pairs") or ()
+    macs = {str(each.get("mac_address") or details["mac_address"]) for each in pairs}
+    macs.add(str(details["mac_address"]))
+    try:
+        checked = frozenset(flow.mac(each.lower()) for each in macs)
+    except ValueError:
+        return Closed(port_id, ofport)
+    segment = None
+    if details.get("physical_network"):
+        segment = details.get("segmentation_id") or 0
+    return Closed(port_id, ofport, vlan, checked, segment)

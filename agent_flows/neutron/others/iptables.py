@@ -1,0 +1,154 @@
+"""``firewall_driver = iptables_hybrid``: filters on a Linux bridge between VM and switch.
+
+The driver's own generators say which rules a port must have. They are counted:
+how iptables prints them depends on its version.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from neutron.agent.linux import iptables_firewall, iptables_manager
+from neutron.agent.linux import utils as linux
+from neutron_lib import constants
+from oslo_concurrency import processutils
+from oslo_config import cfg
+from oslo_utils import netutils
+
+from agent_flows.flows.task import TaskFailed
+from agent_flows.neutron.interfaces import Interface
+from agent_flows.neutron.others.cache import SecurityGroupInfo
+from agent_flows.neutron.others.driver import Finding
+from agent_flows.report import TaskError
+
+Save = Callable[[str, int], str]
+"""Runs a program (iptables-save, ip6tables-save), within seconds; what it prints."""
+
+_RULE = re.compile(r"-A (?P<chain>\S+)(?P<rest>.*)")
+_PROGRAMS = ("iptables-save", "ip6tables-save")
+
+
+class HybridFirewall:
+    """Counts the rules of a port's chains, and those of common chains that name its device."""
+
+    def __init__(self, neutron: SecurityGroupInfo, timeout: int, save: Save | None = None) -> None:
+        self._neutron, self._timeout, self._save = neutron, timeout, save or run
+        self._programs = _PROGRAMS if netutils.is_ipv6_enabled() else _PROGRAMS[:1]
+
+    def inspect(self, ports: Mapping[str, Interface]) -> Mapping[str, Finding]:
+        if not ports:
+            return {}
+        saved = {program: self._rules(program) for program in self._programs}
+        info = self._neutron.of(list(ports))
+        return {port_id: _judge(port_id, info, saved) for port_id in ports}
+
+    def left_over(self, ofports: Mapping[str, int]) -> Mapping[str, TaskError]:
+        if not ofports:
+            return {}
+        rules = [each for program in self._programs for each in self._rules(program)]
+        stale = {port_id: len(_about(_Writer({}), port_id, rules)) for port_id in ofports}
+        return {
+            port_id: TaskError(
+                "RulesSurplus", f"iptables has {number} rules that belong to a port that is gone"
+            )
+            for port_id, number in stale.items()
+            if number
+        }
+
+    def _rules(self, program: str) -> list[str]:
+        try:
+            printed = self._save(program, self._timeout)
+        except (OSError, processutils.ProcessExecutionError, RuntimeError) as exc:
+            error = TaskError("IptablesError", f"{program} did not tell the rules", str(exc))
+            raise TaskFailed(error, whole_batch=True) from exc
+        return [line for line in printed.splitlines() if line.startswith("-A ")]
+
+
+def run(program: str, seconds: int) -> str:
+    """The way Neutron's driver itself runs it."""
+    command = ["timeout", "--signal=KILL", str(seconds), program, "-t", "filter"]
+    printed: str = linux.execute(command, run_as_root=True, privsep_exec=True)
+    return printed
+
+
+def _judge(port_id: str, info: Mapping[str, Any], saved: Mapping[str, Sequence[str]]) -> Finding:
+    writer = _Writer(info)
+    writer.write(port_id, info["devices"].get(port_id))
+    lacking = []
+    for program, rules in saved.items():
+        demanded = Counter(_about(writer, port_id, writer.rules(program)))
+        standing = Counter(_about(writer, port_id, rules))
+        lacking += [
+            f"chain {chain} of {program.removesuffix('-save')} has {standing[chain] or 'none'} of "
+            f"the {number} rules that the port demands"
+            for chain, number in sorted(demanded.items())
+            if standing[chain] < number
+        ]
+    if not lacking:
+        return Finding()
+    return Finding(missing=TaskError("RulesMissing", ", ".join(lacking), "\n".join(lacking)))
+
+
+def _about(writer: "_Writer", port_id: str, rules: Iterable[str]) -> list[str]:
+    """For each rule that is about the port, its chain."""
+    chains, device = writer.chains(port_id), re.compile(rf" {writer.device(port_id)}\b")
+    found = filter(None, map(_RULE.match, rules))
+    return [each["chain"] for each in found if each["chain"] in chains or device.search(each[0])]
+
+
+class _Writer(iptables_firewall.OVSHybridIptablesFirewallDriver):  # type: ignore[misc]  # untyped
+    """Neutron's driver, whose rules stay where they were made."""
+
+    def __init__(self, info: Mapping[str, Any]) -> None:
+        # Not the parent's: it looks at the kernel and begins to filter.
+        self.iptables = iptables_manager.IptablesManager(state_less=True, use_ipv6=True)
+        self.ipset = _FilledSets(info.get("sg_member_ips", {}))
+        self.enable_ipset = cfg.CONF.SECURITYGROUP.enable_ipset
+        self.sg_rules = info.get("security_groups", {})
+        self.sg_members = info.get("sg_member_ips", {})
+        self._iptables_protocol_name_map: dict[str, str] = {}
+
+    def write(self, port_id: str, device: Mapping[str, Any] | None) -> None:
+        """The rules of a port, without a device those of a trusted one."""
+        if device is None:
+            rules = self._generate_trusted_port_rules(port_id)
+            self._add_rules_to_chain_v4v6("FORWARD", rules, rules)
+            return
+        for direction in (constants.INGRESS_DIRECTION, constants.EGRESS_DIRECTION):
+            if device["port_security_enabled"]:
+                self._setup_chain(device, direction)
+            else:
+                self._add_accept_rule_port_sec(device, direction)
+
+    def rules(self, program: str) -> list[str]:
+        """As iptables-save would print them, but for details."""
+        family = self.iptables.ipv6 if program.startswith("ip6") else self.iptables.ipv4
+        return [str(rule) for rule in family["filter"].rules]
+
+    def chains(self, port_id: str) -> frozenset[str]:
+        """The names of the port's own chains."""
+        kinds = iptables_firewall.CHAIN_NAME_PREFIX
+        names = (self._port_chain_name({"device": port_id}, kind) for kind in kinds)
+        return frozenset(f"{self.iptables.wrap_name}-{name}" for name in names)
+
+    def device(self, port_id: str) -> str:
+        """The device by which common chains know the port."""
+        return str(self._get_device_name({"device": port_id}))
+
+
+class _FilledSets:
+    """The driver makes no rules for remote groups without a member: ipset has no set of them."""
+
+    get_name = staticmethod(iptables_firewall.ipset_manager.IpsetManager.get_name)
+
+    def __init__(self, members: Mapping[str, Mapping[str, Sequence[object]]]) -> None:
+        self._names = {
+            self.get_name(group_id, ethertype)
+            for group_id, families in members.items()
+            for ethertype, addresses in families.items()
+            if addresses
+        }
+
+    def set_name_exists(self, name: str) -> bool:
+        return name in self._names

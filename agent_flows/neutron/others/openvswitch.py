@@ -1,0 +1,91 @@
+"""``firewall_driver = openvswitch``: Neutron's own, which swallows what the switch refuses."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from neutron.common import utils
+from oslo_config import cfg
+
+from agent_flows.flows.task import TaskFailed
+from agent_flows.neutron.interfaces import Interface
+from agent_flows.neutron.others import standing
+from agent_flows.neutron.others.cache import SecurityGroupInfo
+from agent_flows.neutron.others.demand import Groups, Writer, conjunction_ids
+from agent_flows.neutron.others.driver import Finding
+from agent_flows.neutron.others.standing import Dump
+from agent_flows.report import TaskError
+from agent_flows.secgroups.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout
+
+
+class OpenvswitchFirewall:
+    """Compares the bridge with what the driver's own generators say.
+
+    ``bridge`` is the agent's own: the driver's flows have its ``default_cookie``.
+    """
+
+    def __init__(self, bridge: Any, ofctl: Ofctl, neutron: SecurityGroupInfo) -> None:
+        self._bridge, self._ofctl, self._neutron = bridge, ofctl, neutron
+        self._permitted = utils.parse_permitted_ethertypes(
+            cfg.CONF.SECURITYGROUP.permitted_ethertypes
+        )
+
+    def inspect(self, ports: Mapping[str, Interface]) -> Mapping[str, Finding]:
+        if not ports:
+            return {}
+        cookie, dump = self._look()
+        entries = dump.entries(cookie)
+        # Until the driver has been there, the agent has not asked the server either for what the
+        # cache lacks: asking for it would double the load just when many ports come.
+        programmed = {id_: each for id_, each in ports.items() if each.ofport in entries}
+        return {
+            id_: standing.no_entry(dump, each.ofport, cookie)
+            for id_, each in ports.items()
+            if id_ not in programmed
+        } | self._judge(programmed, dump, cookie)
+
+    def left_over(self, ofports: Mapping[str, int]) -> Mapping[str, TaskError]:
+        if not ofports:
+            return {}
+        cookie, dump = self._look()
+        found = {id_: standing.left_over(dump, each, cookie) for id_, each in ofports.items()}
+        return {id_: error for id_, error in found.items() if error is not None}
+
+    def _judge(self, ports: Mapping[str, Interface], dump: Dump, cookie: int) -> dict[str, Finding]:
+        if not ports:
+            return {}
+        info = self._neutron.of(list(ports))
+        groups = Groups(info)
+        writer = Writer(self._bridge, self._permitted, conjunction_ids())
+        findings = {}
+        for port_id, interface in ports.items():
+            # A trusted port is not among the devices.
+            device = info["devices"].get(port_id)
+            if device is None or not device["port_security_enabled"]:
+                demand = writer.unfiltered(port_id, interface)
+            elif interface.mac is None:
+                findings[port_id] = _NO_MAC
+                continue
+            else:
+                demand = writer.filtered(device, interface, groups)
+            findings[port_id] = standing.judge(demand, dump, interface.ofport, cookie)
+        return findings
+
+    def _look(self) -> tuple[int, Dump]:
+        try:
+            lines = self._ofctl.dump(0, 0)
+        except Timeout as exc:
+            raise TaskFailed(TaskError("Timeout", str(exc)), whole_batch=True) from exc
+        except SwitchUnreachable as exc:
+            error = TaskError("SwitchUnreachable", exc.message, exc.detail)
+            raise TaskFailed(error, whole_batch=True) from exc
+        except SwitchError as exc:
+            error = TaskError("SwitchError", exc.message, exc.detail)
+            raise TaskFailed(error, whole_batch=True) from exc
+        return self._bridge.default_cookie, Dump(self._bridge.br_name, lines)
+
+
+_NO_MAC = Finding(
+    missing=TaskError(
+        "NoAttachedMac", "the interface's external_ids have no attached-mac, so nothing filters it"
+    )
+)

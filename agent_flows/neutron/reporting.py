@@ -1,0 +1,109 @@
+"""Where the outcomes of ports go, and what only the receiver knows about them."""
+
+import dataclasses
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from oslo_log import log
+from taskflow.flow import Flow
+
+from agent_flows.flows.runner import Work
+from agent_flows.flows.transcript import utcnow
+from agent_flows.neutron import flows
+from agent_flows.neutron.flows import Switch
+from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome, TaskState
+from agent_flows.secgroups.tasks import ApplySecurityGroups
+
+LOG = log.getLogger(__name__)
+
+Revisions = tuple[int, Mapping[str, int]]
+"""A port's revision, and that of each of its security groups."""
+
+
+def sequences() -> Callable[[], int]:
+    """A source of sequence numbers: microseconds since the epoch, or one more than the last."""
+    lock, last = threading.Lock(), [0]
+
+    def following() -> int:
+        with lock:
+            last[0] = max(time.time_ns() // 1000, last[0] + 1)
+            return last[0]
+
+    return following
+
+
+def log_failures(reports: Sequence[FlowReport]) -> None:
+    """Stands in for a receiver: what failed is an error in the log, with the switch's words."""
+    for report in reports:
+        failed = report.failed
+        if failed is not None and failed.error is not None:
+            LOG.error(
+                "Port %s: %s failed in %s, attempt %d: %s: %s (%s)",
+                report.resource_id,
+                failed.name,
+                report.flow,
+                report.attempt,
+                failed.error.type,
+                failed.error.message,
+                failed.error.detail,
+            )
+
+
+def revisions_in_dict(port: Mapping[str, Any]) -> Revisions:
+    """The port's revision as its dict has it, at the time it was told; those of groups are not
+    told to firewall drivers."""
+    revision = port.get("revision_number")
+    return (revision if isinstance(revision, int) else 0), {}
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """What the driver does with outcomes, as long as nobody says otherwise.
+
+    ``deliver`` gets every port's report as soon as its outcome stands, in the
+    thread that ran the flow. ``revisions`` is asked with the port's dict (empty
+    for a trusted port) before its flow runs. ``wire`` and ``unwire`` compose
+    the flows, for whoever has more tasks to put in.
+    """
+
+    deliver: Callable[[Sequence[FlowReport]], None] = log_failures
+    next_sequence: Callable[[], int] = dataclasses.field(default_factory=sequences)
+    revisions: Callable[[Mapping[str, Any]], Revisions] = revisions_in_dict
+    wire: Callable[[Switch], Flow] = flows.wire
+    unwire: Callable[[Switch], Flow] = flows.unwire
+
+
+def never_ran(host: str, flow: FlowName, work: Work, sequence: int, error: TaskError) -> FlowReport:
+    """The report of a port whose flow could not even be run."""
+    now = utcnow()
+    task = ApplySecurityGroups
+    return FlowReport(
+        id=str(uuid.uuid4()),
+        host=host,
+        resource_id=work.port_id,
+        flow=flow,
+        revision=work.revision,
+        security_group_revisions=dict(work.security_group_revisions),
+        attempt=work.attempt,
+        sequence=sequence,
+        started_at=now,
+        finished_at=now,
+        tasks=(TaskOutcome(task.name_, task.step, TaskState.FAILED, now, 0.0, error),),
+    )
+
+
+def amended(report: FlowReport, addition: TaskError) -> FlowReport:
+    """``report`` of a failure, which led to a further one."""
+    further = f"{addition.type}: {addition.message}\n{addition.detail}".rstrip()
+
+    def with_addition(task: TaskOutcome) -> TaskOutcome:
+        if task.error is None:
+            return task
+        detail = "\n".join(filter(None, (task.error.detail, further)))
+        return dataclasses.replace(task, error=dataclasses.replace(task.error, detail=detail))
+
+    return dataclasses.replace(report, tasks=tuple(map(with_addition, report.tasks)))

@@ -1,0 +1,233 @@
+"""What the agent has told so far: ports, rules, members; and the desired state in it."""
+
+import dataclasses
+import itertools
+import threading
+from collections.abc import Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from agent_flows.neutron import desired
+from agent_flows.neutron.desired import NO_MEMBERS, Group, Members
+from agent_flows.neutron.interfaces import Interface
+from agent_flows.report import TaskError
+from agent_flows.spec import (
+    AddressGroupSpec,
+    DesiredState,
+    PortSpec,
+    SecurityGroupSpec,
+)
+from agent_flows.validation import Invalid
+
+T = TypeVar("T", Group, Members)
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port as told, and what was made of it.
+
+    ``raw`` is Neutron's dict; a trusted port is known by its id alone and has
+    none. ``version`` rises when the port itself changes.
+    """
+
+    raw: Mapping[str, Any]
+    version: int
+    spec: PortSpec | None = None
+    refused: TaskError | None = None
+
+    @property
+    def filtered(self) -> bool:
+        return self.spec is None or self.spec.port_security_enabled
+
+    @property
+    def macs(self) -> frozenset[str]:
+        """Under which MAC addresses it may speak, as far as that can be told."""
+        return frozenset() if self.spec is None else desired.macs_of(self.spec)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return self.spec.security_groups if self.spec is not None else ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The desired state of some ports; those in ``refused`` have none that makes sense."""
+
+    state: DesiredState
+    refused: Mapping[str, TaskError] = field(default_factory=dict)
+
+
+class Told:
+    """Safe from any thread. Whatever changes something takes a new version, so that equal
+    versions mean that nothing has changed."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._lock = threading.RLock()
+        self._versions = itertools.count(1)
+        self._ports: dict[str, Port] = {}
+        self._groups: dict[str, tuple[int, Group]] = {}
+        self._members: dict[str, tuple[int, Members]] = {}
+
+    # What is told.
+
+    def port(self, raw: Mapping[str, Any]) -> None:
+        """A port's dict, under its ``device``."""
+        port_id = str(raw["device"])
+        try:
+            self._take(port_id, raw, desired.port(raw, self._host), None)
+        except Invalid as exc:
+            self._take(port_id, raw, None, desired.refused_port(port_id, exc))
+
+    def trusted(self, port_id: str) -> None:
+        """A port that is not to be filtered, of which nothing else is known."""
+        self._take(port_id, {}, None, None)
+
+    def _take(
+        self,
+        port_id: str,
+        raw: Mapping[str, Any],
+        spec: PortSpec | None,
+        refused: TaskError | None,
+    ) -> None:
+        with self._lock:
+            known = self._ports.get(port_id)
+            same = known is not None and (known.spec, known.refused) == (spec, refused)
+            version = known.version if known and same else next(self._versions)
+            self._ports[port_id] = Port(raw, version, spec, refused)
+
+    def gone(self, port_id: str) -> None:
+        with self._lock:
+            self._ports.pop(port_id, None)
+
+    def rules(self, name: object, raw: object) -> frozenset[str]:
+        """A security group's rules; the ports this concerns. Raises :class:`Invalid`."""
+        return self._learn(self._groups, desired.group_id(name), desired.group(name, raw))
+
+    def members(self, name: object, raw: object) -> frozenset[str]:
+        """The members of a security or address group; the ports this concerns.
+
+        Raises :class:`Invalid`.
+        """
+        group_id = desired.group_id(name)
+        with self._lock:
+            _, before = self._members.get(group_id, (0, NO_MEMBERS))
+            return self._learn(self._members, group_id, desired.members(name, raw, before))
+
+    def _learn(self, known: dict[str, tuple[int, T]], group_id: str, new: T) -> frozenset[str]:
+        with self._lock:
+            if group_id in known and known[group_id][1] == new:
+                return frozenset()
+            known[group_id] = (next(self._versions), new)
+            return frozenset(
+                port_id
+                for port_id, port in self._ports.items()
+                if group_id in port.groups or group_id in self._remotes(port.groups)
+            )
+
+    def forget_unused(self) -> None:
+        """Nothing says that a group was deleted, but that no port here needs it any more."""
+        with self._lock:
+            used = {group for port in self._ports.values() for group in port.groups}
+            remotes = self._remotes(used)
+            self._groups = {id_: self._groups[id_] for id_ in self._groups.keys() & used}
+            self._members = {id_: self._members[id_] for id_ in self._members.keys() & remotes}
+
+    # What is asked.
+
+    def known(self) -> frozenset[str]:
+        with self._lock:
+            return frozenset(self._ports)
+
+    def filtered(self) -> dict[str, dict[str, Any]]:
+        """The dicts of the ports that are filtered."""
+        with self._lock:
+            return {
+                port_id: dict(port.raw)
+                for port_id, port in self._ports.items()
+                if port.raw and port.filtered
+            }
+
+    def get(self, port_id: str) -> Port | None:
+        with self._lock:
+            return self._ports.get(port_id)
+
+    def versions(self, port_id: str) -> tuple[int, int]:
+        """Of the port and everything its rules depend on, and of the port alone; 0 for a port
+        nobody told of."""
+        with self._lock:
+            port = self._ports.get(port_id)
+            if port is None:
+                return 0, 0
+            versions = [port.version]
+            versions += [self._groups[each][0] for each in port.groups if each in self._groups]
+            remotes = self._remotes(port.groups)
+            versions += [self._members[each][0] for each in remotes if each in self._members]
+            return max(versions), port.version
+
+    def wanted(self, interfaces: Mapping[str, Interface]) -> Wanted:
+        """The desired state of the ports that have an interface here, and of all it refers to."""
+        with self._lock:
+            specs: dict[str, PortSpec] = {}
+            refused: dict[str, TaskError] = {}
+            for port_id, interface in interfaces.items():
+                port = self._ports.get(port_id)
+                if port is None:
+                    continue
+                spec, error = self._spec(port_id, port, interface)
+                if spec is not None:
+                    specs[port_id] = spec
+                elif error is not None:
+                    refused[port_id] = error
+            groups = {each for spec in specs.values() for each in spec.security_groups}
+            return Wanted(self._state(specs, groups), refused)
+
+    def _spec(
+        self, port_id: str, port: Port, interface: Interface
+    ) -> tuple[PortSpec | None, TaskError | None]:
+        if port.refused is not None:
+            return None, port.refused
+        if port.spec is None:
+            try:
+                trusted = desired.trusted_port(port_id, interface.mac, self._host)
+            except Invalid as exc:
+                return None, desired.refused_port(port_id, exc)
+            return dataclasses.replace(trusted, network=interface.network), None
+        groups = {id_: self._groups[id_][1] for id_ in port.groups if id_ in self._groups}
+        error = next((each.refused for each in groups.values() if each.refused), None)
+        for remote in self._remotes(port.groups):
+            error = error or self._members.get(remote, (0, NO_MEMBERS))[1].refused
+        if error is not None and port.filtered:
+            return None, error
+        # Whether a group is stateful is said by its rules, so one without is neither.
+        ruled = tuple(id_ for id_ in port.groups if id_ not in groups or groups[id_].rules)
+        spec = dataclasses.replace(port.spec, network=interface.network, security_groups=ruled)
+        return spec, None
+
+    def _state(self, ports: Mapping[str, PortSpec], groups: Set[str]) -> DesiredState:
+        security_groups: dict[str, SecurityGroupSpec] = {}
+        address_groups: dict[str, AddressGroupSpec] = {}
+        remotes = {
+            id_
+            for group in groups & self._groups.keys()
+            for rule in self._groups[group][1].rules
+            if (id_ := rule.remote_group_id)
+        }
+        for group in (groups & self._groups.keys()) | (remotes & self._members.keys()):
+            version, content = self._groups.get(group, (0, Group()))
+            others = [self._members[each][0] for each in content.remotes if each in self._members]
+            _, known = self._members.get(group, (0, NO_MEMBERS))
+            security_groups[group] = SecurityGroupSpec(
+                group, max([version, *others]), content.stateful, content.rules, known.all
+            )
+        for group in (self._remotes(groups) - remotes) & self._members.keys():
+            addresses = tuple(each.address for each in self._members[group][1].all)
+            address_groups[group] = AddressGroupSpec(group, addresses)
+        return DesiredState(ports, security_groups, address_groups)
+
+    def _remotes(self, groups: Iterable[str]) -> frozenset[str]:
+        """The groups that the rules of ``groups`` refer to."""
+        known: Collection[Group] = [
+            self._groups[each][1] for each in groups if each in self._groups
+        ]
+        return frozenset().union(*(each.remotes for each in known))

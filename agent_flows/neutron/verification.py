@@ -1,0 +1,252 @@
+"""Hosts with another firewall driver than ours: looks what that one left, and reports it."""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from neutron.api.rpc.callbacks import resources as cached
+from neutron_lib.callbacks import events, registry, resources
+from oslo_config import cfg
+from oslo_log import log
+from taskflow.flow import Flow
+
+from agent_flows import conf as options
+from agent_flows.flows.participant import Backoff, Participant, Request, Verdict
+from agent_flows.flows.runner import Runner, Work
+from agent_flows.flows.task import TaskFailed
+from agent_flows.neutron.interfaces import Located
+from agent_flows.neutron.others import choice, details, flows
+from agent_flows.neutron.others.checks import Checks
+from agent_flows.neutron.others.details import Plugged
+from agent_flows.neutron.others.watchlist import Sight, Watchlist
+from agent_flows.neutron.quarantine import Closed
+from agent_flows.neutron.reporting import Reporting, never_ran
+from agent_flows.report import FlowName, FlowReport, TaskError
+
+LOG = log.getLogger(__name__)
+
+_BETWEEN_LOOKS = 0.5
+"""Seconds. One look serves every port that is waited for."""
+_SHARE = 0.2
+"""Of the time, how much may go into looking."""
+
+Compose = Callable[[Checks], Flow]
+
+
+class OtherFirewall:
+    """Takes the place of our driver for the extension.
+
+    A port's flow runs as soon as everything the other driver must have left is
+    there, or when ``verify_timeout`` has passed; so no port waits for another.
+    Ports that stand are looked at again every ``verify_timeout``: the driver
+    writes their flows anew on every occasion, and does not tell if it fails.
+
+    Changes of rules are heard from the agent's resource cache. Nothing here
+    changes the switch.
+    """
+
+    def __init__(self, agent_api: Any, reporting: Reporting) -> None:
+        """``agent_api`` is neutron's OVSAgentExtensionAPI."""
+        conf = options.register(cfg.CONF)
+        ours = conf[options.AGENT]
+        # Not request_int_br(): that is a copy with a cookie of its own.
+        bridge, cache = agent_api.br_int, agent_api.plugin_rpc.remote_resource_cache
+        self._host = conf.host
+        self._reporting = reporting
+        self._checks = Checks(bridge, choice.configured(conf, bridge, cache))
+        self._watchlist = Watchlist(ours.verify_timeout)
+        self._lock = threading.Lock()
+        self._news, self._stopping = threading.Event(), threading.Event()
+        backoff = Backoff(ours.retry_initial, ours.retry_max)
+        self._participant = Participant(self._process, ours.max_batch, 1, backoff)
+        self._participant.start()
+        self._watcher = threading.Thread(target=self._watch, name="agent_flows watch", daemon=True)
+        self._watcher.start()
+        for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
+            registry.subscribe(self._rule_changed, cached.SECURITYGROUPRULE, event)
+        registry.subscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
+
+    def stop(self, timeout: float) -> None:
+        """End both threads, within ``timeout`` seconds each."""
+        for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
+            registry.unsubscribe(self._rule_changed, cached.SECURITYGROUPRULE, event)
+        registry.unsubscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
+        self._stopping.set()
+        self._news.set()
+        self._watcher.join(timeout)
+        self._participant.stop(timeout)
+
+    # What the extension says.
+
+    def report_to(self, reporting: Reporting) -> None:
+        """From now on outcomes go there."""
+        self._reporting = reporting
+
+    def quarantine(self, ports: Collection[Closed]) -> None:
+        """Nothing: with another driver the data plane is not ours to change. A port that is not
+        proven stays DOWN for the server, and open as that driver leaves it."""
+
+    def handle(self, port: Mapping[str, Any]) -> None:
+        """The agent takes up a port. One that stands, asks for no other wiring than it has and is
+        ACTIVE already costs nothing."""
+        plugged = details.Plugged.of(port)
+        settled = details.is_active(port) or not plugged.admin_state_up
+        with self._lock:
+            self._watchlist.here(plugged, time.monotonic(), settled=settled)
+        self._news.set()
+
+    def gone(self, port_id: str) -> None:
+        with self._lock:
+            self._watchlist.gone(port_id, time.monotonic())
+        self._news.set()
+
+    def resync(self, port_ids: Collection[str] | None = None) -> None:
+        """Look at ports (None: all) and report them, changed or not."""
+        with self._lock:
+            self._watchlist.again(port_ids, time.monotonic())
+        self._news.set()
+
+    # What else is heard.
+
+    def _rule_changed(self, resource: str, event: str, trigger: object, payload: Any) -> None:
+        rule = payload.states[-1]
+        if rule is not None:
+            with self._lock:
+                self._watchlist.rules_changed(rule.security_group_id, time.monotonic())
+            self._news.set()
+
+    def _ovs_restarted(
+        self, resource: str, event: str, trigger: object, payload: object = None
+    ) -> None:
+        """No flow is left; the agent tells of it, and says no more than that of ports."""
+        with self._lock:
+            self._watchlist.audit()
+        self._news.set()
+
+    # Waiting.
+
+    def _watch(self) -> None:
+        pause = 0.0
+        while not self._stopping.wait(pause):
+            with self._lock:
+                rest = 0.0 if self._watchlist.waits else self._watchlist.rest(time.monotonic())
+            self._news.wait(rest)
+            self._news.clear()
+            with self._lock:
+                sight = self._watchlist.sight(time.monotonic())
+            began = time.monotonic()
+            good = self._good(sight)
+            now = time.monotonic()
+            with self._lock:
+                due = self._watchlist.seen(sight, good, now)
+            self._participant.submit(due)
+            pause = max(_BETWEEN_LOOKS, (now - began) * (1 / _SHARE - 1))
+
+    def _good(self, sight: Sight) -> set[str]:
+        if not sight.present and not sight.gone:
+            return set()
+        try:
+            return self._checks.good(sight)
+        # Whatever it is: if it lasts, it meets the ports' flows when their time is up, and is
+        # their outcome.
+        except Exception as exc:  # noqa: BLE001
+            LOG.debug("Ports could not be looked at: %s", exc)
+            return set()
+
+    # Reporting.
+
+    def _process(self, requests: Sequence[Request]) -> dict[str, Verdict]:
+        attempts = {each.port_id: each.attempt for each in requests}
+        with self._lock:
+            claimed = self._watchlist.claim(attempts)
+        retried: set[str] = set()
+        located = self._checks.locate(claimed.present)
+        with self._lock:
+            names = {
+                port_id: self._watchlist.flow(port_id, located.interfaces.get(port_id))
+                for port_id in claimed.present
+            }
+        for name in (FlowName.WIRE, FlowName.REFRESH):
+            ports = {id_: each for id_, each in claimed.present.items() if names[id_] is name}
+            retried |= self._run(name, flows.wire, ports, located, attempts)
+        retried |= self._run(FlowName.UNWIRE, flows.unwire, claimed.gone, Located(), attempts)
+        return dict.fromkeys(retried, Verdict.RETRY)
+
+    def _run(
+        self,
+        name: FlowName,
+        compose: Compose,
+        ports: Mapping[str, Plugged],
+        located: Located,
+        attempts: Mapping[str, int],
+    ) -> set[str]:
+        """Run one flow; the ports for which it is to be run again."""
+        retried: set[str] = set()
+        if not ports:
+            return retried
+        works = [self._work(port, attempts[port_id]) for port_id, port in ports.items()]
+        waiting = {work.port_id: work for work in works}
+
+        def deliver(reports: Sequence[FlowReport]) -> None:
+            for report in reports:
+                waiting.pop(report.resource_id)
+            retried.update(self._settle(reports, ports, located))
+
+        try:
+            Runner(self._host, self._reporting.next_sequence).run(
+                name,
+                lambda: compose(self._checks),
+                works,
+                {"plugged": ports, "located": located},
+                deliver,
+            )
+        # The one door that keeps a batch alive.
+        except Exception as exc:  # noqa: BLE001
+            deliver(
+                [
+                    never_ran(self._host, name, work, self._reporting.next_sequence(), error)
+                    for error in [_error_of(exc)]
+                    for work in list(waiting.values())
+                ]
+            )
+        return retried
+
+    def _work(self, port: Plugged, attempt: int) -> Work:
+        revision, groups = self._reporting.revisions(
+            {"device": port.port_id, "security_groups": list(port.groups)}
+        )
+        return Work(port.port_id, revision, groups, attempt)
+
+    def _settle(
+        self, reports: Sequence[FlowReport], ports: Mapping[str, Plugged], located: Located
+    ) -> set[str]:
+        delivered = self._delivered(reports)
+        with self._lock:
+            return {
+                report.resource_id
+                for report in reports
+                if self._watchlist.settle(
+                    ports[report.resource_id],
+                    located.interfaces.get(report.resource_id),
+                    succeeded=delivered and report.failed is None,
+                )
+            }
+
+    def _delivered(self, reports: Sequence[FlowReport]) -> bool:
+        try:
+            self._reporting.deliver(reports)
+        # Whatever the receiver's trouble is: what it was not told is told again.
+        except Exception:
+            LOG.exception("%d reports could not be delivered", len(reports))
+            return False
+        return True
+
+
+def _error_of(exc: Exception) -> TaskError:
+    if isinstance(exc, TaskFailed):
+        return exc.error
+    LOG.error("A batch could not be run", exc_info=exc)
+    frames = "".join(traceback.format_exception(exc))
+    return TaskError(type(exc).__name__, str(exc) or "no message", frames)

@@ -1,0 +1,180 @@
+"""A compute host of Neutron's with its own firewall driver, and what looks after that driver.
+
+The driver writes with the real ovs-ofctl. Nothing here waits: tests do.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from neutron import privileged
+from neutron.agent import securitygroups_rpc
+from neutron.agent.common import ovs_lib
+from neutron.agent.linux import ip_conntrack
+from neutron.api.rpc.handlers.securitygroups_rpc import SecurityGroupServerAPIShim
+from neutron.plugins.ml2.drivers.openvswitch.agent.openflow import br_cookie
+from neutron.plugins.ml2.drivers.openvswitch.agent.ovs_agent_extension_api import (
+    OVSAgentExtensionAPI,
+)
+from neutron_lib.callbacks import registry
+
+from agent_flows.neutron.reporting import Reporting
+from agent_flows.neutron.verification import OtherFirewall
+from agent_flows.report import FlowReport, TaskError, TaskState
+from lab.process import wait_until
+from lab.switch import Switch
+from tests.functional.neutron.cloud import NETWORK, Cloud
+from tests.functional.secgroups.host import BRIDGE, Vm
+
+SECONDS = 30
+_AROUND = (
+    "table=0,priority=65535,dl_vlan=4095 actions=drop",
+    "table=0,priority=0 actions=resubmit(,60)",
+    "table=60,priority=1 actions=NORMAL",
+)
+
+
+class _NoConntrack:
+    """``conntrack -D`` does not reach the userspace datapath's table, nor is there a connection."""
+
+    def delete_conntrack_state_by_remote_ips(self, *_: Any, **__: Any) -> None: ...
+
+
+class _AgentsBridge(br_cookie.OVSBridgeCookieMixin, ovs_lib.OVSBridge):  # type: ignore[misc]
+    """The agent's integration bridge, spoken to by ovs-ofctl."""
+
+
+class OtherCloud(Cloud):
+    """``revision`` is what the server says of every port."""
+
+    def __init__(self, switch: Switch, calls: Path) -> None:
+        self.revision = 1
+        # Neutron's ovs-ofctl finds the bridge here, and its privileged part is this process.
+        os.environ["OVS_RUNDIR"] = str(switch.run_dir)
+        privileged.default.set_client_mode(False)
+        super().__init__(switch, calls)
+
+    def start_agent(self) -> None:
+        """A new process of the agent, with a new cookie; what stands in the switch is left."""
+        registry.clear()
+        if not hasattr(self, "bridge"):
+            self._empty()
+        self.bridge = _AgentsBridge(BRIDGE)
+        shim = SecurityGroupServerAPIShim(self._cache)
+        with mock.patch.object(ip_conntrack, "OvsIpConntrackManager", _NoConntrack):
+            self.sg_agent = securitygroups_rpc.SecurityGroupAgentRpc(
+                self._context, shim, defer_refresh_firewall=True, integration_bridge=self.bridge
+            )
+        shim.register_legacy_sg_notification_callbacks(self.sg_agent)
+        plugin = SimpleNamespace(remote_resource_cache=self._cache)
+        self.verifier = OtherFirewall(
+            OVSAgentExtensionAPI(self.bridge, None, plugin_rpc=plugin),
+            Reporting(deliver=self.reports.extend, revisions=self._revisions_now),
+        )
+
+    def _empty(self) -> None:
+        protocols = ",".join(f"OpenFlow{each}" for each in (10, 11, 12, 13, 14))
+        self.switch.vsctl("set", "Bridge", BRIDGE, f"protocols={protocols}")
+        self.ofctl.bundle(["delete", *(f"add {each}" for each in _AROUND)])
+
+    def stop_agent(self) -> None:
+        self.verifier.stop(10)
+
+    def _revisions_now(self, port: Any) -> tuple[int, dict[str, int]]:
+        return self.revision, dict.fromkeys(port["security_groups"], 7)
+
+    # The agent's loop.
+
+    def take_up(self, *vms: Vm, status: str = "DOWN") -> None:
+        """The agent tells its extensions of ports, before it programs them."""
+        for vm in vms:
+            self.verifier.handle(self.details(vm, status))
+
+    def program(self, *vms: Vm) -> None:
+        """The firewall driver's turn, for new ports."""
+        self.sg_agent.setup_port_filters({vm.id for vm in vms}, set())
+
+    def wire_ports(self, *vms: Vm) -> None:
+        self.bind(*vms)
+        self.take_up(*vms)
+        self.program(*vms)
+
+    def details(self, vm: Vm, status: str) -> dict[str, Any]:
+        port = self._cache.get_resource_by_id("Port", vm.id)
+        return {
+            "port_id": vm.id,
+            "device": vm.id,
+            "status": status,
+            "admin_state_up": port.admin_state_up,
+            "mac_address": vm.mac,
+            "fixed_ips": [{"ip_address": str(each.ip_address)} for each in port.fixed_ips],
+            "allowed_address_pairs": [],
+            "security_groups": list(port.security_group_ids),
+            "port_security_enabled": port.security.port_security_enabled,
+            "device_owner": port.device_owner,
+            "network_id": NETWORK,
+            "vif_port": self.bridge.get_vif_port_by_id(vm.id),
+        }
+
+    # What is to be seen.
+
+    def reports_of(self, vm: Vm) -> list[FlowReport]:
+        return [each for each in self.reports if each.resource_id == vm.id]
+
+    def report(self, vm: Vm) -> FlowReport:
+        return self.reports_of(vm)[-1]
+
+    def reported(
+        self, vm: Vm, holds: Callable[[FlowReport], bool] = lambda _: True, after: int = 0
+    ) -> FlowReport:
+        """Wait for a report of ``vm`` that ``holds``, but for the first ``after``."""
+
+        def found() -> bool:
+            return any(map(holds, self.reports_of(vm)[after:]))
+
+        wait_until(found, SECONDS, f"such a report of {vm.name}")
+        return next(each for each in self.reports_of(vm)[after:] if holds(each))
+
+    def proven(self, *vms: Vm) -> None:
+        """Wait until the last that was reported of each is that all is as it should be."""
+        for vm in vms:
+            wait_until(
+                lambda vm=vm: bool(self.reports_of(vm)) and succeeded(self.report(vm)),
+                SECONDS,
+                f"{vm.name} is proven",
+            )
+
+    def fails(self, vm: Vm, error_type: str, after: int = 0) -> TaskError:
+        """Wait until a failure of this type is reported."""
+
+        def of_type(report: FlowReport) -> bool:
+            return error_of(report) is not None and error_of(report).type == error_type
+
+        error = error_of(self.reported(vm, of_type, after))
+        assert error is not None
+        return error
+
+    # What others do to the switch.
+
+    def flows_of(self, vm: Vm, table: int) -> list[str]:
+        """Of the port, in one of the firewall's tables."""
+        ofport = self.switch.ofport(vm.name)
+        match = f"in_port={ofport}" if table == 60 else f"reg5={ofport:#x}"
+        return self.switch.flows(BRIDGE, f"table={table},{match}")
+
+    def remove_flows(self, match: str) -> None:
+        self.switch.ofctl("del-flows", self.switch.management(BRIDGE), match)
+
+    def write(self, flows: Iterable[str]) -> None:
+        self.ofctl.bundle([f"add {each}" for each in flows])
+
+
+def succeeded(report: FlowReport) -> bool:
+    return all(task.state is TaskState.SUCCEEDED for task in report.tasks)
+
+
+def error_of(report: FlowReport) -> Any:
+    return report.failed.error if report.failed is not None else None

@@ -1,0 +1,203 @@
+"""What fails is named, stays closed or as it was, and heals by itself."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from agent_flows.neutron.reporting import Reporting
+from agent_flows.report import FlowReport, TaskState
+from lab.process import wait_until
+from tests.functional.neutron.cloud import Cloud
+from tests.functional.secgroups import packets
+from tests.functional.secgroups.host import BRIDGE, Vm, outsider
+
+RULES_INGRESS = 82
+WEB = {"protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
+SSH = {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22}
+
+
+@pytest.fixture
+def group(cloud: Cloud) -> str:
+    """A group that lets everything out and the web in."""
+    made = cloud.security_group()
+    cloud.everything_out(made)
+    cloud.rule(made, **WEB)
+    return made
+
+
+@pytest.fixture
+def full_table(cloud: Cloud) -> Iterator[None]:
+    """The switch has no room for a further ingress rule."""
+    room = len(cloud.switch.flows(BRIDGE, f"table={RULES_INGRESS}"))
+    cloud.switch.set_flow_limit(BRIDGE, RULES_INGRESS, room)
+    yield
+    cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
+
+
+def boot(cloud: Cloud, number: int, *groups: str, **fields: object) -> Vm:
+    vm = cloud.boot(number)
+    cloud.neutron_port(vm, *groups, **fields)
+    return vm
+
+
+@pytest.fixture
+def standing(cloud: Cloud, group: str) -> Vm:
+    """A port that is wired."""
+    vm = boot(cloud, 1, group)
+    cloud.wire_ports(vm)
+    return vm
+
+
+def passes_nothing(cloud: Cloud, vm: Vm, other: Vm) -> bool:
+    ways = ((vm, other), (other, vm), (vm, outsider()), (outsider(), vm))
+    greeting = packets.arp((vm.mac, packets.BROADCAST), (vm.mac, vm.ip), other.ip)
+    return not any(cloud.tcp(*way, 80) for way in ways) and not cloud.send(vm.name, greeting)
+
+
+class TestRefusedByTheSwitch:
+    def test_a_new_port_is_closed_named_and_heals_by_itself(
+        self, cloud: Cloud, standing: Vm, group: str, full_table: None
+    ) -> None:
+        new = boot(cloud, 2, group)
+        cloud.wire_ports(new)
+        assert passes_nothing(cloud, new, standing)
+        error = cloud.error(new)
+        assert "OFPFMFC_TABLE_FULL" in error.message
+        assert f"table_id:{RULES_INGRESS}" in error.detail or "table:82" in error.detail
+        assert cloud.succeeded(standing)
+        assert cloud.tcp(outsider(), standing, 80)
+
+        cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
+        cloud.heals(new)
+        assert cloud.report(new).attempt > 1
+        assert cloud.connect(standing, new, 80)
+
+    def test_a_port_that_was_wired_keeps_its_old_rules(
+        self, cloud: Cloud, standing: Vm, group: str, full_table: None
+    ) -> None:
+        cloud.rule(group, **SSH)
+        cloud.loop()
+        assert "OFPFMFC_TABLE_FULL" in cloud.error(standing).message
+        assert cloud.connect(outsider(), standing, 80)
+        assert not cloud.tcp(outsider(), standing, 22)
+
+        cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
+        cloud.heals(standing)
+        assert cloud.tcp(outsider(), standing, 22)
+
+    def test_a_failed_port_is_tried_again_with_the_next_batch(
+        self, cloud: Cloud, standing: Vm, group: str, full_table: None
+    ) -> None:
+        failed = boot(cloud, 2, group)
+        cloud.wire_ports(failed)
+        cloud.driver.stop(10)
+        cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
+        cloud.wire_ports(boot(cloud, 3, group))
+        assert cloud.succeeded(failed)
+        cloud.start_agent()
+
+
+class TestAmongOthers:
+    """One port's trouble is its own."""
+
+    def test_a_port_that_is_not_plugged_in(self, cloud: Cloud, standing: Vm, group: str) -> None:
+        absent, good = boot(cloud, 2, group), boot(cloud, 3, group)
+        cloud.bind(absent, good)
+        cloud.unplug(absent.name)
+        cloud.gone(absent)
+        cloud.sg_agent.setup_port_filters({absent.id, good.id}, set())
+        assert cloud.error(absent).type == "InterfaceNotFound"
+        assert cloud.succeeded(good)
+        assert cloud.tcp(standing, good, 80)
+
+    def test_a_port_without_a_tag_is_closed_until_it_has_one(
+        self, cloud: Cloud, standing: Vm, group: str
+    ) -> None:
+        unbound = boot(cloud, 2, group)
+        cloud.heard_of(unbound)
+        cloud.sg_agent.setup_port_filters({unbound.id}, set())
+        assert cloud.error(unbound).type == "NoTag"
+        assert not cloud.tcp(unbound, standing, 80)
+        cloud.bind(unbound)
+        cloud.heals(unbound)
+        assert cloud.tcp(unbound, standing, 80)
+
+    def test_a_malformed_rule_is_named_and_fails_the_ports_that_use_it(
+        self, cloud: Cloud, standing: Vm, group: str
+    ) -> None:
+        broken = cloud.security_group()
+        concerned, good = boot(cloud, 2, group, broken), boot(cloud, 3, group)
+        cloud.wire_ports(concerned, good)
+        bad = {"direction": "ingress", "ethertype": "IPv4", "protocol": "carrier-pigeon"}
+        with cloud.driver.defer_apply():
+            cloud.driver.update_security_group_rules(broken, [bad])
+            for port in list(cloud.driver.ports.values()):
+                cloud.driver.update_port_filter(port)
+        error = cloud.error(concerned)
+        assert error.type == "InvalidSpec"
+        assert "carrier-pigeon" in error.message
+        assert broken in error.message
+        assert cloud.succeeded(good)
+        assert cloud.tcp(standing, concerned, 80), "the old rules stand"
+
+    def test_a_port_that_makes_no_sense(self, cloud: Cloud, standing: Vm, group: str) -> None:
+        nonsense, good = boot(cloud, 2, group), boot(cloud, 3, group)
+        cloud.bind(nonsense, good)
+        rules = [{"direction": "egress", "ethertype": "IPv4"}]
+        with cloud.driver.defer_apply():
+            cloud.driver.update_security_group_rules(group, rules)
+            for vm, mac in ((nonsense, "here"), (good, good.mac)):
+                cloud.driver.prepare_port_filter(
+                    {"device": vm.id, "mac_address": mac, "security_groups": [group],
+                     "fixed_ips": [vm.ip]}
+                )  # fmt: skip
+        assert "mac_address" in cloud.error(nonsense).message
+        assert not cloud.tcp(nonsense, standing, 80)
+        assert cloud.succeeded(good)
+
+    def test_stateful_and_stateless_groups_on_one_port(
+        self, cloud: Cloud, standing: Vm, group: str
+    ) -> None:
+        stateless = cloud.security_group(stateful=False)
+        cloud.rule(stateless, **SSH)
+        mixed = boot(cloud, 2, group, stateless)
+        cloud.wire_ports(mixed)
+        assert cloud.error(mixed).type == "Conflict"
+        assert passes_nothing(cloud, mixed, standing)
+
+    def test_something_that_is_no_port_is_left_alone(self, cloud: Cloud, standing: Vm) -> None:
+        with cloud.driver.defer_apply():
+            cloud.driver.prepare_port_filter({"device": "tap0", "security_groups": []})
+            cloud.driver.process_trusted_ports(["by-hand"])
+            cloud.driver.remove_trusted_ports(["never-seen"])
+        assert set(cloud.driver.ports) == {standing.id}
+
+
+def test_without_the_switch_every_port_fails_and_nothing_is_raised(
+    cloud: Cloud, standing: Vm, group: str
+) -> None:
+    new = boot(cloud, 2, group)
+    cloud.bind(new)
+    cloud.rule(group, **SSH)
+    with cloud.switch_stopped():
+        cloud.sg_agent.setup_port_filters({new.id}, {standing.id})
+        assert cloud.error(new).type == "SwitchUnreachable"
+        assert cloud.error(standing).type == "SwitchUnreachable"
+
+
+def test_a_report_that_nobody_took_is_made_again(cloud: Cloud, standing: Vm, group: str) -> None:
+    taken: list[FlowReport] = []
+    troubles = [OSError("disk full")]
+
+    def deliver(reports: list[FlowReport]) -> None:
+        if troubles:
+            raise troubles.pop()
+        taken.extend(reports)
+
+    cloud.driver.report_to(Reporting(deliver=deliver))
+    new = boot(cloud, 2, group)
+    cloud.wire_ports(new)
+    wait_until(lambda: taken, 20, "the report is taken")
+    (report,) = taken
+    assert report.resource_id == new.id
+    assert all(task.state is TaskState.SUCCEEDED for task in report.tasks)

@@ -1,0 +1,212 @@
+"""Neutron's words become ours, or are refused by name."""
+
+import ipaddress
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_flows.neutron import desired
+from agent_flows.neutron.desired import NO_MEMBERS
+from agent_flows.spec import Direction, Ethertype, Member, SecurityGroupRule
+from agent_flows.validation import Invalid
+
+GROUP, OTHER, PORT = (str(uuid.UUID(int=number)) for number in (1, 2, 3))
+
+
+def rule(**fields: Any) -> dict[str, Any]:
+    return {"direction": "ingress", "ethertype": "IPv4", **fields}
+
+
+def port(**fields: Any) -> dict[str, Any]:
+    return {
+        "device": PORT,
+        "mac_address": "fa:16:3e:00:00:01",
+        "fixed_ips": ["10.0.0.1"],
+        "security_groups": [GROUP],
+        **fields,
+    }
+
+
+class TestRules:
+    @pytest.mark.parametrize(
+        ("raw", "made"),
+        [
+            (rule(), {}),
+            (rule(protocol="tcp", port_range_min=1, port_range_max=9, stateful=True),
+             {"protocol": 6, "port_range_min": 1, "port_range_max": 9}),
+            (rule(protocol="6"), {"protocol": 6}),
+            (rule(protocol=17), {"protocol": 17}),
+            (rule(protocol="icmp", port_range_min=0), {"protocol": 1, "port_range_min": 0}),
+            (rule(protocol="tcp", source_port_range_min=5, source_port_range_max=6),
+             {"protocol": 6, "source_port_range_min": 5, "source_port_range_max": 6}),
+            (rule(source_ip_prefix="10.0.0.0/8"),
+             {"remote_ip_prefix": ipaddress.ip_network("10.0.0.0/8")}),
+            (rule(direction="egress", dest_ip_prefix="10.0.0.9"),
+             {"direction": Direction.EGRESS,
+              "remote_ip_prefix": ipaddress.ip_network("10.0.0.9/32")}),
+            (rule(source_ip_prefix="10.1.2.3/8"),
+             {"remote_ip_prefix": ipaddress.ip_network("10.0.0.0/8")}),
+            (rule(remote_group_id=OTHER, security_group_id=GROUP), {"remote_group_id": OTHER}),
+            (rule(remote_address_group_id=OTHER), {"remote_address_group_id": OTHER}),
+            (rule(protocol=None, port_range_min=None, remote_group_id=None), {}),
+        ],
+    )  # fmt: skip
+    def test_say_the_same_in_our_words(self, raw: dict[str, Any], made: dict[str, Any]) -> None:
+        assert desired.rule(raw) == SecurityGroupRule(**{"direction": Direction.INGRESS, **made})
+
+    @pytest.mark.parametrize(
+        ("raw", "field"),
+        [
+            (rule(direction="sideways"), "direction"),
+            (rule(ethertype="IPv5"), "ethertype"),
+            (rule(protocol="carrier-pigeon"), "protocol"),
+            (rule(protocol="tcp", port_range_min=80), "port_range_max"),
+            (rule(protocol="tcp", port_range_min=90, port_range_max=80), "port_range_max"),
+            (rule(source_ip_prefix="everywhere"), "source_ip_prefix"),
+            (rule(source_ip_prefix="2001:db8::/32"), "remote_ip_prefix"),
+            (rule(dest_ip_prefix="10.0.0.0/8"), "dest_ip_prefix"),
+            (rule(remote_group_id="x" * 37), "security_group_id"),
+            (rule(remote_group_id=GROUP, source_ip_prefix="10.0.0.0/8"), "remote_group_id"),
+            (rule(only_on_sundays=True), "only_on_sundays"),
+            ("let them in", ""),
+        ],
+    )
+    def test_that_make_no_sense_are_refused_by_the_field(self, raw: object, field: str) -> None:
+        with pytest.raises(Invalid) as refused:
+            desired.rule(raw)
+        assert refused.value.field == field
+
+    def test_of_a_group_count_once_in_whatever_order_they_come(self) -> None:
+        one, other = rule(protocol="tcp"), rule(protocol="udp")
+        assert desired.group(GROUP, [one, other, dict(one)]) == desired.group(GROUP, [other, one])
+
+    def test_say_whether_their_group_is_stateless(self) -> None:
+        assert desired.group(GROUP, [rule()]).stateful
+        assert not desired.group(GROUP, [rule(stateful=False)]).stateful
+
+    @pytest.mark.parametrize(
+        ("raw", "words"),
+        [
+            ([rule(), rule(protocol="carrier-pigeon")], "protocol=carrier-pigeon"),
+            ([rule(stateful=True), rule(stateful=False)], "stateful"),
+            ([rule(stateful=[])], "stateful"),
+            (None, "list"),
+            ("rules", "list"),
+        ],
+    )
+    def test_that_cannot_be_used_are_named_with_their_group(self, raw: object, words: str) -> None:
+        refused = desired.group(GROUP, raw).refused
+        assert refused is not None
+        assert words in refused.message
+        assert GROUP in refused.message
+
+    @given(st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*rule(), "protocol", "x", "stateful"]), inner),
+        max_leaves=12,
+    ))  # fmt: skip
+    def test_never_raise_whatever_they_are(self, raw: object) -> None:
+        desired.group(GROUP, raw)
+        desired.members(GROUP, raw)
+
+
+class TestMembers:
+    def test_come_by_family_as_pairs_of_address_and_mac(self) -> None:
+        members = desired.members(GROUP, {
+            "IPv4": [("10.0.0.2", "fa:16:3e:00:00:02"), ["10.0.1.0/24", "fa:16:3e:00:00:02"]],
+            "IPv6": {("2001:db8::/64", None)},
+        })  # fmt: skip
+        assert {str(each.address) for each in members.all} == {
+            "10.0.0.2/32",
+            "10.0.1.0/24",
+            "2001:db8::/64",
+        }
+
+    def test_of_a_family_that_was_not_looked_up_stay(self) -> None:
+        before = desired.members(GROUP, {"IPv6": [("2001:db8::1", None)]})
+        after = desired.members(GROUP, {"IPv4": [("10.0.0.1", None)]}, before)
+        assert after.by_family[Ethertype.IPV6] == before.by_family[Ethertype.IPV6]
+        emptied = desired.members(GROUP, {"IPv6": []}, after)
+        assert [str(each.address) for each in emptied.all] == ["10.0.0.1/32"]
+
+    def test_are_all_gone_when_nothing_comes(self) -> None:
+        before = desired.members(GROUP, {"IPv4": [("10.0.0.1", None)]})
+        assert desired.members(GROUP, {}, before) == NO_MEMBERS
+
+    def test_may_have_the_word_none_for_a_mac(self) -> None:
+        members = desired.members(GROUP, {"IPv4": [("10.0.0.1", "None")]})
+        assert members.all == (Member(ipaddress.ip_network("10.0.0.1")),)
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            {"IPv4": ["10.0.0.1"]},
+            {"IPv4": [("2001:db8::1", None)]},
+            {"IPv4": [("here", None)]},
+            {"IPv4": [("10.0.0.1", "there")]},
+            {"IPX": []},
+            {"IPv4": None},
+            ["10.0.0.1"],
+        ],
+    )
+    def test_that_make_no_sense_are_refused_with_their_group(self, raw: object) -> None:
+        refused = desired.members(GROUP, raw).refused
+        assert refused is not None
+        assert GROUP in refused.message
+
+
+class TestPorts:
+    def test_are_read_as_the_agent_has_them(self) -> None:
+        made = desired.port(
+            port(
+                allowed_address_pairs=[
+                    {"mac_address": "FA:16:3E:00:00:02", "ip_address": "10.0.1.7/24"}
+                ],
+                device_owner="compute:nova",
+                status="DOWN",
+                revision_number=7,
+            ),
+            "here",
+        )
+        assert made.mac_address == "fa:16:3e:00:00:01"
+        assert [str(each) for each in made.fixed_ips] == ["10.0.0.1"]
+        assert str(made.allowed_address_pairs[0].ip_address) == "10.0.1.0/24"
+        assert made.allowed_address_pairs[0].mac_address == "fa:16:3e:00:00:02"
+        assert made.port_security_enabled
+
+    def test_are_equal_in_whatever_order_their_parts_come(self) -> None:
+        some = port(fixed_ips=["10.0.0.1", "10.0.0.2"], security_groups=[GROUP, OTHER])
+        same = port(fixed_ips=["10.0.0.2", "10.0.0.1"], security_groups=[OTHER, GROUP, GROUP])
+        assert desired.port(some, "here") == desired.port(same, "here")
+
+    def test_know_a_group_by_one_uuid_whatever_its_id(self) -> None:
+        (group,) = desired.port(port(security_groups=["default"]), "here").security_groups
+        assert group == desired.rule(rule(remote_group_id="default")).remote_group_id
+        assert uuid.UUID(group)
+        assert group != desired.group_id("defaulT")
+
+    @pytest.mark.parametrize(
+        ("raw", "field"),
+        [
+            (port(mac_address=None), "mac_address"),
+            (port(mac_address="01:00:5e:00:00:01"), "mac_address"),
+            (port(fixed_ips=["here"]), "fixed_ips.0"),
+            (port(fixed_ips="10.0.0.1"), "fixed_ips"),
+            (port(allowed_address_pairs=["10.0.0.1"]), "allowed_address_pairs"),
+            (port(allowed_address_pairs=[{"mac_address": "fa:16:3e:00:00:02"}]),
+             "allowed_address_pairs"),
+            (port(security_groups=[""]), "security_group_id"),
+            (port(port_security_enabled="no"), "port_security_enabled"),
+            (port(device="tap0"), "id"),
+        ],
+    )  # fmt: skip
+    def test_that_make_no_sense_are_refused_by_the_field(
+        self, raw: dict[str, Any], field: str
+    ) -> None:
+        with pytest.raises(Invalid) as refused:
+            desired.port(raw, "here")
+        assert refused.value.field == field

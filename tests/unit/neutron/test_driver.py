@@ -1,0 +1,79 @@
+"""The driver is what Neutron's agent expects, and what is ours survives its habits."""
+
+import inspect
+
+import pytest
+from neutron.agent import firewall
+from neutron.agent.linux.openvswitch_firewall.firewall import OVSFirewallDriver
+
+from agent_flows.neutron import quarantine
+from agent_flows.neutron.bridge import ReservedCookies, watch
+from agent_flows.neutron.firewall import AgentFlowsFirewallDriver
+from agent_flows.secgroups import cookie
+
+INTERFACE = [
+    name
+    for name, _ in inspect.getmembers(firewall.FirewallDriver, inspect.isfunction)
+    if not name.startswith("_") and name != "defer_apply"
+]
+
+
+def test_neutron_loads_it_by_its_name() -> None:
+    assert firewall.load_firewall_driver_class("agent_flows") is AgentFlowsFirewallDriver
+
+
+@pytest.mark.parametrize("name", INTERFACE)
+def test_every_method_of_the_interface_is_there_and_takes_as_much(name: str) -> None:
+    ours = getattr(AgentFlowsFirewallDriver, name)
+    assert ours is not getattr(firewall.FirewallDriver, name)
+    theirs = inspect.signature(getattr(firewall.FirewallDriver, name)).parameters
+    assert len(inspect.signature(ours).parameters) == len(theirs)
+
+
+def test_it_is_made_and_introduced_as_neutrons_own() -> None:
+    ours = inspect.signature(AgentFlowsFirewallDriver.__init__).parameters
+    assert list(ours) == list(inspect.signature(OVSFirewallDriver.__init__).parameters)
+    assert AgentFlowsFirewallDriver.provides_arp_spoofing_protection
+    assert not getattr(AgentFlowsFirewallDriver, "OVS_HYBRID_PLUG_REQUIRED", False)
+
+
+class Bridge:
+    """With the agent's handling of cookies (br_cookie.py, ofswitch.py) and of start."""
+
+    def __init__(self) -> None:
+        self._reserved_cookies = {7}
+        self.said: list[str] = []
+
+    @property
+    def reserved_cookies(self) -> set[int]:
+        return set(self._reserved_cookies)
+
+    def setup_default_table(self, dhcp: bool = False) -> None:
+        self.said.append(f"opened, dhcp={dhcp}")
+
+
+OURS = {cookie.port(5, 1), cookie.content(cookie.Kind.MEMBER, "x"), quarantine.cookie_of(5)}
+
+
+def test_the_agent_takes_no_flow_of_ours_for_stale() -> None:
+    bridge = Bridge()
+    watch(bridge, lambda: None)
+    assert {7, 8, *OURS} - bridge.reserved_cookies == {8}
+    assert set(ReservedCookies()) == set(), "they are not counted up"
+
+
+def test_ports_are_put_back_before_the_agent_opens_its_bridge() -> None:
+    bridge = Bridge()
+    watch(bridge, lambda: bridge.said.append("by a driver that is gone"))
+    watch(bridge, lambda: bridge.said.append("put back"))
+    bridge.setup_default_table(dhcp=True)
+    assert bridge.said == ["put back", "opened, dhcp=True"]
+
+
+def test_a_bridge_without_such_habits_is_left_as_it_is() -> None:
+    class Plain:
+        br_name = "br-int"
+
+    bridge = Plain()
+    watch(bridge, lambda: None)
+    assert type(bridge) is Plain

@@ -1,0 +1,101 @@
+"""Where ports are, or what is wrong with them, by what the agent's bridge says."""
+
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ovsdbapp.exceptions import TimeoutException
+
+from agent_flows.neutron import interfaces
+from agent_flows.neutron.interfaces import Located, locate
+from agent_flows.spec import NetworkType
+
+PORT, NETWORK = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
+BINDING = {
+    "tag": "3",
+    "net_uuid": NETWORK,
+    "network_type": "vxlan",
+    "physical_network": "None",
+    "segmentation_id": "70000",
+}
+
+
+class Bridge:
+    """Of Neutron's OVSBridge what is asked of it; counts the questions."""
+
+    br_name = "br-int"
+
+    def __init__(self, ofport: object = 5, **binding: str) -> None:
+        self._ofport, self._binding = ofport, binding
+        self.questions = 0
+
+    def get_vifs_by_ids(self, port_ids: Collection[str]) -> Mapping[str, Any]:
+        self.questions += 1
+        vif = SimpleNamespace(port_name="tap1", ofport=self._ofport, vif_mac="fa:16:3e:00:00:01")
+        return {port_id: vif if port_id == PORT else None for port_id in port_ids}
+
+    def get_ports_attributes(
+        self, table: str, columns: Sequence[str], ports: Sequence[str], if_exists: bool
+    ) -> Sequence[Mapping[str, Any]]:
+        self.questions += 1
+        assert (table, if_exists) == ("Port", True)
+        return [{"name": name, "other_config": self._binding} for name in ports]
+
+    def get_vif_port_to_ofport_map(self) -> Mapping[str, int]:
+        raise TimeoutException(timeout=10, cause="no answer", commands=[])
+
+
+def located(bridge: Bridge, *port_ids: str) -> Located:
+    return locate(bridge, port_ids or (PORT,))
+
+
+def test_two_questions_find_any_number_of_ports() -> None:
+    bridge = Bridge(**BINDING)
+    found = located(bridge, PORT, *(str(uuid.UUID(int=number)) for number in range(10, 30)))
+    assert bridge.questions == 2
+    assert len(found.errors) == 20
+    assert found.interfaces[PORT].ofport == 5
+
+
+def test_an_interface_is_on_the_network_that_the_agent_bound_it_to() -> None:
+    interface = located(Bridge(**BINDING)).interfaces[PORT]
+    assert interface.vlan == 3
+    assert interface.network.network_type is NetworkType.VXLAN
+    assert (interface.network.id, interface.network.segmentation_id) == (NETWORK, 70000)
+
+
+@pytest.mark.parametrize(
+    ("bridge", "error"),
+    [
+        (Bridge(-1, **BINDING), "NoOfport"),
+        (Bridge([], **BINDING), "NoOfport"),
+        (Bridge(), "NoTag"),
+        (Bridge(**BINDING | {"tag": "4095"}), "NoTag"),
+        (Bridge(**BINDING | {"tag": "three"}), "NoTag"),
+        (Bridge(**BINDING | {"network_type": "string and cans"}), "InvalidSpec"),
+        (Bridge(**BINDING | {"segmentation_id": "none"}), "InvalidSpec"),
+    ],
+)
+def test_what_is_wrong_with_a_port_is_said(bridge: Bridge, error: str) -> None:
+    found = located(bridge)
+    assert found.errors[PORT].type == error
+    assert not found.interfaces
+
+
+def test_a_port_that_cannot_be_wired_can_still_be_closed() -> None:
+    assert located(Bridge()).ofports == {PORT: 5}
+
+
+def test_a_database_that_does_not_answer_is_what_is_wrong_with_every_port() -> None:
+    class Silent(Bridge):
+        def get_vifs_by_ids(self, port_ids: Collection[str]) -> Mapping[str, Any]:
+            raise TimeoutException(timeout=10, cause="no answer", commands=[])
+
+    other = str(uuid.UUID(int=3))
+    errors = located(Silent(), PORT, other).errors
+    assert {each.type for each in errors.values()} == {"OvsdbError"}
+    assert set(errors) == {PORT, other}
+    with pytest.raises(interfaces.TaskFailed):
+        interfaces.ofports(Silent())
