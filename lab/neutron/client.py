@@ -1,0 +1,123 @@
+"""Neutron's API as its tenants and administrators use it; without keystone, so as anybody."""
+
+import http.client
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from lab.namespace import Namespace
+from lab.neutron.configuration import API_PORT
+from lab.process import wait_until
+from lab.rest import Api, Body, Refused
+
+PROJECT = "8b4c6a1e0f5d4d6c9a7b2e3f4a5b6c7d"
+_AT_ONCE = 20  # a port takes the API up to a quarter of a second, a request at most 30
+_POLL = 0.1  # the API is not free: each question costs it some 10 ms of a core
+
+
+class Client:
+    """One kept-alive connection; for one thread at a time. Raises :class:`Refused`."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._rest = Api(namespace, API_PORT)
+
+    def close(self) -> None:
+        self._rest.close()
+
+    def answers(self) -> bool:
+        """Whether the API is there and has its database."""
+        try:
+            self.find("networks", limit=1)
+        except (OSError, http.client.HTTPException, Refused):
+            self.close()
+            return False
+        return True
+
+    # Every collection alike. ``kind`` is the plural with underscores: security_group_rules.
+
+    def create(self, kind: str, **fields: object) -> Body:
+        return self._one("POST", kind, "", {"project_id": PROJECT, **fields})
+
+    def create_all(self, kind: str, bodies: Iterable[Mapping[str, object]]) -> list[Body]:
+        """All of them, or none, in one request."""
+        wanted = [{"project_id": PROJECT, **body} for body in bodies]
+        return list(self.request("POST", _path(kind), {kind: wanted})[kind])
+
+    def show(self, kind: str, identity: str) -> Body:
+        return self._one("GET", kind, f"/{identity}", None)
+
+    def update(self, kind: str, identity: str, **fields: object) -> Body:
+        return self._one("PUT", kind, f"/{identity}", fields)
+
+    def delete(self, kind: str, identity: str) -> None:
+        self.request("DELETE", f"{_path(kind)}/{identity}")
+
+    def find(self, kind: str, **filters: object) -> list[Body]:
+        query = f"?{urlencode(filters, doseq=True)}" if filters else ""
+        return list(self.request("GET", f"{_path(kind)}{query}")[kind])
+
+    def request(self, method: str, path: str, body: object = None) -> Any:
+        """Anything else; ``path`` stands below ``/v2.0``."""
+        return self._rest.request(method, f"/v2.0{path}", body)
+
+    def _one(self, method: str, kind: str, rest: str, fields: Body | None) -> Body:
+        singular = kind.removesuffix("es") if kind.endswith("sses") else kind.removesuffix("s")
+        body = None if fields is None else {singular: fields}
+        return dict(self.request(method, f"{_path(kind)}{rest}", body)[singular])
+
+    # What a tenant does all day.
+
+    def network(self, cidr: str, **fields: object) -> Body:
+        """A network with one subnet, ``cidr``, without DHCP; the network."""
+        network = self.create("networks", name=cidr, **fields)
+        version = 6 if ":" in cidr else 4
+        self.create(
+            "subnets", network_id=network["id"], cidr=cidr, ip_version=version, enable_dhcp=False
+        )
+        return network
+
+    def group(self, name: str, rules: Iterable[Mapping[str, object]]) -> str:
+        """A security group with ``rules`` beside Neutron's own (all egress); its id."""
+        identity = str(self.create("security_groups", name=name)["id"])
+        if bodies := [{**rule, "security_group_id": identity} for rule in rules]:
+            self.create_all("security_group_rules", bodies)
+        return identity
+
+    def ports(
+        self, count: int, network: str, groups: Collection[str], host: str, **fields: object
+    ) -> list[Body]:
+        """``count`` ports alike, bound to ``host``, as Nova asks for them."""
+        body = {
+            "network_id": network,
+            "security_groups": list(groups),
+            "device_owner": "compute:nova",
+            "binding:host_id": host,
+            **fields,
+        }
+        bodies = [{**body, "device_id": f"vm-{number}"} for number in range(count)]
+        return [
+            port
+            for first in range(0, count, _AT_ONCE)
+            for port in self.create_all("ports", bodies[first : first + _AT_ONCE])
+        ]
+
+    def wait_ports(self, identities: Collection[str], status: str, seconds: float = 30) -> None:
+        """Until all have ``status``; TimeoutError says which have not."""
+        wanted = set(identities)
+        seen: dict[str, str] = {}
+
+        def all_there() -> bool:
+            found = self.find("ports", fields=["id", "status"])
+            seen.update({p["id"]: p["status"] for p in found if p["id"] in wanted})
+            return all(seen.get(identity) == status for identity in wanted)
+
+        try:
+            wait_until(all_there, seconds, f"ports are {status}", poll=_POLL)
+        except TimeoutError as late:
+            others = {identity: seen.get(identity) for identity in wanted}
+            others = {identity: is_ for identity, is_ in others.items() if is_ != status}
+            raise TimeoutError(f"{late}; they are {others}") from None
+
+
+def _path(kind: str) -> str:
+    return f"/{kind.replace('_', '-')}"

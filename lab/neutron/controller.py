@@ -1,0 +1,83 @@
+"""Neutron's controller: database, message bus, API and RPC server."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+from lab.databases import MariaDB
+from lab.namespace import Namespace
+from lab.neutron import configuration
+from lab.neutron.client import Client
+from lab.neutron.configuration import API_PORT, SERVER_FILE, Ground, Options
+from lab.neutron.underlay import CONTROLLER
+from lab.process import Daemon, run
+from lab.rabbit import Rabbit
+
+PROGRAMS = Path(sys.executable).parent
+_CHECKOUT = Path(__file__).parents[2]
+_READY_SECONDS = 90
+_MIGRATION_SECONDS = 180
+Tell = Callable[[str], None]
+
+
+class Controller:
+    """Everything of Neutron that is not on a compute host; its files lie in ``place``."""
+
+    def __init__(self, namespace: Namespace, place: Path, options: Options, tell: Tell) -> None:
+        self.namespace = namespace
+        self.place = place
+        self.options = options
+        self.client = Client(namespace)
+        self.config_file = place / SERVER_FILE
+        self.rabbit = Rabbit(namespace, CONTROLLER)
+        self._tell = tell
+        self._stack = contextlib.ExitStack()
+        files = {"OS_NEUTRON_CONFIG_DIR": str(place), "OS_NEUTRON_CONFIG_FILES": SERVER_FILE}
+        wsgi = [sys.executable, "-m", "lab.neutron.wsgi", str(API_PORT)]
+        self.api = self._daemon("neutron-api", wsgi, {**files, "PYTHONPATH": str(_CHECKOUT)})
+        rpc_server = [str(PROGRAMS / "neutron-rpc-server"), "--config-file", str(self.config_file)]
+        self.rpc_server = self._daemon("neutron-rpc-server", rpc_server, {})
+
+    def _daemon(self, name: str, argv: list[str], env: Mapping[str, str]) -> Daemon:
+        env = {**env, "TMPDIR": str(self.place)}
+        return Daemon(name, self.namespace.argv(argv), self.place / f"{name}.log", env)
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _start(self) -> None:
+        database = self._stack.enter_context(MariaDB())
+        self._tell("MariaDB")
+        ground = Ground(self.place, PROGRAMS, self.rabbit.url)
+        self.config_file.write_text(
+            configuration.server_file(self.options, ground, database.new_url())
+        )
+        # Either takes five seconds. The broker starts in this thread: the kernel ends it with
+        # the thread that started it (prctl(2), PR_SET_PDEATHSIG).
+        with ThreadPoolExecutor(1) as beside:
+            migration = beside.submit(self._migrate)
+            self._stack.enter_context(self.rabbit)
+            self._tell("RabbitMQ")
+            migration.result()
+        self._tell("database schema")
+        for daemon in (self.api, self.rpc_server):
+            self._stack.callback(daemon.kill)  # they have nothing to lose
+            daemon.start()
+        self._stack.callback(self.client.close)
+        self.api.ready(self.client.answers, _READY_SECONDS)
+        self._tell("API and RPC server")
+
+    def _migrate(self) -> None:
+        manage = [str(PROGRAMS / "neutron-db-manage"), "--config-file", str(self.config_file)]
+        run([*manage, "upgrade", "heads"], timeout=_MIGRATION_SECONDS)
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()

@@ -1,0 +1,167 @@
+"""A compute host of Neutron: its switch, the Open vSwitch agent, and the machines plugged in."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from lab.neutron import configuration
+from lab.neutron.configuration import AGENT_FILE, AgentOptions, Ground
+from lab.neutron.controller import PROGRAMS
+from lab.neutron.underlay import Underlay
+from lab.process import Daemon
+from lab.rest import Body
+from lab.switch import Switch
+from lab.vm import Plugged, Vm, plug
+
+BRIDGE = "br-int"
+_READY_SECONDS = 60
+_QUIT_SECONDS = 30
+_STARTED = "Agent initialized successfully"
+_QUIT = "Agent caught SIGTERM, quitting daemon loop"
+
+
+class Host:
+    """A switch of its own and the agent beside it; ``bus`` is the message bus' URL."""
+
+    def __init__(
+        self, name: str, options: AgentOptions, place: Path, underlay: Underlay, bus: str
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.place = place / name
+        self.config_file = self.place / AGENT_FILE
+        self.switch = Switch(name)
+        self.vms: dict[str, Vm] = {}
+        self._underlay = underlay
+        self._bus = bus
+        self._address = ""
+        self._log_begin = 0
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self._stack.enter_context(self.switch)
+            self._address = self._underlay.connect(self.switch)
+            self._stack.callback(self._delete_vms)
+            self.place.mkdir()
+            program = [str(PROGRAMS / "neutron-openvswitch-agent"), "--config-file"]
+            # Tools it runs find the switch by its run directory; its own leftovers stay here.
+            env = {"OVS_RUNDIR": str(self.switch.run_dir), "TMPDIR": str(self.place)}
+            argv = self.switch.namespace.argv([*program, str(self.config_file)])
+            self.agent = Daemon(f"agent of {self.name}", argv, self.place / "agent.log", env)
+            self._stack.callback(self.agent.kill)
+            self.launch_agent()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    # The agent.
+
+    def start_agent(self) -> None:
+        """Start it and wait until it watches the switch."""
+        self.launch_agent()
+        self.await_agent()
+
+    def launch_agent(self) -> None:
+        """Start it, and leave it to :meth:`await_agent` to wait."""
+        ground = Ground(self.place, PROGRAMS, self._bus)
+        self.config_file.write_text(
+            configuration.agent_file(
+                self.options,
+                ground,
+                self.name,
+                ovs_run_dir=self.switch.run_dir,
+                local_ip=self._address,
+            )
+        )
+        self._log_begin = len(self.agent_log)
+        self.agent.start()
+
+    def await_agent(self) -> None:
+        """Raises :class:`lab.process.Ended` with its last words, or TimeoutError."""
+        self.agent.ready(lambda: _STARTED in self._said(), _READY_SECONDS)
+
+    def stop_agent(self) -> None:
+        """SIGTERM, and SIGKILL once its loop has ended.
+
+        Neutron 29's agent never ends by itself then: it waits for os-ken's threads
+        (os_ken/base/app_manager.py, run_apps), which nobody stops.
+        """
+        os.kill(self.agent.pid, signal.SIGTERM)
+        self.agent.ready(lambda: _QUIT in self._said(), _QUIT_SECONDS)
+        self.agent.kill()
+
+    def restart_agent(self, options: AgentOptions | None = None) -> None:
+        """Stop and start it; with other ``options`` if some are given."""
+        self.stop_agent()
+        self.options = options or self.options
+        self.start_agent()
+
+    def _said(self) -> str:
+        """What it has written since it was last started."""
+        return self.agent_log[self._log_begin :]
+
+    def kill_agent(self) -> None:
+        """``kill -9``, it and its helpers."""
+        self.agent.kill()
+
+    @property
+    def agent_log(self) -> str:
+        log = self.agent.log
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    # The switch.
+
+    def flows(self, table: int | None = None, match: str = "") -> list[str]:
+        """The integration bridge's flows, without counters."""
+        words = [f"table={table}"] if table is not None else []
+        return self.switch.flows(BRIDGE, ",".join([*words, *([match] if match else [])]))
+
+    def restart_switch(self) -> None:
+        """Open vSwitch's daemon ends in order and starts: its flows are gone."""
+        self.switch.restart_vswitchd()
+        self._underlay.address_tunnels(self.switch, self._address)
+
+    # Machines.
+
+    def boot(self, ports: Sequence[Body], prefixes: Mapping[str, int], mtu: int) -> list[Vm]:
+        """A machine for each port, all plugged in one transaction, links up: Nova's part.
+
+        ``prefixes`` are the lengths of the subnets' prefixes.
+        """
+        machines = []
+        for port in ports:
+            addresses = [
+                f"{fixed['ip_address']}/{prefixes[fixed['subnet_id']]}"
+                for fixed in port["fixed_ips"]
+            ]
+            label = f"vm{port['id'][:4]}"
+            vm = Vm(self.switch, label, port["mac_address"], addresses, port_id=port["id"], mtu=mtu)
+            self.vms[vm.port_id] = vm
+            vm.create()
+            vm.raise_link()
+            machines.append(vm)
+        self.plug(*machines)
+        return machines
+
+    def plug(self, *machines: Plugged) -> None:
+        plug(self.switch, machines, BRIDGE)
+
+    def shut_down(self, *vms: Vm) -> None:
+        """Unplug and forget."""
+        for vm in vms:
+            vm.unplug(BRIDGE)
+            vm.delete()
+            del self.vms[vm.port_id]
+
+    def _delete_vms(self) -> None:
+        for vm in self.vms.values():
+            vm.delete()
+        self.vms.clear()

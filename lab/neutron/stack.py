@@ -1,0 +1,95 @@
+"""A Neutron that runs: one controller and its compute hosts."""
+
+import contextlib
+import ipaddress
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+from lab.namespace import mark
+from lab.neutron.client import Client
+from lab.neutron.configuration import Options
+from lab.neutron.controller import Controller
+from lab.neutron.host import Host
+from lab.neutron.underlay import Underlay
+from lab.process import wait_until
+from lab.rest import Body
+from lab.vm import Vm
+
+_AGENT_SECONDS = 30
+
+
+class Neutron:
+    """A Neutron as ``options`` say, and nothing of it left when the ``with`` block ends.
+
+    ``tell`` hears of each part when it runs.
+    """
+
+    def __init__(
+        self, options: Options | None = None, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.options = options or Options()
+        self.hosts: dict[str, Host] = {}
+        self._listener = tell
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        self.place = Path(tempfile.mkdtemp(prefix=f"{mark()}neutron-"))
+        self._stack.callback(shutil.rmtree, self.place, ignore_errors=True)
+        underlay = self._stack.enter_context(Underlay())
+        controller = Controller(underlay.controller, self.place, self.options, self._tell)
+        self.controller = self._stack.enter_context(controller)
+        for name, options in self.options.hosts.items():
+            host = Host(name, options, self.place, underlay, self.controller.rabbit.url)
+            self.hosts[name] = self._stack.enter_context(host)
+            self._tell(f"Open vSwitch of {name}")
+        for name, host in self.hosts.items():
+            host.await_agent()
+            self._tell(f"agent of {name}")
+        wait_until(self._agents_alive, _AGENT_SECONDS, "Neutron has heard of its agents", poll=0.2)
+
+    def _tell(self, part: str) -> None:
+        self._listener(f"{time.monotonic() - self._began:5.1f} s  {part}")
+
+    def _agents_alive(self) -> bool:
+        alive = {agent["host"] for agent in self.api.find("agents") if agent["alive"]}
+        return alive >= self.hosts.keys()
+
+    @property
+    def api(self) -> Client:
+        return self.controller.client
+
+    @property
+    def host(self) -> Host:
+        """The first compute host; often the only one."""
+        return next(iter(self.hosts.values()))
+
+    def boot(self, ports: Sequence[Body]) -> list[Vm]:
+        """Plug a machine into each port, on the host the port is bound to, host by host at once."""
+        networks = {port["network_id"] for port in ports}
+        mtu = min(self.api.show("networks", network)["mtu"] for network in networks)
+        prefixes = {
+            subnet["id"]: ipaddress.ip_network(subnet["cidr"]).prefixlen
+            for subnet in self.api.find("subnets", network_id=list(networks))
+        }
+        machines: dict[str, Vm] = {}
+        for name, host in self.hosts.items():
+            here = [port for port in ports if port["binding:host_id"] == name]
+            if here:
+                machines.update((vm.port_id, vm) for vm in host.boot(here, prefixes, mtu))
+        return [machines[port["id"]] for port in ports]
