@@ -39,6 +39,7 @@ class Closing:
         try:
             self._quarantine.look()
             self.close(self._closed(port_id, located) for port_id in known)
+            self._quarantine.seal([located.ofports[port_id] for port_id in known])
         except TaskFailed as exc:
             return exc.error
         return None

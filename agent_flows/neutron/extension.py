@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import oslo_messaging
+from neutron.api.rpc.callbacks import resources
 from neutron_lib import rpc as n_rpc
 from neutron_lib.agent import l2_extension
 from neutron_lib.callbacks import events, registry
@@ -19,10 +20,11 @@ from agent_flows.flows.outbox import Outbox
 from agent_flows.flows.reporter import Reporter
 from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron import newcomers
+from agent_flows.neutron.cached import CachedRevisions
 from agent_flows.neutron.firewall import FIREWALL
+from agent_flows.neutron.others.cache import SecurityGroupInfo
 from agent_flows.neutron.quarantine import Closed
 from agent_flows.neutron.reporting import Reporting
-from agent_flows.neutron.cached import CachedRevisions
 from agent_flows.neutron.verification import OtherFirewall
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
@@ -40,6 +42,8 @@ class Firewall(Protocol):
     def handle(self, details: Mapping[str, Any]) -> None: ...
 
     def gone(self, port_id: str) -> None: ...
+
+    def refresh(self, groups: Collection[str], info: SecurityGroupInfo) -> None: ...
 
     def resync(self, port_ids: Collection[str] | None = None) -> None: ...
 
@@ -75,8 +79,11 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             revisions=CachedRevisions(self._agent_api.plugin_rpc.remote_resource_cache),
         )
         self._firewall: Firewall | None = None
+        self._info = SecurityGroupInfo(self._agent_api.plugin_rpc.remote_resource_cache)
         self._heard: queue.SimpleQueue[newcomers.Said] = queue.SimpleQueue()
         registry.subscribe(self._firewall_loaded, FIREWALL, events.AFTER_INIT)
+        for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
+            registry.subscribe(self._rule_changed, resources.SECURITYGROUPRULE, event)
         Reporter(outbox, client).start()
         threading.Thread(target=self._listen, name="agent_flows casts", daemon=True).start()
         threading.Thread(target=self._act, name="agent_flows ports", daemon=True).start()
@@ -106,6 +113,11 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         trigger.report_to(self._reporting)
         self._firewall = trigger
 
+    def _rule_changed(self, resource: str, event: str, trigger: object, payload: Any) -> None:
+        rule = payload.states[-1]
+        if rule is not None:
+            self._heard.put(newcomers.Rules(rule.security_group_id))
+
     def _listen(self) -> None:
         # It returns only when the message bus is there.
         target = transport.agent_target(cfg.CONF.host)
@@ -116,11 +128,12 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             said = [self._heard.get()]
             while not self._heard.empty():
                 said.append(self._heard.get())
-            firewall = self._firewall
-            if firewall is None:
-                # The agent's driver is loaded by the time it speaks of ports.
-                firewall = self._firewall = OtherFirewall(self._agent_api, self._reporting)
-            self._heed(firewall, said)
+            # The agent's driver is loaded by the time it speaks of ports; what comes before that
+            # is about ports that are all looked at anyway.
+            if self._firewall is None and any(isinstance(each, newcomers.Here) for each in said):
+                self._firewall = OtherFirewall(self._agent_api, self._reporting)
+            if self._firewall is not None:
+                self._heed(self._firewall, said)
 
     def _heed(self, firewall: Firewall, said: list[newcomers.Said]) -> None:
         try:
@@ -136,3 +149,6 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
                     firewall.gone(port_id)
                 case newcomers.Resync(port_ids):
                     firewall.resync(port_ids)
+        groups = {each.group_id for each in said if isinstance(each, newcomers.Rules)}
+        if groups:
+            firewall.refresh(groups, self._info)

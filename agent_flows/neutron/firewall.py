@@ -12,8 +12,10 @@ from oslo_log import log
 
 from agent_flows import conf as options
 from agent_flows.flows.participant import Backoff
+from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron import bridge, desired
 from agent_flows.neutron.flows import Switch
+from agent_flows.neutron.others.cache import SecurityGroupInfo
 from agent_flows.neutron.quarantine import Closed, Quarantine
 from agent_flows.neutron.reconcile import Reconciler
 from agent_flows.neutron.reporting import Reporting
@@ -82,6 +84,22 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
     def report_to(self, reporting: Reporting) -> None:
         """From now on outcomes go there."""
         self._reconciler.reporting = reporting
+
+    def refresh(self, groups: Collection[str], info: SecurityGroupInfo) -> None:
+        """Rules of these groups changed: apply them now, as ``info`` has them.
+
+        The agent looks only every few seconds, and then finds it done.
+        """
+        try:
+            known = info.of(sorted(self._told.members_of(groups)))
+            changed = [
+                *(self._told.rules(*each) for each in known["security_groups"].items()),
+                *(self._told.members(*each) for each in known["sg_member_ips"].items()),
+            ]
+        except (TaskFailed, Invalid) as exc:
+            LOG.warning("Changed rules wait for the agent's own turn: %s", exc)
+        else:
+            self._reconciler.apply(frozenset().union(*changed))
 
     def handle(self, details: Mapping[str, Any]) -> None:
         """Nothing: the agent tells of a port's security by the calls below."""

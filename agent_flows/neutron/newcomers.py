@@ -1,4 +1,4 @@
-"""What the agent says of ports, and which of them are to be closed at once. Pure."""
+"""What is heard of ports and groups, and which ports are to be closed at once. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,14 @@ class Resync:
     port_ids: Collection[str] | None
 
 
-Said = Here | Gone | Resync
+@dataclass(frozen=True)
+class Rules:
+    """A rule of this security group came or went."""
+
+    group_id: str
+
+
+Said = Here | Gone | Resync | Rules
 
 
 def to_close(said: Iterable[Said]) -> list[Closed]:

@@ -3,9 +3,11 @@
 In Neutron's integration bridge a port that nobody has programmed falls through
 to NORMAL and passes everything. A port in quarantine sends nothing, and
 receives nothing that is addressed to it; broadcasts reach it as they reach
-every port there.
+every port there, unless it is sealed, too. That takes a call for each port, so
+it is for those that failed, of which there are few.
 """
 
+import functools
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
@@ -95,11 +97,13 @@ class Quarantine:
         self._lock = threading.Lock()
         self._closed: dict[int, Closed] = {}
         self._programmed: set[int] = set()
+        self._sealed: frozenset[int] = frozenset()
 
     def start(self) -> None:
         """See what stands; whose the ports of an older process were is not known."""
         with self._lock:
             self._closed = read(_told(lambda: self._ofctl.dump(*_OURS)))
+            self._sealed = _told(self._ofctl.sealed)
             self._look()
 
     def look(self) -> None:
@@ -119,6 +123,13 @@ class Quarantine:
         with self._lock:
             self._change((), [each for each in ports if each.ofport not in self._programmed])
 
+    def seal(self, ofports: Collection[int]) -> None:
+        """Let not even broadcasts reach those of these ports that are closed."""
+        with self._lock:
+            for ofport in sorted(self._closed.keys() & set(ofports) - self._sealed):
+                _told(functools.partial(self._ofctl.seal, ofport))
+                self._sealed |= {ofport}
+
     def open(self, ofports: Collection[int], held: Set[HeldMac] = frozenset()) -> frozenset[Closed]:
         """These ports are programmed and hold ``held``: let them go, and the MACs of theirs that
         others were closed for, too; one bundle. Those that were closed."""
@@ -128,6 +139,9 @@ class Quarantine:
             narrowed = [each.without(held) for each in rest if not each.holds_none_of(held)]
             self._change(lifted, narrowed)
             self._programmed.update(ofports)
+            for ofport in sorted(self._sealed.intersection(ofports)):
+                _told(functools.partial(self._ofctl.unseal, ofport))
+                self._sealed -= {ofport}
             return lifted
 
     def close_again(self, ports: Collection[Closed]) -> None:
@@ -140,6 +154,7 @@ class Quarantine:
         """These ports, known by either, are no more."""
         with self._lock:
             self._programmed.difference_update(ofports)
+            self._sealed -= frozenset(ofports)
             self._change([
                 each
                 for each in self._closed.values()
@@ -150,6 +165,7 @@ class Quarantine:
         """Forget the ports whose interface is gone: all but ``ofports``."""
         with self._lock:
             self._programmed.intersection_update(ofports)
+            self._sealed &= frozenset(ofports)
             self._change([each for each in self._closed.values() if each.ofport not in ofports])
 
     def _change(self, lifted: Collection[Closed], closed: Iterable[Closed] = ()) -> None:

@@ -148,6 +148,15 @@ class Told:
                 if port.raw and port.filtered
             }
 
+    def members_of(self, groups: Collection[str]) -> frozenset[str]:
+        """The ports here that have one of these security groups."""
+        with self._lock:
+            return frozenset(
+                port_id
+                for port_id, port in self._ports.items()
+                if not set(port.groups).isdisjoint(groups)
+            )
+
     def get(self, port_id: str) -> Port | None:
         with self._lock:
             return self._ports.get(port_id)

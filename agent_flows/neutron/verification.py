@@ -18,6 +18,7 @@ from agent_flows.flows.runner import Runner, Work
 from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron.interfaces import Located
 from agent_flows.neutron.others import choice, details, flows
+from agent_flows.neutron.others.cache import SecurityGroupInfo
 from agent_flows.neutron.others.checks import Checks
 from agent_flows.neutron.others.details import Plugged
 from agent_flows.neutron.others.watchlist import Sight, Watchlist
@@ -101,6 +102,9 @@ class OtherFirewall:
         with self._lock:
             self._watchlist.gone(port_id, time.monotonic())
         self._news.set()
+
+    def refresh(self, groups: Collection[str], info: SecurityGroupInfo) -> None:
+        """Nothing: changed rules are heard of here, too, and the other driver needs its time."""
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
         """Look at ports (None: all) and report them, changed or not."""

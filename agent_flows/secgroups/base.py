@@ -79,6 +79,8 @@ def _neutrons_bridge() -> Iterator[Flow]:
     """Neutron's tables around ours: only a new connection passes 91, where Neutron's logging
     looks at it, and all that leaves ends in NORMAL (Neutron's firewall.py, initialize_port_flows
     and _initialize_third_party_tables)."""
+    # What comes from other bridges has the tag of its network by now.
+    yield Flow(Table.TRANSIENT, Priority.UNKNOWN_PORT, (flow.UNTAGGED,))
     yield _starts_anew(Table.BASE_EGRESS)
     yield from _accepted(Table.ACCEPT_OR_INGRESS, Table.ACCEPTED_EGRESS)
     yield Flow(Table.ACCEPT_OR_INGRESS, 0, (), (flow.to(Table.UPLINK),))

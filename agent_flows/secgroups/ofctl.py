@@ -19,6 +19,7 @@ _REFUSED = re.compile(
 )
 _UNREADABLE = re.compile(r"^ovs-ofctl: -:(?P<line>\d+): (?P<reason>.*)$", re.MULTILINE)
 _FLOW_COUNT = re.compile(r"\bflow_count=(\d+)")
+_SEALED = re.compile(r"^ (\d+)\(.*\n\s+config: +.*NO_FWD", re.MULTILINE)
 _UNREACHABLE = re.compile(r"^ovs-ofctl: .*(?:connecting to|failed to connect).*$", re.MULTILINE)
 
 
@@ -89,6 +90,20 @@ class Ofctl:
         if not found:
             raise SwitchError("ovs-ofctl dump-aggregate told no number of flows", out)
         return int(found[1])
+
+    def seal(self, ofport: int) -> None:
+        """Nothing goes out to this port, whatever the flows say, NORMAL included (OpenFlow's
+        no-forward). Raises :class:`SwitchError` or :class:`Timeout`."""
+        self._run("mod-port", self._target, str(ofport), "no-forward")
+
+    def unseal(self, ofport: int) -> None:
+        """The end of :meth:`seal`."""
+        self._run("mod-port", self._target, str(ofport), "forward")
+
+    def sealed(self) -> frozenset[int]:
+        """The ports that are sealed. Raises :class:`SwitchError` or :class:`Timeout`."""
+        said = self._run("dump-ports-desc", self._target)
+        return frozenset(int(found[1]) for found in _SEALED.finditer(said))
 
     def _run(self, *args: str, stdin: str | None = None) -> str:
         try:

@@ -98,6 +98,9 @@ class Priority(enum.IntEnum):
     """TRANSIENT: a local port's MAC, still tagged as on the physical network (Neutron's DVR)."""
     MULTICAST = 90
     """ACCEPT_OR_INGRESS: to the flood table."""
+    UNKNOWN_PORT = 5
+    """TRANSIENT, on Neutron's bridge: what comes untagged from a port without a door. Neutron's
+    NORMAL is 3."""
     UNKNOWN_UNICAST = 10
     """TRANSIENT, ACCEPT_OR_INGRESS: a MAC nobody here has."""
 

@@ -7,7 +7,7 @@ a list in place of the switch.
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeGuard
 
 from neutron.agent.linux.openvswitch_firewall import firewall as driver
 from neutron.agent.linux.openvswitch_firewall import rules
@@ -16,7 +16,7 @@ from neutron_lib import constants
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.others import match
 from agent_flows.neutron.others.match import Effect, Key
-from agent_flows.neutron.others.standing import Demand
+from agent_flows.neutron.others.standing import Demand, Members
 
 Ids = Mapping[tuple[str, str, str, str], int]
 """Conjunction ids that the agent's driver has given: by group, remote group, direction and
@@ -25,12 +25,14 @@ ethertype (firewall.py, ConjIdMap)."""
 # A block of ids that is nobody's: flows with it are in no switch. They come in eights.
 _NOT_GIVEN = -8
 
+_REMOTE = ("remote_group_id", "remote_address_group_id")
+
 
 def conjunction_ids() -> Ids:
     """Those of this process' driver: it keeps one map for good."""
     kept = getattr(driver.ConjIdMap, "_instance", None)
-    ids: Ids = {} if kept is None else kept.id_map
-    return ids
+    # A copy: the agent's thread goes on giving ids.
+    return {} if kept is None else dict(kept.id_map)
 
 
 class Groups:
@@ -38,16 +40,46 @@ class Groups:
     ``security_group_info_for_ports`` tells them (neutron/db/securitygroups_rpc_base.py)."""
 
     def __init__(self, info: Mapping[str, Any]) -> None:
-        self.members: Mapping[str, Mapping[str, Collection[tuple[str, str | None]]]] = info[
-            "sg_member_ips"
-        ]
+        self._rules, self._addresses = info["security_groups"], info["sg_member_ips"]
+        self._members: dict[object, Members] = {}
         self._groups = {}
-        for group_id, told in info["security_groups"].items():
+        for group_id, told in self._rules.items():
             group = self._groups[group_id] = driver.SecurityGroup(group_id)
             group.update_rules(told)
 
     def of(self, device: Mapping[str, Any]) -> list[driver.SecurityGroup]:
         return [self._groups[group_id] for group_id in device["security_groups"]]
+
+    def basis(self, device: Mapping[str, Any], ids: Ids) -> object:
+        """What the port's flows follow from: equal for equal flows."""
+        told = [self._rules[group_id] for group_id in device["security_groups"]]
+        remotes = {rule.get(kind) for each in told for rule in each for kind in _REMOTE}
+        return (
+            [device[name] for name in ("security_groups", "fixed_ips", "allowed_address_pairs")],
+            told,
+            {remote: self._addresses.get(remote) for remote in remotes},
+            {of: given for of, given in ids.items() if of[0] in device["security_groups"]},
+        )
+
+    def members(
+        self, remote_id: str, direction: str, ethertype: str, vlan: int, ids: frozenset[int]
+    ) -> Members:
+        """Of a remote group, as the conjunctions ``ids`` know them."""
+        asked = remote_id, direction, ethertype, vlan, ids
+        if asked not in self._members:
+            flows: defaultdict[Key, Effect] = defaultdict(frozenset)
+            for address, mac in self._addresses.get(remote_id, {}).get(ethertype, ()):
+                for flow in rules.create_flows_for_ip_address_and_mac(
+                    address, mac, direction, ethertype, vlan, sorted(ids)
+                ):
+                    flows[match.key_of(flow)] |= match.effect(flow["actions"])
+            self._members[asked] = Members(flows)
+        return self._members[asked]
+
+
+def is_filtered(device: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a port has security groups: neither trusted nor without port security."""
+    return device is not None and bool(device["port_security_enabled"])
 
 
 class Writer(driver.OVSFirewallDriver):  # type: ignore[misc]  # untyped
@@ -56,20 +88,38 @@ class Writer(driver.OVSFirewallDriver):  # type: ignore[misc]  # untyped
     ``bridge`` is only asked (its patch ports, whether it offloads).
     """
 
-    def __init__(self, bridge: Any, permitted_ethertypes: Collection[str], ids: Ids) -> None:
+    def __init__(
+        self, bridge: Any, permitted_ethertypes: Collection[str], groups: Groups, ids: Ids
+    ) -> None:
         # Not the parent's: it writes to the switch, and subscribes for good.
         self.int_br = SimpleNamespace(br=bridge)
         self.permitted_ethertypes = permitted_ethertypes
         self.sg_port_map = driver.SGPortMap()
-        self._ids = ids
+        self._groups, self._ids = groups, ids
 
-    def filtered(self, device: Mapping[str, Any], interface: Interface, groups: Groups) -> Demand:
-        """For a port with security groups. Raises ValueError without a MAC address."""
-        if interface.mac is None:
-            raise ValueError(f"interface {interface.name} has no attached-mac")
+    def basis(self, device: Mapping[str, Any] | None, interface: Interface) -> object:
+        """What :meth:`demand` follows from: equal for equal demands."""
+        if not is_filtered(device):
+            return interface
+        return interface, self._groups.basis(device, self._ids)
+
+    def demand(
+        self, port_id: str, device: Mapping[str, Any] | None, interface: Interface
+    ) -> Demand:
+        """``device`` as the agent's cache tells it, None for a trusted port."""
         self._written: list[dict[str, Any]] = []
-        self.conj_ip_manager = _Conjunctions(self._ids, groups)
-        network = interface.network
+        self._interface = interface
+        self.conj_ip_manager = _Conjunctions(self._ids, self._groups)
+        if is_filtered(device):
+            port = self._port(device)
+            self.initialize_port_flows(port)
+            self.add_flows_from_rules(port)
+        else:
+            self._initialize_egress_no_port_security(port_id, {port_id: _vif(interface)})
+        return Demand(self._own(), self.conj_ip_manager.members)
+
+    def _port(self, device: Mapping[str, Any]) -> driver.OFPort:
+        interface, network = self._interface, self._interface.network
         is_vlan = network.network_type == constants.TYPE_VLAN
         port = driver.OFPort(
             device,
@@ -80,21 +130,8 @@ class Writer(driver.OVSFirewallDriver):  # type: ignore[misc]  # untyped
             network.physical_network,
         )
         port.update(device)
-        port.sec_groups = groups.of(device)
-        self.initialize_port_flows(port)
-        self.add_flows_from_rules(port)
-        members = ((match.key_of(each), each) for each in self.conj_ip_manager.flows)
-        found: defaultdict[Key, Effect] = defaultdict(frozenset)
-        for key, flow in members:
-            found[key] |= match.effect(flow["actions"])
-        return Demand(self._own(), found)
-
-    def unfiltered(self, port_id: str, interface: Interface) -> Demand:
-        """For a port without port security, and for a trusted one."""
-        self._written = []
-        self._interface = interface
-        self._initialize_egress_no_port_security(port_id, {port_id: _vif(interface)})
-        return Demand(self._own(), {})
+        port.sec_groups = self._groups.of(device)
+        return port
 
     def _own(self) -> dict[Key, frozenset[Effect]]:
         own: defaultdict[Key, frozenset[Effect]] = defaultdict(frozenset)
@@ -127,7 +164,7 @@ class _Conjunctions:
     def __init__(self, ids: Ids, groups: Groups) -> None:
         self._ids, self._groups = ids, groups
         self._used: defaultdict[tuple[str, str, str], set[int]] = defaultdict(set)
-        self.flows: list[dict[str, Any]] = []
+        self.members: list[Members] = []
 
     def add(self, vlan: int, *of: Any) -> int:
         """``of``: group, remote group, direction and ethertype, and how far the priority is from
@@ -139,8 +176,7 @@ class _Conjunctions:
         return conjunction_id
 
     def update_flows_for_vlan(self, vlan: int, ofport: int) -> None:
-        for (remote_id, direction, ethertype), used in self._used.items():
-            for address, mac in self._groups.members.get(remote_id, {}).get(ethertype, ()):
-                self.flows += rules.create_flows_for_ip_address_and_mac(
-                    address, mac, direction, ethertype, vlan, sorted(used)
-                )
+        self.members = [
+            self._groups.members(*remote, vlan, frozenset(used))
+            for remote, used in self._used.items()
+        ]

@@ -10,9 +10,9 @@ from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.others import standing
 from agent_flows.neutron.others.cache import SecurityGroupInfo
-from agent_flows.neutron.others.demand import Groups, Writer, conjunction_ids
+from agent_flows.neutron.others.demand import Groups, Writer, conjunction_ids, is_filtered
 from agent_flows.neutron.others.driver import Finding
-from agent_flows.neutron.others.standing import Dump
+from agent_flows.neutron.others.standing import Demand, Dump
 from agent_flows.report import TaskError
 from agent_flows.secgroups.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout
 
@@ -25,6 +25,8 @@ class OpenvswitchFirewall:
 
     def __init__(self, bridge: Any, ofctl: Ofctl, neutron: SecurityGroupInfo) -> None:
         self._bridge, self._ofctl, self._neutron = bridge, ofctl, neutron
+        # What each port was found to demand, and of what that followed.
+        self._demands: dict[str, tuple[object, Demand]] = {}
         self._permitted = utils.parse_permitted_ethertypes(
             cfg.CONF.SECURITYGROUP.permitted_ethertypes
         )
@@ -46,6 +48,8 @@ class OpenvswitchFirewall:
     def left_over(self, ofports: Mapping[str, int]) -> Mapping[str, TaskError]:
         if not ofports:
             return {}
+        for port_id in ofports:
+            self._demands.pop(port_id, None)
         cookie, dump = self._look()
         found = {id_: standing.left_over(dump, each, cookie) for id_, each in ofports.items()}
         return {id_: error for id_, error in found.items() if error is not None}
@@ -54,21 +58,28 @@ class OpenvswitchFirewall:
         if not ports:
             return {}
         info = self._neutron.of(list(ports))
-        groups = Groups(info)
-        writer = Writer(self._bridge, self._permitted, conjunction_ids())
+        writer = Writer(self._bridge, self._permitted, Groups(info), conjunction_ids())
         findings = {}
         for port_id, interface in ports.items():
-            # A trusted port is not among the devices.
             device = info["devices"].get(port_id)
-            if device is None or not device["port_security_enabled"]:
-                demand = writer.unfiltered(port_id, interface)
-            elif interface.mac is None:
+            if interface.mac is None and is_filtered(device):
                 findings[port_id] = _NO_MAC
-                continue
             else:
-                demand = writer.filtered(device, interface, groups)
-            findings[port_id] = standing.judge(demand, dump, interface.ofport, cookie)
+                demand = self._demand(writer, port_id, device, interface)
+                findings[port_id] = standing.judge(demand, dump, interface.ofport, cookie)
         return findings
+
+    def _demand(
+        self, writer: Writer, port_id: str, device: Mapping[str, Any] | None, interface: Interface
+    ) -> Demand:
+        """Made anew only if it must be: it costs more than the look itself."""
+        basis = writer.basis(device, interface)
+        known = self._demands.get(port_id)
+        # With this option it also depends on the numbers of patch ports.
+        if known is None or known[0] != basis or cfg.CONF.AGENT.explicitly_egress_direct:
+            known = basis, writer.demand(port_id, device, interface)
+            self._demands[port_id] = known
+        return known[1]
 
     def _look(self) -> tuple[int, Dump]:
         try:

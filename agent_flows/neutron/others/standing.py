@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,19 +36,26 @@ _OF_A_PORT = re.compile(rf"[ ,](?:in_port|{_PORT})=(0x[0-9a-f]+|\d+)\b")
 _SHOWN = 20
 
 
+@dataclass(frozen=True, eq=False)
+class Members:
+    """The addresses of a remote group as one network's ports of a group know them: flows that
+    ports share. They do at least what is said, and may bear a cookie of the moment (firewall.py,
+    update_cookie_context)."""
+
+    flows: Mapping[Key, Effect]
+
+
 @dataclass(frozen=True)
 class Demand:
     """What must stand for one port.
 
     ``own`` are flows the driver writes each time anew, under the agent's
     cookie, each with everything it may do: where two rules make flows of one
-    key, the one written last stands. ``members`` are the addresses of remote
-    groups, which ports share; they do at least what is said, and may bear a
-    cookie of the moment (firewall.py, update_cookie_context).
+    key, the one written last stands.
     """
 
     own: Mapping[Key, frozenset[Effect]]
-    members: Mapping[Key, Effect]
+    members: Sequence[Members] = ()
 
 
 class Dump:
@@ -59,6 +66,7 @@ class Dump:
         self._of_ports: defaultdict[int, list[str]] = defaultdict(list)
         self._of_all: list[str] = []
         self._entries: defaultdict[int, set[int]] = defaultdict(set)
+        self._lacking: dict[Members, tuple[Key, ...]] = {}
         for line in lines:
             table = _TABLE.search(line)
             if table is None or int(table[1]) not in _TABLES:
@@ -80,6 +88,16 @@ class Dump:
     def of_all(self) -> dict[Key, Standing]:
         """The flows that match by no port: MAC addresses, members of groups."""
         return _by_key(self._of_all)
+
+    def lacking(self, members: Members) -> tuple[Key, ...]:
+        """Those of ``members`` that are not known; the same for every port, so looked up once."""
+        if members not in self._lacking:
+            self._lacking[members] = tuple(
+                key
+                for key, effect in members.flows.items()
+                if key not in self.of_all or not effect <= self.of_all[key].effect
+            )
+        return self._lacking[members]
 
     def entries(self, cookie: int) -> frozenset[int]:
         """The ports whose packets the firewall takes up in table 60, by flows with ``cookie``."""
@@ -117,11 +135,7 @@ def judge(demand: Demand, dump: Dump, ofport: int, cookie: int) -> Finding:
         return flow.effect in effects or _leads_elsewhere(flow.effect, effects, entries)
 
     lacking = [key for key, effects in demand.own.items() if not stands(key, effects)]
-    lacking += [
-        key
-        for key, effect in demand.members.items()
-        if key not in dump.of_all or not effect <= dump.of_all[key].effect
-    ]
+    lacking += [key for members in demand.members for key in dump.lacking(members)]
     surplus = [
         flow
         for key, flow in own.items()
@@ -163,7 +177,8 @@ def _missing(
     own: Mapping[Key, Standing],
     cookie: int,
 ) -> TaskError:
-    demanded = Counter(key.table for key in (*demand.own, *demand.members))
+    demanded = Counter(key.table for key in demand.own)
+    demanded.update(key.table for members in demand.members for key in members.flows)
     gone = Counter(key.table for key in lacking)
     counts = [
         f"table {table:d} of {dump.bridge} has {demanded[table] - number or 'none'} of the "

@@ -70,9 +70,9 @@ class OtherCloud(Cloud):
             )
         shim.register_legacy_sg_notification_callbacks(self.sg_agent)
         plugin = SimpleNamespace(remote_resource_cache=self._cache)
+        self.reporting = Reporting(deliver=self.reports.extend, revisions=self._revisions_now)
         self.verifier = OtherFirewall(
-            OVSAgentExtensionAPI(self.bridge, None, plugin_rpc=plugin),
-            Reporting(deliver=self.reports.extend, revisions=self._revisions_now),
+            OVSAgentExtensionAPI(self.bridge, None, plugin_rpc=plugin), self.reporting
         )
 
     def _empty(self) -> None:

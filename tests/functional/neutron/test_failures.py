@@ -51,7 +51,12 @@ def standing(cloud: Cloud, group: str) -> Vm:
 def passes_nothing(cloud: Cloud, vm: Vm, other: Vm) -> bool:
     ways = ((vm, other), (other, vm), (vm, outsider()), (outsider(), vm))
     greeting = packets.arp((vm.mac, packets.BROADCAST), (vm.mac, vm.ip), other.ip)
-    return not any(cloud.tcp(*way, 80) for way in ways) and not cloud.send(vm.name, greeting)
+    call = packets.arp((other.mac, packets.BROADCAST), (other.mac, other.ip), vm.ip)
+    return (
+        not any(cloud.tcp(*way, 80) for way in ways)
+        and not cloud.send(vm.name, greeting)
+        and vm.name not in cloud.send(other.name, call)
+    )
 
 
 class TestRefusedByTheSwitch:

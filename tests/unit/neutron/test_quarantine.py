@@ -119,3 +119,15 @@ def test_what_the_switch_refuses_changes_nothing(tables: Tables, quarantine: Qua
     assert failed.value.error.type == "QuarantineFailed"
     assert not quarantine.holds(5)
     assert tables.flows == {}
+
+
+def test_a_sealed_port_is_unsealed_when_it_is_let_go_by_a_later_process_too(
+    tables: Tables, quarantine: Quarantine
+) -> None:
+    quarantine.close([NEW, OTHER])
+    quarantine.seal([5, 99])
+    assert tables.no_forward == {5}
+    successor = Quarantine(tables)  # type: ignore[arg-type]
+    successor.start()
+    successor.open([5, 6])
+    assert tables.no_forward == set()

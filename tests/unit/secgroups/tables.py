@@ -19,6 +19,16 @@ class Tables:
         self.flows: dict[str, tuple[int, str]] = {}
         self.bundles: list[list[str]] = []
         self.refuse: str | None = None
+        self.no_forward: set[int] = set()
+
+    def seal(self, ofport: int) -> None:
+        self.no_forward.add(ofport)
+
+    def unseal(self, ofport: int) -> None:
+        self.no_forward.remove(ofport)
+
+    def sealed(self) -> frozenset[int]:
+        return frozenset(self.no_forward)
 
     def bundle(self, lines: Sequence[str]) -> None:
         if not lines:

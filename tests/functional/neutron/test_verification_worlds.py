@@ -1,0 +1,122 @@
+"""Whatever security groups there are: what Neutron's driver left is found to be all of it, and
+each single flow of it is missed when it is not there."""
+
+import random
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck
+from neutron_lib.callbacks import registry
+from oslo_config import cfg
+
+from agent_flows.neutron.interfaces import Interface
+from agent_flows.neutron.others import standing
+from agent_flows.neutron.others.demand import Groups, Writer, conjunction_ids
+from agent_flows.neutron.others.standing import Demand, Dump
+from agent_flows.spec import NetworkSpec, NetworkType
+from lab.switch import Switch
+from tests.conformance import theirs
+from tests.conformance.host import SLOTS
+from tests.conformance.world import Guard, World
+from tests.conformance.worlds import worlds
+
+BRIDGE = "br-theirs"
+COOKIE = 0x7E07
+"""That of the bridge object which stands in for the agent's."""
+
+
+@pytest.fixture
+def bridge(dummy_switch: Switch) -> Iterator[Switch]:
+    dummy_switch.add_bridge(BRIDGE)
+    yield dummy_switch
+    dummy_switch.vsctl("del-br", BRIDGE)
+    cfg.CONF.set_override("permitted_ethertypes", ["0x4000"], "SECURITYGROUP")
+    registry.clear()
+
+
+def installed(switch: Switch, world: World) -> list[str]:
+    """The bridge's flows after Neutron's driver was there."""
+    lines = ["delete", *theirs.flows(world, lambda number: f"theirs{number}")]
+    switch.ofctl(
+        "--bundle", "add-flows", switch.management(BRIDGE), "-", stdin="\n".join(lines) + "\n"
+    )
+    return switch.flows(BRIDGE)
+
+
+def info(world: World) -> dict[str, Any]:
+    """What the agent's cache would tell of the world's ports."""
+    devices = {
+        theirs.identity(number): theirs._device(world, number, port)
+        for number, port in world.ports.items()
+        if port.guard is not Guard.TRUSTED
+    }
+    told: dict[str, Any] = theirs._Server(world).security_group_info_for_ports(None, devices)
+    return told
+
+
+def demands(world: World) -> dict[int, Demand]:
+    """By ofport."""
+    told = info(world)
+    ethertypes = [f"{each:#06x}" for each in world.permitted_ethertypes]
+    bridge = SimpleNamespace(is_hw_offload_enabled=False)
+    writer = Writer(bridge, ethertypes, Groups(told), conjunction_ids())
+    return {
+        number: writer.demand(
+            theirs.identity(number),
+            told["devices"].get(theirs.identity(number)),
+            plugged(world, number),
+        )
+        for number in world.ports
+    }
+
+
+def plugged(world: World, number: int) -> Interface:
+    port = world.ports[number]
+    network = world.networks[port.vlan]
+    kind = NetworkType(network.kind)
+    spec = NetworkSpec(
+        "22222222-2222-2222-2222-222222222222",
+        kind,
+        None if kind is NetworkType.FLAT else network.segment,
+        "physnet1" if kind in (NetworkType.FLAT, NetworkType.VLAN) else None,
+    )
+    return Interface(f"theirs{number}", number, port.vlan, spec, port.mac)
+
+
+def test_all_that_the_driver_writes_is_demanded_and_nothing_else(bridge: Switch) -> None:
+    chosen = random.Random(1)
+
+    @hypothesis.seed(1)
+    @hypothesis.settings(
+        max_examples=25,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[hypothesis.Phase.generate],
+    )
+    @hypothesis.given(worlds(SLOTS, of_neutron=True, segments_like_vlans=True))
+    def holds(world: World) -> None:
+        lines = installed(bridge, world)
+        dump = Dump(BRIDGE, lines)
+        for ofport, demand in demands(world).items():
+            assert standing.judge(demand, dump, ofport, COOKIE).good
+            gone = chosen.choice(of_the_port(lines, ofport))
+            without = Dump(BRIDGE, [line for line in lines if line != gone])
+            assert standing.judge(demand, without, ofport, COOKIE).missing, gone
+            stale = gone.replace(f"cookie={COOKIE:#x}", "cookie=0x1234")
+            older = Dump(BRIDGE, [stale if line == gone else line for line in lines])
+            assert standing.judge(demand, older, ofport, COOKIE).missing, gone
+
+    holds()
+
+
+def of_the_port(lines: list[str], ofport: int) -> list[str]:
+    matches = (f"in_port={ofport}", f"reg5={ofport:#x}")
+    return [
+        line
+        for line in lines
+        if any(term in matches for term in line.partition(" actions=")[0].split(","))
+    ]
