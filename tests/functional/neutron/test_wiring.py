@@ -76,6 +76,7 @@ def test_every_port_is_reported_with_each_of_its_tasks(cloud: Cloud, group: str)
             "read-desired-state",
             "apply-security-groups",
             "verify-security-groups",
+            "verify-wiring",
             "lift-quarantine",
         ],
         TaskState.SUCCEEDED,
