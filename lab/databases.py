@@ -146,6 +146,8 @@ class MariaDB(_Server):
             self.user,
             *("mariadb-install-db", "--no-defaults", f"--datadir={self.directory / 'data'}"),
             *("--auth-root-authentication-method=normal", "--skip-test-db"),
+            # Two that use the same directory at a time trip over each other.
+            f"--tmpdir={self.directory / 'run'}",
         )
         run(install, timeout=120)
 
