@@ -1,0 +1,181 @@
+"""A world in our words, and our firewall installing it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from agent_flows import spec
+from agent_flows.neutron.interfaces import Interface
+from agent_flows.neutron.told import Told
+from agent_flows.secgroups.attachment import Attachment
+from agent_flows.secgroups.firewall import Firewall
+from agent_flows.secgroups.ofctl import Ofctl
+from agent_flows.secgroups.pipeline import Home, Pipeline
+from agent_flows.spec import DesiredState, NetworkSpec
+from tests.conformance import agents_words
+from tests.conformance.agents_words import identity
+from tests.conformance.world import ICMP, ICMPV6, Guard, Network, Port, Rule, World
+
+_SECONDS = 60
+
+
+Bend = Callable[[str], str]
+"""Changes a line on its way into the switch, or to nothing: for tests of the tests."""
+
+
+class Engine:
+    """Our firewall on one bridge, brought from world to world.
+
+    On Neutron's bridge it learns of a world as our driver does, from what the
+    agent says; on our own by specs.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        bridge: str,
+        home: Home,
+        permitted_ethertypes: frozenset[int] = frozenset(),
+        bend: Bend | None = None,
+    ) -> None:
+        ofctl = _Bent(str(run_dir), bridge, bend) if bend else Ofctl(str(run_dir), bridge, _SECONDS)
+        self._firewall = Firewall(ofctl, Pipeline(home, permitted_ethertypes))
+        self._verifies = bend is None
+        self._told = Told("here") if home is Home.NEUTRON else None
+        self._revision = 0
+        self._ports: frozenset[str] = frozenset()
+
+    def start(self) -> None:
+        self._firewall.start()
+
+    def go_to(self, world: World) -> None:
+        """From whatever stands, as one batch; read back, but for a bent one."""
+        self._revision += 1
+        attachments = {
+            identity(f"port {number}"): Attachment(identity(f"port {number}"), number, port.vlan)
+            for number, port in world.ports.items()
+        }
+        self._firewall.remove(self._ports - set(attachments))
+        self._firewall.apply(self._desired(world), attachments)
+        if self._verifies:
+            self._firewall.verify(list(attachments))
+        self._firewall.commit(list(attachments))
+        self._ports = frozenset(attachments)
+
+    def sweep(self) -> None:
+        """Remove what an earlier agent has left."""
+        self._firewall.sweep(self._ports)
+
+    def _desired(self, world: World) -> DesiredState:
+        if self._told is None:
+            return DesiredState.of(_specs(world, self._revision))
+        said = agents_words.said(world)
+        for port_id in self._told.known():
+            self._told.gone(port_id)
+        for group, rules in said.rules.items():
+            self._told.rules(group, rules)
+        for group, members in said.members.items():
+            self._told.members(group, members)
+        for device in said.devices:
+            self._told.port(device)
+        for port_id in said.trusted:
+            self._told.trusted(port_id)
+        self._told.forget_unused()
+        wanted = self._told.wanted(
+            {
+                identity(f"port {number}"): Interface(
+                    f"tap{number}",
+                    number,
+                    port.vlan,
+                    network(port.vlan, world.networks[port.vlan]),
+                    port.mac,
+                )
+                for number, port in world.ports.items()
+            }
+        )
+        assert not wanted.refused, wanted.refused
+        return wanted.state
+
+
+class _Bent(Ofctl):
+    """The switch's tool with a fault in it."""
+
+    def __init__(self, run_dir: str, bridge: str, bend: Bend) -> None:
+        super().__init__(run_dir, bridge, _SECONDS)
+        self._bend = bend
+
+    def bundle(self, lines: Sequence[str]) -> None:
+        super().bundle([bent for line in lines if (bent := self._bend(line))])
+
+
+def network(vlan: int, given: Network) -> NetworkSpec:
+    return NetworkSpec(**_network(vlan, given))  # type: ignore[arg-type]
+
+
+def _network(vlan: int, given: Network) -> dict[str, object]:
+    physical = given.kind in ("flat", "vlan")
+    return {
+        "id": identity(f"network {vlan}"),
+        "network_type": given.kind,
+        "segmentation_id": given.segment,
+        "physical_network": "physnet1" if physical else None,
+    }
+
+
+def _specs(world: World, revision: int) -> list[spec.Spec]:
+    raw: list[Mapping[str, object]] = []
+    for number, port in world.ports.items():
+        raw.append({"kind": "port", "revision": revision, **_port(world, number, port)})
+    for name, group in world.groups.items():
+        members = sorted(world.members(name), key=str)
+        raw.append(
+            {
+                "kind": "security_group",
+                "revision": revision,
+                "id": identity(name),
+                "stateful": group.stateful,
+                "rules": [_rule(world, rule) for rule in group.rules],
+                "members": [
+                    {"address": str(prefix), "mac_address": mac} for mac, prefix in members
+                ],
+            }
+        )
+    for name, prefixes in world.address_groups.items():
+        addresses = [str(prefix) for prefix in prefixes]
+        raw.append({"kind": "address_group", "id": identity(name), "addresses": addresses})
+    return [spec.from_wire({"version": "1.0", **each}) for each in raw]
+
+
+def _port(world: World, number: int, port: Port) -> dict[str, object]:
+    return {
+        "id": identity(f"port {number}"),
+        "host": "here",
+        "network": _network(port.vlan, world.networks[port.vlan]),
+        "mac_address": port.mac,
+        "fixed_ips": [str(address) for address in port.addresses],
+        "allowed_address_pairs": [
+            {"ip_address": str(prefix), "mac_address": mac} for mac, prefix in port.pairs
+        ],
+        "security_groups": [identity(name) for name in port.groups],
+        "port_security_enabled": port.guard is not Guard.OFF,
+        "device_owner": "network:dhcp" if port.guard is Guard.TRUSTED else "compute:nova",
+    }
+
+
+def _rule(world: World, rule: Rule) -> dict[str, object]:
+    made: dict[str, object] = {
+        "direction": "egress" if rule.egress else "ingress",
+        "ethertype": f"IPv{rule.version}",
+        "protocol": rule.protocol,
+    }
+    if rule.protocol in (ICMP, ICMPV6) and rule.icmp is not None:
+        made["port_range_min"], made["port_range_max"] = rule.icmp
+    if rule.ports is not None:
+        made["port_range_min"], made["port_range_max"] = rule.ports
+    if rule.source_ports is not None:
+        made["source_port_range_min"], made["source_port_range_max"] = rule.source_ports
+    if isinstance(rule.remote, str):
+        kind = "address_group" if rule.remote in world.address_groups else "group"
+        made[f"remote_{kind}_id"] = identity(rule.remote)
+    elif rule.remote is not None:
+        made["remote_ip_prefix"] = str(rule.remote)
+    return made
