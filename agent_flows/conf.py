@@ -111,6 +111,14 @@ AGENT_OPTS: list[Opt] = [
         "first.",
     ),
     cfg.FloatOpt(
+        "verify_timeout",
+        default=30.0,
+        min=0.1,
+        help="Inside Neutron's agent with a firewall_driver that is not agent_flows: seconds in "
+        "which that driver must have programmed a port, before the port has failed; for more than "
+        "100 ports at a time, as many times more. As often, ports that stand are looked at again.",
+    ),
+    cfg.FloatOpt(
         "heartbeat_interval", default=10.0, min=0.1, help="Seconds between two heartbeats."
     ),
 ]

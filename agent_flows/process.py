@@ -1,9 +1,11 @@
 """Sets up a process: options, logging, threads; and waits for the signal to end it."""
 
+import gc
 import importlib.metadata
 import select
 import signal
 import socket
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -29,6 +31,15 @@ def use_threads() -> None:
     # futurist imports eventlet where it finds it, to ask whether it is in use; it never is.
     warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     backend.init_backend(backend.BackendType.THREADING)
+
+
+def do_without_eventlet() -> None:
+    """Have libraries find no eventlet, which they import only to ask whether it is in use.
+
+    It takes 18 MiB with what it imports itself. Only for a process that is all
+    ours: Neutron's libraries need it.
+    """
+    sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
 
 
 def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
@@ -58,6 +69,18 @@ def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> 
         raise SystemExit(f"{prog}: {' '.join(str(exc).split())}") from None
     log.setup(conf, PROJECT)
     return conf
+
+
+def started() -> None:
+    """Tell the garbage collector that what is loaded by now stays.
+
+    To be called once, when the process is ready. A collection then looks at
+    what was made since, and comes less often. Wiring 100 ports, 2 % of the time
+    went into collections, and now and then one took a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def _read_every_option(conf: cfg.ConfigOpts) -> None:

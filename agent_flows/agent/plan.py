@@ -88,6 +88,8 @@ def revisions(spec: PortSpec, desired: DesiredState) -> dict[str, int]:
     """The revisions of the port's groups, those that make no sense included. One that is missing
     from ``desired`` is left out: the flow fails for want of it and says so, and no other port is
     held up."""
-    known = {group: each.revision for group, each in desired.security_groups.items()}
-    known |= {group: each.revision for group, each in desired.refused.items()}
-    return {group: known[group] for group in spec.security_groups if group in known}
+    known = (
+        (group, desired.security_groups.get(group) or desired.refused.get(group))
+        for group in spec.security_groups
+    )
+    return {group: each.revision for group, each in known if each is not None}

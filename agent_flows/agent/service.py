@@ -159,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, sqlite3.Error) as exc:
         print(f"{_PROG}: {conf[options.AGENT].state_dir}: {exc}", file=sys.stderr)
         return 1
+    process.started()
     ending.wait()
     service.stop()
     service.wait()

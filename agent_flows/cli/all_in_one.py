@@ -52,6 +52,7 @@ class AllInOne(Command):
         if not self.app.options.debug:
             # Until oslo.log takes over: libraries greet when they are imported.
             logging.getLogger().setLevel(logging.WARNING)
+        process.do_without_eventlet()
         process.use_threads()
         self._say("loading server and agent")
         # Loads TaskFlow, SQLAlchemy and the rest, which no other command needs.

@@ -43,6 +43,7 @@ def run(argv: list[str], state_dir: str | None, say: Say) -> int:
         with _agent(conf, bus) as agent:
             bridge = conf[options.AGENT].integration_bridge
             agent.wait_for_bridge(ending, say)
+            process.started()
             if not ending.is_asked():
                 say(f"bridge: {bridge} is ready, {agent.waiting} ports to look at")
                 say(

@@ -60,6 +60,8 @@ class Outbox:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
         self._sequence: int = self._one("SELECT sequence FROM last")
+        # Of the last put, by id: reading back what was just written would cost as much as writing.
+        self._fresh: dict[str, FlowReport] = {}
 
     def next_sequence(self) -> int:
         """Microseconds since the epoch or the last sequence + 1, whichever is larger."""
@@ -78,6 +80,7 @@ class Outbox:
             if held <= self._sequence:
                 return
             self._sequence = held
+            self._fresh.clear()
             with self._db:
                 self._db.execute("BEGIN")
                 rows = self._db.execute("SELECT sequence, body FROM reports ORDER BY sequence")
@@ -108,22 +111,24 @@ class Outbox:
                 self._db.executemany("INSERT INTO reports VALUES (?, ?, ?, ?, ?)", rows)
                 self._save_sequence()
                 self._bound()
+            self._fresh = {item.id: item for item in reports}
             self._changed.notify_all()
 
     def oldest(self, limit: int, max_bytes: int) -> list[FlowReport]:
         """The oldest ``limit`` reports, or as many as fit ``max_bytes`` (but always one)."""
         with self._changed:
             rows = self._db.execute(
-                "SELECT body FROM reports ORDER BY sequence LIMIT ?", (limit,)
+                "SELECT id, body FROM reports ORDER BY sequence LIMIT ?", (limit,)
             ).fetchall()
+            fresh = dict(self._fresh)
         taken: list[FlowReport] = []
         size = 0
-        for (body,) in rows:
+        for report_id, body in rows:
             # Items of a JSON list are joined by two characters.
             size += len(body) + 2
             if taken and size > max_bytes:
                 break
-            taken.append(report.from_wire(json.loads(body)))
+            taken.append(fresh.get(report_id) or report.from_wire(json.loads(body)))
         return taken
 
     def forget(self, ids: Collection[str]) -> None:
@@ -131,6 +136,8 @@ class Outbox:
         with self._changed, self._db:
             self._db.execute("BEGIN")
             self._db.executemany("DELETE FROM reports WHERE id = ?", [(i,) for i in ids])
+            for report_id in ids:
+                self._fresh.pop(report_id, None)
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until there is something to send; False after ``timeout`` seconds without."""

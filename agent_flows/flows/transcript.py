@@ -42,6 +42,7 @@ class Transcript(base.Listener):  # type: ignore[misc]  # TaskFlow publishes no 
         self._tasks = tasks
         self._clock = clock
         self._entries = {name: _Entry() for name in tasks}
+        self._outcomes: dict[tuple[frozenset[str], TaskError | None], tuple[TaskOutcome, ...]] = {}
 
     @property
     def failed_task(self) -> str | None:
@@ -51,14 +52,20 @@ class Transcript(base.Listener):  # type: ignore[misc]  # TaskFlow publishes no 
 
     def outcomes(self, port_id: str, error: TaskError | None = None) -> tuple[TaskOutcome, ...]:
         """The outcomes of this run for one port, which ``error`` is the reason of, if it failed."""
-        return tuple(self._outcome(name, port_id, error) for name in self._tasks)
+        skipped = frozenset(n for n, entry in self._entries.items() if port_id in entry.skipped)
+        # Most ports of a batch end alike.
+        if (skipped, error) not in self._outcomes:
+            self._outcomes[skipped, error] = tuple(
+                self._outcome(name, name in skipped, error) for name in self._tasks
+            )
+        return self._outcomes[skipped, error]
 
-    def _outcome(self, name: str, port_id: str, error: TaskError | None) -> TaskOutcome:
+    def _outcome(self, name: str, skipped: bool, error: TaskError | None) -> TaskOutcome:
         entry = self._entries[name]
         state, reason = entry.state, error
         if entry.revert_error is not None and state is not TaskState.FAILED:
             state, reason = TaskState.FAILED, entry.revert_error
-        elif port_id in entry.skipped:
+        elif skipped:
             state = TaskState.SKIPPED
         return TaskOutcome(
             name=name,

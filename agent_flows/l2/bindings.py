@@ -18,16 +18,21 @@ class Binding:
     network: NetworkSpec
 
     @property
-    def other_config(self) -> dict[str, str]:
-        """Neutron's keys (ovs_neutron_agent.py, _add_port_tag_info), so its readers find them."""
+    def columns(self) -> dict[str, Any]:
+        """Of the Port row, with Neutron's keys (ovs_neutron_agent.py, _add_port_tag_info), so
+        that its readers find them."""
         network = self.network
-        return {
+        keys = {
             "tag": str(self.vlan),
             "net_uuid": network.id,
             "network_type": str(network.network_type),
             "physical_network": str(network.physical_network),
             "segmentation_id": str(network.segmentation_id),
         }
+        return {"tag": self.vlan, "other_config": keys}
+
+
+_DEAD = {"tag": DEAD_VLAN, "other_config": {"tag": str(DEAD_VLAN)}}
 
 
 class Bindings:
@@ -41,9 +46,9 @@ class Bindings:
 
         Answers the names of those that were not. Raises :class:`TaskFailed`.
         """
-        wanted = {each.name: (each.vlan, each.other_config) for each in bindings.values()}
-        changed = {name: row for name, row in wanted.items() if not self._holds(name, *row)}
-        self._write(changed)
+        wanted = {each.name: each.columns for each in bindings.values()}
+        changed = {name: row for name, row in wanted.items() if not self._holds(name, row)}
+        self._write("Port", changed)
         return frozenset(changed)
 
     def close(self, names: Collection[str]) -> None:
@@ -51,51 +56,39 @@ class Bindings:
 
         Raises :class:`TaskFailed`.
         """
-        tags = self.tags(names)
-        dead = (DEAD_VLAN, {"tag": str(DEAD_VLAN)})
-        self._write({name: dead for name, tag in tags.items() if tag != DEAD_VLAN}, if_exists=True)
+        closed = {name: _DEAD for name, tag in self.tags(names).items() if tag != DEAD_VLAN}
+        self._write("Port", closed, if_exists=True)
 
     def tags(self, names: Collection[str]) -> dict[str, int | None]:
         """The tags of those ports that exist."""
-        with self._ovsdb.reading() as reader:
-            rows = {name: reader.row("Port", name) for name in names}
+        with self._ovsdb.reading() as content:
+            rows = {name: content.row("Port", name) for name in names}
             return {
                 name: next(iter(row.tag), None) for name, row in rows.items() if row is not None
             }
 
     def request_mtu(self, mtus: Mapping[str, int | None]) -> None:
         """Ask ovs-vswitchd for the MTU of internal ports, in bytes. Raises :class:`TaskFailed`."""
-        with self._ovsdb.reading() as reader:
-            rows = {name: reader.row("Interface", name) for name in mtus}
+        with self._ovsdb.reading() as content:
+            rows = {name: content.row("Interface", name) for name in mtus}
             changed = {
                 name: mtus[name]
                 for name, row in rows.items()
                 if row is not None and next(iter(row.mtu_request), None) != mtus[name]
             }
-        api = self._ovsdb.api
-        commands = [
-            api.db_set("Interface", name, ("mtu_request", mtu)) for name, mtu in changed.items()
-        ]
-        if commands:
-            self._ovsdb.transact(commands)
+        self._write("Interface", {name: {"mtu_request": mtu} for name, mtu in changed.items()})
 
-    def _holds(self, name: str, vlan: int, other_config: Mapping[str, str]) -> bool:
-        with self._ovsdb.reading() as reader:
-            row = reader.row("Port", name)
+    def _holds(self, name: str, columns: Mapping[str, Any]) -> bool:
+        with self._ovsdb.reading() as content:
+            row = content.row("Port", name)
             return (
                 row is not None
-                and list(row.tag) == [vlan]
-                and other_config.items() <= row.other_config.items()
+                and list(row.tag) == [columns["tag"]]
+                and columns["other_config"].items() <= row.other_config.items()
             )
 
     def _write(
-        self, ports: Mapping[str, tuple[int, dict[str, str]]], *, if_exists: bool = False
+        self, table: str, rows: Mapping[str, Mapping[str, Any]], *, if_exists: bool = False
     ) -> None:
-        commands: list[Any] = [
-            self._ovsdb.api.db_set(
-                "Port", name, ("tag", vlan), ("other_config", other_config), if_exists=if_exists
-            )
-            for name, (vlan, other_config) in ports.items()
-        ]
-        if commands:
-            self._ovsdb.transact(commands)
+        if rows:
+            self._ovsdb.transact([self._ovsdb.set_rows(table, rows, if_exists=if_exists)])

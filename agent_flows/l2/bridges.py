@@ -67,8 +67,8 @@ class Bridges:
         Raises :class:`TaskFailed`.
         """
         api = self._ovsdb.api
-        with self._ovsdb.reading() as reader:
-            row = reader.row("Bridge", self.integration)
+        with self._ovsdb.reading() as content:
+            row = content.row("Bridge", self.integration)
             exists = row is not None
             fail_mode = list(row.fail_mode) if row is not None else []
             protocols = list(row.protocols) if row is not None else []
@@ -110,8 +110,8 @@ class Bridges:
                     f"bridge_mappings names no bridge for physical network {physical_network}",
                 )
             )
-        with self._ovsdb.reading() as reader:
-            row = reader.row("Bridge", bridge)
+        with self._ovsdb.reading() as content:
+            row = content.row("Bridge", bridge)
             protocols = list(row.protocols) if row is not None else []
         if row is None:
             raise TaskFailed(
@@ -133,13 +133,13 @@ class Bridges:
         return uplink
 
     def _patch(self, bridge: str, name: str, peer: str) -> list[Any]:
-        with self._ovsdb.reading() as reader:
-            interface = reader.row("Interface", name)
-            port = reader.row("Port", name)
+        with self._ovsdb.reading() as content:
+            interface = content.row("Interface", name)
+            port = content.row("Port", name)
             if (
                 interface is not None
                 and port is not None
-                and port.uuid in reader.ports_on(bridge)
+                and port.uuid in content.ports_on(bridge)
                 and interface.type == "patch"
                 and interface.options.get("peer") == peer
             ):
@@ -153,8 +153,8 @@ class Bridges:
         ]
 
     def _ofport(self, name: str) -> int:
-        with self._ovsdb.reading() as reader:
-            row = reader.row("Interface", name)
+        with self._ovsdb.reading() as content:
+            row = content.row("Interface", name)
             ofport = next(iter(row.ofport), -1) if row is not None else -1
         if ofport < 1:
             raise TaskFailed(

@@ -44,14 +44,14 @@ def find(ovsdb: Ovsdb, bridge: str, port_ids: Collection[str]) -> dict[str, Inte
     counts. Two that work are an error no port may be wired with, and come back
     as an interface that has it.
     """
-    with ovsdb.reading() as reader:
-        plugged = reader.ports_on(bridge) if port_ids else frozenset()
+    with ovsdb.reading() as content:
+        plugged = content.ports_on(bridge) if port_ids else frozenset()
         found = {}
         for port_id in port_ids:
             claims = [
                 _interface(port_id, row)
-                for row in reader.interfaces_of(port_id)
-                if reader.port_of(row) in plugged
+                for row in content.interfaces_of(port_id)
+                if content.port_of(row) in plugged
             ]
             if claims:
                 found[port_id] = _choose(claims)
@@ -60,8 +60,8 @@ def find(ovsdb: Ovsdb, bridge: str, port_ids: Collection[str]) -> dict[str, Inte
 
 def find_all(ovsdb: Ovsdb, bridge: str) -> dict[str, Interface]:
     """Every port's interface on ``bridge``."""
-    with ovsdb.reading() as reader:
-        return find(ovsdb, bridge, reader.port_ids())
+    with ovsdb.reading() as content:
+        return find(ovsdb, bridge, content.port_ids())
 
 
 def attach(interface: Interface, vlan: int) -> Attachment:
@@ -122,8 +122,8 @@ class PresentPorts(Set[str]):
         self._ovsdb, self._bridge = ovsdb, bridge
 
     def __contains__(self, port_id: object) -> bool:
-        with self._ovsdb.reading() as reader:
-            return isinstance(port_id, str) and bool(reader.interfaces_of(port_id))
+        with self._ovsdb.reading() as content:
+            return isinstance(port_id, str) and bool(content.interfaces_of(port_id))
 
     def __iter__(self) -> Iterator[str]:
         return iter(find_all(self._ovsdb, self._bridge))

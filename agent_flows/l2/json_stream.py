@@ -5,13 +5,15 @@ it falls back to goes character by character: measured, 100 interfaces plugged
 at once cost 60 ms of CPU to read, a third of what wiring them took.
 """
 
+import itertools
 import json
 import re
 
 import ovs.json
 
-_STRUCTURE = re.compile(r'[\[\]{}"\\]')
-_OPEN, _CLOSE = frozenset("[{"), frozenset("]}")
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
+_EITHER = re.compile(f"{_STRING.pattern}|{_BRACKET.pattern}", re.DOTALL)
 
 
 class StreamParser:
@@ -26,8 +28,8 @@ class StreamParser:
         self._whole = check_trailer
         self._pieces: list[str] = []
         self._depth = 0
-        self._in_string = False
-        self._escaped = False
+        # How a string that is not complete yet looks to what follows.
+        self._open = ""
         self._done = False
 
     def feed(self, text: str) -> int:
@@ -48,27 +50,17 @@ class StreamParser:
         return value
 
     def _end(self, text: str) -> int:
-        position = 0
-        if self._escaped and text:
-            self._escaped, position = False, 1
-        while found := _STRUCTURE.search(text, position):
-            character, position = found.group(), found.end()
-            if self._in_string:
-                if character == '"':
-                    self._in_string = False
-                elif character == "\\":
-                    self._escaped = position == len(text)
-                    position += 1
-            elif character == '"':
-                self._in_string = True
-            elif character in _OPEN:
-                self._depth += 1
-            elif character in _CLOSE:
-                self._depth -= 1
-                # A bracket too many ends the text as well; json says what is wrong with it.
-                if self._depth <= 0:
-                    self._done = True
-                    return position
+        seen = self._open + text
+        bare, quote, string = _STRING.sub("", seen).partition('"')
+        for number, bracket in enumerate(_BRACKET.findall(bare)):
+            self._depth += 1 if bracket in "[{" else -1
+            # A bracket too many ends the text as well; json says what is wrong with it.
+            if self._depth <= 0:
+                self._done = True
+                brackets = (each for each in _EITHER.finditer(seen) if each[0][0] != '"')
+                return next(itertools.islice(brackets, number, None)).end() - len(self._open)
+        backslashes = len(string) - len(string.rstrip("\\"))
+        self._open = quote + "\\" * (backslashes % 2)
         return len(text)
 
 

@@ -32,8 +32,8 @@ class Vlans:
 
     def recorded(self) -> dict[str, int]:
         """Network id to local VLAN."""
-        with self._ovsdb.reading() as reader:
-            row = reader.row("Bridge", self._bridge)
+        with self._ovsdb.reading() as content:
+            row = content.row("Bridge", self._bridge)
             records = {} if row is None else row.external_ids
         return {
             key.removeprefix(_KEY): int(value)
@@ -47,11 +47,11 @@ class Vlans:
         put = self._ovsdb.api.db_set(
             "Bridge", self._bridge, ("external_ids", keys), if_exists=False
         )
-        self._ovsdb.transact([put])
+        self._ovsdb.record([put])
 
     def drop(self, networks: Collection[str]) -> None:
         """Raises :class:`TaskFailed`."""
         keys = [_KEY + network for network in networks]
-        self._ovsdb.transact(
+        self._ovsdb.record(
             [self._ovsdb.api.db_remove("Bridge", self._bridge, "external_ids", *keys)]
         )

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import falcon
-from keystoneauth1 import exceptions
-from keystonemiddleware import auth_token
 from oslo_config import cfg
 from oslo_context import context
 from oslo_policy import policy
@@ -90,6 +88,10 @@ def with_tokens(app: Wsgi, conf: cfg.ConfigOpts) -> Wsgi:
     for :class:`Guard`. Raises :class:`NoKeystone` if the section lacks what
     every check needs.
     """
+    # 10 MiB that only those take who use it.
+    from keystoneauth1 import exceptions
+    from keystonemiddleware import auth_token
+
     settings = {"oslo_config_config": conf, "delay_auth_decision": True}
     try:
         checked: Wsgi = auth_token.AuthProtocol(app, settings)

@@ -148,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ) as exc:
         print(f"{PROG}: {' '.join(str(exc).split())}", file=sys.stderr)
         return 1
+    process.started()
     ending.wait()
     service.stop()
     return 0

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -54,6 +56,12 @@ def test_a_configuration_file_that_is_not_there_is_named() -> None:
             ["--config-file", "/nonexistent.conf"], "agent-flows-test", cfg.ConfigOpts()
         )
     assert "/nonexistent.conf" in str(ended.value.code)
+
+
+def test_what_a_process_loaded_is_nothing_for_the_garbage_collector() -> None:
+    code = "import gc, agent_flows.process as p; p.started(); print(len(gc.get_objects()) < 1000)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)

@@ -1,13 +1,16 @@
 """The connection to OVSDB: quick to tell, exact about failures, back after a restart."""
 
 import threading
+import uuid
 
 import pytest
 
 from agent_flows.flows.task import TaskFailed
 from agent_flows.l2 import interfaces
+from agent_flows.l2.bindings import Binding, Bindings
 from agent_flows.l2.ovsdb import Ovsdb, OvsdbUnreachable
 from agent_flows.l2.vswitchd import SwitchWatch
+from agent_flows.spec import NetworkSpec, NetworkType
 from lab.process import wait_until
 
 
@@ -93,6 +96,55 @@ def test_two_working_interfaces_of_one_port_are_an_error_not_a_choice(switch, ov
     found = interfaces.find(ovsdb, "br-int", ["id-one"])
     error = interfaces.missing(["id-one"], found)["id-one"]
     assert "one, two" in error.message
+
+
+def test_what_is_read_is_what_the_database_says_now(switch, ovsdb, bridges):
+    def name_of(port):
+        found = interfaces.find(ovsdb, "br-int", [port])
+        return found[port].name if port in found else None
+
+    plug(switch, "one")
+    wait_until(lambda: name_of("id-one") == "one", 5, "it carries its port")
+    switch.vsctl("set", "Interface", "one", "external_ids:iface-id=id-other")
+    wait_until(lambda: name_of("id-other") == "one", 5, "it carries another port")
+    assert name_of("id-one") is None
+    # Gone and back in one transaction: another row of the same name.
+    switch.vsctl(
+        *("del-port", "one", "--", "add-port", "br-int", "one"),
+        *("--", "set", "Interface", "one", "type=internal", "external_ids:iface-id=id-one"),
+    )
+    wait_until(lambda: name_of("id-one") == "one", 5, "it is the port it was")
+    assert name_of("id-other") is None
+    switch.restart_ovsdb()
+    switch.vsctl("--no-wait", "del-port", "one")
+    wait_until(lambda: name_of("id-one") is None, 15, "it is gone")
+
+
+def ovsdb_keys(ovsdb, name):
+    with ovsdb.reading() as content:
+        row = content.row("Port", name)
+        return set(row.other_config) if row is not None else None
+
+
+def test_binding_a_port_leaves_what_others_wrote_beside(switch, ovsdb, bridges):
+    plug(switch, "one")
+    switch.vsctl("set", "Port", "one", "other_config:theirs=kept", "other_config:tag=7")
+    wait_until(lambda: ovsdb_keys(ovsdb, "one") == {"theirs", "tag"}, 5, "it is known")
+    network = NetworkSpec(str(uuid.UUID(int=1)), NetworkType.LOCAL)
+    bindings = Bindings(ovsdb)
+    assert bindings.bind({"id-one": Binding("one", 5, network)}) == {"one"}
+    assert switch.vsctl("get", "Port", "one", "tag") == "5"
+    assert switch.vsctl("get", "Port", "one", "other_config:theirs") == "kept"
+    assert switch.vsctl("get", "Port", "one", "other_config:tag") == '"5"'
+    assert bindings.bind({"id-one": Binding("one", 5, network)}) == frozenset()
+
+
+def test_binding_a_port_that_is_gone_is_an_error_and_closing_it_is_none(ovsdb, bridges):
+    network = NetworkSpec(str(uuid.UUID(int=1)), NetworkType.LOCAL)
+    with pytest.raises(TaskFailed) as failed:
+        Bindings(ovsdb).bind({"id-ghost": Binding("ghost", 5, network)})
+    assert "ghost" in failed.value.error.detail
+    Bindings(ovsdb).close(["ghost"])
 
 
 def test_a_transaction_the_database_refuses_is_an_error_with_its_words(ovsdb, bridges):

@@ -328,3 +328,27 @@ def test_invariant_3_a_report_that_arrives_twice_counts_once(
 ) -> None:
     once = decide(before, said, chosen).applied_to(before)
     assert decide(once, said, chosen).applied_to(once) == once
+
+
+# Where the revision number also rises for what no wiring depends on.
+
+RENAMED = dataclasses.replace(ACTIVE, revision=5, latest_revision=8)
+
+
+@pytest.mark.parametrize("revision", [5, 6, 8])
+def test_a_number_that_rose_for_nothing_is_as_good_as_the_desired_revision(revision: int) -> None:
+    before = dataclasses.replace(RENAMED, status=PortStatus.DOWN, proven_revision=None)
+    assert outcome(before, report(revision=revision)) == ("ACTIVE", "IN_SYNC")
+
+
+@pytest.mark.parametrize("revision", [4, 9])
+def test_a_number_before_or_beyond_is_not(revision: int) -> None:
+    before = dataclasses.replace(RENAMED, status=PortStatus.DOWN, proven_revision=None)
+    assert outcome(before, report(revision=revision)) == ("DOWN", "SYNCING")
+
+
+def test_a_refresh_stands_on_a_wiring_proven_at_any_of_them() -> None:
+    said = report(revision=8, flow=FlowName.REFRESH)
+    assert outcome(RENAMED, said) == ("ACTIVE", "IN_SYNC")
+    older = dataclasses.replace(RENAMED, proven_revision=4)
+    assert outcome(older, said) == ("DOWN", "OUT_OF_SYNC")
