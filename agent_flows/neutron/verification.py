@@ -138,6 +138,8 @@ class OtherFirewall:
                 rest = 0.0 if self._watchlist.waits else self._watchlist.rest(time.monotonic())
             self._news.wait(rest)
             self._news.clear()
+            if self._stopping.is_set():
+                return
             with self._lock:
                 sight = self._watchlist.sight(time.monotonic())
             began = time.monotonic()

@@ -87,7 +87,8 @@ def _judge(port_id: str, info: Mapping[str, Any], saved: Mapping[str, Sequence[s
         ]
     if not lacking:
         return Finding()
-    return Finding(missing=TaskError("RulesMissing", ", ".join(lacking), "\n".join(lacking)))
+    more = f", and {len(lacking) - 1} more chains lack rules" if lacking[1:] else ""
+    return Finding(missing=TaskError("RulesMissing", lacking[0] + more, "\n".join(lacking)))
 
 
 def _about(writer: "_Writer", port_id: str, rules: Iterable[str]) -> list[str]:
@@ -108,6 +109,7 @@ class _Writer(iptables_firewall.OVSHybridIptablesFirewallDriver):  # type: ignor
         self.sg_rules = info.get("security_groups", {})
         self.sg_members = info.get("sg_member_ips", {})
         self._iptables_protocol_name_map: dict[str, str] = {}
+        self._add_chain_by_name_v4v6(iptables_firewall.SG_CHAIN)
 
     def write(self, port_id: str, device: Mapping[str, Any] | None) -> None:
         """The rules of a port, without a device those of a trusted one."""
@@ -124,7 +126,7 @@ class _Writer(iptables_firewall.OVSHybridIptablesFirewallDriver):  # type: ignor
     def rules(self, program: str) -> list[str]:
         """As iptables-save would print them, but for details."""
         family = self.iptables.ipv6 if program.startswith("ip6") else self.iptables.ipv4
-        return [str(rule) for rule in family["filter"].rules]
+        return list(dict.fromkeys(str(rule) for rule in family["filter"].rules))
 
     def chains(self, port_id: str) -> frozenset[str]:
         """The names of the port's own chains."""

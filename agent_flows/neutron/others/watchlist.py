@@ -69,12 +69,11 @@ class Watchlist:
         entry = self._entries.get(port.port_id)
         if entry is None or entry.leaving or entry.port != port:
             self._entries[port.port_id] = _Entry(port, now)
-        elif entry.state is State.STANDING:
-            if not settled:
-                entry.proven = None
-                self._await(entry, now)
-        elif entry.state is State.FAILING:
-            # The driver tries again now.
+            return
+        if not settled:
+            entry.proven, entry.owed = None, True
+        # One that failed is tried by its driver, too, at this moment.
+        if entry.state is State.FAILING or (entry.state is State.STANDING and not settled):
             self._await(entry, now)
 
     def gone(self, port_id: str, now: float) -> None:

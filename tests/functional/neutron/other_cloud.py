@@ -3,7 +3,6 @@
 The driver writes with the real ovs-ofctl. Nothing here waits: tests do.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,8 +51,7 @@ class OtherCloud(Cloud):
 
     def __init__(self, switch: Switch, calls: Path) -> None:
         self.revision = 1
-        # Neutron's ovs-ofctl finds the bridge here, and its privileged part is this process.
-        os.environ["OVS_RUNDIR"] = str(switch.run_dir)
+        # Neutron's privileged part is this process.
         privileged.default.set_client_mode(False)
         super().__init__(switch, calls)
 

@@ -31,6 +31,7 @@ def cloud(
     firewall_driver: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[OtherCloud]:
+    # Where Neutron's ovs-ofctl finds the bridge.
     monkeypatch.setenv("OVS_RUNDIR", str(dummy_switch.run_dir))
     cfg.CONF.set_override("firewall_driver", firewall_driver, "SECURITYGROUP")
     cfg.CONF.set_override("verify_timeout", 1.0, "agent_flows")

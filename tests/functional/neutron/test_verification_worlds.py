@@ -4,7 +4,6 @@ each single flow of it is missed when it is not there."""
 import random
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import hypothesis
 import pytest
@@ -19,8 +18,9 @@ from agent_flows.neutron.others.standing import Demand, Dump
 from agent_flows.spec import NetworkSpec, NetworkType
 from lab.switch import Switch
 from tests.conformance import theirs
+from tests.conformance.agents_words import identity, said
 from tests.conformance.host import SLOTS
-from tests.conformance.world import Guard, World
+from tests.conformance.world import World
 from tests.conformance.worlds import worlds
 
 BRIDGE = "br-theirs"
@@ -46,30 +46,18 @@ def installed(switch: Switch, world: World) -> list[str]:
     return switch.flows(BRIDGE)
 
 
-def info(world: World) -> dict[str, Any]:
-    """What the agent's cache would tell of the world's ports."""
-    devices = {
-        theirs.identity(number): theirs._device(world, number, port)
-        for number, port in world.ports.items()
-        if port.guard is not Guard.TRUSTED
-    }
-    told: dict[str, Any] = theirs._Server(world).security_group_info_for_ports(None, devices)
-    return told
-
-
 def demands(world: World) -> dict[int, Demand]:
     """By ofport."""
-    told = info(world)
-    ethertypes = [f"{each:#06x}" for each in world.permitted_ethertypes]
+    told = said(world)
+    devices = {device["device"]: device for device in told.devices}
+    groups = Groups({"security_groups": told.rules, "sg_member_ips": told.members})
     bridge = SimpleNamespace(is_hw_offload_enabled=False)
-    writer = Writer(bridge, ethertypes, Groups(told), conjunction_ids())
+    ethertypes = [f"{each:#06x}" for each in world.permitted_ethertypes]
+    writer = Writer(bridge, ethertypes, groups, conjunction_ids())
+    ids = {number: identity(f"port {number}") for number in world.ports}
     return {
-        number: writer.demand(
-            theirs.identity(number),
-            told["devices"].get(theirs.identity(number)),
-            plugged(world, number),
-        )
-        for number in world.ports
+        number: writer.demand(port_id, devices.get(port_id), plugged(world, number))
+        for number, port_id in ids.items()
     }
 
 

@@ -1,0 +1,1 @@
+"""What Neutron's server loads: mechanism driver, service plugin, API extension, tables."""

@@ -1,0 +1,57 @@
+"""What the API extension ``agent-flows`` adds: tasks, a port's ``sync_state``, its ``resync``."""
+
+from typing import Any
+
+ALIAS = "agent-flows"
+NAME = "Agent flows"
+DESCRIPTION = (
+    "What agents did to wire each port and its security groups, task by task, and whether the "
+    "switch holds what the API says"
+)
+UPDATED_TIMESTAMP = "2026-01-01T00:00:00-00:00"
+IS_SHIM_EXTENSION = False
+IS_STANDARD_ATTR_EXTENSION = False
+REQUIRED_EXTENSIONS: list[str] = []
+OPTIONAL_EXTENSIONS: list[str] = []
+
+# Under which the plugin that serves it is found.
+PLUGIN_TYPE = "AGENT_FLOWS"
+
+TASK, TASKS = "task", "tasks"
+PORT, PORTS = "port", "ports"
+RESYNC = "resync"
+SYNC_STATE = "sync_state"
+
+
+def _read_only(*, filtered: bool = False, sorted_by: bool = False, **more: Any) -> dict[str, Any]:
+    return {
+        "allow_post": False,
+        "allow_put": False,
+        "is_visible": True,
+        "is_filter": filtered,
+        "is_sort_key": sorted_by,
+        **more,
+    }
+
+
+_SORTED_AND_FILTERED = ("resource_id", "host", "flow", "name", "step", "task_state")
+
+RESOURCE_ATTRIBUTE_MAP: dict[str, dict[str, Any]] = {
+    TASKS: {
+        "id": _read_only(primary_key=True),
+        # Whose the port is; of a port that is gone nobody knows.
+        "tenant_id": _read_only(filtered=True, required_by_policy=True),
+        "resource_type": _read_only(filtered=True),
+        "flow_id": _read_only(filtered=True),
+        **{name: _read_only(filtered=True, sorted_by=True) for name in _SORTED_AND_FILTERED},
+        **{
+            name: _read_only(sorted_by=True)
+            for name in ("order", "attempt", "revision", "started_at", "duration")
+        },
+        "error": _read_only(),
+    },
+    PORTS: {SYNC_STATE: _read_only(filtered=True)},
+}
+SUB_RESOURCE_ATTRIBUTE_MAP: dict[str, Any] = {}
+ACTION_MAP: dict[str, Any] = {PORT: {RESYNC: "PUT"}}
+ACTION_STATUS: dict[str, Any] = {}

@@ -1,0 +1,17 @@
+"""Why a request of ours cannot be done, as Neutron's exceptions, which know their HTTP status."""
+
+from neutron_lib import exceptions
+
+
+class TaskNotFound(exceptions.NotFound):  # type: ignore[misc]
+    message = "Task %(task_id)s could not be found."
+
+
+class NotLookedAfter(exceptions.Conflict):  # type: ignore[misc]
+    """The port is not bound to a host whose agent has our extension."""
+
+    message = "Port %(port_id)s is not bound to a host with agent_flows."
+
+
+class AgentNotTold(exceptions.ServiceUnavailable):  # type: ignore[misc]
+    message = "The agent of host %(host)s could not be told: %(reason)s"

@@ -1,0 +1,1 @@
+"""API extensions: Neutron loads each file here by its name."""

@@ -1,0 +1,57 @@
+"""``/v2.0/tasks``, ``sync_state`` of a port and ``PUT /v2.0/ports/{id}/resync``.
+
+Neutron finds the class by the file's name.
+"""
+
+from typing import Any
+
+from neutron import policy
+from neutron.api import extensions
+from neutron.api.v2 import base, resource
+from neutron_lib.api import extensions as api_extensions
+from neutron_lib.api import faults
+from neutron_lib.plugins import directory
+
+from agent_flows.neutron.server import api_definition, policies
+
+_RESYNC = api_definition.RESYNC
+_ASKED = 202
+
+
+class ResyncController:
+    """The member action; 202 when the port's agent was told."""
+
+    def resync(self, request: Any, body: object = None, **named: str) -> dict[str, Any]:
+        # A port one may not see is not there.
+        port = directory.get_plugin().get_port(request.context, named["port_id"])
+        policy.enforce(request.context, policies.RESYNC, port, pluralized=api_definition.PORTS)
+        answer: dict[str, Any] = directory.get_plugin(api_definition.PLUGIN_TYPE).resync(port)
+        return answer
+
+
+class Tasks(api_extensions.APIExtensionDescriptor):  # type: ignore[misc]
+    """The descriptor that Neutron loads."""
+
+    api_definition = api_definition
+
+    @classmethod
+    def get_resources(cls) -> list[extensions.ResourceExtension]:
+        attributes = api_definition.RESOURCE_ATTRIBUTE_MAP[api_definition.TASKS]
+        tasks = base.create_resource(
+            api_definition.TASKS,
+            api_definition.TASK,
+            directory.get_plugin(api_definition.PLUGIN_TYPE),
+            attributes,
+            allow_pagination=True,
+            allow_sorting=True,
+        )
+        action = resource.Resource(
+            ResyncController(), faults.FAULT_MAP, action_status={_RESYNC: _ASKED}
+        )
+        port = {"member_name": api_definition.PORT, "collection_name": api_definition.PORTS}
+        return [
+            extensions.ResourceExtension(api_definition.TASKS, tasks, attr_map=attributes),
+            extensions.ResourceExtension(
+                _RESYNC, action, port, collection_methods={_RESYNC: "PUT"}
+            ),
+        ]

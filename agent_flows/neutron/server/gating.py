@@ -1,0 +1,173 @@
+"""What a change of a port in Neutron means for our row and our block. Pure.
+
+A port is looked after from the moment it is bound by the OVS agent of a host
+that has our extension, until it is bound elsewhere or not at all. Neutron
+waits for us, by a provisioning block, before such a port is ACTIVE: after
+every binding, and whenever the port has fallen from ACTIVE.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from neutron.plugins.ml2.common.constants import DEFAULT_DEVICE_OWNER, NO_PBLOCKS_TYPES
+from neutron_lib import constants
+from neutron_lib.api.definitions import allowedaddresspairs, port_security, portbindings
+
+ENTITY = "AGENT_FLOWS"
+EXTENSION = "agent_flows"
+
+_OVS_VIFS = frozenset({portbindings.VIF_TYPE_OVS, portbindings.VIF_TYPE_VHOST_USER})
+_ACTIVE: str = constants.PORT_STATUS_ACTIVE
+_NEVER_WAITED_FOR = frozenset(NO_PBLOCKS_TYPES) - {DEFAULT_DEVICE_OWNER}
+
+
+def is_gated(device_owner: str) -> bool:
+    """Whether Neutron may wait for a port of this owner.
+
+    It never does for ports of its own services (``NO_PBLOCKS_TYPES``); ports
+    without an owner are in that list, yet their traffic is a VM's.
+    """
+    return device_owner not in _NEVER_WAITED_FOR
+
+
+def has_extension(configurations: Mapping[str, Any] | None) -> bool:
+    """Whether an OVS agent that reports these configurations has our extension."""
+    return EXTENSION in ((configurations or {}).get("extensions") or ())
+
+
+def is_bound(host: str | None, vif_type: str | None) -> bool:
+    """Whether an OVS agent, if ``host`` has one, is to wire the port."""
+    return bool(host) and vif_type in _OVS_VIFS
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What the wiring of a port depends on, of what Neutron says of it."""
+
+    mac_address: str
+    addresses: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
+    security_groups: frozenset[str]
+    port_security: bool
+    admin_state_up: bool
+    device_owner: str
+    profile: str
+
+
+@dataclass(frozen=True)
+class PortFacts:
+    """A port as Neutron's mechanism drivers see it, before a change or after."""
+
+    host: str
+    vif_type: str
+    status: str
+    revision: int
+    wiring: Wiring
+
+    @classmethod
+    def of(cls, port: Mapping[str, Any]) -> Self:
+        mac = port["mac_address"]
+        pairs = port.get(allowedaddresspairs.ADDRESS_PAIRS) or ()
+        return cls(
+            host=port.get(portbindings.HOST_ID) or "",
+            vif_type=port.get(portbindings.VIF_TYPE) or portbindings.VIF_TYPE_UNBOUND,
+            status=port["status"],
+            revision=port.get("revision_number") or 0,
+            wiring=Wiring(
+                mac_address=str(mac),
+                addresses=frozenset(str(each["ip_address"]) for each in port["fixed_ips"]),
+                pairs=frozenset(
+                    (str(pair["ip_address"]), str(pair.get("mac_address") or mac)) for pair in pairs
+                ),
+                security_groups=frozenset(port.get("security_groups") or ()),
+                port_security=port.get(port_security.PORTSECURITY, True),
+                admin_state_up=port["admin_state_up"],
+                device_owner=port["device_owner"] or "",
+                profile=repr(sorted((port.get(portbindings.PROFILE) or {}).items())),
+            ),
+        )
+
+    @property
+    def bound(self) -> bool:
+        return is_bound(self.host, self.vif_type)
+
+    @property
+    def in_transit(self) -> bool:
+        """It has a host and no driver took it yet: the binding follows."""
+        return bool(self.host) and self.vif_type == portbindings.VIF_TYPE_UNBOUND
+
+
+@dataclass(frozen=True)
+class Change:
+    """What to do, in this order.
+
+    ``drop``: the row, and the block unless ``block``. ``take``: a new row.
+    ``revise``: desired state is newer than any report. ``fall``: the port is
+    not what was proven any more, whoever took it down. ``block``: add the
+    block (True), lift it (False) or leave it alone (None).
+    """
+
+    drop: bool = False
+    take: bool = False
+    revise: bool = False
+    fall: bool = False
+    block: bool | None = None
+
+
+def is_of_account(before: PortFacts, after: PortFacts) -> bool:
+    """Whether this change can mean anything to us: a status that rises and a name do not."""
+    return (
+        _fell(before, after)
+        or (before.host, before.vif_type, before.wiring)
+        != (after.host, after.vif_type, after.wiring)
+    )  # fmt: skip
+
+
+def decide(
+    before: PortFacts, after: PortFacts, row_host: str | None, extension: Callable[[], bool]
+) -> Change:
+    """What the change of a port from ``before`` to ``after`` means.
+
+    ``row_host`` is the host in our row for it, None without a row. ``extension``
+    says whether the agent of the host has our extension; it asks the database.
+    """
+    if after.in_transit and row_host == after.host:
+        return Change(revise=True, fall=True)
+    let_go = Change() if row_host is None else Change(drop=True, block=False)
+    if not after.bound:
+        return let_go
+    anew = _fell(before, after) or before.host != after.host or not before.bound
+    if anew and not extension():
+        return let_go
+    if row_host == after.host:
+        return _of_ours(before, after, anew)
+    if not anew:
+        return Change()
+    gated = is_gated(after.wiring.device_owner)
+    return Change(drop=row_host is not None, take=True, block=True if gated else None)
+
+
+def _of_ours(before: PortFacts, after: PortFacts, anew: bool) -> Change:
+    """A port that was looked after and still is; ``anew``: bound again or fallen."""
+    was, gated = (is_gated(each.wiring.device_owner) for each in (before, after))
+    block = None
+    if gated and after.status != _ACTIVE and (anew or not was):
+        block = True
+    elif was and not gated:
+        block = False
+    rebound = not before.bound or before.host != after.host
+    return Change(revise=rebound or before.wiring != after.wiring, fall=anew, block=block)
+
+
+def _fell(before: PortFacts, after: PortFacts) -> bool:
+    return before.status == _ACTIVE and after.status != _ACTIVE
+
+
+def desired_revision(before: PortFacts) -> int:
+    """The lowest revision number that nobody saw before this change.
+
+    Whatever is of account raises Neutron's number at the latest when the
+    transaction commits, so the port will have this one or a higher.
+    """
+    return before.revision + 1

@@ -1,0 +1,62 @@
+"""The mechanism driver ``agent_flows``: the block and the row, in Neutron's own transactions.
+
+It binds nothing: ``mechanism_drivers = openvswitch,agent_flows``. Only a
+mechanism driver's precommit hears of every change that matters: the
+registry's PRECOMMIT_UPDATE is not published for a change of status, and its
+AFTER_UPDATE comes when a port may be ACTIVE already.
+"""
+
+from typing import Any
+
+from neutron_lib import constants
+from neutron_lib.plugins.ml2 import api
+
+from agent_flows.neutron.server import blocks, gating, rows
+from agent_flows.neutron.server.gating import PortFacts
+from agent_flows.server import clock
+
+
+class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
+    """Called by ML2 inside the transaction that changes a port."""
+
+    def initialize(self) -> None:
+        return
+
+    def update_port_precommit(self, context: Any) -> None:
+        """Also called when a binding is committed, which is when a new port becomes ours."""
+        if context.current["device_owner"] == constants.DEVICE_OWNER_DVR_INTERFACE:
+            return  # bound to many hosts at once, and never gated
+        before, after = PortFacts.of(context.original), PortFacts.of(context.current)
+        if not gating.is_of_account(before, after):
+            return
+        port_id = context.current["id"]
+        session = context.plugin_context.session
+        change = gating.decide(
+            before, after, rows.host_of(session, port_id), lambda: _has_extension(context)
+        )
+        now = clock.now()
+        if change.drop:
+            rows.drop(session, port_id)
+        if change.take:
+            rows.take(session, port_id, before, after, now)
+        if change.fall:
+            rows.fall(session, port_id, now)
+        if change.revise:
+            rows.revise(session, port_id, before, after, now)
+        if change.block is not None:
+            attached_to = blocks.attached_to(session, port_id)
+            write = blocks.add if change.block else blocks.lift
+            write(session, [] if attached_to is None else [attached_to])
+
+    def delete_port_precommit(self, context: Any) -> None:
+        session = context.plugin_context.session
+        port = context.current
+        if rows.host_of(session, port["id"]) is not None:
+            rows.deleted(session, port["id"], port.get("revision_number") or 0, clock.now())
+
+
+def _has_extension(context: Any) -> bool:
+    return any(
+        gating.has_extension(agent["configurations"])
+        for agent in context.host_agents(constants.AGENT_TYPE_OVS)
+    )

@@ -1,0 +1,1 @@
+"""Our branch of ``neutron-db-manage``: entry point ``neutron.db.alembic_migrations``."""

@@ -1,0 +1,145 @@
+"""The service plugin ``agent_flows``: takes reports in the RPC workers, answers in the API."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import TimeoutError as NotInTime
+from typing import Any
+
+import oslo_messaging
+import sqlalchemy as sa
+from neutron import policy
+from neutron.api import extensions
+from neutron.db import models_v2
+from neutron_lib import constants, exceptions
+from neutron_lib.callbacks import events, registry, resources
+from neutron_lib.db import api as db_api
+from neutron_lib.db import model_query, resource_extend
+from neutron_lib.db import utils as db_utils
+from neutron_lib.services import base
+from oslo_config import cfg
+from sqlalchemy import orm
+
+from agent_flows import conf as options
+from agent_flows.neutron.server import api_definition, policies, rows, task_listing
+from agent_flows.neutron.server import extensions as our_extensions
+from agent_flows.neutron.server.errors import AgentNotTold, NotLookedAfter, TaskNotFound
+from agent_flows.neutron.server.intake import Intake
+from agent_flows.neutron.server.models import GatedPort
+from agent_flows.server.casts import Casts, to_hosts
+from agent_flows.validation import Invalid
+
+_CAST_SECONDS = 5.0
+_SYNC_STATE = api_definition.SYNC_STATE
+
+View = dict[str, Any]
+
+
+@registry.has_registry_receivers
+@resource_extend.has_resource_extenders
+class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
+    """Loaded by ``service_plugins = ...,agent_flows``, in every process of Neutron's server."""
+
+    supported_extension_aliases = (api_definition.ALIAS,)
+    # Neutron looks these up under the name of the class.
+    __native_pagination_support = True
+    __native_sorting_support = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        options.register(cfg.CONF)
+        extensions.append_api_extensions_path(our_extensions.__path__)
+        self._intake = Intake(cfg.CONF)
+        db_api.sqla_listen(orm.Session, "after_flush", rows.rules_flushed)
+        model_query.register_hook(
+            models_v2.Port, "agent_flows", None, None, result_filters=_by_sync_state
+        )
+
+    def get_plugin_type(self) -> str:
+        return api_definition.PLUGIN_TYPE
+
+    def get_plugin_description(self) -> str:
+        return api_definition.DESCRIPTION
+
+    def start_rpc_listeners(self) -> list[oslo_messaging.MessageHandlingServer]:
+        """Called in each RPC worker."""
+        return self._intake.listen()
+
+    @registry.receives(resources.AGENT, [events.AFTER_CREATE, events.AFTER_UPDATE])  # type: ignore[untyped-decorator]
+    def _agent_reported(
+        self, resource: str, event: str, trigger: object, payload: Any = None
+    ) -> None:
+        state = payload.desired_state
+        if state["agent_type"] == constants.AGENT_TYPE_OVS:
+            self._intake.agent_reported(state["host"], state.get("configurations") or {})
+
+    @staticmethod
+    @resource_extend.extends([api_definition.PORTS])  # type: ignore[untyped-decorator]
+    def _show_sync_state(view: View, port: Any) -> None:
+        # Some callers have Neutron's object, some the row below it.
+        row = getattr(port, "db_obj", port).agent_flows
+        view[_SYNC_STATE] = row.sync_state if row else None
+
+    def get_tasks(
+        self,
+        context: Any,
+        *,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        fields: Sequence[str] | None = None,
+        sorts: Sequence[tuple[str, bool]] | None = None,
+        limit: int | None = None,
+        marker: str | None = None,
+        page_reverse: bool = False,
+    ) -> list[View]:
+        wanted = task_listing.Page(filters or {}, sorts or (), limit, marker, page_reverse)
+        if "host" in wanted.filters or any(key == "host" for key, _ in wanted.sorts):
+            policy.enforce(context, policies.GET_HOST, {"project_id": context.project_id})
+        with self._intake.database.reader() as session:
+            try:
+                found = task_listing.tasks(session, _project(context), wanted)
+            except Invalid as exc:
+                raise exceptions.BadRequest(resource="tasks", msg=str(exc)) from None
+        return [_shown(context, task, fields) for task in found]
+
+    def get_task(self, context: Any, task_id: str, fields: Sequence[str] | None = None) -> View:
+        with self._intake.database.reader() as session:
+            found = task_listing.task(session, _project(context), task_id)
+        if found is None:
+            raise TaskNotFound(task_id=task_id)
+        return _shown(context, found, fields)
+
+    def resync(self, port: View) -> View:
+        """Have the port's agent wire it anew; answers when the agent was told."""
+        port_id = port["id"]
+        with self._intake.database.reader() as session:
+            row = session.get(GatedPort, port_id)
+        if row is None:
+            raise NotLookedAfter(port_id=port_id)
+        told = self._intake.caster.send(Casts(resyncs=to_hosts([row.host], [port_id])))
+        try:
+            told.result(_CAST_SECONDS)
+        except NotInTime:
+            raise AgentNotTold(host=row.host, reason="the message bus does not answer") from None
+        except oslo_messaging.MessagingException as exc:
+            raise AgentNotTold(host=row.host, reason=str(exc)) from exc
+        return {"port": {"id": port_id, "status": port["status"], _SYNC_STATE: row.sync_state}}
+
+
+def _project(context: Any) -> str | None:
+    """Whose tasks this context may see; None for everybody's."""
+    return None if context.is_admin else str(context.project_id or "")
+
+
+def _shown(context: Any, task: View, fields: Sequence[str] | None) -> View:
+    """The task as this context may see it; what it may not see as a whole is Neutron's to hide."""
+    error = task["error"]
+    if error is not None and not policy.check(context, policies.GET_DETAIL, task):
+        task["error"] = {name: error[name] for name in ("type", "message")}
+    shown: View = db_utils.resource_fields(task, fields)
+    return shown
+
+
+def _by_sync_state(query: Any, filters: Mapping[str, Sequence[str]] | None) -> Any:
+    wanted = (filters or {}).get(_SYNC_STATE)
+    if not wanted:
+        return query
+    there = sa.select(GatedPort.port_id).where(GatedPort.sync_state.in_(list(wanted)))
+    return query.filter(models_v2.Port.id.in_(there))

@@ -1,0 +1,65 @@
+"""Who may read what, as Neutron's policies: an operator changes them in Neutron's policy file.
+
+Admin reads all. A project reads the tasks of its own ports, with what an
+error says but not what the tool said, which shows the insides of the host.
+"""
+
+from collections.abc import Sequence
+
+from neutron_lib.policy import rules
+from oslo_policy import policy
+
+GET_TASK = "get_task"
+GET_HOST = "get_task:host"
+GET_DETAIL = "get_task:error:detail"
+GET_SYNC_STATE = "get_port:sync_state"
+RESYNC = "resync_port"
+
+_SCOPE = ["project"]
+_READ: list[policy.Operation] = [
+    {"method": "GET", "path": "/tasks"},
+    {"method": "GET", "path": "/tasks/{id}"},
+]
+
+_RULES = [
+    policy.DocumentedRuleDefault(
+        GET_TASK,
+        rules.ADMIN_OR_PROJECT_READER,
+        "Get what an agent did for a port, task by task",
+        _READ,
+        scope_types=_SCOPE,
+    ),
+    policy.DocumentedRuleDefault(
+        GET_HOST,
+        rules.ADMIN,
+        "Get ``host`` of a task, and filter or sort by it",
+        _READ,
+        scope_types=_SCOPE,
+    ),
+    policy.DocumentedRuleDefault(
+        GET_DETAIL,
+        rules.ADMIN,
+        "Get ``detail`` of a task's ``error``: what the tool itself said",
+        _READ,
+        scope_types=_SCOPE,
+    ),
+    policy.DocumentedRuleDefault(
+        GET_SYNC_STATE,
+        rules.ADMIN_OR_PROJECT_READER,
+        "Get ``sync_state`` of a port",
+        [{"method": "GET", "path": "/ports"}, {"method": "GET", "path": "/ports/{id}"}],
+        scope_types=_SCOPE,
+    ),
+    policy.DocumentedRuleDefault(
+        RESYNC,
+        rules.ADMIN,
+        "Have a port wired anew by its agent",
+        [{"method": "PUT", "path": "/ports/{id}/resync"}],
+        scope_types=_SCOPE,
+    ),
+]
+
+
+def list_rules() -> Sequence[policy.DocumentedRuleDefault]:
+    """For Neutron (entry point ``neutron.policies``) and oslo.policy's sample generator."""
+    return _RULES

@@ -1,0 +1,90 @@
+"""``GET /v2.0/tasks``: our listing of tasks, with Neutron's parameters and whose the port is."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from neutron.db import models_v2
+from sqlalchemy.orm import Session
+
+from agent_flows.server.api.kinds import TASKS
+from agent_flows.server.api.listing import Listing, Order, View, one, page
+from agent_flows.server.models import Attempt
+
+_NO_LIMIT = 2**31
+_OWNER = ("tenant_id", "project_id")
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """What Neutron asks a plugin for: ``sorts`` are keys and whether they ascend.
+
+    ``backwards`` asks for the page that ends before ``marker``. Without
+    ``limit`` there is no end: ``pagination_max_limit`` is Neutron's.
+    """
+
+    filters: Mapping[str, Sequence[str]]
+    sorts: Sequence[tuple[str, bool]] = ()
+    limit: int | None = None
+    marker: str | None = None
+    backwards: bool = False
+
+
+def tasks(session: Session, project: str | None, wanted: Page) -> list[View]:
+    """The tasks of ports of ``project``, None for all.
+
+    Raises :class:`agent_flows.validation.Invalid` naming the parameter at fault.
+    """
+    filters = dict(wanted.filters)
+    owners = [filters.pop(name) for name in _OWNER if name in filters]
+    if project is not None:
+        owners.append([project])
+    params: dict[str, Sequence[str]] = dict(filters)
+    if wanted.limit is not None:
+        params["limit"] = [str(wanted.limit)]
+    if wanted.marker is not None:
+        params["marker"] = [wanted.marker]
+    # Neutron adds the id to have an order that is unique; ours is.
+    sorts = [(key, ascending) for key, ascending in wanted.sorts if key != "id"]
+    if sorts:
+        params["sort_key"] = [key for key, _ in sorts]
+        params["sort_dir"] = [
+            "asc" if ascending is not wanted.backwards else "desc" for _, ascending in sorts
+        ]
+    listing = _listing(owners)
+    if wanted.backwards:
+        listing = dataclasses.replace(listing, default=_reversed(listing.default))
+    found = page(session, listing, params, _NO_LIMIT).items
+    return found[::-1] if wanted.backwards else found
+
+
+def task(session: Session, project: str | None, task_id: str) -> View | None:
+    """The task with this id, None if there is none of ``project``'s."""
+    return one(session, _listing([] if project is None else [[project]]), task_id)
+
+
+def _listing(owners: Sequence[Sequence[str]]) -> Listing:
+    listing = TASKS.listing
+    port = models_v2.Port
+    query = listing.query
+    for projects in owners:
+        theirs = sa.select(port.id).where(port.project_id.in_(projects))
+        query = query.where(Attempt.resource_id.in_(theirs))
+
+    def view(session: Session, rows: Sequence[Any]) -> list[View]:
+        views = listing.view(session, rows)
+        ids = {each["resource_id"] for each in views}
+        query = sa.select(port.id, port.project_id).where(port.id.in_(ids))
+        projects = {row.id: row.project_id for row in session.execute(query)}
+        for each in views:
+            each["project_id"] = each["tenant_id"] = projects.get(each["resource_id"])
+        return views
+
+    return dataclasses.replace(
+        listing, query=query, view=view, fields=listing.fields | frozenset(_OWNER)
+    )
+
+
+def _reversed(orders: Sequence[Order]) -> list[Order]:
+    return [dataclasses.replace(each, descending=not each.descending) for each in orders]
