@@ -6,6 +6,7 @@ from typing import Any
 import pydantic
 from neutron.agent import firewall
 from neutron.common import utils
+from neutron_lib import constants
 from neutron_lib.callbacks import events, registry, resources
 from oslo_config import cfg
 from oslo_log import log
@@ -102,10 +103,14 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
             self._reconciler.apply(frozenset().union(*changed))
 
     def handle(self, details: Mapping[str, Any]) -> None:
-        """Nothing: the agent tells of a port's security by the calls below."""
+        """Prove a port anew that stands here and fell on the server: nothing else would make it
+        ACTIVE again. All else the agent tells by the calls below."""
+        port_id = str(details["port_id"])
+        if details.get("status") != constants.PORT_STATUS_ACTIVE:
+            self._reconciler.prove_anew(port_id)
 
     def gone(self, port_id: str) -> None:
-        """Nothing, likewise."""
+        """Nothing: the agent tells that by the calls below, too."""
 
     def outcome(self, port_id: str) -> FlowReport | None:
         """The port's last report."""

@@ -98,6 +98,12 @@ class Reconciler:
                 self._proven.pop(port_id, None)
             self.apply(chosen)
 
+    def prove_anew(self, port_id: str) -> None:
+        """Apply and verify the port if it stands; one that does not is on its way."""
+        with self._lock:
+            if port_id in self._proven:
+                self.resync([port_id])
+
     def switch_restarted(self) -> None:
         """All flows are gone: put the pipeline back and apply every port."""
         with self._lock:

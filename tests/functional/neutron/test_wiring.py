@@ -250,3 +250,18 @@ def test_outside_of_a_deferred_block_each_call_is_a_batch(cloud: Cloud, group: s
     assert not cloud.tcp(outsider(), b, 80)
     cloud.driver.update_security_group_members(group, {"IPv4": []})
     assert not cloud.tcp(outsider().but(ip=a.ip), b, 80, sport=40001)
+
+
+def test_a_port_that_fell_on_the_server_is_proven_and_reported_again(
+    cloud: Cloud, group: str
+) -> None:
+    a, new = boot(cloud, 1, group), boot(cloud, 2, group)
+    cloud.wire_ports(a)
+    told = len(cloud.reports)
+    cloud.driver.handle({"port_id": a.id, "status": "ACTIVE"})
+    cloud.driver.handle({"port_id": new.id, "status": "DOWN"})
+    assert len(cloud.reports) == told
+    cloud.driver.handle({"port_id": a.id, "status": "DOWN"})
+    (report,) = cloud.reports[told:]
+    assert report.resource_id == a.id
+    assert {task.state for task in report.tasks} == {TaskState.SUCCEEDED}
