@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import port, rule, wire
+from bench import neutron, port, rule, wire
 from lab.process import Terminated, orderly_signals
 
 _INTERRUPTED = 130
@@ -24,7 +24,10 @@ def main() -> int:
     rules = benches.add_parser("rule", help="a rule added to a group of many local ports")
     rules.add_argument("--ports", type=_positive, default=200, metavar="N")
     rules.add_argument("--rounds", type=_positive, default=7, help="medians of so many")
-    for bench in (wires, ports, rules):
+    neutrons = benches.add_parser("neutron", help="plain Neutron beside one with agent_flows")
+    neutrons.add_argument("--ports", type=_positive, default=100, metavar="N")
+    neutrons.add_argument("--rounds", type=_positive, default=1, help="medians of so many")
+    for bench in (wires, ports, rules, neutrons):
         bench.add_argument("--json", action="store_true", help="the last line is a JSON object")
     options = parser.parse_args()
     try:
@@ -40,12 +43,14 @@ def main() -> int:
 
 def _measure(
     options: argparse.Namespace, tell: Callable[[str], None]
-) -> wire.WireFigures | port.PortFigures | rule.RuleFigures:
+) -> wire.WireFigures | port.PortFigures | rule.RuleFigures | neutron.NeutronFigures:
     match options.bench:
         case "wire":
             return wire.measure(options.ports, options.bus, options.rounds, tell)
         case "rule":
             return rule.measure(options.ports, options.rounds, tell)
+        case "neutron":
+            return neutron.measure(options.ports, options.rounds, tell)
         case _:
             return port.measure(options.times, tell)
 

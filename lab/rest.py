@@ -30,11 +30,20 @@ class Refused(Exception):
 
 
 class Api:
-    """One kept-alive connection to the API; for one thread at a time."""
+    """One kept-alive connection to the API; for one thread at a time.
 
-    def __init__(self, namespace: Namespace, port: int = DEFAULT_PORT) -> None:
+    ``headers`` go with every request.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        port: int = DEFAULT_PORT,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._namespace = namespace
         self._port = port
+        self._headers = dict(headers or {})
         self._connection: http.client.HTTPConnection | None = None
 
     def request(self, method: str, path: str, body: object = None) -> Any:
@@ -64,7 +73,7 @@ class Api:
             with self._namespace.entered():
                 connection.connect()
             self._connection = connection
-        self._connection.request(method, path, payload, dict(headers))
+        self._connection.request(method, path, payload, {**self._headers, **headers})
         return self._connection.getresponse()
 
     def close(self) -> None:

@@ -6,59 +6,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lab.cloud import Cloud, Rule, egress_to_anywhere, ingress, random_mac
+from lab.cast import (
+    CONNECTIONS,
+    LISTENERS,
+    MACHINES,
+    NEIGHBOURS,
+    SEVENTH,
+    VLANS,
+    Attempt,
+    Machine,
+)
+from lab.cloud import Rule, ingress
 from lab.probe import passes_anything
 from lab.process import CommandFailed, Ended, wait_until
-from lab.product import PROGRAM, Site
 from lab.rest import Body, Refused
-from lab.switch import Switch
+from lab.stage import BRIDGE, Stage
 from lab.vm import Vm, plug
 
-HOST = "quickstart"
-BRIDGE = "br-int"
-_PHYSICAL = ("physnet1", "br-phys")
 _INGRESS_RULES_TABLE = 82
-_VLANS = {"front": 101, "back": 102}
-# Name, network, address, groups. Both networks use the same addresses, as tenants do.
-_MACHINES = (
-    ("web1", "front", "10.10.0.11/24", ("web",)),
-    ("web2", "front", "10.10.0.12/24", ("web",)),
-    ("db1", "front", "10.10.0.21/24", ("db",)),
-    ("client", "front", "10.10.0.31/24", ("client",)),
-    ("web3", "back", "10.10.0.11/24", ("web",)),
-    ("db2", "back", "10.10.0.21/24", ("db",)),
-)
-_SEVENTH = ("db3", "front", "10.10.0.23/24", ("db",))
-
-
-@dataclasses.dataclass(frozen=True)
-class Attempt:
-    """A connection between two machines; ICMP has no port."""
-
-    source: str
-    target: str
-    protocol: str
-    port: int | None = None
-
-    def __str__(self) -> str:
-        port = "" if self.port is None else f" {self.port}"
-        return f"{self.source} -> {self.target} {self.protocol}{port}"
-
-
-# Whether the security groups let it pass.
-_CONNECTIONS = {
-    Attempt("web1", "db1", "tcp", 5432): True,
-    Attempt("web1", "db1", "tcp", 5433): False,
-    Attempt("client", "db1", "tcp", 5432): False,
-    Attempt("web2", "db1", "tcp", 5432): True,
-    Attempt("web3", "db2", "tcp", 5432): True,
-    Attempt("client", "web1", "tcp", 80): True,
-    Attempt("client", "web1", "icmp"): True,
-    Attempt("client", "db1", "icmp"): False,
-    Attempt("web3", "web2", "tcp", 80): False,
-}
-_LISTENERS = {"web": (80,), "db": (5432, 5433), "client": ()}
 _WAIT_SECONDS = 30.0
+_POLL = 0.1
 
 
 @dataclasses.dataclass
@@ -75,41 +42,26 @@ class Document:
 class Story:
     """Tells itself line by line through ``tell``; ``problems`` is empty if all was as it should."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, stage: Stage, tell: Callable[[str], None]) -> None:
+        self._stage = stage
         self._tell = tell
         self._start = time.monotonic()
         self.document = Document()
         self.problems: list[str] = []
+        self.started = False
         self._vms: dict[str, Vm] = {}
-        self._networks: dict[str, str] = {}
-        self._groups: dict[str, str] = {}
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[None]:
-        """A switch, and agent_flows beside it; gone when the block is left."""
-        with contextlib.ExitStack() as stack:
-            self._say("switch", "starting Open vSwitch in a namespace of its own")
-            self._switch = stack.enter_context(Switch("quickstart"))
-            self._stack = stack
-            physical, bridge = _PHYSICAL
-            self._switch.add_bridge(bridge, fail_mode="standalone")
-            self._say("server", "starting agent-flows all-in-one beside it")
-            self._site = stack.enter_context(
-                Site(
-                    self._switch,
-                    HOST,
-                    bridge_mappings={physical: bridge},
-                    options={"agent_flows": {"retry_initial": 0.5, "retry_max": 2}},
-                )
-            )
+        """Whatever :meth:`run` starts is gone when the block is left."""
+        with self._stage:
             yield
 
     def run(self) -> None:
         """All acts in order; what goes wrong ends in ``problems``."""
         try:
-            self._site.start_all_in_one()
-            self._say("server", "the API answers on 127.0.0.1:9797")
-            self._cloud = Cloud(self._site.api, HOST)
+            self._stage.start(self._say)
+            self.started = True
             self._declare()
             self._wire_six()
             self._try_connections()
@@ -124,70 +76,50 @@ class Story:
 
     def how_to_look(self) -> Sequence[str]:
         """Commands for somebody who wants to see for himself."""
-        inside = f"ip netns exec {self._switch.namespace.name}"
-        port = self._vms["web1"].port_id if "web1" in self._vms else "ID"
-        program = f"{inside} {PROGRAM}"
-        return [
-            f"{program} port list",
-            f"{program} port show {port}",
-            f"{program} task list --state FAILED",
-            f"ovs-vsctl --db={self._switch.database} show",
-            f"ovs-ofctl -O OpenFlow14 dump-flows {self._switch.management(BRIDGE)}",
-            f"tail -f {self._site.all_in_one.log}",
-            *(f"ip netns exec {vm.namespace.name} bash   # {vm.name}" for vm in self._vms.values()),
-        ]
+        vms = self._vms.values()
+        inside = [f"ip netns exec {vm.namespace.name} bash   # {vm.name}" for vm in vms]
+        return [*self._stage.how_to_look(vms), *inside]
 
     # The acts.
 
     def _declare(self) -> None:
-        for name, vlan in _VLANS.items():
-            self._networks[name] = self._cloud.network(
-                "vlan", segmentation_id=vlan, physical_network=_PHYSICAL[0], mtu=1500
-            )
+        for name, vlan in VLANS.items():
+            self._stage.network(name, vlan)
             self._say("network", f"{name}: vlan {vlan}")
-        self._groups["web"] = self._cloud.group("web", self._web_rules())
-        self._groups["db"] = self._cloud.group("db", self._db_rules())
-        self._groups["client"] = self._cloud.group("client", egress_to_anywhere())
+        anybody = ingress(protocol="tcp", port=80, remote_ip_prefix="0.0.0.0/0")
+        self._stage.group("web", [anybody, ingress(protocol="icmp")])
+        self._stage.group("db", [self._service()])
+        self._stage.group("client", [])
         self._say("group", "web: tcp 80 and icmp from anywhere")
         self._say("group", "db: tcp 5432 from group web, nothing else")
         self._say("group", "client: nothing comes in")
 
-    @staticmethod
-    def _web_rules() -> list[Rule]:
-        return [
-            ingress(protocol="tcp", port=80, remote_ip_prefix="0.0.0.0/0"),
-            ingress(protocol="icmp"),
-            *egress_to_anywhere(),
-        ]
+    def _service(self) -> Rule:
+        return ingress(protocol="tcp", port=5432, remote_group_id=self._stage.group_id("web"))
 
-    def _db_rules(self, *, open_to_web: bool = True) -> list[Rule]:
-        service = ingress(protocol="tcp", port=5432, remote_group_id=self._groups["web"])
-        return [*([service] if open_to_web else []), *egress_to_anywhere()]
-
-    def _machine(self, name: str, network: str, address: str, groups: Sequence[str]) -> Vm:
-        vm = self._stack.enter_context(Vm(self._switch, name, random_mac(), [address]))
-        self._vms[name] = vm
-        for group in groups:
-            for port in _LISTENERS[group]:
-                vm.listen(port)
-        self._cloud.port(vm, self._networks[network], [self._groups[group] for group in groups])
-        self._say("port", f"{name}: {network}, {address}, group {', '.join(groups)}")
+    def _machine(self, machine: Machine) -> Vm:
+        vm = self._stage.machine(machine)
+        self._vms[machine.name] = vm
+        for port in LISTENERS[machine.group]:
+            vm.listen(port)
+        where = f"{machine.network}, {machine.address}, group {machine.group}"
+        self._say("port", f"{machine.name}: {where}")
         return vm
 
     def _wire_six(self) -> None:
-        machines = [self._machine(*machine) for machine in _MACHINES]
+        machines = [self._machine(machine) for machine in MACHINES]
         started = time.monotonic()
-        plug(self._switch, machines, BRIDGE)
+        plug(self._stage.switch, machines, BRIDGE)
         self._say("plug", f"{len(machines)} ports in one ovs-vsctl call")
         for vm in machines:
-            port = self._site.api.wait_port(
+            port = self._stage.wait_port(
                 vm.port_id, _WAIT_SECONDS, status="ACTIVE", sync_state="IN_SYNC"
             )
             self.document.ports.append(self._port_entry(vm.name, port))
         self._say("active", f"all {len(machines)} after {time.monotonic() - started:.2f} s")
         for entry in self.document.ports:
             self._say("port", "{name}: {status}, {sync_state}, on {host}".format(**entry))
-            self._tasks(entry["name"], self._site.api.tasks(entry["id"]))
+            self._tasks(entry["name"], self._stage.tasks(entry["id"]))
 
     def _tasks(self, port: str, tasks: Sequence[Body]) -> None:
         for step in dict.fromkeys(task["step"] for task in tasks):
@@ -213,7 +145,7 @@ class Story:
         }
 
     def _try_connections(self) -> None:
-        for attempt, allowed in _CONNECTIONS.items():
+        for attempt, allowed in CONNECTIONS.items():
             self._try(attempt, "pass" if allowed else "drop")
 
     def _try(self, attempt: Attempt, expected: str) -> None:
@@ -241,23 +173,25 @@ class Story:
         self._expect(observed == expected, f"{attempt}: {observed}, should {expected}")
 
     def _refuse_the_seventh(self) -> None:
-        in_use = len(self._switch.flows(BRIDGE, f"table={_INGRESS_RULES_TABLE}"))
-        self._switch.set_flow_limit(BRIDGE, _INGRESS_RULES_TABLE, in_use)
+        in_use = len(self._stage.switch.flows(BRIDGE, f"table={_INGRESS_RULES_TABLE}"))
+        self._stage.switch.set_flow_limit(BRIDGE, _INGRESS_RULES_TABLE, in_use)
         self._say("limit", f"table {_INGRESS_RULES_TABLE} is full now: {in_use} flows, no more")
-        seventh = self._machine(*_SEVENTH)
+        seventh = self._machine(SEVENTH)
         seventh.plug(BRIDGE)
         self._say("plug", f"{seventh.name}, whose flows the switch will refuse")
         failed = self._failed_task(seventh)
-        port = self._site.api.wait_port(seventh.port_id, _WAIT_SECONDS, sync_state="OUT_OF_SYNC")
+        port = self._stage.wait_port(seventh.port_id, _WAIT_SECONDS, sync_state="OUT_OF_SYNC")
         self._say("port", f"{seventh.name}: {port['status']}, {port['sync_state']}")
         error = failed["error"]
         self._say("failed", f"{failed['name']}: {error['type']}: {error['message']}")
         for line in error["detail"].splitlines():
             self._say("", f"  {line}")
-        others = [self._vms[name] for name in ("web1", "web2", "db1", "client")]
-        passed = passes_anything(seventh, others, service=5432)
+        others = [self._vms[name] for name in NEIGHBOURS]
+        passed = passes_anything(
+            seventh, others, service=5432, broadcasts_arrive=self._stage.broadcasts_arrive
+        )
         self._say("traffic", "; ".join(passed) or f"nothing passes {seventh.name}, either way")
-        after = self._site.api.port(seventh.port_id)
+        after = self._stage.port(seventh.port_id)
         self.document.failure = {
             "port_id": seventh.port_id,
             "status": after["status"],
@@ -276,15 +210,15 @@ class Story:
 
     def _failed_task(self, vm: Vm) -> Body:
         def failed_tasks() -> list[Body]:
-            return self._site.api.tasks(vm.port_id, "FAILED")
+            return self._stage.tasks(vm.port_id, "FAILED")
 
-        return wait_until(failed_tasks, _WAIT_SECONDS, f"a failed task of {vm.name}")[0]
+        return wait_until(failed_tasks, _WAIT_SECONDS, f"a failed task of {vm.name}", poll=_POLL)[0]
 
     def _recover(self) -> None:
-        seventh = self._vms[_SEVENTH[0]]
-        self._switch.lift_flow_limit(BRIDGE, _INGRESS_RULES_TABLE)
+        seventh = self._vms[SEVENTH.name]
+        self._stage.switch.lift_flow_limit(BRIDGE, _INGRESS_RULES_TABLE)
         self._say("limit", "lifted; the agent tries again by itself")
-        port = self._site.api.wait_port(
+        port = self._stage.wait_port(
             seventh.port_id, _WAIT_SECONDS, status="ACTIVE", sync_state="IN_SYNC"
         )
         self.document.recovered = True
@@ -296,7 +230,7 @@ class Story:
         connection = web.open(db.ip, 5432)
         self._expect(connection.ask() == db.name, "the connection web1 -> db1 does not work")
         self._say("traffic", "web1 -> db1 tcp 5432: a connection is established")
-        self._cloud.group("db", self._db_rules(open_to_web=False), self._groups["db"])
+        self._stage.remove_rule("db", self._service())
         self._say("group", "db: the rule for tcp 5432 is removed")
         started = time.monotonic()
         wait_until(

@@ -1,19 +1,30 @@
-"""``tools/neutron``: starts a Neutron, says how to talk to it, and ends it again."""
+"""``tools/neutron``: starts a Neutron with agent_flows in it, and ends it again."""
 
 import argparse
 import contextlib
+import dataclasses
 import sys
+import time
 from collections.abc import Iterator
 
+from lab import telling
 from lab.keeper import Keeper
-from lab.neutron.configuration import API_PORT, AgentOptions, Options, Sections
+from lab.neutron.configuration import (
+    API_PORT,
+    AgentOptions,
+    Options,
+    Sections,
+    with_agent_flows,
+)
 from lab.neutron.host import BRIDGE
 from lab.neutron.stack import Neutron
+from lab.neutron.stage import InNeutron
 from lab.process import CommandFailed, Ended, Terminated, orderly_signals
 from lab.traces import sweep
 
 _INTERRUPTED = 130
 _KEEPER = Keeper("neutron")
+_END_BY = "tools/neutron down"
 
 
 def main() -> int:
@@ -23,31 +34,46 @@ def main() -> int:
         print("stopped; nothing is left" if stopped else "nothing to stop")
         return 0
     if _KEEPER.running() is not None:
-        print("one is running already; end it by: tools/neutron down", file=sys.stderr)
+        print(f"one is running already; end it by: {_END_BY}", file=sys.stderr)
         return 1
     sweep()
-    options = _options(arguments)
     try:
         with orderly_signals():
-            return _KEEPER.keep(lambda: _life(options))
+            return _demo(arguments) if arguments.command == "demo" else _up(arguments)
     except Terminated as terminated:
         print(f"ended by {terminated}; everything is put away", file=sys.stderr)
         return _INTERRUPTED
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    as_json: bool = arguments.json
+    if arguments.keep:
+        return _KEEPER.keep(lambda: telling.kept(InNeutron(), as_json=as_json, end_by=_END_BY))
+    return telling.play(InNeutron(), as_json=as_json)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    options = _options(arguments)
+    return _KEEPER.keep(lambda: _life(options))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tools/neutron", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start a Neutron and leave it running")
-    commands.add_parser("down", help="end what `up` left running")
-    agent, server = AgentOptions(), Options()
+    commands.add_parser("down", help="end what `up`, or `demo --keep`, left running")
+    demo = commands.add_parser("demo", help="play the quickstart's story in a Neutron of its own")
+    demo.add_argument("--json", action="store_true", help="a document; the story on stderr")
+    demo.add_argument("--keep", action="store_true", help="leave it running")
     up.add_argument("--host", action="append", help="a compute host; may be repeated (compute-1)")
-    up.add_argument("--firewall-driver", default=agent.firewall_driver)
-    up.add_argument("--agent-extension", action="append", default=[])
-    up.add_argument(
-        "--mechanism-driver", action="append", help=f"({', '.join(server.mechanism_drivers)})"
-    )
-    up.add_argument("--service-plugin", action="append", default=[])
+    up.add_argument("--plain", action="store_true", help="without agent_flows")
+    for part in ("firewall-driver", "agent-extension", "mechanism-driver", "service-plugin"):
+        one = part == "firewall-driver"
+        up.add_argument(
+            f"--{part}",
+            action="store" if one else "append",
+            help="instead of the usual one" if one else "instead of the usual; may be repeated",
+        )
     for side in ("server", "agent"):
         up.add_argument(
             f"--{side}-option",
@@ -69,16 +95,23 @@ def _setting(text: str) -> tuple[str, str, str]:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
+    hosts = arguments.host or tuple(Options().hosts)
+    base = (
+        Options(hosts=dict.fromkeys(hosts, AgentOptions()))
+        if arguments.plain
+        else with_agent_flows(*hosts)
+    )
+    usual = base.hosts[hosts[0]]
     agent = AgentOptions(
-        firewall_driver=arguments.firewall_driver,
-        extensions=tuple(arguments.agent_extension),
+        firewall_driver=arguments.firewall_driver or usual.firewall_driver,
+        extensions=tuple(arguments.agent_extension or usual.extensions),
         extra=_sections(arguments.agent_option),
     )
-    plain = Options()
-    return Options(
-        hosts=dict.fromkeys(arguments.host or plain.hosts, agent),
-        mechanism_drivers=tuple(arguments.mechanism_driver or plain.mechanism_drivers),
-        service_plugins=tuple(arguments.service_plugin),
+    return dataclasses.replace(
+        base,
+        hosts=dict.fromkeys(hosts, agent),
+        mechanism_drivers=tuple(arguments.mechanism_driver or base.mechanism_drivers),
+        service_plugins=tuple(arguments.service_plugin or base.service_plugins),
         extra=_sections(arguments.server_option),
     )
 
@@ -93,9 +126,14 @@ def _sections(settings: list[tuple[str, str, str]]) -> Sections:
 @contextlib.contextmanager
 def _life(options: Options) -> Iterator[int]:
     """A Neutron that runs; gives the command's exit code once it does."""
+    began = time.monotonic()
+
+    def tell(part: str) -> None:
+        print(f"{time.monotonic() - began:5.1f} s  {part}", flush=True)
+
     with contextlib.ExitStack() as stack:
         try:
-            neutron = stack.enter_context(Neutron(options, lambda line: print(line, flush=True)))
+            neutron = stack.enter_context(Neutron(options, tell))
         except (CommandFailed, Ended, TimeoutError) as failed:
             print(f"Neutron does not start: {failed}", file=sys.stderr, flush=True)
             raise SystemExit(1) from failed
@@ -114,7 +152,7 @@ def _how_to_talk(neutron: Neutron) -> Iterator[str]:
         yield f"  less {host.agent.log}"
     logs = [neutron.controller.api.log, neutron.controller.rpc_server.log]
     yield f"Logs of the controller:\n  less {' '.join(str(log) for log in logs)}"
-    yield "To end it:\n  tools/neutron down"
+    yield f"To end it:\n  {_END_BY}"
 
 
 if __name__ == "__main__":

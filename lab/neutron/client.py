@@ -1,4 +1,7 @@
-"""Neutron's API as its tenants and administrators use it; without keystone, so as anybody."""
+"""Neutron's API as its tenants and administrators use it; without keystone, so as anybody.
+
+Who asks is an administrator, unless ``headers`` say who it is (lab.neutron.wsgi).
+"""
 
 import http.client
 from collections.abc import Collection, Iterable, Mapping
@@ -18,8 +21,8 @@ _POLL = 0.1  # the API is not free: each question costs it some 10 ms of a core
 class Client:
     """One kept-alive connection; for one thread at a time. Raises :class:`Refused`."""
 
-    def __init__(self, namespace: Namespace) -> None:
-        self._rest = Api(namespace, API_PORT)
+    def __init__(self, namespace: Namespace, headers: Mapping[str, str] | None = None) -> None:
+        self._rest = Api(namespace, API_PORT, headers)
 
     def close(self) -> None:
         self._rest.close()
@@ -103,19 +106,26 @@ class Client:
 
     def wait_ports(self, identities: Collection[str], status: str, seconds: float = 30) -> None:
         """Until all have ``status``; TimeoutError says which have not."""
+        self.wait_fields(identities, seconds, status=status)
+
+    def wait_fields(
+        self, identities: Collection[str], seconds: float = 30, **expected: object
+    ) -> None:
+        """Until the fields of all these ports are as ``expected``; TimeoutError says which are
+        not."""
         wanted = set(identities)
-        seen: dict[str, str] = {}
+        seen: dict[str, Body] = {}
 
         def all_there() -> bool:
-            found = self.find("ports", fields=["id", "status"])
-            seen.update({p["id"]: p["status"] for p in found if p["id"] in wanted})
-            return all(seen.get(identity) == status for identity in wanted)
+            found = self.find("ports", fields=["id", *expected])
+            seen.update({port.pop("id"): port for port in found if port["id"] in wanted})
+            return all(seen.get(identity) == expected for identity in wanted)
 
         try:
-            wait_until(all_there, seconds, f"ports are {status}", poll=_POLL)
+            wait_until(all_there, seconds, f"ports are {expected}", poll=_POLL)
         except TimeoutError as late:
             others = {identity: seen.get(identity) for identity in wanted}
-            others = {identity: is_ for identity, is_ in others.items() if is_ != status}
+            others = {identity: are for identity, are in others.items() if are != expected}
             raise TimeoutError(f"{late}; they are {others}") from None
 
 

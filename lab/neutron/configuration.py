@@ -45,6 +45,22 @@ class Options:
     extra: Sections = dataclasses.field(default_factory=dict)
 
 
+_OURS = "agent_flows"
+
+
+def with_agent_flows(*hosts: str, agent_flows: Mapping[str, object] | None = None) -> Options:
+    """A Neutron with all of our parts: in its server, and in the agents of ``hosts``.
+
+    ``agent_flows`` is added to that section of the agents' files.
+    """
+    agent = AgentOptions(_OURS, (_OURS,), {_OURS: agent_flows or {}})
+    return Options(
+        hosts=dict.fromkeys(hosts, agent),
+        mechanism_drivers=(*Options().mechanism_drivers, _OURS),
+        service_plugins=(_OURS,),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Ground:
     """What a program stands on: the directory of its files, where it and its like are

@@ -56,10 +56,8 @@ class Controller:
     def _start(self) -> None:
         database = self._stack.enter_context(MariaDB())
         self._tell("MariaDB")
-        ground = Ground(self.place, PROGRAMS, self.rabbit.url)
-        self.config_file.write_text(
-            configuration.server_file(self.options, ground, database.new_url())
-        )
+        self._database = database.new_url()
+        self._configure()
         # Either takes five seconds. The broker starts in this thread: the kernel ends it with
         # the thread that started it (prctl(2), PR_SET_PDEATHSIG).
         with ThreadPoolExecutor(1) as beside:
@@ -68,12 +66,30 @@ class Controller:
             self._tell("RabbitMQ")
             migration.result()
         self._tell("database schema")
-        for daemon in (self.api, self.rpc_server):
-            self._stack.callback(daemon.kill)  # they have nothing to lose
-            daemon.start()
-        self._stack.callback(self.client.close)
-        self.api.ready(self.client.answers, _READY_SECONDS)
+        self._stack.callback(self.stop_server)
+        self.start_server()
         self._tell("API and RPC server")
+
+    def start_server(self) -> None:
+        """The API and the RPC server; wait until the API answers."""
+        for daemon in (self.api, self.rpc_server):
+            daemon.start()
+        self.api.ready(self.client.answers, _READY_SECONDS)
+
+    def stop_server(self) -> None:
+        """Both, at once: they have nothing to lose."""
+        self.client.close()
+        for daemon in (self.api, self.rpc_server):
+            daemon.kill()
+
+    def reconfigure(self, options: Options) -> None:
+        """What the server will read when it is started next."""
+        self.options = options
+        self._configure()
+
+    def _configure(self) -> None:
+        ground = Ground(self.place, PROGRAMS, self.rabbit.url)
+        self.config_file.write_text(configuration.server_file(self.options, ground, self._database))
 
     def _migrate(self) -> None:
         manage = [str(PROGRAMS / "neutron-db-manage"), "--config-file", str(self.config_file)]

@@ -4,13 +4,12 @@ import contextlib
 import ipaddress
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
 from lab.namespace import mark
-from lab.neutron.client import Client
+from lab.neutron.client import PROJECT, Client
 from lab.neutron.configuration import Options
 from lab.neutron.controller import Controller
 from lab.neutron.host import Host
@@ -33,11 +32,10 @@ class Neutron:
     ) -> None:
         self.options = options or Options()
         self.hosts: dict[str, Host] = {}
-        self._listener = tell
+        self._tell = tell
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._began = time.monotonic()
         try:
             self._start()
         except BaseException:
@@ -63,9 +61,6 @@ class Neutron:
             self._tell(f"agent of {name}")
         wait_until(self._agents_alive, _AGENT_SECONDS, "Neutron has heard of its agents", poll=0.2)
 
-    def _tell(self, part: str) -> None:
-        self._listener(f"{time.monotonic() - self._began:5.1f} s  {part}")
-
     def _agents_alive(self) -> bool:
         alive = {agent["host"] for agent in self.api.find("agents") if agent["alive"]}
         return alive >= self.hosts.keys()
@@ -73,6 +68,11 @@ class Neutron:
     @property
     def api(self) -> Client:
         return self.controller.client
+
+    def nova(self) -> Client:
+        """The API as Nova asks it: only a service may bind a port to a second host."""
+        roles = {"X-User-Id": "nova", "X-Roles": "service,admin,member,reader"}
+        return Client(self.controller.namespace, {"X-Project-Id": PROJECT, **roles})
 
     @property
     def host(self) -> Host:

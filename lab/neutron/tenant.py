@@ -1,9 +1,11 @@
 """A tenant of Neutron: a network, a group of web servers, and machines in it."""
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Sequence
 
 from lab.cloud import ingress
 from lab.neutron.stack import Neutron
+from lab.rest import Body
 from lab.vm import Vm
 
 SERVED, CLOSED = 80, 81  # both answer; the group lets the first one in
@@ -25,6 +27,34 @@ class Tenant:
         wanted = [self.group] if groups is None else groups
         where = host or self.neutron.host.name
         ports = self.neutron.api.ports(count, self.network, wanted, where)
+        return self._start(ports)
+
+    def move(self, vm: Vm, host: str) -> Vm:
+        """Shut the machine down, bind its port to ``host``, and start it there."""
+        [before] = [each for each in self.neutron.hosts.values() if vm.port_id in each.vms]
+        before.shut_down(vm)
+        self._vms.remove(vm)
+        port = self.neutron.api.update("ports", vm.port_id, **{"binding:host_id": host})
+        [moved] = self._start([port])
+        return moved
+
+    def migrate(self, vm: Vm, host: str) -> Vm:
+        """As :meth:`move`, live, as Nova does it: the port has two bindings for a while, and a
+        machine on either host."""
+        [before] = [each for each in self.neutron.hosts.values() if vm.port_id in each.vms]
+        path = f"/ports/{vm.port_id}/bindings"
+        with contextlib.closing(self.neutron.nova()) as nova:
+            nova.request("POST", path, {"binding": {"host": host}})
+            port = nova.update("ports", vm.port_id, **{"binding:profile": {"migrating_to": host}})
+            [moved] = self._start([{**port, "binding:host_id": host}])
+            nova.request("PUT", f"{path}/{host}/activate")
+            before.shut_down(vm)
+            self._vms.remove(vm)
+            nova.request("DELETE", f"{path}/{before.name}")
+            nova.update("ports", vm.port_id, **{"binding:host_id": host, "binding:profile": {}})
+        return moved
+
+    def _start(self, ports: Sequence[Body]) -> list[Vm]:
         vms = self.neutron.boot(ports)
         self._vms += vms
         for vm in vms:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.traces import left_behind
+from tests.e2e.story import check_all_is_as_it_should_be
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "tools" / "quickstart")
@@ -19,18 +20,7 @@ def test_the_quickstart_tells_its_story_and_leaves_nothing_behind() -> None:
     ) as quickstart:
         out, err = quickstart.communicate(timeout=180)
     assert quickstart.returncode == 0, err
-    story = json.loads(out)
-    assert len(story["ports"]) == 6
-    for port in story["ports"]:
-        assert (port["status"], port["sync_state"]) == ("ACTIVE", "IN_SYNC")
-    assert {c["observed"] for c in story["connections"]} == {"pass", "drop", "cut"}
-    assert all(c["observed"] == c["expected"] for c in story["connections"])
-    failure = story["failure"]
-    assert (failure["status"], failure["sync_state"]) == ("DOWN", "OUT_OF_SYNC")
-    assert failure["passed_traffic"] is False
-    assert failure["task"]["task_state"] == "FAILED"
-    assert "OFPFMFC_TABLE_FULL" in failure["task"]["error"]["detail"]
-    assert story["recovered"] is True
+    check_all_is_as_it_should_be(json.loads(out))
     assert left_behind(quickstart.pid) == []
 
 
@@ -67,7 +57,7 @@ def test_a_kept_quickstart_runs_until_it_is_stopped() -> None:
     assert left_behind(keeper) == []
 
 
-@pytest.mark.parametrize("command", ["quickstart", "test all", "bench port"])
+@pytest.mark.parametrize("command", ["quickstart", "test all", "bench port", "neutron demo"])
 def test_without_root_a_tool_says_so_in_one_line(command: str) -> None:
     words = [str(ROOT / "tools" / command.split(maxsplit=1)[0]), *command.split()[1:]]
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -96,7 +86,7 @@ def test_the_wire_bench_prints_its_figures_as_one_object() -> None:
 
 
 def test_every_tool_explains_itself() -> None:
-    for tool in ("quickstart", "test", "bench", "setup"):
+    for tool in ("quickstart", "test", "bench", "setup", "neutron"):
         shown = subprocess.run(
             [str(ROOT / "tools" / tool), "--help"], capture_output=True, text=True, check=True
         )
