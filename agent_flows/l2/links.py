@@ -1,22 +1,25 @@
-"""Kernel links of interfaces: raised and read back."""
+"""Kernel links of interfaces: raised through netlink, read back by ioctl."""
 
-import errno
 import fcntl
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from pyroute2 import IPRoute
+from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import RTM_NEWLINK
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from agent_flows.report import TaskError
 
-# netdevice(7). An ioctl takes 3 us to read a link and 30 us to raise one, where
-# netlink in Python takes 400 us for the one and 120 us for the other.
-_SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
-_SIOCGIFMTU, _SIOCSIFMTU = 0x8921, 0x8922
+# netdevice(7). Reading a link takes 3 us this way and 400 us through netlink
+# in Python, which for a batch of 100 ports was a quarter of their wiring.
+_SIOCGIFFLAGS, _SIOCGIFMTU = 0x8913, 0x8921
 _IFF_UP = 0x1
-_NAME_BYTES = 16
-_IFREQ = struct.Struct(f"{_NAME_BYTES}s24s")
-_INT, _FLAGS = struct.Struct("i"), struct.Struct("H")
+_BATCH = 100
+_IFREQ = struct.Struct("16s24x")
 
 
 @dataclass(frozen=True)
@@ -38,31 +41,61 @@ def exists(name: str) -> bool:
 
 def raise_links(links: Collection[Link]) -> dict[str, TaskError]:
     """Set links up with their MTU; answers, by name, what went wrong."""
+    differing = _differing(links)
+    if not differing:
+        return {}
     errors = {}
-    wrong = verify_links(links)
-    with _any_socket() as sock:
-        for link in links:
-            if link.name in wrong:
-                try:
-                    _raise(sock, link)
-                except OSError as exc:
-                    errors[link.name] = _refused(link, exc)
+    with IPRoute() as netlink:
+        _set_together(netlink, differing)
+        # The kernel's objection to a single one is in the answer to that one alone.
+        for link in _differing(differing):
+            try:
+                index = socket.if_nametoindex(link.name)
+                netlink.link("set", index=index, state="up", mtu=link.mtu)
+            except NetlinkError as exc:
+                errors[link.name] = TaskError(
+                    "LinkRefused",
+                    f"the kernel refused to raise {link.name} with MTU {link.mtu}: {exc.args[-1]}",
+                    str(exc),
+                )
+            except OSError as exc:
+                errors[link.name] = _not_found(link.name, exc)
     return errors
 
 
-def _raise(sock: socket.socket, link: Link) -> None:
-    _write(sock, _SIOCSIFMTU, link.name, _INT.pack(link.mtu))
-    _write(sock, _SIOCSIFFLAGS, link.name, _FLAGS.pack(_flags(sock, link.name) | _IFF_UP))
+def _differing(links: Collection[Link]) -> list[Link]:
+    wrong = verify_links(links)
+    return [link for link in links if link.name in wrong]
+
+
+def _set_together(netlink: IPRoute, links: Sequence[Link]) -> None:
+    """Many links in few messages, which takes a third of the time; errors are found by reading."""
+    for start in range(0, len(links), _BATCH):
+        requests = []
+        for link in links[start : start + _BATCH]:
+            try:
+                index = socket.if_nametoindex(link.name)
+            except OSError:
+                continue
+            request = ifinfmsg()
+            request["index"] = index
+            request["flags"] = request["change"] = _IFF_UP
+            request["attrs"] = [("IFLA_MTU", link.mtu)]
+            request["header"]["type"] = RTM_NEWLINK
+            request["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK
+            requests.append(request)
+        if requests:
+            netlink.nlm_request_batch(requests, noraise=True)
 
 
 def verify_links(links: Collection[Link]) -> dict[str, TaskError]:
     """Read links back; answers, by name, how they differ from what they should be."""
     errors = {}
-    with _any_socket() as sock:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anyone:
         for link in links:
             try:
-                flags = _flags(sock, link.name)
-                (mtu,) = _INT.unpack_from(_read(sock, _SIOCGIFMTU, link.name))
+                (flags,) = struct.unpack("H", _read(anyone, _SIOCGIFFLAGS, link.name)[:2])
+                (mtu,) = struct.unpack("i", _read(anyone, _SIOCGIFMTU, link.name)[:4])
             except OSError as exc:
                 errors[link.name] = _not_found(link.name, exc)
                 continue
@@ -75,33 +108,9 @@ def verify_links(links: Collection[Link]) -> dict[str, TaskError]:
     return errors
 
 
-def _any_socket() -> socket.socket:
-    """One to ask about links through, of whatever kind."""
-    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-
-
-def _flags(sock: socket.socket, name: str) -> int:
-    flags: int = _FLAGS.unpack_from(_read(sock, _SIOCGIFFLAGS, name))[0]
-    return flags
-
-
 def _read(sock: socket.socket, request: int, name: str) -> bytes:
     """The value of a struct ifreq, which stands behind the name."""
-    return fcntl.ioctl(sock, request, _IFREQ.pack(name.encode(), b""))[_NAME_BYTES:]
-
-
-def _write(sock: socket.socket, request: int, name: str, value: bytes) -> None:
-    fcntl.ioctl(sock, request, _IFREQ.pack(name.encode(), value))
-
-
-def _refused(link: Link, exc: OSError) -> TaskError:
-    if exc.errno == errno.ENODEV:
-        return _not_found(link.name, exc)
-    return TaskError(
-        "LinkRefused",
-        f"the kernel refused to raise {link.name} with MTU {link.mtu}: {exc.strerror}",
-        str(exc),
-    )
+    return fcntl.ioctl(sock, request, _IFREQ.pack(name.encode()))[16:]
 
 
 def _not_found(name: str, exc: Exception) -> TaskError:

@@ -111,6 +111,7 @@ def test_nothing_of_ours_imports_eventlet() -> None:
             {
                 "taskflow",
                 "ovsdbapp",
+                "pyroute2",
                 "keystonemiddleware",
                 "agent_flows.flows",
                 "agent_flows.secgroups",
