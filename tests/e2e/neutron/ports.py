@@ -1,0 +1,48 @@
+"""What is asked of ports again and again, in words."""
+
+import contextlib
+from collections.abc import Iterator
+
+from lab.neutron.host import BRIDGE, Host
+from lab.neutron.stack import Neutron
+from lab.neutron.tenant import Tenant
+from lab.rest import Body
+from lab.vm import Vm
+
+INGRESS_RULES_TABLE = 82
+_SECONDS = 60
+
+
+def healthy(tenant: Tenant, count: int, host: str) -> list[Vm]:
+    """Machines whose ports are ACTIVE, and whose security groups were seen in the switch."""
+    vms = tenant.boot(count, host=host)
+    are(tenant.neutron, vms, status="ACTIVE", sync_state="IN_SYNC")
+    return vms
+
+
+def are(neutron: Neutron, vms: list[Vm], **fields: object) -> None:
+    """Wait until the fields of the machines' ports are these."""
+    neutron.api.wait_fields([vm.port_id for vm in vms], _SECONDS, **fields)
+
+
+def tasks(neutron: Neutron, vm: Vm, **filters: object) -> list[Body]:
+    """What was done for the machine's port, newest first."""
+    return neutron.api.find("tasks", resource_id=vm.port_id, **filters)
+
+
+@contextlib.contextmanager
+def full_table(host: Host, spare: int = 0) -> Iterator[None]:
+    """The host's switch takes no flow into the table of ingress rules beyond ``spare`` more."""
+    present = len(host.flows(INGRESS_RULES_TABLE))
+    host.switch.set_flow_limit(BRIDGE, INGRESS_RULES_TABLE, present + spare)
+    try:
+        yield
+    finally:
+        host.switch.lift_flow_limit(BRIDGE, INGRESS_RULES_TABLE)
+
+
+def nothing_is_active_unproven(neutron: Neutron, vms: list[Vm]) -> bool:
+    """Whether every port of these that is ACTIVE is IN_SYNC."""
+    ours = {vm.port_id for vm in vms}
+    found = neutron.api.find("ports", fields=["id", "status", "sync_state"], status="ACTIVE")
+    return all(port["sync_state"] == "IN_SYNC" for port in found if port["id"] in ours)

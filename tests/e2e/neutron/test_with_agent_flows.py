@@ -1,0 +1,117 @@
+"""Our extension, firewall driver, mechanism driver and plugin: what a port's status is worth."""
+
+import pytest
+
+from lab.cloud import ingress
+from lab.neutron.host import BRIDGE
+from lab.neutron.stack import Neutron
+from lab.neutron.tenant import CLOSED, SERVED, Tenant
+from lab.probe import passes_anything
+from tests.e2e.neutron.conftest import OURS, PLAIN, WATCHED
+from tests.e2e.neutron.ports import are, full_table, healthy, tasks
+
+
+@pytest.fixture(scope="module")
+def neutron(gated_neutron: Neutron) -> Neutron:
+    return gated_neutron
+
+
+def test_ports_are_active_and_in_sync_and_each_ones_tasks_can_be_read(
+    neutron: Neutron, tenant: Tenant
+) -> None:
+    vms = healthy(tenant, 20, OURS)
+    for vm in vms:
+        done = tasks(neutron, vm)
+        assert "apply-security-groups" in {task["name"] for task in done}
+        assert {task["task_state"] for task in done} == {"SUCCEEDED"}
+        assert {task["host"] for task in done} == {OURS}
+    for source, target in zip(vms, [*vms[1:], vms[0]], strict=True):
+        assert source.connect(target.ip, SERVED)
+        assert not source.connect(target.ip, CLOSED, timeout=0.2)
+
+
+def test_a_host_without_the_extension_works_as_before(neutron: Neutron, tenant: Tenant) -> None:
+    one, other = tenant.boot(2, host=PLAIN)
+    are(neutron, [one, other], status="ACTIVE", sync_state=None)
+    assert tasks(neutron, one) == []
+    assert one.connect(other.ip, SERVED)
+    assert not one.connect(other.ip, CLOSED, timeout=0.5)
+
+
+def test_a_port_whose_flows_the_switch_refuses_is_down_closed_and_heals_by_itself(
+    neutron: Neutron, tenant: Tenant
+) -> None:
+    friends = healthy(tenant, 2, OURS)
+    with full_table(neutron.hosts[OURS]):
+        [refused] = tenant.boot(1, host=OURS)
+        are(neutron, [refused], status="DOWN", sync_state="OUT_OF_SYNC")
+        # Broadcasts reach it as they reach every port of the network: Neutron's
+        # bridge floods them, and a port that has no flows yet is among its ports.
+        assert passes_anything(refused, friends, SERVED, broadcasts_arrive=True) == []
+        failed, *_ = tasks(neutron, refused, task_state="FAILED")
+        assert failed["name"] == "apply-security-groups"
+        assert failed["error"]["type"] == "FlowRefused"
+        assert "OFPFMFC_TABLE_FULL" in failed["error"]["message"]
+        assert "table:82" in failed["error"]["detail"]
+        are(neutron, friends, status="ACTIVE", sync_state="IN_SYNC")
+    are(neutron, [refused], status="ACTIVE", sync_state="IN_SYNC")
+    assert friends[0].connect(refused.ip, SERVED)
+    assert not friends[0].connect(refused.ip, CLOSED, timeout=0.5)
+
+
+def test_a_refused_rule_leaves_the_old_ones_in_force_and_comes_by_itself_later(
+    neutron: Neutron, tenant: Tenant
+) -> None:
+    one, other = healthy(tenant, 2, OURS)
+    with full_table(neutron.hosts[OURS]):
+        rule = ingress(protocol="icmp")
+        neutron.api.create("security_group_rules", security_group_id=tenant.group, **rule)
+        are(neutron, [one, other], status="DOWN", sync_state="OUT_OF_SYNC")
+        assert one.connect(other.ip, SERVED)
+        assert not one.connect(other.ip, CLOSED, timeout=0.5)
+        assert not one.ping(other.ip, timeout=0.5)
+        failed, *_ = tasks(neutron, other, task_state="FAILED")
+        assert "OFPFMFC_TABLE_FULL" in failed["error"]["message"]
+    are(neutron, [one, other], status="ACTIVE", sync_state="IN_SYNC")
+    assert one.ping(other.ip)
+
+
+def test_an_unplugged_port_is_down_and_absent_until_it_is_plugged_and_proven_again(
+    neutron: Neutron, tenant: Tenant
+) -> None:
+    one, other = healthy(tenant, 2, OURS)
+    one.unplug(BRIDGE)
+    are(neutron, [one], status="DOWN", sync_state="ABSENT")
+    with full_table(neutron.hosts[OURS]):
+        neutron.hosts[OURS].plug(one)
+        are(neutron, [one], status="DOWN", sync_state="OUT_OF_SYNC")
+    are(neutron, [one], status="ACTIVE", sync_state="IN_SYNC")
+    newest, *_ = tasks(neutron, one)
+    assert (newest["flow"], newest["task_state"]) == ("wire", "SUCCEEDED")
+    assert other.connect(one.ip, SERVED)
+
+
+def test_a_port_that_moves_is_proven_by_its_new_host(neutron: Neutron, tenant: Tenant) -> None:
+    one, other = healthy(tenant, 2, OURS)
+    one = tenant.move(one, WATCHED)
+    are(neutron, [one], status="ACTIVE", sync_state="IN_SYNC")
+    assert tasks(neutron, one)[0]["host"] == WATCHED
+    one = tenant.move(one, PLAIN)
+    are(neutron, [one], status="ACTIVE", sync_state=None)
+    one = tenant.move(one, OURS)
+    are(neutron, [one], status="ACTIVE", sync_state="IN_SYNC")
+    assert tasks(neutron, one)[0]["host"] == OURS
+    assert other.connect(one.ip, SERVED)
+    assert not other.connect(one.ip, CLOSED, timeout=0.5)
+
+
+def test_a_port_that_migrates_live_is_proven_by_the_host_it_arrives_at(
+    neutron: Neutron, tenant: Tenant
+) -> None:
+    one, other = healthy(tenant, 2, OURS)
+    for host in (WATCHED, OURS):
+        one = tenant.migrate(one, host)
+        are(neutron, [one], status="ACTIVE", sync_state="IN_SYNC")
+        assert tasks(neutron, one)[0]["host"] == host
+        assert other.connect(one.ip, SERVED)
+        assert not other.connect(one.ip, CLOSED, timeout=0.5)

@@ -1,0 +1,94 @@
+"""Who may say what to Neutron with our plugin, and who may read what."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent_flows import report
+from agent_flows.report import FlowReport
+from lab.neutron.client import PROJECT, Client
+from lab.neutron.stack import Neutron
+from lab.neutron.tenant import Tenant
+from lab.process import run
+from lab.rest import Body, Refused
+from lab.server_parts import flow_report
+from lab.vm import Vm
+from tests.e2e.neutron.conftest import OURS, WATCHED
+from tests.e2e.neutron.ports import are, full_table, healthy, tasks
+
+_AGENT = Path(__file__).with_name("agent_of_another_host.py")
+_STRANGER = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def neutron(gated_neutron: Neutron) -> Neutron:
+    return gated_neutron
+
+
+@pytest.fixture
+def refused(neutron: Neutron, tenant: Tenant) -> Iterator[Vm]:
+    """A machine whose port's flows the switch refuses."""
+    healthy(tenant, 1, OURS)
+    with full_table(neutron.hosts[OURS]):
+        [vm] = tenant.boot(1, host=OURS)
+        are(neutron, [vm], status="DOWN", sync_state="OUT_OF_SYNC")
+        yield vm
+
+
+def as_reader_of(neutron: Neutron, project: str) -> Client:
+    headers = {"X-Project-Id": project, "X-User-Id": "somebody", "X-Roles": "member,reader"}
+    return Client(neutron.controller.namespace, headers)
+
+
+def say_as(neutron: Neutron, host: str, *reports: FlowReport) -> Body:
+    """What the server answers to an agent that reports."""
+    argv = [sys.executable, str(_AGENT), neutron.controller.rabbit.url, host]
+    said = json.dumps([report.to_wire(each) for each in reports])
+    answer: Body = json.loads(run(neutron.controller.namespace.argv(argv), stdin=said, timeout=60))
+    return answer
+
+
+def test_a_report_on_a_port_bound_elsewhere_is_refused_and_changes_nothing(
+    neutron: Neutron, refused: Vm
+) -> None:
+    revision = neutron.api.show("ports", refused.port_id)["revision_number"]
+    lie = flow_report(host=WATCHED, resource_id=refused.port_id, revision=revision, sequence=2**61)
+    answer = say_as(neutron, WATCHED, lie)
+    assert answer["accepted"] == []
+    assert f"bound to {OURS}" in answer["rejected"][lie.id]
+    are(neutron, [refused], status="DOWN", sync_state="OUT_OF_SYNC")
+    assert {task["host"] for task in tasks(neutron, refused)} == {OURS}
+
+
+def test_a_filter_that_does_not_exist_is_neutrons_usual_400(neutron: Neutron) -> None:
+    answers = []
+    for kind in ("tasks", "networks"):
+        with pytest.raises(Refused) as refusal:
+            neutron.api.find(kind, colour="red")
+        answers.append((refusal.value.status, refusal.value.body))
+    ours, neutrons_own = answers
+    assert ours == neutrons_own
+    assert ours[0] == 400
+    assert "colour" in ours[1]["NeutronError"]["message"]
+
+
+def test_a_project_reads_the_state_of_its_own_ports_and_not_the_insides_of_hosts(
+    neutron: Neutron, refused: Vm
+) -> None:
+    owner, stranger = (as_reader_of(neutron, each) for each in (PROJECT, _STRANGER))
+    try:
+        assert owner.show("ports", refused.port_id)["sync_state"] == "OUT_OF_SYNC"
+        failed, *_ = owner.find("tasks", resource_id=refused.port_id, task_state="FAILED")
+        assert "OFPFMFC_TABLE_FULL" in failed["error"]["message"]
+        assert "detail" not in failed["error"]
+        assert "host" not in failed
+        assert stranger.find("tasks", resource_id=refused.port_id) == []
+        with pytest.raises(Refused) as refusal:
+            stranger.show("tasks", failed["id"])
+        assert refusal.value.status == 404
+    finally:
+        owner.close()
+        stranger.close()
