@@ -34,6 +34,7 @@ def heard(switch, ovsdb, bridges):
     listener = Heard()
     connection = Ovsdb(switch.database, timeout=5)
     connection.start(listener)
+    listener.ovsdb = connection
     yield listener
     connection.stop()
 
@@ -44,6 +45,11 @@ def plug(switch, *names, no_wait=False):
         words += ["--", "add-port", "br-int", name, "--", "set", "Interface", name]
         words += ["type=internal", f"external_ids:iface-id=id-{name}"]
     switch.vsctl(*words)
+
+
+def ofport(heard, port_id):
+    found = interfaces.find(heard.ovsdb, "br-int", [port_id])
+    return found and found[port_id].ofport
 
 
 def test_many_ports_of_one_transaction_are_told_at_once(switch, heard):
@@ -59,7 +65,7 @@ def test_what_is_no_port_and_statistics_tell_nothing(switch, heard):
         "add-port", "br-int", "nobody", "--", "set", "Interface", "nobody", "type=internal"
     )
     plug(switch, "known")
-    wait_until(heard.all, 5, "the other is told")
+    wait_until(lambda: ofport(heard, "id-known"), 5, "the other is told, with its ofport")
     told = len(heard.ports)
     switch.vsctl("set", "Open_vSwitch", ".", "other_config:stats-update-interval=5000")
     switch.vsctl("set", "Interface", "known", "bfd:enable=false")
