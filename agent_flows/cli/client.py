@@ -1,7 +1,8 @@
 """A REST client for the server's API, and what commands need of any client."""
 
+import abc
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from urllib.parse import quote
 
 from keystoneauth1 import exceptions, session
@@ -45,22 +46,15 @@ class Api(Protocol):
     def resync(self, port_id: str) -> None: ...
 
 
-class RestClient:
-    """The server's own API at ``url``, with the tokens of ``auth`` or none.
+class Client(abc.ABC):
+    """Resources by REST, as our own server and Neutron have them.
 
-    One request may take 30 seconds.
+    An answer that says what was wrong has it under ``_error_key``; ``_url`` is
+    what the paths of requests stand behind.
     """
 
-    def __init__(
-        self, url: str, auth: BaseAuthPlugin | None = None, verify: bool | str = True
-    ) -> None:
-        self._url = url.rstrip("/")
-        self._session = session.Session(
-            auth=auth,
-            verify=verify,
-            timeout=_SECONDS,
-            user_agent="agent-flows",
-        )
+    _error_key: ClassVar[str]
+    _url: str
 
     def find(
         self, collection: str, filters: Mapping[str, object], limit: int | None = None
@@ -73,16 +67,17 @@ class RestClient:
         return found
 
     def show(self, collection: str, resource_id: str) -> Resource:
-        answer = self._request("GET", _path(collection, resource_id))
+        answer = self._request("GET", path_of(collection, resource_id))
         return _resource(answer, SINGULAR[collection])
 
     def put(self, collection: str, resource_id: str, body: Mapping[str, object]) -> Resource:
         kind = SINGULAR[collection]
-        answer = self._request("PUT", _path(collection, resource_id), json={kind: dict(body)})
+        answer = self._request("PUT", path_of(collection, resource_id), json={kind: dict(body)})
         return _resource(answer, kind)
 
+    @abc.abstractmethod
     def resync(self, port_id: str) -> None:
-        self._request("POST", _path("ports", port_id) + "/resync")
+        """Have the port's agent wire it anew."""
 
     def _pages(
         self, collection: str, filters: Mapping[str, object], limit: int | None
@@ -99,14 +94,14 @@ class RestClient:
 
     def _request(self, method: str, path: str, **kwargs: Any) -> Any:
         try:
-            answer = self._session.request(self._url + path, method, raise_exc=False, **kwargs)
+            answer = self._send(method, path, **kwargs)
         except exceptions.ConnectFailure as exc:
             raise CommandFailed(self._unreachable(exc)) from None
         except exceptions.ClientException as exc:
             raise CommandFailed(f"{method} {self._url}{path}: {exc}") from None
         body = _json(answer)
         if answer.status_code >= 400:
-            error = body.get("error") if isinstance(body, dict) else None
+            error = body.get(self._error_key) if isinstance(body, dict) else None
             if not isinstance(error, dict) or "message" not in error:
                 what = f"HTTP {answer.status_code} {answer.reason}"
                 raise CommandFailed(
@@ -115,6 +110,40 @@ class RestClient:
             code = ExitCode.NOT_FOUND if answer.status_code == _NOT_FOUND else ExitCode.FAILED
             raise CommandFailed(str(error["message"]), code)
         return body
+
+    @abc.abstractmethod
+    def _send(self, method: str, path: str, **kwargs: Any) -> Any:
+        """One request; its answer whatever its status. Raises keystoneauth's exceptions."""
+
+    @abc.abstractmethod
+    def _unreachable(self, exc: Exception) -> str:
+        """What to tell who waits when there is no connection."""
+
+
+class RestClient(Client):
+    """The server's own API at ``url``, with the tokens of ``auth`` or none.
+
+    One request may take 30 seconds.
+    """
+
+    _error_key = "error"
+
+    def __init__(
+        self, url: str, auth: BaseAuthPlugin | None = None, verify: bool | str = True
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._session = session.Session(
+            auth=auth,
+            verify=verify,
+            timeout=_SECONDS,
+            user_agent="agent-flows",
+        )
+
+    def resync(self, port_id: str) -> None:
+        self._request("POST", path_of("ports", port_id) + "/resync")
+
+    def _send(self, method: str, path: str, **kwargs: Any) -> Any:
+        return self._session.request(self._url + path, method, raise_exc=False, **kwargs)
 
     def _unreachable(self, exc: Exception) -> str:
         if isinstance(exc, exceptions.ConnectTimeout):
@@ -125,7 +154,7 @@ class RestClient:
         )
 
 
-def _path(collection: str, resource_id: str) -> str:
+def path_of(collection: str, resource_id: str) -> str:
     return f"/{collection}/{quote(resource_id, safe='')}"
 
 

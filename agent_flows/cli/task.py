@@ -36,7 +36,9 @@ class ListTasks(ApiCommand, Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--resource-id", metavar="ID", help="Only tasks of this port.")
+        parser.add_argument(
+            "--resource-id", "--port", metavar="ID", help="Only tasks of this port."
+        )
         parser.add_argument(
             "--state", choices=[state.value for state in TaskState], help="Only in this state."
         )
@@ -97,7 +99,9 @@ def _values(
     task: columns.Task, names: Sequence[str], error: type[columns.Error | columns.Detailed]
 ) -> list[Any]:
     shown = {"error": error, "duration": columns.Seconds}
-    return [shown[name](task[name]) if name in shown else task[name] for name in names]
+    # Neutron hides from a project what it may not see.
+    seen = {name: task.get(name) for name in names}
+    return [shown[name](value) if name in shown else value for name, value in seen.items()]
 
 
 def _sort(text: str) -> tuple[str, str]:

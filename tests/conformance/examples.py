@@ -34,13 +34,18 @@ class Examples:
         worlds: st.SearchStrategy[World],
         install: Callable[[World], None],
         judge: Judge,
+        *,
+        each_from_nothing: bool = True,
     ) -> None:
-        """Fails with the first disagreement, in the smallest world that shows it."""
+        """Fails with the first disagreement, in the smallest world that shows it, and tells how
+        to see it again: by that world alone, or by all that came before, too."""
         __tracebackhide__ = True
         found = self.search(worlds, install, judge)
         if found is not None:
             less = smallest(found, install, judge)
-            pytest.fail(f"{less}\nagain: --examples 1 --hypothesis-seed={self._at}")
+            first = self._at if each_from_nothing else self.seed
+            again = f"--examples {self._at - first + 1} --hypothesis-seed={first}"
+            pytest.fail(f"{less}\nagain: {again}")
 
     def search(
         self,

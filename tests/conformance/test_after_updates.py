@@ -42,4 +42,4 @@ def test_as_if_from_nothing(host: Host, examples: Examples, bridge: str) -> None
     drawn: st.SearchStrategy[World] = worlds(SLOTS, kinds=kinds, of_neutron=bridge == OURS).map(
         lambda world: dataclasses.replace(world, permitted_ethertypes=frozenset())
     )
-    examples.hold(drawn, _History(host, bridge).go_to, judge.judge)
+    examples.hold(drawn, _History(host, bridge).go_to, judge.judge, each_from_nothing=False)

@@ -12,8 +12,12 @@ from neutron_lib import constants
 from neutron_lib.plugins.ml2 import api
 
 from agent_flows.neutron.server import blocks, gating, rows
+from agent_flows.neutron.server.api_definition import SYNC_STATE
 from agent_flows.neutron.server.gating import PortFacts
+from agent_flows.report import SyncState
 from agent_flows.server import clock
+
+_REPORTED = frozenset(SyncState) - {SyncState.ABSENT}
 
 
 class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
@@ -43,6 +47,9 @@ class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
             rows.fall(session, port_id, now)
         if change.revise:
             rows.revise(session, port_id, before, after, now)
+        if (change.fall or change.revise) and context.current.get(SYNC_STATE) in _REPORTED:
+            # What whoever changes the port is shown.
+            context.current[SYNC_STATE] = SyncState.SYNCING.value
         if change.block is not None:
             attached_to = blocks.attached_to(session, port_id)
             write = blocks.add if change.block else blocks.lift

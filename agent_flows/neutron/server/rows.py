@@ -9,7 +9,9 @@ import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from neutron.db import models_v2
 from neutron.db.models import securitygroup
+from sqlalchemy import orm
 from sqlalchemy.orm import Session
 
 from agent_flows.neutron.server.gating import PortFacts, desired_revision, is_gated
@@ -31,26 +33,36 @@ def take(
     session: Session, port_id: str, before: PortFacts, after: PortFacts, now: datetime.datetime
 ) -> None:
     """A port that was not looked after is, from now on: nothing is known of it yet."""
-    session.execute(
-        sa.insert(_Row).values(
-            port_id=port_id,
-            host=after.host,
-            gated=is_gated(after.wiring.device_owner),
-            revision=desired_revision(before),
-            admin_state_up=after.wiring.admin_state_up,
-            status=PortStatus.DOWN.value,
-            unsettled=True,
-            sync_state=SyncState.ABSENT.value,
-            sequence=0,
-            proven_revision=None,
-            syncing_since=None,
-            updated_at=now,
-        )
-    )
+    values = {
+        "port_id": port_id,
+        "host": after.host,
+        "gated": is_gated(after.wiring.device_owner),
+        "revision": desired_revision(before),
+        "admin_state_up": after.wiring.admin_state_up,
+        "status": PortStatus.DOWN.value,
+        "unsettled": True,
+        "sync_state": SyncState.ABSENT.value,
+        "sequence": 0,
+        "proven_revision": None,
+        "syncing_since": None,
+        "updated_at": now,
+    }
+    session.execute(sa.insert(_Row).values(values))
+    _show(session, port_id, _Row(**values))
 
 
 def drop(session: Session, port_id: str) -> None:
-    session.execute(sa.delete(_Row).where(_Row.port_id == port_id))
+    session.execute(
+        sa.delete(_Row).where(_Row.port_id == port_id).execution_options(synchronize_session=False)
+    )
+    _show(session, port_id, None)
+
+
+def _show(session: Session, port_id: str, row: GatedPort | None) -> None:
+    """Neutron shows the port it has at hand to whoever changed it: with the row of now."""
+    port = session.identity_map.get(orm.util.identity_key(models_v2.Port, port_id))
+    if port is not None:
+        orm.attributes.set_committed_value(port, "agent_flows", row)
 
 
 def deleted(session: Session, port_id: str, revision: int, now: datetime.datetime) -> None:

@@ -1,0 +1,78 @@
+"""The commands for Neutron's side, as a plugin of the ``openstack`` client.
+
+``openstack network agent flow task list --port ID --state FAILED``: the same
+commands as ``agent-flows``, on Neutron's API and with the client's own
+authentication. OpenStackClient finds this module by the entry point
+``openstack.cli.extension`` and the commands by ``openstack.agent_flows.v2``.
+"""
+
+import argparse
+from typing import Any
+
+from cliff.hooks import CommandHook
+
+from agent_flows.cli.client import Client, path_of
+
+# What OpenStackClient asks of a plugin.
+API_NAME = "agent_flows"
+API_VERSIONS = ("2.0", "2")
+API_VERSION_OPTION = "os_agent_flows_api_version"
+DEFAULT_API_VERSION = "2.0"
+
+_SECONDS = 30.0
+
+
+def build_option_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """There are no options of our own: the API is Neutron's."""
+    return parser
+
+
+def make_client(instance: Any) -> "NeutronClient":
+    """The client of the commands; ``instance`` is OpenStackClient's client manager."""
+    return NeutronClient(instance.network)
+
+
+class NeutronClient(Client):
+    """Neutron's API; ``network`` is openstacksdk's proxy of it, which is a keystoneauth adapter."""
+
+    _error_key = "NeutronError"
+    _url = ""
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+
+    def resync(self, port_id: str) -> None:
+        self._request("PUT", path_of("ports", port_id) + "/resync")
+
+    def _send(self, method: str, path: str, **kwargs: Any) -> Any:
+        return self._network.request(path, method, raise_exc=False, timeout=_SECONDS, **kwargs)
+
+    def _unreachable(self, exc: Exception) -> str:
+        return f"Neutron's API does not answer: {exc}"
+
+
+class ShowSyncState(CommandHook):
+    """Adds ``sync_state`` to what ``openstack port show`` shows.
+
+    The client shows a fixed list of fields, and its library drops what is not
+    in another, so the port is asked for once more. cliff finds the hook by the
+    entry point ``openstack.cli.port_show``.
+    """
+
+    def get_parser(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return parser
+
+    def get_epilog(self) -> str:
+        return ""
+
+    def before(self, parsed_args: argparse.Namespace) -> argparse.Namespace:
+        return parsed_args
+
+    def after(self, parsed_args: argparse.Namespace, return_code: Any) -> Any:
+        """``return_code`` is columns and values, of a command that shows something."""
+        columns, values = return_code
+        client: NeutronClient = self.cmd.app.client_manager.agent_flows  # type: ignore[attr-defined]
+        port = client.show("ports", values[list(columns).index("id")])
+        if "sync_state" not in port:
+            return return_code
+        return (*columns, "sync_state"), (*values, port["sync_state"])

@@ -1,0 +1,218 @@
+"""Neutron's server in one process: its API, its RPC callbacks and our plugin, driven line by line.
+
+A process of its own, because Neutron registers its options and plugins for
+good. It reads one JSON object a line, ``{"do": name, ...}``, and answers
+``{"answer": ...}`` or ``{"raised": [type, message]}``.
+"""
+
+import datetime
+import json
+import sys
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from wsgiref import simple_server, util
+
+import webob
+from neutron.api import extensions
+from neutron.common import config
+from neutron.conf.plugins.ml2.drivers import driver_type
+from neutron.db import agents_db, provisioning_blocks
+from neutron.pecan_wsgi import app
+from neutron.plugins.ml2 import rpc as ml2_rpc
+from neutron.policy import reset as forget_policies
+from neutron_lib import context
+from neutron_lib.plugins import directory
+from oslo_config import cfg
+from oslo_utils import timeutils
+
+from agent_flows.neutron.server.api_definition import PLUGIN_TYPE
+from agent_flows.rpc.server import ServerEndpoint
+from agent_flows.server import clock
+
+# Nova, which binds ports, is a service.
+_ADMIN = ["admin", "member", "reader", "service"]
+
+_URL = "http://neutron.example/v2.0"
+
+
+class Process:
+    """The commands; each is a method."""
+
+    def __init__(self, config_file: str) -> None:
+        config.register_common_config_options()
+        driver_type.register_ml2_drivers_vlan_opts()
+        config.init(["--config-file", config_file])
+        config.setup_logging()
+        # As api-paste.ini has it: extensions first, then the rest.
+        pecan = app.v2_factory(None)
+        self._api = extensions.plugin_aware_extension_middleware_factory({})(pecan)
+        core = directory.get_plugin()
+        self._agents = ml2_rpc.RpcCallbacks(core.notifier, core.type_manager)
+        self._states = agents_db.AgentExtRpcCallback()
+        self._intake = directory.get_plugin(PLUGIN_TYPE)._intake
+        self._endpoint = ServerEndpoint(self._intake.store)
+
+    def rest(
+        self, method: str, path: str, body: Any, project: str | None, roles: list[str]
+    ) -> tuple[int, Any]:
+        request = webob.Request.blank(path, base_url=_URL, method=method)
+        request.accept = request.content_type = "application/json"
+        if body is not None:
+            request.body = json.dumps(body).encode()
+        request.environ["neutron.context"] = (
+            context.Context(user_id="somebody", project_id=project, roles=roles)
+            if project
+            else context.Context(
+                user_id="admin",
+                project_id="admins",
+                is_admin=True,
+                roles=_ADMIN,
+            )
+        )
+        answer = request.get_response(self._api)
+        return answer.status_int, json.loads(answer.body) if answer.body else None
+
+    def serve(self) -> int:
+        """Serve the whole API on loopback, everybody being admin; answers the port."""
+
+        class Quiet(simple_server.WSGIRequestHandler):
+            def log_message(self, *args: Any) -> None:
+                return
+
+        versions = app.versions_factory({})
+
+        def whole(environ: dict[str, Any], start: Any) -> Any:
+            if environ["PATH_INFO"].startswith("/v2.0"):
+                environ["SCRIPT_NAME"] = util.shift_path_info(environ) and "/v2.0"
+                return self._api(environ, start)
+            return versions(environ, start)
+
+        server = simple_server.make_server("127.0.0.1", 0, whole, handler_class=Quiet)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server.server_port
+
+    def state_report(self, host: str, extensions: list[str]) -> None:
+        """What an OVS agent says of itself every half a minute."""
+        state = {
+            "agent_type": "Open vSwitch agent",
+            "binary": "neutron-openvswitch-agent",
+            "host": host,
+            "topic": "N/A",
+            "start_flag": True,
+            "configurations": {
+                "tunnel_types": ["vxlan"],
+                "tunneling_ip": "192.0.2.1",
+                "bridge_mappings": {},
+                "extensions": extensions,
+                "datapath_type": "netdev",
+                "ovs_capabilities": {"datapath_types": ["netdev"], "iface_types": []},
+                "ovs_hybrid_plug": False,
+                "vhostuser_socket_dir": "/run",
+            },
+        }
+        now = timeutils.utcnow().isoformat()
+        self._states.report_state(_admin(), agent_state={"agent_state": state}, time=now)
+
+    def device(self, host: str, port: str, up: bool) -> None:
+        """The OVS agent wired the port, as far as Neutron's own part goes, or lost it."""
+        call = self._agents.update_device_up if up else self._agents.update_device_down
+        call(_admin(), agent_id=f"ovs-agent-{host}", host=host, device=port)
+
+    def report(self, host: str, reports: list[Any]) -> Any:
+        return self._endpoint.report({}, host, reports)
+
+    def settle(self) -> None:
+        """Wait until what was decided is brought about."""
+        assert self._intake.settler.wait_until_quiet(60)
+
+    def sweep(self) -> None:
+        self._intake.sweeper.sweep()
+
+    def later(self, seconds: float) -> None:
+        """From now on our clock is so much ahead."""
+
+        def now() -> datetime.datetime:
+            return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+
+        clock.now = now
+
+    def casts(self) -> list[Any]:
+        """What was sent to agents since the last question."""
+        said, _CASTS[:] = list(_CASTS), []
+        return said
+
+    def die_before_settling(self, host: str, reports: list[Any]) -> Any:
+        """A report is committed, and what follows from it is not brought about any more."""
+        ports = self._intake.directory
+        settle, ports._settle_soon = ports._settle_soon, lambda ids: None
+        try:
+            return self.report(host, reports)
+        finally:
+            ports._settle_soon = settle
+
+    def lift_unheard(self, port: str) -> None:
+        """Neutron's own block goes in the very moment ours does: each sees the other's still."""
+        provisioning_blocks.remove_provisioning_component(
+            _admin(), port, "port", provisioning_blocks.L2_AGENT_ENTITY
+        )
+
+    def choose(self, group: str, name: str, value: Any) -> None:
+        """An operator's choice, as if it had stood in the file at start."""
+        cfg.CONF.set_override(name, value, group)
+        vars(self._intake).pop("store", None)
+        self._endpoint = ServerEndpoint(self._intake.store)
+        forget_policies()
+
+    def together(self, works: list[dict[str, Any]]) -> list[Any]:
+        """Run commands at one time, as Neutron's workers do; answers, or raises the first error."""
+        start = threading.Barrier(len(works))
+
+        def run(work: dict[str, Any]) -> Any:
+            start.wait(10)
+            return self.run(work)
+
+        with ThreadPoolExecutor(len(works)) as pool:
+            return [done.result(60) for done in [pool.submit(run, work) for work in works]]
+
+    def run(self, work: dict[str, Any]) -> Any:
+        return getattr(self, work.pop("do"))(**work)
+
+
+_CASTS: list[Any] = []
+
+
+def _admin() -> Any:
+    return context.get_admin_context()
+
+
+def main(config_file: str) -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr
+    process = Process(config_file)
+
+    class Bus:
+        """Where casts to agents would go."""
+
+        def __getattr__(self, kind: str) -> Any:
+            return lambda host, ids=None: _CASTS.append([kind, host, ids])
+
+    from agent_flows.server.casts import Caster
+
+    vars(process._intake)["caster"] = Caster(Bus(), process._intake._metrics)
+    vars(process._intake).pop("store", None)
+    vars(process._intake).pop("sweeper", None)
+    process._endpoint = ServerEndpoint(process._intake.store)
+    print(json.dumps({"answer": "ready"}), file=answers, flush=True)
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        try:
+            said = {"answer": process.run(wanted)}
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the test is told
+            traceback.print_exc()
+            said = {"raised": [type(exc).__name__, str(exc)]}
+        print(json.dumps(said), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

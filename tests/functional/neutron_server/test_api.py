@@ -1,0 +1,194 @@
+"""``/v2.0/tasks``, ``sync_state`` and ``resync``, as users and administrators see them."""
+
+from collections.abc import Callable
+
+import pytest
+
+from agent_flows.report import FlowName
+from tests.functional.neutron_server.stage import PROJECT, Body, Host, Neutron, Refused
+
+MakePort = Callable[..., Body]
+STRANGER = "0" * 32
+
+
+@pytest.fixture
+def failing(neutron: Neutron, ours: Host, make_port: MakePort) -> str:
+    """A port of the project that was wired, and whose refresh failed."""
+    port: str = make_port(ours)["id"]
+    ours.plug(port)
+    ours.says(port)
+    ours.says(port, flow=FlowName.REFRESH, fails="apply-security-groups", attempt=2)
+    return port
+
+
+def test_a_task_is_shown_with_all_that_is_known_of_it(
+    neutron: Neutron, ours: Host, failing: str
+) -> None:
+    (task,) = neutron.tasks(f"?resource_id={failing}&task_state=FAILED")
+    shown = neutron.rest("GET", f"/tasks/{task['id']}")["task"]
+    assert shown == task
+    assert task.pop("started_at")
+    assert task.pop("flow_id") in task.pop("id")
+    assert task == {
+        "resource_type": "port",
+        "resource_id": failing,
+        "project_id": PROJECT,
+        "tenant_id": PROJECT,
+        "host": ours.name,
+        "flow": "refresh",
+        "name": "apply-security-groups",
+        "step": "security_groups",
+        "order": 0,
+        "task_state": "FAILED",
+        "attempt": 2,
+        "revision": neutron.port(failing)["revision_number"] - 1,
+        "duration": 0.001,
+        "error": {
+            "type": "SwitchError",
+            "message": "the switch refused a flow",
+            "detail": "OFPFMFC_TABLE_FULL",
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "number"),
+    [
+        ("", 9),
+        ("task_state=FAILED", 1),
+        ("task_state=FAILED&task_state=PENDING", 2),
+        ("flow=wire", 7),
+        ("name=verify-security-groups", 2),
+        ("step=l2", 5),
+        (f"project_id={PROJECT}", 9),
+        (f"tenant_id={STRANGER}", 0),
+        ("host=host-nobody", 0),
+        ("resource_type=port", 9),
+    ],
+)
+def test_tasks_are_filtered(neutron: Neutron, failing: str, query: str, number: int) -> None:
+    assert len(neutron.tasks(f"?resource_id={failing}&{query}")) == number
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("colour=red", "['colour'] is invalid attribute for filtering"),
+        ("task_state=BROKEN", "task_state: must be one of"),
+        ("sort_key=error&sort_dir=asc", "['error'] is invalid attribute for sort_keys"),
+        ("limit=many", "Limit must be an integer"),
+        ("limit=1&marker=nothing", "marker: there is no such item"),
+        ("name=%00", "must be printable"),
+    ],
+)
+def test_what_neutron_cannot_look_for_is_its_usual_400(
+    neutron: Neutron, query: str, said: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        neutron.tasks(f"?{query}")
+    assert refused.value.status == 400
+    assert said in refused.value.body["NeutronError"]["message"]
+
+
+def test_pages_follow_each_other_and_go_back(neutron: Neutron, failing: str) -> None:
+    every = [task["id"] for task in neutron.tasks(f"?resource_id={failing}")]
+    first = neutron.rest("GET", f"/tasks?resource_id={failing}&limit=4")
+    assert [task["id"] for task in first["tasks"]] == every[:4]
+    links = {link["rel"]: link["href"].partition("/v2.0")[2] for link in first["tasks_links"]}
+    second = neutron.rest("GET", links["next"])
+    assert [task["id"] for task in second["tasks"]] == every[4:8]
+    links = {link["rel"]: link["href"].partition("/v2.0")[2] for link in second["tasks_links"]}
+    assert neutron.rest("GET", links["previous"])["tasks"] == first["tasks"]
+
+
+def test_tasks_are_sorted_and_shown_in_part(neutron: Neutron, failing: str) -> None:
+    query = f"?resource_id={failing}&flow=wire&sort_key=name&sort_dir=desc&fields=name"
+    tasks = neutron.tasks(query)
+    names = [task["name"] for task in tasks]
+    assert names == sorted(names, reverse=True)
+    assert set(tasks[0]) == {"name"}
+
+
+def test_a_project_reads_what_failed_but_not_the_insides_of_the_host(
+    neutron: Neutron, failing: str
+) -> None:
+    tasks = neutron.tasks("?task_state=FAILED", project=PROJECT)
+    mine = next(task for task in tasks if task["resource_id"] == failing)
+    assert mine["error"] == {"type": "SwitchError", "message": "the switch refused a flow"}
+    assert "host" not in mine
+    assert neutron.rest("GET", f"/tasks/{mine['id']}", project=PROJECT)["task"] == mine
+    assert neutron.port(failing, project=PROJECT)["sync_state"] == "OUT_OF_SYNC"
+    for query in ("?host=host-1", "?sort_key=host&sort_dir=asc"):
+        with pytest.raises(Refused) as refused:
+            neutron.tasks(query, project=PROJECT)
+        assert refused.value.status == 403
+
+
+def test_a_project_sees_nothing_of_others(neutron: Neutron, failing: str) -> None:
+    (task,) = neutron.tasks(f"?resource_id={failing}&task_state=FAILED")
+    assert neutron.tasks(project=STRANGER) == []
+    assert neutron.tasks(f"?project_id={PROJECT}", project=STRANGER) == []
+    with pytest.raises(Refused) as refused:
+        neutron.rest("GET", f"/tasks/{task['id']}", project=STRANGER)
+    assert refused.value.status == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_tasks_are_only_read(neutron: Neutron, failing: str, method: str) -> None:
+    task = neutron.tasks(f"?resource_id={failing}")[0]
+    path = "/tasks" if method == "POST" else f"/tasks/{task['id']}"
+    with pytest.raises(Refused) as refused:
+        neutron.rest(method, path, {"task": {"name": "other"}})
+    assert refused.value.status in (400, 404, 405)
+
+
+def test_ports_are_found_by_their_sync_state(
+    neutron: Neutron, ours: Host, active: str, failing: str
+) -> None:
+    def found(state: str) -> set[str]:
+        return {port["id"] for port in neutron.rest("GET", f"/ports?sync_state={state}")["ports"]}
+
+    assert active in found("IN_SYNC") - found("OUT_OF_SYNC")
+    assert failing in found("OUT_OF_SYNC") - found("IN_SYNC")
+
+
+def test_sync_state_is_not_for_users_to_write(neutron: Neutron, active: str) -> None:
+    with pytest.raises(Refused) as refused:
+        neutron.change(active, sync_state="OUT_OF_SYNC")
+    assert refused.value.status == 400
+
+
+def test_resync_tells_the_agent(neutron: Neutron, ours: Host, active: str) -> None:
+    answer = neutron.rest("PUT", f"/ports/{active}/resync")
+    assert answer == {"port": {"id": active, "status": "ACTIVE", "sync_state": "IN_SYNC"}}
+    assert neutron.do("casts") == [["resync", ours.name, [active]]]
+
+
+def test_resync_is_for_admins_and_for_ports_somebody_looks_after(
+    neutron: Neutron, plain: Host, active: str, make_port: MakePort
+) -> None:
+    other = make_port(plain)["id"]
+    for port, who, status in ((active, PROJECT, 403), (active, STRANGER, 404), (other, None, 409)):
+        with pytest.raises(Refused) as refused:
+            neutron.rest("PUT", f"/ports/{port}/resync", project=who)
+        assert refused.value.status == status
+
+
+def test_what_a_tool_said_in_any_script_is_kept(
+    neutron: Neutron, ours: Host, make_port: MakePort
+) -> None:
+    """Neutron's connection to MariaDB may speak three-byte UTF-8 only."""
+    port = make_port(ours)["id"]
+    said = ours.report(port, fails="bind-vlan")
+    raw = ours.wire_form(said)
+    failed = next(task for task in raw["tasks"] if task["error"])
+    failed["error"] |= {"message": "größer als \N{PILE OF POO}", "detail": "\x00\N{SNOWMAN}"}
+    assert neutron.do("report", host=ours.name, reports=[raw])["accepted"] == [said.id]
+    (task,) = neutron.tasks(f"?resource_id={port}&task_state=FAILED")
+    assert task["error"]["message"] == "größer als \N{REPLACEMENT CHARACTER}"
+    assert task["error"]["detail"] == "\N{REPLACEMENT CHARACTER}\N{SNOWMAN}"
+
+
+def test_the_extension_is_listed(neutron: Neutron) -> None:
+    found = neutron.rest("GET", "/extensions/agent-flows")["extension"]
+    assert found["alias"] == "agent-flows"

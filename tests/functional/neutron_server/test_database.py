@@ -1,0 +1,118 @@
+"""Neutron's database: our tables, many workers at one time, and what is left when we go."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent_flows.report import FlowName
+from tests.functional.neutron_server.stage import Body, Host, Neutron
+
+MakePort = Callable[..., Body]
+BIN = Path(sys.executable).parent
+
+# Run by itself: Neutron's models and options stay out of this process.
+_COMPARE = """
+import sys
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from agent_flows.neutron.server.migration import tables
+engine = sa.create_engine(sys.argv[1])
+with engine.connect() as connection:
+    options = {"compare_type": True, "include_object": tables.is_ours}
+    context = MigrationContext.configure(connection, opts=options)
+    differences = compare_metadata(context, tables.METADATA)
+print(differences)
+"""
+
+
+def database_url(config_file: Path) -> str:
+    line = next(
+        each for each in config_file.read_text().splitlines() if each.startswith("connection = ")
+    )
+    return line.removeprefix("connection = ")
+
+
+def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_neutrons_own_tool_makes_what_the_models_say(migrated: Path) -> None:
+    ran = run(sys.executable, "-W", "ignore", "-c", _COMPARE, database_url(migrated))
+    assert (ran.returncode, ran.stdout) == (0, "[]\n"), ran.stderr
+
+
+def test_both_branches_have_a_head_of_their_own(migrated: Path) -> None:
+    argv = [BIN / "neutron-db-manage", "--config-file", migrated, "--subproject", "agent_flows"]
+    current = run(*argv, "current")
+    assert "agent_flows_expand_0001" in current.stdout
+    assert "agent_flows_contract_0001" in current.stdout
+    for phase in ("--expand", "--contract"):
+        assert run(*argv, "upgrade", phase).returncode == 0
+
+
+def test_many_workers_take_reports_while_users_change_what_they_are_about(
+    neutron: Neutron, ours: Host, make_port: MakePort
+) -> None:
+    group = neutron.create("security-groups", name="busy")["id"]
+    ports = [make_port(ours, security_groups=[group])["id"] for _ in range(8)]
+    for port in ports:
+        ours.plug(port)
+    works: list[dict[str, Any]] = []
+    for fails in (None, "bind-vlan", None):
+        reports = [ours.wire_form(ours.report(port, fails=fails)) for port in ports]
+        works += [
+            {"do": "report", "host": ours.name, "reports": reports},
+            {"do": "report", "host": ours.name, "reports": reports[::-1]},
+        ]
+    for number, port in enumerate(ports[:3]):
+        rule = {"security_group_id": group, "direction": "ingress", "protocol": f"{100 + number}"}
+        change = {"fixed_ips": [{"ip_address": f"10.0.201.{number + 1}"}]}
+        works += [
+            post("/security-group-rules", {"security_group_rule": {**rule, "project_id": "p"}}),
+            {**post(f"/ports/{port}", {"port": change}), "method": "PUT"},
+        ]
+    answers = neutron.do("together", works=works)
+    assert [each["rejected"] for each in answers[:6]] == [{}] * 6
+    assert all(status < 300 for status, _ in answers[6:])
+    for port in ports:
+        ours.says(port)
+    assert [neutron.state(port) for port in ports] == [("ACTIVE", "IN_SYNC")] * 8
+    ours.says(ports[0], flow=FlowName.REFRESH)
+
+
+def post(path: str, body: Any) -> dict[str, Any]:
+    return {
+        "do": "rest",
+        "method": "POST",
+        "path": path,
+        "body": body,
+        "project": None,
+        "roles": [],
+    }
+
+
+def test_what_we_leave_behind_is_cleaned_up(
+    neutron: Neutron, ours: Host, make_port: MakePort, migrated: Path
+) -> None:
+    port = make_port(ours)["id"]
+    ours.plug(port)
+    assert neutron.state(port)[0] == "DOWN"
+    argv = [BIN / "agent-flows-manage", "--config-file", migrated, "neutron-cleanup"]
+    ran = run(*argv)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout.split()[0]) >= 1
+    ours.plug(port)
+    assert neutron.state(port) == ("ACTIVE", None)
+    assert run(*argv).stdout == "0 blocks lifted\n"
+
+
+def test_a_database_that_is_not_neutrons_is_left_alone(tmp_path: Path) -> None:
+    made = tmp_path / "other.conf"
+    made.write_text(f"[database]\nconnection = sqlite:///{tmp_path}/other.sqlite\n")
+    ran = run(BIN / "agent-flows-manage", "--config-file", made, "neutron-cleanup")
+    assert ran.returncode == 1
+    assert "there is no table provisioningblocks" in ran.stderr
