@@ -52,7 +52,7 @@ class RealAgent(Host):
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], 60)
+        ready, _, _ = select.select([self._process.stdout], [], [], 200)
         line = self._process.stdout.readline() if ready else ""
         if not line:
             self.stop()
@@ -118,5 +118,6 @@ def test_after_a_restart_of_the_switch_ports_are_filtered_before_the_bridge_open
     wait_until(lambda: agent.ask("check_canary_table") == OVS_RESTARTED, 30, "OVS is restarted")
     assert agent.ask("recover") > 0
     assert agent.ask("check_canary_table") == OVS_NORMAL
-    assert agent.connect(a, b, 80)
+    # The agent's copy of OVSDB may say for a moment that the ports have no ofport yet.
+    wait_until(lambda: agent.connect(a, b, 80), 20, "the ports are wired again")
     assert not agent.tcp(a, b, 81)
