@@ -6,6 +6,7 @@ accepted only if the model with these differences predicts exactly it. What is
 said of each is its row in the table of ``doc/contributor/pipeline.md``.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
@@ -150,35 +151,54 @@ class EveryAddressMember(Difference):
 
 
 class PortZero(Difference):
-    """Ranges are merged over 1 to 65535 (rules.py, merge_port_ranges)."""
+    """Ranges are merged over 1 to 65535, and the whole of that becomes no range (rules.py,
+    merge_port_ranges)."""
 
     neutrons = (
         "a rule for every port of tcp, udp or sctp and a remote group leaves out port 0 if there "
-        "is another such rule for some ports"
+        "is another such rule for some ports; rules for overlapping ranges that make up all ports "
+        "let it in"
     )
-    ours = "lets it through"
-    because = "the rule says every port"
+    ours = "lets it through, or not, as each rule says"
+    because = "0 is a port, and not one from 1 to 65535"
 
     def matches(self, rule: Rule, packet: Packet, port: Port) -> bool:
-        if not super().matches(rule, packet, port):
-            return False
-        if not isinstance(rule.remote, str) or rule.protocol not in WITH_PORTS:
-            return True
-        return packet.ports is None or packet.ports[1] > 0 or self._every_port(rule, port)
+        to_zero = packet.ports is not None and packet.ports[1] == 0
+        if to_zero and isinstance(rule.remote, str) and rule.protocol in WITH_PORTS:
+            every_port = dataclasses.replace(rule, ports=None)
+            return super().matches(every_port, packet, port) and self._merged(rule, port)
+        return super().matches(rule, packet, port)
 
-    def _every_port(self, rule: Rule, port: Port) -> bool:
-        """Whether what the port's rules of this kind say together is one range, the whole."""
-        kind = (rule.egress, rule.version, rule.protocol)
+    def _merged(self, rule: Rule, port: Port) -> bool:
+        """Whether what the port's rules of this kind say is said without ports."""
+        beside = {
+            (group, other.remote, other.ports)
+            for group in port.groups
+            for other in self.world.groups[group].rules
+            if isinstance(other.remote, str)
+            and (other.egress, other.version, other.protocol)
+            == (rule.egress, rule.version, rule.protocol)
+        }
+        if len(beside) == 1:
+            return rule.ports is None
         ranges: dict[tuple[str, str], list[tuple[int, int]]] = {}
-        for group in port.groups:
-            for other in self.world.groups[group].rules:
-                if isinstance(other.remote, str) and kind == (
-                    other.egress,
-                    other.version,
-                    other.protocol,
-                ):
-                    ranges.setdefault((group, other.remote), []).append(other.ports or (1, 65535))
-        return all((1, 65535) in each for each in ranges.values())
+        for group, remote, ports in beside:
+            ranges.setdefault((group, remote), []).append(ports or _EVERY_PORT)
+        return all(_overlapping(each) == _EVERY_PORT for each in ranges.values())
+
+
+_EVERY_PORT = (1, 65535)
+
+
+def _overlapping(ranges: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """The one range they make up, if each has a port with another in common."""
+    first, *rest = sorted(ranges)
+    low, high = first
+    for start, end in rest:
+        if start > high:
+            return None
+        high = max(high, end)
+    return low, high
 
 
 class NeverMended(Difference):

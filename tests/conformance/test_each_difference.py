@@ -141,6 +141,17 @@ def test_is_in_the_doc_with_its_reason(difference: type[Difference]) -> None:
     assert row in DOC.read_text().splitlines()
 
 
+def test_overlapping_ranges_of_all_ports_let_port_zero_in(host: Host) -> None:
+    halves = [(1, 40000), (40000, 65535)]
+    rules = tuple(Rule(False, protocol=TCP, ports=each, remote="members") for each in halves)
+    given = world({2: port(B, "in")}, members=members, **{"in": Group(rules)})
+    packet = tcp(UPLINK, (OUTSIDE, B), dport=0)
+    host.install(given, OURS, THEIRS)
+    assert host.verdict(given, packet, OURS) == DROPPED
+    assert host.verdict(given, packet, THEIRS) == neutrons(given, packet)
+    assert reasons(given, packet) == {listed.PortZero}
+
+
 def test_neutron_opens_all_of_a_protocol_whose_ports_the_switch_cannot_match(host: Host) -> None:
     dccp = Group((Rule(egress=False, protocol=33, ports=(5000, 5001)),))
     given = world({2: port(B, "dccp")}, dccp=dccp)

@@ -47,9 +47,9 @@ def plug(switch, *names, no_wait=False):
     switch.vsctl(*words)
 
 
-def ofport(heard, port_id):
-    found = interfaces.find(heard.ovsdb, "br-int", [port_id])
-    return found and found[port_id].ofport
+def settled(ovsdb, port_id):
+    found = interfaces.find(ovsdb, "br-int", [port_id])
+    return found and found[port_id].is_settled
 
 
 def test_many_ports_of_one_transaction_are_told_at_once(switch, heard):
@@ -65,7 +65,7 @@ def test_what_is_no_port_and_statistics_tell_nothing(switch, heard):
         "add-port", "br-int", "nobody", "--", "set", "Interface", "nobody", "type=internal"
     )
     plug(switch, "known")
-    wait_until(lambda: ofport(heard, "id-known"), 5, "the other is told, with its ofport")
+    wait_until(lambda: settled(heard.ovsdb, "id-known"), 5, "the other is told, with its ofport")
     told = len(heard.ports)
     switch.vsctl("set", "Open_vSwitch", ".", "other_config:stats-update-interval=5000")
     switch.vsctl("set", "Interface", "known", "bfd:enable=false")
@@ -88,6 +88,8 @@ def test_a_port_that_goes_or_changes_its_name_is_told(switch, heard):
 def test_the_interface_of_a_port_is_found_by_its_id_on_its_bridge_only(switch, ovsdb, bridges):
     switch.add_bridge("br-other")
     plug(switch, "one")
+    # The replica follows the database at its own pace.
+    wait_until(lambda: settled(ovsdb, "id-one"), 5, "an ofport")
     found = interfaces.find(ovsdb, "br-int", ["id-one", "id-none"])
     assert found["id-one"].name == "one"
     assert found["id-one"].ofport == switch.ofport("one")
@@ -97,6 +99,7 @@ def test_the_interface_of_a_port_is_found_by_its_id_on_its_bridge_only(switch, o
 
 def test_two_working_interfaces_of_one_port_are_an_error_not_a_choice(switch, ovsdb, bridges):
     plug(switch, "one", "two")
+    wait_until(lambda: settled(ovsdb, "id-one"), 5, "an ofport")
     switch.vsctl("set", "Interface", "two", "external_ids:iface-id=id-one")
     wait_until(lambda: interfaces.find(ovsdb, "br-int", ["id-one"])["id-one"].error, 5, "the clash")
     found = interfaces.find(ovsdb, "br-int", ["id-one"])

@@ -78,7 +78,10 @@ class RealAgent(Host):
              "security_groups": [GROUP]}
             for vm in vms
         ]  # fmt: skip
-        assert self.ask("wire", {GROUP: RULES}, ports) == [True] * len(vms)
+        # Its copy of OVSDB may not know the ports' numbers yet; what failed is tried again.
+        wait_until(
+            lambda: self.ask("wire", {GROUP: RULES}, ports) == [True] * len(vms), 20, "wired"
+        )
 
 
 @pytest.fixture
