@@ -1,32 +1,91 @@
-"""Revisions of ports and groups, as the agent's resource cache knows them."""
+"""The agent's resource cache (neutron/agent/resource_cache.py), to which the server pushes what
+changes: how it is read, what it says of security groups, and at which revisions."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+import oslo_messaging
 from neutron.api.rpc.callbacks import resources
+from neutron.api.rpc.handlers.securitygroups_rpc import SecurityGroupServerAPIShim
+from neutron_lib import context
 
-from agent_flows.neutron import revision
-from agent_flows.neutron.reporting import Revisions
+from agent_flows.flows.task import TaskFailed
+from agent_flows.neutron import desired, revision
+from agent_flows.report import TaskError
+
+T = TypeVar("T")
+
+_READINGS = 5
+
+
+def steadily(read: Callable[[], T]) -> T:
+    """What ``read`` finds in the cache, though other threads write to it meanwhile.
+
+    Going through it then ends in a RuntimeError ("dictionary changed size"),
+    and works the next time.
+    """
+    for _ in range(_READINGS - 1):
+        try:
+            return read()
+        except RuntimeError:
+            continue
+    return read()
+
+
+class SecurityGroupInfo(SecurityGroupServerAPIShim):  # type: ignore[misc]  # untyped
+    """What ``cache`` knows of ports' groups, in the words in which firewall drivers are told."""
+
+    def __init__(self, cache: Any) -> None:
+        # Not the parent's: it subscribes for good, so that every change would be handled twice.
+        self.rcache = cache
+
+    def of(self, port_ids: list[str]) -> dict[str, Any]:
+        """``devices``, ``security_groups`` and ``sg_member_ips``.
+
+        Raises :class:`TaskFailed` if the server had to be asked and does not
+        answer.
+        """
+        admin = context.get_admin_context()
+        try:
+            told: dict[str, Any] = steadily(
+                lambda: self.security_group_info_for_devices(admin, port_ids)
+            )
+        except oslo_messaging.MessagingException as exc:
+            error = TaskError(
+                "NeutronUnreachable",
+                "neutron-server does not tell what the port's groups are",
+                f"{type(exc).__name__}: {exc}",
+            )
+            raise TaskFailed(error, whole_batch=True) from exc
+        return told
 
 
 class CachedRevisions:
-    """``cache`` is Neutron's RemoteResourceCache, to which the server pushes what changes."""
+    """The revisions of ports and groups, as ``info`` has them now."""
 
-    def __init__(self, cache: Any) -> None:
-        self._cache = cache
+    def __init__(self, info: SecurityGroupInfo) -> None:
+        self._info, self._cache = info, info.rcache
 
-    def __call__(self, port: Mapping[str, Any]) -> Revisions:
-        """Of the port whose dict this is, and of each of its groups; 0 and nothing for one that
-        the server does not know (any more)."""
-        port_id = port.get("device")
-        found = self._cache.get_resource_by_id(resources.PORT, port_id) if port_id else None
-        if found is None:
-            return 0, {}
-        groups = port.get("security_groups") or ()
-        return found.revision_number, {group: self._of_group(group) for group in groups}
+    def port(self, port_id: str) -> int:
+        """0 for one that the server does not know (any more)."""
+        found = self._cache.get_resource_by_id(resources.PORT, port_id)
+        return 0 if found is None else int(found.revision_number)
 
-    def _of_group(self, group: str) -> int:
-        rules = self._cache.get_resources(
-            resources.SECURITYGROUPRULE, {"security_group_id": (group,)}
+    def port_as_told(self, port_id: str, told: Mapping[str, Any]) -> int:
+        """The revision that a driver is about that was ``told`` this of the port.
+
+        The cache may have it at a higher one by now: of the same wiring (only
+        a name or the status is another one), or of one the driver does not
+        know yet. Of a trusted port a driver is told nothing.
+        """
+        now, then = self.port(port_id), told.get("revision_number")
+        if not isinstance(then, int) or now in (then, 0):
+            return now
+        latest: Mapping[str, Any] = self._info.of([port_id])["devices"].get(port_id, {})
+        return int(latest["revision_number"]) if desired.same_wiring(told, latest) else then
+
+    def group(self, group_id: str) -> int:
+        wanted = {"security_group_id": (group_id,)}
+        return revision.of_objects(
+            steadily(lambda: self._cache.get_resources(resources.SECURITYGROUPRULE, wanted))
         )
-        return revision.of_rules(rule.id for rule in rules)

@@ -14,6 +14,7 @@ from typing import TypeGuard
 
 import pydantic
 
+from agent_flows.neutron import revision
 from agent_flows.report import TaskError
 from agent_flows.spec import (
     Ethertype,
@@ -49,6 +50,7 @@ _REMOTE_IDS = ("remote_group_id", "remote_address_group_id")
 _NOT_THE_RULE = frozenset({"id", "security_group_id", "stateful"})
 
 # The network is known once it is known where the port is plugged in.
+_SOMEWHERE = "somewhere"
 _NO_NETWORK = NetworkSpec("00000000-0000-0000-0000-000000000000", NetworkType.LOCAL)
 
 
@@ -71,11 +73,12 @@ def group_id(value: object) -> str:
 @dataclass(frozen=True)
 class Group:
     """A security group's rules. With ``refused`` one of them makes no sense, and no port
-    can be brought to what the group says."""
+    can be brought to what the group says. ``revision`` stands for the rules as they were told."""
 
     rules: tuple[SecurityGroupRule, ...] = ()
     stateful: bool = True
     refused: TaskError | None = None
+    revision: int = 0
 
     @property
     def remotes(self) -> frozenset[str]:
@@ -89,18 +92,19 @@ def group(name: object, raw: object) -> Group:
     rules: dict[SecurityGroupRule, None] = {}
     if not isinstance(raw, Sequence) or isinstance(raw, str):
         return Group(refused=_refusal(f"the rules of security group {name} are not a list", raw))
+    said = revision.of_rules(each for each in raw if isinstance(each, Mapping))
     for each in raw:
         try:
             rules[rule(each)] = None
         except Invalid as exc:
             text = f"rule {describe(each)} of security group {name} cannot be used: {exc}"
-            return Group(refused=_refusal(text, each))
+            return Group(refused=_refusal(text, each), revision=said)
     stateful = [each.get("stateful", True) for each in raw]
     if any(each is not stateful[0] or not isinstance(each, bool) for each in stateful):
         text = f"the rules of security group {name} disagree on whether it is stateful"
-        return Group(refused=_refusal(text, raw))
+        return Group(refused=_refusal(text, raw), revision=said)
     # They come as a set did, in whatever order.
-    return Group(tuple(sorted(rules, key=repr)), False not in stateful)
+    return Group(tuple(sorted(rules, key=repr)), False not in stateful, revision=said)
 
 
 def rule(raw: object) -> SecurityGroupRule:
@@ -210,6 +214,22 @@ def port(raw: Mapping[str, object], host: str) -> PortSpec:
         "device_owner": raw.get("device_owner") or "",
     }
     return parse(_PORT, fields)
+
+
+def groups_of(raw: Mapping[str, object]) -> tuple[str, ...]:
+    """The port's security groups as far as they make sense, whatever else of it does not."""
+    try:
+        return tuple(map(group_id, _list(raw, "security_groups")))
+    except Invalid:
+        return ()
+
+
+def same_wiring(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Whether two dicts of a port ask for the same; one that makes no sense asks for nothing."""
+    try:
+        return port(one, _SOMEWHERE) == port(other, _SOMEWHERE)
+    except Invalid:
+        return False
 
 
 def _address_pair(raw: object) -> dict[str, object]:

@@ -20,9 +20,8 @@ from agent_flows.flows.outbox import Outbox
 from agent_flows.flows.reporter import Reporter
 from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron import newcomers
-from agent_flows.neutron.cached import CachedRevisions
+from agent_flows.neutron.cached import CachedRevisions, SecurityGroupInfo
 from agent_flows.neutron.firewall import FIREWALL
-from agent_flows.neutron.others.cache import SecurityGroupInfo
 from agent_flows.neutron.quarantine import Closed
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.verification import OtherFirewall
@@ -73,13 +72,14 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
         outbox = Outbox(state_dir / "outbox.sqlite", ours.outbox_max_reports)
         client = ServerClient(n_rpc.TRANSPORT, conf.host, ours.rpc_timeout)
+        cache = self._agent_api.plugin_rpc.remote_resource_cache
+        self._info = SecurityGroupInfo(cache)
         self._reporting = Reporting(
             deliver=outbox.put,
             next_sequence=outbox.next_sequence,
-            revisions=CachedRevisions(self._agent_api.plugin_rpc.remote_resource_cache),
+            revision=CachedRevisions(self._info).port_as_told,
         )
         self._firewall: Firewall | None = None
-        self._info = SecurityGroupInfo(self._agent_api.plugin_rpc.remote_resource_cache)
         self._heard: queue.SimpleQueue[newcomers.Said] = queue.SimpleQueue()
         registry.subscribe(self._firewall_loaded, FIREWALL, events.AFTER_INIT)
         for event in (events.AFTER_UPDATE, events.AFTER_DELETE):

@@ -15,8 +15,8 @@ from agent_flows import conf as options
 from agent_flows.flows.participant import Backoff
 from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron import bridge, desired
+from agent_flows.neutron.cached import SecurityGroupInfo
 from agent_flows.neutron.flows import Switch
-from agent_flows.neutron.others.cache import SecurityGroupInfo
 from agent_flows.neutron.quarantine import Closed, Quarantine
 from agent_flows.neutron.reconcile import Reconciler
 from agent_flows.neutron.reporting import Reporting

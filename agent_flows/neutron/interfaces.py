@@ -55,11 +55,13 @@ class Interface:
 
 @dataclass(frozen=True)
 class Located:
-    """``ofports`` also holds ports that cannot be wired, if they have one."""
+    """``ofports`` also holds ports that cannot be wired, if they have one; those in ``absent``
+    have no interface at all, which is one of the ``errors``, too."""
 
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
     errors: Mapping[str, TaskError] = field(default_factory=dict)
     ofports: Mapping[str, int] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
 
     def attachments(self, port_ids: Collection[str]) -> dict[str, Attachment]:
         return {
@@ -102,7 +104,8 @@ def locate(bridge: Bridge, port_ids: Collection[str]) -> Located:
                 errors[port_id] = found
             else:
                 interfaces[port_id] = found
-    return Located(interfaces, errors, ofports)
+    absent = frozenset(port_id for port_id in port_ids if vifs.get(port_id) is None)
+    return Located(interfaces, errors, ofports, absent)
 
 
 def _bindings(bridge: Bridge, names: Sequence[str]) -> dict[str, Mapping[str, str]]:

@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import traceback
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from oslo_log import log
@@ -11,7 +11,7 @@ from oslo_log import log
 from agent_flows.flows.participant import Backoff, Participant, Request, Verdict
 from agent_flows.flows.runner import Runner, Work
 from agent_flows.flows.task import TaskFailed
-from agent_flows.neutron import interfaces
+from agent_flows.neutron import flows, interfaces
 from agent_flows.neutron.closing import Closing
 from agent_flows.neutron.flows import Switch
 from agent_flows.neutron.interfaces import Bridge, Interface, Located
@@ -67,6 +67,8 @@ class Reconciler:
         self._pending: dict[str, int] = {}
         # Ports that are gone, whose flows may still stand: as they were wired.
         self._leaving: dict[str, Located] = {}
+        # Ports that had no interface when they were last looked at.
+        self._missing: frozenset[str] = frozenset()
         self._outcomes: dict[str, FlowReport] = {}
         self._participant = Participant(self._try_again, max_batch, 1, backoff)
         self._participant.start()
@@ -148,12 +150,27 @@ class Reconciler:
             each: made for each, made in self._pending.items()
             if each in known or each in self._leaving
         }  # fmt: skip
+        wanted = known.intersection(port_ids)
+        located = interfaces.locate(self._bridge, wanted)
+        self._miss(wanted, located.absent)
         leaving = self._leaving_batch(port_ids)
         self._run_flow(FlowName.UNWIRE, leaving)
-        self._run_flow(FlowName.WIRE, self._changed_batch(known.intersection(port_ids)))
+        self._run_flow(FlowName.WIRE, self._changed_batch(wanted - located.absent, located))
         if leaving.works:
             self._told.forget_unused()
         self._sweep()
+
+    def _miss(self, looked_for: Set[str], absent: Set[str]) -> None:
+        """A port without an interface at two looks is gone: the agent is slow to say so, or speaks
+        of it once more, for the server has changed it. At one look it may be OVSDB's replica,
+        which is empty for a moment when OVSDB has been away."""
+        gone = absent & self._missing
+        self._missing = (self._missing - looked_for) | (absent - gone)
+        for port_id in gone:
+            self._told.gone(port_id)
+            self._leave(port_id)
+        for port_id in absent - gone:
+            self._pending.setdefault(port_id, 0)
 
     def _leaving_batch(self, port_ids: Collection[str]) -> _Batch:
         gone = [port_id for port_id in self._leaving if port_id in port_ids]
@@ -161,8 +178,7 @@ class Reconciler:
         flows = dict.fromkeys(gone, FlowName.UNWIRE)
         return _Batch([self._work(port_id) for port_id in gone], flows, Located(found))
 
-    def _changed_batch(self, port_ids: Collection[str]) -> _Batch:
-        located = interfaces.locate(self._bridge, port_ids)
+    def _changed_batch(self, port_ids: Collection[str], located: Located) -> _Batch:
         versions = {port_id: self._told.versions(port_id) for port_id in port_ids}
         flows = {
             port_id: self._flow(port_id, located.interfaces.get(port_id), *versions[port_id])
@@ -185,7 +201,8 @@ class Reconciler:
 
     def _work(self, port_id: str) -> Work:
         port = self._told.get(port_id)
-        revision, groups = self.reporting.revisions(port.raw if port else {})
+        revision = self.reporting.revision(port_id, port.raw if port else {})
+        groups = self._told.revisions(port_id)
         return Work(port_id, revision, groups, self._pending.get(port_id, 0) + 1)
 
     def _run_flow(self, name: FlowName, batch: _Batch) -> None:
@@ -200,7 +217,7 @@ class Reconciler:
 
         try:
             self._start()
-            compose = self.reporting.unwire if name is FlowName.UNWIRE else self.reporting.wire
+            compose = flows.unwire if name is FlowName.UNWIRE else flows.wire
             Runner(self._host, self.reporting.next_sequence).run(
                 name,
                 lambda: compose(self._switch),

@@ -9,19 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from oslo_log import log
-from taskflow.flow import Flow
 
 from agent_flows.flows.runner import Work
 from agent_flows.flows.transcript import utcnow
-from agent_flows.neutron import flows
-from agent_flows.neutron.flows import Switch
 from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome, TaskState
 from agent_flows.secgroups.tasks import ApplySecurityGroups
 
 LOG = log.getLogger(__name__)
-
-Revisions = tuple[int, Mapping[str, int]]
-"""A port's revision, and that of each of its security groups."""
 
 
 def sequences() -> Callable[[], int]:
@@ -53,11 +47,10 @@ def log_failures(reports: Sequence[FlowReport]) -> None:
             )
 
 
-def revisions_in_dict(port: Mapping[str, Any]) -> Revisions:
-    """The port's revision as its dict has it, at the time it was told; those of groups are not
-    told to firewall drivers."""
+def revision_in_dict(port_id: str, port: Mapping[str, Any]) -> int:
+    """The port's revision as its dict has it; 0 for a trusted port, which has none."""
     revision = port.get("revision_number")
-    return (revision if isinstance(revision, int) else 0), {}
+    return revision if isinstance(revision, int) else 0
 
 
 @dataclass(frozen=True)
@@ -65,16 +58,14 @@ class Reporting:
     """What the driver does with outcomes, as long as nobody says otherwise.
 
     ``deliver`` gets every port's report as soon as its outcome stands, in the
-    thread that ran the flow. ``revisions`` is asked with the port's dict (empty
-    for a trusted port) before its flow runs. ``wire`` and ``unwire`` compose
-    the flows, for whoever has more tasks to put in.
+    thread that ran the flow. ``revision`` is asked with a port's id and its dict
+    as it was told (empty for a trusted port) before its flow runs, and answers
+    the port's revision that this dict is of.
     """
 
     deliver: Callable[[Sequence[FlowReport]], None] = log_failures
     next_sequence: Callable[[], int] = dataclasses.field(default_factory=sequences)
-    revisions: Callable[[Mapping[str, Any]], Revisions] = revisions_in_dict
-    wire: Callable[[Switch], Flow] = flows.wire
-    unwire: Callable[[Switch], Flow] = flows.unwire
+    revision: Callable[[str, Mapping[str, Any]], int] = revision_in_dict
 
 
 def never_ran(host: str, flow: FlowName, work: Work, sequence: int, error: TaskError) -> FlowReport:

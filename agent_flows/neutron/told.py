@@ -135,6 +135,13 @@ class Told:
 
     # What is asked.
 
+    def revisions(self, port_id: str) -> dict[str, int]:
+        """Of each of the port's groups, which rules were told of it (:mod:`.revision`)."""
+        with self._lock:
+            port = self._ports.get(port_id)
+            groups = desired.groups_of(port.raw) if port is not None else ()
+            return {id_: self._groups[id_][1].revision for id_ in groups if id_ in self._groups}
+
     def known(self) -> frozenset[str]:
         with self._lock:
             return frozenset(self._ports)

@@ -16,9 +16,9 @@ from agent_flows import conf as options
 from agent_flows.flows.participant import Backoff, Participant, Request, Verdict
 from agent_flows.flows.runner import Runner, Work
 from agent_flows.flows.task import TaskFailed
+from agent_flows.neutron.cached import CachedRevisions, SecurityGroupInfo
 from agent_flows.neutron.interfaces import Located
 from agent_flows.neutron.others import choice, details, flows
-from agent_flows.neutron.others.cache import SecurityGroupInfo
 from agent_flows.neutron.others.checks import Checks
 from agent_flows.neutron.others.details import Plugged
 from agent_flows.neutron.others.watchlist import Sight, Watchlist
@@ -56,6 +56,7 @@ class OtherFirewall:
         bridge, cache = agent_api.br_int, agent_api.plugin_rpc.remote_resource_cache
         self._host = conf.host
         self._reporting = reporting
+        self._revisions = CachedRevisions(SecurityGroupInfo(cache))
         self._checks = Checks(bridge, choice.configured(conf, bridge, cache))
         self._watchlist = Watchlist(ours.verify_timeout)
         self._lock = threading.Lock()
@@ -220,10 +221,9 @@ class OtherFirewall:
         return retried
 
     def _work(self, port: Plugged, attempt: int) -> Work:
-        revision, groups = self._reporting.revisions(
-            {"device": port.port_id, "security_groups": list(port.groups)}
-        )
-        return Work(port.port_id, revision, groups, attempt)
+        # Read before what they are of, so that no report claims more than was looked at.
+        groups = {group: self._revisions.group(group) for group in port.groups}
+        return Work(port.port_id, self._revisions.port(port.port_id), groups, attempt)
 
     def _settle(
         self, reports: Sequence[FlowReport], ports: Mapping[str, Plugged], located: Located

@@ -8,7 +8,7 @@ from neutron.agent.linux.openvswitch_firewall import OVSFirewallDriver
 from oslo_config import cfg
 
 from agent_flows import conf as options
-from agent_flows.neutron.others.cache import SecurityGroupInfo
+from agent_flows.neutron.cached import SecurityGroupInfo
 from agent_flows.neutron.others.driver import NoFirewall, OtherDriver, UnknownFirewall
 from agent_flows.neutron.others.iptables import HybridFirewall
 from agent_flows.neutron.others.openvswitch import OpenvswitchFirewall

@@ -17,8 +17,8 @@ from oslo_config import cfg
 from oslo_utils import netutils
 
 from agent_flows.flows.task import TaskFailed
+from agent_flows.neutron.cached import SecurityGroupInfo
 from agent_flows.neutron.interfaces import Interface
-from agent_flows.neutron.others.cache import SecurityGroupInfo
 from agent_flows.neutron.others.driver import Finding
 from agent_flows.report import TaskError
 

@@ -7,9 +7,9 @@ from neutron.common import utils
 from oslo_config import cfg
 
 from agent_flows.flows.task import TaskFailed
+from agent_flows.neutron.cached import SecurityGroupInfo
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.others import standing
-from agent_flows.neutron.others.cache import SecurityGroupInfo
 from agent_flows.neutron.others.demand import Groups, Writer, conjunction_ids, is_filtered
 from agent_flows.neutron.others.driver import Finding
 from agent_flows.neutron.others.standing import Demand, Dump

@@ -280,13 +280,14 @@ def _group_revisions(session: Session, port_ids: Sequence[str]) -> dict[str, dic
     bound = session.execute(
         sa.select(binding.port_id, binding.security_group_id).where(binding.port_id.in_(port_ids))
     ).all()
-    rules: dict[str, list[str]] = {group: [] for _, group in bound}
-    query = sa.select(rule.security_group_id, rule.id).where(
+    rules: dict[str, list[object]] = {group: [] for _, group in bound}
+    columns = [getattr(rule, name) for name in revision.NAMES]
+    query = sa.select(rule.security_group_id, *columns).where(
         rule.security_group_id.in_(list(rules))
     )
-    for group, rule_id in session.execute(query) if rules else ():
-        rules[group].append(rule_id)
-    revisions = {group: revision.of_rules(ids) for group, ids in rules.items()}
+    for row in session.execute(query) if rules else ():
+        rules[row.security_group_id].append(row)
+    revisions = {group: revision.of_objects(said) for group, said in rules.items()}
     found: dict[str, dict[str, int]] = {}
     for port_id, group in bound:
         found.setdefault(port_id, {})[group] = revisions[group]

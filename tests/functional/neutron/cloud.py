@@ -8,7 +8,7 @@ what the loop does, in its order.
 import contextlib
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from neutron_lib import context
 from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.utils.net import AuthenticEUI
 
+from agent_flows.neutron import revision
+from agent_flows.neutron.cached import CachedRevisions, SecurityGroupInfo
 from agent_flows.neutron.firewall import AgentFlowsFirewallDriver
+from agent_flows.neutron.missed import Missed
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.report import FlowReport, TaskError, TaskState
 from agent_flows.secgroups.pipeline import Home, Pipeline
@@ -31,17 +34,39 @@ from lab.switch import Switch
 from tests.functional.secgroups.host import BRIDGE, Host, Vm
 
 _COOKIE = re.compile(r"cookie=\S+ ")
+HOST = "compute-1"
+SECONDS = 30
 NETWORK = "22222222-2222-2222-2222-222222222222"
 
 
-class _NoServer:
-    """Stands in for the server that a real cache would ask for what it does not have."""
+class _Server:
+    """What neutron-server knows, and answers when it is asked."""
 
-    def pull(self, *_: object, **__: object) -> None:
-        return None
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Any] = {}
 
-    def bulk_pull(self, *_: object, **__: object) -> list[object]:
-        return []
+    def save(self, kind: str, resource: Any) -> None:
+        self._known[kind, resource.id] = resource
+
+    def find(self, kind: str, identity: str) -> Any:
+        return self._known[kind, identity]
+
+    def delete(self, kind: str, identity: str) -> None:
+        del self._known[kind, identity]
+
+    def bulk_pull(
+        self, _context: Any, resource_type: str, filter_kwargs: Mapping[str, Collection[str]]
+    ) -> list[Any]:
+        [(field, values)] = filter_kwargs.items()
+        return [
+            each
+            for (kind, _), each in self._known.items()
+            if kind == resource_type and not {*values}.isdisjoint(_values(getattr(each, field)))
+        ]
+
+
+def _values(value: Any) -> Collection[Any]:
+    return [value] if value is None or isinstance(value, str) else value
 
 
 class Cloud(Host):
@@ -54,7 +79,8 @@ class Cloud(Host):
         self._cache = resource_cache.RemoteResourceCache(
             ["Port", "SecurityGroup", "SecurityGroupRule", "AddressGroup"]
         )
-        self._cache._puller = _NoServer()
+        self.server = self._cache._puller = _Server()
+        self._bus_is_away = False
         self._context = context.get_admin_context()
         self._revisions: dict[str, int] = {}
         self.start_agent()
@@ -71,7 +97,8 @@ class Cloud(Host):
         driver = self.sg_agent.firewall
         assert isinstance(driver, AgentFlowsFirewallDriver)
         self.driver = driver
-        driver.report_to(Reporting(deliver=self.reports.extend))
+        revisions = CachedRevisions(SecurityGroupInfo(self._cache))
+        driver.report_to(Reporting(self.reports.extend, revision=revisions.port_as_told))
 
     def stop_agent(self) -> None:
         self.driver.stop(10)
@@ -80,7 +107,12 @@ class Cloud(Host):
 
     def security_group(self, *, stateful: bool = True) -> str:
         group = securitygroup.SecurityGroup(
-            None, id=str(uuid.uuid4()), name="", stateful=stateful, is_default=False
+            None,
+            id=str(uuid.uuid4()),
+            name="",
+            stateful=stateful,
+            is_default=False,
+            revision_number=0,
         )
         group.rules = []
         self._record("SecurityGroup", group)
@@ -90,11 +122,9 @@ class Cloud(Host):
         """Add a rule; its id."""
         if prefix := fields.get("remote_ip_prefix"):
             fields["remote_ip_prefix"] = netaddr.IPNetwork(prefix)
-        added = securitygroup.SecurityGroupRule(
-            None,
-            **{"id": str(uuid.uuid4()), "security_group_id": group_id, "direction": direction,
-               "ethertype": "IPv4", **fields},
-        )  # fmt: skip
+        whole = {"id": str(uuid.uuid4()), "security_group_id": group_id, "revision_number": 0,
+                 **dict.fromkeys(revision.NAMES), "direction": direction, "ethertype": "IPv4"}  # fmt: skip
+        added = securitygroup.SecurityGroupRule(None, **whole | fields)
         self._record("SecurityGroupRule", added)
         return str(added.id)
 
@@ -103,7 +133,10 @@ class Cloud(Host):
             self.rule(group_id, "egress", ethertype=ethertype)
 
     def delete_rule(self, rule_id: str) -> None:
-        self._cache.record_resource_delete(self._context, "SecurityGroupRule", rule_id)
+        self._delete("SecurityGroupRule", rule_id)
+
+    def delete_port(self, vm: Vm) -> None:
+        self._delete("Port", vm.id)
 
     def address_group(self, addresses: Iterable[str], group_id: str | None = None) -> str:
         """Make one, or change it."""
@@ -151,7 +184,11 @@ class Cloud(Host):
             None, id=vm.id, port_security_enabled=fields.get("port_security_enabled", True)
         )
         port.security_group_ids = set(groups)
-        port.bindings, port.binding_levels = [], []
+        port.binding_levels = []
+        port.bindings = [
+            ports.PortBinding(None, port_id=vm.id, host=fields.get("host", HOST), status="ACTIVE",
+                              vif_type="ovs", vnic_type="normal", profile={})
+        ]  # fmt: skip
         self._record("Port", port)
 
     def _revised(self, resource_id: str) -> int:
@@ -159,7 +196,26 @@ class Cloud(Host):
         return self._revisions[resource_id]
 
     def _record(self, kind: str, resource: Any) -> None:
-        self._cache.record_resource_update(self._context, kind, resource)
+        self.server.save(kind, resource)
+        if not self._bus_is_away:
+            self._cache.record_resource_update(self._context, kind, resource)
+
+    def _delete(self, kind: str, identity: str) -> None:
+        self.server.delete(kind, identity)
+        if not self._bus_is_away:
+            self._cache.record_resource_delete(self._context, kind, identity)
+
+    @contextlib.contextmanager
+    def bus_away(self) -> Iterator[None]:
+        """What the server tells its agents meanwhile is lost."""
+        self._bus_is_away = True
+        yield
+        self._bus_is_away = False
+
+    def catch_up(self, *vms: Vm) -> None:
+        """Ask the server what was missed, of these ports or of all."""
+        ids = [vm.id for vm in vms]
+        Missed(self._cache, self.server, HOST).catch_up(ids or None)
 
     # The hypervisor, and the agent's loop.
 
@@ -253,6 +309,23 @@ class Cloud(Host):
         found = self.driver.outcome(vm.id)
         assert found is not None, f"no outcome of {vm.name}"
         return found
+
+    def reports_of(self, vm: Vm) -> list[FlowReport]:
+        return [each for each in self.reports if each.resource_id == vm.id]
+
+    def reported(
+        self, vm: Vm, holds: Callable[[FlowReport], bool] = lambda _: True, after: int = 0
+    ) -> FlowReport:
+        """Wait for a report of ``vm`` that ``holds``, but for the first ``after``."""
+
+        def found() -> FlowReport | None:
+            return next(filter(holds, self.reports_of(vm)[after:]), None)
+
+        return wait_until(found, SECONDS, f"such a report of {vm.name}")
+
+    def group_revision(self, group: str) -> int:
+        """Of the rules that the agent's cache has now."""
+        return CachedRevisions(SecurityGroupInfo(self._cache)).group(group)
 
     def succeeded(self, vm: Vm) -> bool:
         return all(task.state is TaskState.SUCCEEDED for task in self.report(vm).tasks)

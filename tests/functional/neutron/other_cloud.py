@@ -3,7 +3,7 @@
 The driver writes with the real ovs-ofctl. Nothing here waits: tests do.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,10 +25,9 @@ from agent_flows.neutron.verification import OtherFirewall
 from agent_flows.report import FlowReport, TaskError, TaskState
 from lab.process import wait_until
 from lab.switch import Switch
-from tests.functional.neutron.cloud import NETWORK, Cloud
+from tests.functional.neutron.cloud import NETWORK, SECONDS, Cloud
 from tests.functional.secgroups.host import BRIDGE, Vm
 
-SECONDS = 30
 _AROUND = (
     "table=0,priority=65535,dl_vlan=4095 actions=drop",
     "table=0,priority=0 actions=resubmit(,60)",
@@ -47,10 +46,9 @@ class _AgentsBridge(br_cookie.OVSBridgeCookieMixin, ovs_lib.OVSBridge):  # type:
 
 
 class OtherCloud(Cloud):
-    """``revision`` is what the server says of every port."""
+    """A host with another firewall driver, beside it our extension's eyes."""
 
     def __init__(self, switch: Switch, calls: Path) -> None:
-        self.revision = 1
         # Neutron's privileged part is this process.
         privileged.default.set_client_mode(False)
         super().__init__(switch, calls)
@@ -68,7 +66,7 @@ class OtherCloud(Cloud):
             )
         shim.register_legacy_sg_notification_callbacks(self.sg_agent)
         plugin = SimpleNamespace(remote_resource_cache=self._cache)
-        self.reporting = Reporting(deliver=self.reports.extend, revisions=self._revisions_now)
+        self.reporting = Reporting(deliver=self.reports.extend)
         self.verifier = OtherFirewall(
             OVSAgentExtensionAPI(self.bridge, None, plugin_rpc=plugin), self.reporting
         )
@@ -80,9 +78,6 @@ class OtherCloud(Cloud):
 
     def stop_agent(self) -> None:
         self.verifier.stop(10)
-
-    def _revisions_now(self, port: Any) -> tuple[int, dict[str, int]]:
-        return self.revision, dict.fromkeys(port["security_groups"], 7)
 
     # The agent's loop.
 
@@ -119,22 +114,8 @@ class OtherCloud(Cloud):
 
     # What is to be seen.
 
-    def reports_of(self, vm: Vm) -> list[FlowReport]:
-        return [each for each in self.reports if each.resource_id == vm.id]
-
     def report(self, vm: Vm) -> FlowReport:
         return self.reports_of(vm)[-1]
-
-    def reported(
-        self, vm: Vm, holds: Callable[[FlowReport], bool] = lambda _: True, after: int = 0
-    ) -> FlowReport:
-        """Wait for a report of ``vm`` that ``holds``, but for the first ``after``."""
-
-        def found() -> bool:
-            return any(map(holds, self.reports_of(vm)[after:]))
-
-        wait_until(found, SECONDS, f"such a report of {vm.name}")
-        return next(each for each in self.reports_of(vm)[after:] if holds(each))
 
     def proven(self, *vms: Vm) -> None:
         """Wait until the last that was reported of each is that all is as it should be."""

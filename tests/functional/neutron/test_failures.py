@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent_flows.neutron.reporting import Reporting
-from agent_flows.report import FlowReport, TaskState
+from agent_flows.report import FlowName, FlowReport, TaskState
 from lab.process import wait_until
 from tests.functional.neutron.cloud import Cloud
 from tests.functional.secgroups import packets
@@ -105,15 +105,46 @@ class TestRefusedByTheSwitch:
 class TestAmongOthers:
     """One port's trouble is its own."""
 
-    def test_a_port_that_is_not_plugged_in(self, cloud: Cloud, standing: Vm, group: str) -> None:
+    def test_a_port_that_is_not_plugged_in_is_absent_and_no_failure(
+        self, cloud: Cloud, standing: Vm, group: str
+    ) -> None:
         absent, good = boot(cloud, 2, group), boot(cloud, 3, group)
         cloud.bind(absent, good)
         cloud.unplug(absent.name)
         cloud.gone(absent)
         cloud.sg_agent.setup_port_filters({absent.id, good.id}, set())
-        assert cloud.error(absent).type == "InterfaceNotFound"
         assert cloud.succeeded(good)
         assert cloud.tcp(standing, good, 80)
+        report = cloud.reported(absent)
+        assert (report.flow, report.failed) == (FlowName.UNWIRE, None)
+        assert absent.id not in cloud.driver.ports
+
+    def test_a_standing_port_told_of_after_it_was_unplugged_leaves_no_flow(
+        self, cloud: Cloud, standing: Vm, group: str
+    ) -> None:
+        before = len(cloud.ofctl.dump())
+        leaving = boot(cloud, 2, group)
+        cloud.wire_ports(leaving)
+        cloud.unplug(leaving.name)
+        cloud.gone(leaving)
+        # The server changed its status, as for any port; the agent has yet to say that it went.
+        cloud.neutron_port(leaving, group, admin_state_up=False)
+        cloud.update_ports(leaving)
+        cloud.reported(leaving, lambda report: report.flow is FlowName.UNWIRE)
+        assert len(cloud.ofctl.dump()) == before
+        cloud.sg_agent.remove_devices_filter({leaving.id})
+        assert cloud.succeeded(standing)
+
+    def test_a_port_that_ovsdb_lost_sight_of_for_a_moment_is_left_alone(
+        self, cloud: Cloud, standing: Vm, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        number = len(cloud.reports_of(standing))
+        with monkeypatch.context() as blind:
+            blind.setattr(cloud.bridge, "get_vifs_by_ids", dict.fromkeys)
+            cloud.driver.resync([standing.id])
+        assert cloud.tcp(outsider(), standing, 80)
+        report = cloud.reported(standing, after=number)
+        assert (report.flow, report.failed) == (FlowName.WIRE, None)
 
     def test_a_port_without_a_tag_is_closed_until_it_has_one(
         self, cloud: Cloud, standing: Vm, group: str

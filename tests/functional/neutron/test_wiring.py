@@ -65,6 +65,33 @@ def test_a_port_that_comes_again_unchanged_costs_no_switch_operation(
     assert len(cloud.reports) == reports
 
 
+def test_a_report_names_the_rules_that_were_applied_and_not_those_that_just_came(
+    cloud: Cloud, group: str
+) -> None:
+    a = boot(cloud, 1, group)
+    cloud.wire_ports(a)
+    applied = cloud.group_revision(group)
+    cloud.rule(group, **web_port())
+    cloud.driver.resync([a.id])
+    assert cloud.report(a).security_group_revisions == {group: applied}
+    cloud.loop()
+    assert cloud.report(a).security_group_revisions == {group: cloud.group_revision(group)}
+    assert cloud.tcp(outsider(), a, 80)
+
+
+def test_a_report_names_the_ports_revision_that_was_applied(cloud: Cloud, group: str) -> None:
+    a, other = boot(cloud, 1, group), cloud.security_group()
+    cloud.wire_ports(a)
+    cloud.neutron_port(a, group, name="renamed")
+    cloud.driver.resync([a.id])
+    assert cloud.report(a).revision == 2
+    cloud.neutron_port(a, group, other)
+    cloud.driver.resync([a.id])
+    assert cloud.report(a).revision == 1
+    cloud.update_ports(a)
+    assert cloud.report(a).revision == 3
+
+
 def test_every_port_is_reported_with_each_of_its_tasks(cloud: Cloud, group: str) -> None:
     a = boot(cloud, 1, group)
     cloud.wire_ports(a)
@@ -177,6 +204,7 @@ def test_what_a_trusted_port_sends_meets_the_rules_of_the_ports_it_sends_to(
     dhcp, vm = boot(cloud, 1, device_owner="network:dhcp"), boot(cloud, 2, group)
     cloud.wire_ports(dhcp, vm)
     assert cloud.succeeded(dhcp)
+    assert cloud.report(dhcp).revision == cloud.report(vm).revision == 1
     assert cloud.tcp(dhcp, vm, 80)
     assert not cloud.tcp(dhcp, vm, 81)
     assert cloud.tcp(vm, dhcp, 12345)

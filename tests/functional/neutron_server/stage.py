@@ -201,11 +201,11 @@ class Host:
         return flow_report(fails=fails, **told)
 
     def _groups(self, port: Mapping[str, Any]) -> dict[str, int]:
-        query = "/security-group-rules?fields=id&security_group_id="
+        query = "/security-group-rules?security_group_id="
         found = {}
         for group in port["security_groups"]:
             rules = self.neutron.rest("GET", f"{query}{group}")["security_group_rules"]
-            found[group] = revision.of_rules(rule["id"] for rule in rules)
+            found[group] = revision.of_rules(rules)
         return found
 
     def wire_form(self, said: FlowReport) -> Body:
