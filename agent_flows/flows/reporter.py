@@ -1,7 +1,7 @@
 """Drains the outbox through rpc: a report is forgotten only when the server acknowledged it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import oslo_messaging
@@ -27,12 +27,22 @@ class Client(Protocol):
 
 
 class Reporter:
-    """One thread that sends, oldest first, and tries again with backoff until it is heard."""
+    """One thread that sends, oldest first, and tries again with backoff until it is heard.
 
-    def __init__(self, outbox: Outbox, client: Client, backoff: Backoff = _BACKOFF) -> None:
+    ``on_return`` is called in it when the server answers that did not before.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        client: Client,
+        backoff: Backoff = _BACKOFF,
+        on_return: Callable[[], None] = lambda: None,
+    ) -> None:
         self._outbox = outbox
         self._client = client
         self._backoff = backoff
+        self._on_return = on_return
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._drain, name="reporter", daemon=True)
         self._introduced = False
@@ -66,6 +76,8 @@ class Reporter:
                 )
                 self._stopping.wait(pause)
             else:
+                if failures:
+                    self._on_return()
                 failures = 0
 
     def send_once(self) -> None:

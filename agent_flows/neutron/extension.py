@@ -1,6 +1,7 @@
 """The OVS agent's extension (``[agent] extensions = agent_flows``): closes new ports, reports."""
 
 import queue
+import random
 import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 
 import oslo_messaging
 from neutron.api.rpc.callbacks import resources
+from neutron.api.rpc.handlers.resources_rpc import ResourcesPullRpcApi
 from neutron_lib import rpc as n_rpc
 from neutron_lib.agent import l2_extension
 from neutron_lib.callbacks import events, registry
@@ -22,6 +24,7 @@ from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron import newcomers
 from agent_flows.neutron.cached import CachedRevisions, SecurityGroupInfo
 from agent_flows.neutron.firewall import FIREWALL
+from agent_flows.neutron.missed import CatchingUp, Missed
 from agent_flows.neutron.quarantine import Closed
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.verification import OtherFirewall
@@ -29,6 +32,11 @@ from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
 
 LOG = log.getLogger(__name__)
+
+_AFTER_RETURN = (30.0, 60.0)
+"""Seconds after the message bus came back until the server is asked what was missed: what is
+pushed is heard again only when the agent's own connections are back, too, which oslo.messaging
+tries every 30 s (``rabbit_interval_max``); and not all agents are to ask at once."""
 
 
 class Firewall(Protocol):
@@ -80,11 +88,12 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             revision=CachedRevisions(self._info).port_as_told,
         )
         self._firewall: Firewall | None = None
+        self._catching_up = CatchingUp(Missed(cache, ResourcesPullRpcApi(), conf.host))
         self._heard: queue.SimpleQueue[newcomers.Said] = queue.SimpleQueue()
         registry.subscribe(self._firewall_loaded, FIREWALL, events.AFTER_INIT)
         for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
             registry.subscribe(self._rule_changed, resources.SECURITYGROUPRULE, event)
-        Reporter(outbox, client).start()
+        Reporter(outbox, client, on_return=self._bus_returned).start()
         threading.Thread(target=self._listen, name="agent_flows casts", daemon=True).start()
         threading.Thread(target=self._act, name="agent_flows ports", daemon=True).start()
 
@@ -99,13 +108,21 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
     # What the server says.
 
     def ports_changed(self, port_ids: Collection[str]) -> None:
-        """Nothing: what changed, Neutron tells its agent itself."""
+        """What was reported of these ports is old: Neutron's own word of what changed may have
+        been lost."""
+        self._catching_up.soon(port_ids)
 
     def security_groups_changed(self, ids: Collection[str]) -> None:
-        """Nothing, likewise."""
+        """Nothing: what changed, Neutron tells its agent itself."""
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
-        self._heard.put(newcomers.Resync(port_ids))
+        self._catching_up.soon(port_ids, lambda: self._heard.put(newcomers.Resync(port_ids)))
+
+    def _bus_returned(self) -> None:
+        wait = random.uniform(*_AFTER_RETURN)  # noqa: S311  # spreads load, guards nothing
+        timer = threading.Timer(wait, self._catching_up.soon, [None])
+        timer.daemon = True
+        timer.start()
 
     def _firewall_loaded(
         self, resource: str, event: str, trigger: Firewall, payload: object = None

@@ -122,8 +122,14 @@ class Cloud(Host):
         """Add a rule; its id."""
         if prefix := fields.get("remote_ip_prefix"):
             fields["remote_ip_prefix"] = netaddr.IPNetwork(prefix)
-        whole = {"id": str(uuid.uuid4()), "security_group_id": group_id, "revision_number": 0,
-                 **dict.fromkeys(revision.NAMES), "direction": direction, "ethertype": "IPv4"}  # fmt: skip
+        whole = {
+            **dict.fromkeys(revision.NAMES),
+            "id": str(uuid.uuid4()),
+            "security_group_id": group_id,
+            "revision_number": 0,
+            "direction": direction,
+            "ethertype": "IPv4",
+        }
         added = securitygroup.SecurityGroupRule(None, **whole | fields)
         self._record("SecurityGroupRule", added)
         return str(added.id)
