@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -81,6 +81,15 @@ class Controller:
         self.client.close()
         for daemon in (self.api, self.rpc_server):
             daemon.kill()
+
+    @contextlib.contextmanager
+    def bus_away(self) -> Iterator[None]:
+        """RabbitMQ is stopped, and started again."""
+        self.rabbit.pause()
+        try:
+            yield
+        finally:
+            self.rabbit.resume()
 
     def reconfigure(self, options: Options) -> None:
         """What the server will read when it is started next."""

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -116,6 +117,13 @@ class Host:
     def agent_log(self) -> str:
         log = self.agent.log
         return log.read_text(errors="replace") if log.exists() else ""
+
+    def reports_waiting(self) -> int:
+        """How many reports of our extension the server has not acknowledged."""
+        outbox = self.place / "agent_flows" / "outbox.sqlite"
+        with contextlib.closing(sqlite3.connect(f"file:{outbox}?mode=ro", uri=True)) as there:
+            [number] = there.execute("SELECT COUNT(*) FROM reports").fetchone()
+        return int(number)
 
     # The switch.
 

@@ -24,10 +24,12 @@ class Tenant:
         self, count: int, groups: Collection[str] | None = None, host: str | None = None
     ) -> list[Vm]:
         """Machines that listen, all plugged at once; in the group, on the first host."""
+        return self.start(self.ports(count, host or self.neutron.host.name, groups))
+
+    def ports(self, count: int, host: str, groups: Collection[str] | None = None) -> list[Body]:
+        """Ports of the group, bound to ``host``, for machines to come."""
         wanted = [self.group] if groups is None else groups
-        where = host or self.neutron.host.name
-        ports = self.neutron.api.ports(count, self.network, wanted, where)
-        return self._start(ports)
+        return self.neutron.api.ports(count, self.network, wanted, host)
 
     def move(self, vm: Vm, host: str) -> Vm:
         """Shut the machine down, bind its port to ``host``, and start it there."""
@@ -35,7 +37,7 @@ class Tenant:
         before.shut_down(vm)
         self._vms.remove(vm)
         port = self.neutron.api.update("ports", vm.port_id, **{"binding:host_id": host})
-        [moved] = self._start([port])
+        [moved] = self.start([port])
         return moved
 
     def migrate(self, vm: Vm, host: str) -> Vm:
@@ -46,7 +48,7 @@ class Tenant:
         with contextlib.closing(self.neutron.nova()) as nova:
             nova.request("POST", path, {"binding": {"host": host}})
             port = nova.update("ports", vm.port_id, **{"binding:profile": {"migrating_to": host}})
-            [moved] = self._start([{**port, "binding:host_id": host}])
+            [moved] = self.start([{**port, "binding:host_id": host}])
             nova.request("PUT", f"{path}/{host}/activate")
             before.shut_down(vm)
             self._vms.remove(vm)
@@ -54,7 +56,8 @@ class Tenant:
             nova.update("ports", vm.port_id, **{"binding:host_id": host, "binding:profile": {}})
         return moved
 
-    def _start(self, ports: Sequence[Body]) -> list[Vm]:
+    def start(self, ports: Sequence[Body]) -> list[Vm]:
+        """A machine for each of these ports, where it is bound; it listens."""
         vms = self.neutron.boot(ports)
         self._vms += vms
         for vm in vms:

@@ -18,6 +18,8 @@ _MESSAGES = {
     "DEFAULT": {"rpc_response_timeout": 10},
     "oslo_messaging_rabbit": {"rabbit_interval_max": 5},
 }
+# What agents did not hear during an outage, they are told when a report is overdue.
+_SERVER = {"agent_flows_server": {"report_timeout": 15, "sweep_interval": 1}}
 _QUICK = {"retry_initial": 0.3, "retry_max": 1, "verify_timeout": 5, "rpc_timeout": 5}
 
 
@@ -44,7 +46,7 @@ def gated_neutron() -> Iterator[Neutron]:
         },
         mechanism_drivers=("openvswitch", "agent_flows"),
         service_plugins=("agent_flows",),
-        extra=_MESSAGES,
+        extra={**_MESSAGES, **_SERVER},
     )
     with Neutron(options) as running:
         yield running

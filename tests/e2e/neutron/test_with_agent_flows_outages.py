@@ -1,13 +1,20 @@
 """Whatever ends in between: nothing is ACTIVE that is not proven, and nothing is lost."""
 
+import contextlib
+import time
+from threading import Thread
+
 import pytest
 
-from lab.neutron.host import Host
+from lab.cloud import ingress
+from lab.neutron.host import BRIDGE, Host
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import CLOSED, SERVED, Tenant
 from lab.process import wait_until
-from tests.e2e.neutron.conftest import OURS
+from tests.e2e.neutron.conftest import OURS, WATCHED
 from tests.e2e.neutron.ports import are, healthy, nothing_is_active_unproven, tasks
+
+_OUTAGE_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +25,13 @@ def neutron(gated_neutron: Neutron) -> Neutron:
 @pytest.fixture
 def host(neutron: Neutron) -> Host:
     return neutron.hosts[OURS]
+
+
+def open_the_closed_port(neutron: Neutron, tenant: Tenant) -> None:
+    """By a rule. Without the message bus Neutron commits it, and does not answer."""
+    rule = ingress(protocol="tcp", port=CLOSED)
+    with contextlib.closing(neutron.nova()) as impatient, contextlib.suppress(OSError):
+        impatient.create("security_group_rules", security_group_id=tenant.group, **rule)
 
 
 def test_an_agent_killed_in_the_middle_of_its_work_leaves_nothing_active_unproven(
@@ -57,3 +71,31 @@ def test_a_restarted_switch_is_filled_again_and_lets_nothing_forbidden_pass(
     are(neutron, vms, status="ACTIVE", sync_state="IN_SYNC")
     assert not any(forbidden)
     assert not one.connect(other.ip, CLOSED, timeout=0.5)
+
+
+def test_what_happens_while_the_message_bus_is_away_is_made_up_for_when_it_is_back(
+    neutron: Neutron, tenant: Tenant, host: Host
+) -> None:
+    one, other, leaving = healthy(tenant, 3, OURS)
+    watched = healthy(tenant, 1, WATCHED)
+    newcomer = tenant.ports(1, OURS)
+    before = tasks(neutron, leaving)[0]["id"]
+    with neutron.controller.bus_away():
+        back = time.monotonic() + _OUTAGE_SECONDS
+        [coming] = tenant.start(newcomer)
+        leaving.unplug(BRIDGE)
+        asking = Thread(target=open_the_closed_port, args=[neutron, tenant])
+        asking.start()
+        while time.monotonic() < back:
+            assert nothing_is_active_unproven(neutron, [coming])
+            assert not other.ping(coming.ip, timeout=0.2)
+            time.sleep(0.5)
+        assert one.connect(other.ip, SERVED)
+    asking.join()
+    are(neutron, [leaving], status="DOWN", sync_state="ABSENT")
+    are(neutron, [one, other, coming, *watched], status="ACTIVE", sync_state="IN_SYNC")
+    assert tasks(neutron, leaving)[0]["id"] != before
+    assert one.connect(coming.ip, SERVED)
+    assert one.connect(coming.ip, CLOSED)
+    assert one.connect(watched[0].ip, CLOSED)
+    wait_until(lambda: host.reports_waiting() == 0, 30, "every report was heard")
