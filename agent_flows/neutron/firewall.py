@@ -14,7 +14,7 @@ from oslo_log import log
 from agent_flows import conf as options
 from agent_flows.flows.participant import Backoff
 from agent_flows.flows.task import TaskFailed
-from agent_flows.neutron import bridge, desired
+from agent_flows.neutron import bridge, desired, privileged
 from agent_flows.neutron.cached import SecurityGroupInfo
 from agent_flows.neutron.flows import Switch
 from agent_flows.neutron.quarantine import Closed, Quarantine
@@ -60,7 +60,9 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
             frozenset(int(each, 16) for each in permitted),
             distributed_routing=conf.AGENT.enable_distributed_routing,
         )
-        ofctl = Ofctl(ours.ovs_run_dir, integration_bridge.br_name, ours.openflow_timeout)
+        ofctl = Ofctl(
+            ours.ovs_run_dir, integration_bridge.br_name, ours.openflow_timeout, privileged.execute
+        )
         host = parse(pydantic.TypeAdapter(Hostname), conf.host)
         self._told = Told(host)
         self._changed: set[str] = set()

@@ -6,8 +6,9 @@ leaves the tables as they were (ovs-ofctl(8)). Lines go over standard input.
 """
 
 import re
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent_flows.secgroups import cookie
@@ -56,12 +57,33 @@ class Timeout(Exception):
     """ovs-ofctl took longer than allowed: whether the bundle is in the tables is not known."""
 
 
-class Ofctl:
-    """One bridge. ``timeout`` in seconds bounds one call."""
+@dataclass(frozen=True)
+class Ran:
+    """A command that ended; ``code`` is negative if a signal ended it, as in subprocess."""
 
-    def __init__(self, run_dir: str, bridge: str, timeout: float) -> None:
+    stdout: str
+    stderr: str
+    code: int
+
+
+Execute = Callable[[Sequence[str], str], Ran]
+"""Runs a command with that standard input."""
+
+
+def execute(argv: Sequence[str], stdin: str) -> Ran:
+    """With this process's own rights."""
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    return Ran(done.stdout, done.stderr, done.returncode)
+
+
+class Ofctl:
+    """One bridge. ``timeout`` in whole seconds bounds one call; ``run`` is for a process that may
+    not use the bridge's management socket itself."""
+
+    def __init__(self, run_dir: str, bridge: str, timeout: int, run: Execute = execute) -> None:
         self._target = f"unix:{run_dir}/{bridge}.mgmt"
         self._timeout = timeout
+        self._execute = run
 
     def bundle(self, lines: Sequence[str]) -> None:
         """All of ``lines`` (``add``, ``delete``, ``delete_strict`` ...) or none.
@@ -105,23 +127,14 @@ class Ofctl:
         said = self._run("dump-ports-desc", self._target)
         return frozenset(int(found[1]) for found in _SEALED.finditer(said))
 
-    def _run(self, *args: str, stdin: str | None = None) -> str:
-        try:
-            done = subprocess.run(
-                [*_OFCTL, *args],
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=self._timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise Timeout(
-                f"ovs-ofctl {_command(args)} took longer than {self._timeout:g} s"
-            ) from None
-        if done.returncode:
-            raise error_from(done.stderr)
-        return done.stdout
+    def _run(self, *args: str, stdin: str = "") -> str:
+        # Its own limit, for it holds whoever runs it.
+        ran = self._execute([*_OFCTL, f"--timeout={self._timeout}", *args], stdin)
+        if ran.code == -signal.SIGALRM:
+            raise Timeout(f"ovs-ofctl {_command(args)} took longer than {self._timeout} s")
+        if ran.code:
+            raise error_from(ran.stderr)
+        return ran.stdout
 
 
 def _command(args: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from neutron.agent.linux.openvswitch_firewall import OVSFirewallDriver
 from oslo_config import cfg
 
 from agent_flows import conf as options
+from agent_flows.neutron import privileged
 from agent_flows.neutron.cached import SecurityGroupInfo
 from agent_flows.neutron.others.driver import NoFirewall, OtherDriver, UnknownFirewall
 from agent_flows.neutron.others.iptables import HybridFirewall
@@ -30,7 +31,7 @@ def configured(conf: cfg.ConfigOpts, bridge: Any, cache: Any) -> OtherDriver:
         return NoFirewall(f"firewall_driver = {name}")
     # Not what is derived from them: that may leave something else.
     if kind is OVSFirewallDriver:
-        ofctl = Ofctl(ours.ovs_run_dir, bridge.br_name, ours.openflow_timeout)
+        ofctl = Ofctl(ours.ovs_run_dir, bridge.br_name, ours.openflow_timeout, privileged.execute)
         return OpenvswitchFirewall(bridge, ofctl, SecurityGroupInfo(cache))
     if kind is OVSHybridIptablesFirewallDriver:
         return HybridFirewall(SecurityGroupInfo(cache), ours.openflow_timeout)

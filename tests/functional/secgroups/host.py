@@ -106,7 +106,7 @@ class Host:
     """The switch, its firewall, and what is desired of it."""
 
     def __init__(
-        self, switch: Switch, timeout: float = 30, pipeline: Pipeline = OWN_PIPELINE
+        self, switch: Switch, timeout: int = 30, pipeline: Pipeline = OWN_PIPELINE
     ) -> None:
         self.switch = switch
         self.pipeline = pipeline
