@@ -19,7 +19,7 @@ from lab.rabbit import Rabbit
 PROGRAMS = Path(sys.executable).parent
 _CHECKOUT = Path(__file__).parents[2]
 _READY_SECONDS = 90
-_MIGRATION_SECONDS = 180
+_PROGRAM_SECONDS = 180
 Tell = Callable[[str], None]
 
 
@@ -61,7 +61,7 @@ class Controller:
         # Either takes five seconds. The broker starts in this thread: the kernel ends it with
         # the thread that started it (prctl(2), PR_SET_PDEATHSIG).
         with ThreadPoolExecutor(1) as beside:
-            migration = beside.submit(self._migrate)
+            migration = beside.submit(self.run, "neutron-db-manage", "upgrade", "heads")
             self._stack.enter_context(self.rabbit)
             self._tell("RabbitMQ")
             migration.result()
@@ -100,9 +100,10 @@ class Controller:
         ground = Ground(self.place, PROGRAMS, self.rabbit.url)
         self.config_file.write_text(configuration.server_file(self.options, ground, self._database))
 
-    def _migrate(self) -> None:
-        manage = [str(PROGRAMS / "neutron-db-manage"), "--config-file", str(self.config_file)]
-        run([*manage, "upgrade", "heads"], timeout=_MIGRATION_SECONDS)
+    def run(self, program: str, *arguments: str) -> str:
+        """What ``program`` prints that reads the server's configuration."""
+        argv = [str(PROGRAMS / program), "--config-file", str(self.config_file), *arguments]
+        return run(self.namespace.argv(argv), timeout=_PROGRAM_SECONDS)
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()

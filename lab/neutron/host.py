@@ -12,7 +12,7 @@ from lab.neutron import configuration
 from lab.neutron.configuration import AGENT_FILE, AgentOptions, Ground
 from lab.neutron.controller import PROGRAMS
 from lab.neutron.underlay import Underlay
-from lab.process import Daemon
+from lab.process import Daemon, run
 from lab.rest import Body
 from lab.switch import Switch
 from lab.vm import Plugged, Vm, plug
@@ -117,6 +117,10 @@ class Host:
     def agent_log(self) -> str:
         log = self.agent.log
         return log.read_text(errors="replace") if log.exists() else ""
+
+    def run(self, program: str) -> str:
+        """What ``program`` prints that reads the agent's configuration."""
+        return run([str(PROGRAMS / program), "--config-file", str(self.config_file)])
 
     def reports_waiting(self) -> int:
         """How many reports of our extension the server has not acknowledged."""

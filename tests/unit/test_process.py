@@ -17,8 +17,12 @@ from agent_flows import process
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """The handlers of signals are again what they were."""
+    """Those of a program in the foreground; then again what they were.
+
+    A shell that starts pytest in the background has it ignore SIGINT.
+    """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():

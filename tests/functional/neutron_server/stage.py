@@ -112,8 +112,7 @@ class Neutron:
         ready, _, _ = select.select([stdout], [], [], _SECONDS)
         line = stdout.readline() if ready else b""
         if not line:
-            last = "\n".join(self._log.read_text().splitlines()[-30:])
-            raise AssertionError(f"Neutron's process says nothing; its log ends with\n{last}")
+            raise AssertionError(f"Neutron's process says nothing; {self._last_words()}")
         said = json.loads(line)
         if "raised" in said:
             raise Raised(": ".join(said["raised"]))
@@ -132,9 +131,15 @@ class Neutron:
         status, answer = self.do(
             "rest", method=method, path=path, body=body, project=project, roles=roles
         )
+        if status >= 500:
+            raise AssertionError(f"{status}: {answer}; {self._last_words()}")
         if status >= 400:
             raise Refused(status, answer)
         return answer
+
+    def _last_words(self) -> str:
+        last = "\n".join(self._log.read_text().splitlines()[-60:])
+        return f"its log ends with\n{last}"
 
     def create(self, collection: str, **fields: Any) -> Body:
         kind = collection.replace("-", "_").removesuffix("s")
