@@ -55,7 +55,8 @@ class _Facts:
 
 
 class NeutronDirectory(PortDirectory):
-    """``settle`` brings about what was decided of ports: after the commit, soon.
+    """``settle_soon`` brings about what was decided of ports, after the commit; ``forgotten`` are
+    those for which nobody did.
 
     Rows are locked in the order of their ids, so that workers do not lock each other out.
     """
@@ -63,10 +64,10 @@ class NeutronDirectory(PortDirectory):
     def __init__(
         self,
         settle_soon: Callable[[Collection[str]], None],
-        settle_all: Callable[[], object],
+        forgotten: Callable[[], Collection[str]],
     ) -> None:
         self._settle_soon = settle_soon
-        self._settle_all = settle_all
+        self._forgotten = forgotten
 
     def lock(self, session: Session, port_ids: Collection[str]) -> dict[str, KnownPort]:
         rows = _locked(session, sa.select(_Row).where(_Row.port_id.in_(list(port_ids))))
@@ -98,7 +99,8 @@ class NeutronDirectory(PortDirectory):
         self._settle_soon({port.state.id for port in ports})
 
     def settle(self) -> None:
-        self._settle_all()
+        if left_over := self._forgotten():
+            self._settle_soon(left_over)
 
     def specs(self, session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
         self._refuse()

@@ -18,7 +18,7 @@ from agent_flows.neutron.server.database import NeutronDatabase
 from agent_flows.neutron.server.directory import NeutronDirectory
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.neutron.server.settler import Settler
-from agent_flows.neutron.server.settling import proclaim, settle
+from agent_flows.neutron.server.settling import forgotten, proclaim, settle
 from agent_flows.report import FlowReport, TaskOutcome
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.server import Accepted, AgentClient, ServerEndpoint
@@ -82,7 +82,7 @@ class Intake:
 
     @cached_property
     def directory(self) -> NeutronDirectory:
-        return NeutronDirectory(self.settler.soon, lambda: settle(self.database))
+        return NeutronDirectory(self.settler.soon, lambda: forgotten(self.database))
 
     @cached_property
     def caster(self) -> Caster:

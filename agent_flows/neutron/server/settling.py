@@ -8,6 +8,7 @@ in between (a worker that dies, an error, somebody else's step at the same
 time) the next sweep of any worker goes on.
 """
 
+import datetime
 from collections.abc import Collection
 from typing import Any
 
@@ -25,19 +26,22 @@ from agent_flows.neutron.server.gating import ENTITY
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.neutron.server.standing import Standing
 from agent_flows.report import PortStatus
+from agent_flows.server import clock
 from agent_flows.server.database import Transactions, retried
 
 LOG = log.getLogger(__name__)
 _ACTIVE, _DOWN = constants.PORT_STATUS_ACTIVE, constants.PORT_STATUS_DOWN
 _BATCH = 500
+# Neutron takes up to 0.1 s to make a port ACTIVE, and several are settled at once.
+_PATIENCE = datetime.timedelta(seconds=30)
 
 
-def settle(database: Transactions, port_ids: Collection[str] | None = None) -> set[str]:
-    """Make these ports what was decided of them, else all that are unsettled.
+def settle(database: Transactions, port_ids: Collection[str]) -> set[str]:
+    """Make these ports what was decided of them.
 
     Answers those that are not yet: they wait for others, or something failed.
     """
-    ordered = _unsettled(database) if port_ids is None else sorted(port_ids)
+    ordered = sorted(port_ids)
     left: set[str] = set()
     for start in range(0, len(ordered), _BATCH):
         left |= _settle_batch(database, ordered[start : start + _BATCH])
@@ -46,21 +50,29 @@ def settle(database: Transactions, port_ids: Collection[str] | None = None) -> s
 
 def _settle_batch(database: Transactions, port_ids: Collection[str]) -> set[str]:
     ports = _put_blocks_right(database, port_ids)
-    acted = [port.port_id for port in ports.values() if _act(port)]
-    if acted:
+    due = [port_id for port_id, port in ports.items() if _to_do(port)]
+    for port_id in due:
+        _act(database, port_id)
+    if due:
         # What was decided meanwhile counts, and may have been settled before this was.
-        ports |= _put_blocks_right(database, acted)
-        for port_id in acted:
+        ports |= _put_blocks_right(database, due)
+        for port_id in due:
             if port_id in ports and ports[port_id].to_fall:
-                _act(ports[port_id])
+                _act(database, port_id)
     _note_settled(database, [port for port in ports.values() if port.settled])
     return {port.port_id for port in ports.values() if not port.settled}
 
 
-def _act(port: Standing) -> bool:
-    """Whether there was something to do."""
-    if not (port.to_raise or port.to_fall):
-        return False
+def _to_do(port: Standing) -> bool:
+    return port.to_raise or port.to_fall
+
+
+def _act(database: Transactions, port_id: str) -> None:
+    """Unless it was done meanwhile: Neutron may be at the same ports just now, upon its agent's
+    own word, and one takes it some 50 ms."""
+    port = _now(database, port_id)
+    if port is None or not _to_do(port):
+        return
     try:
         if port.to_raise:
             proclaim(port.port_id)
@@ -71,7 +83,12 @@ def _act(port: Standing) -> bool:
     except Exception:
         # One port's trouble is its own: it stays unsettled, and is looked at again.
         LOG.exception("Could not make port %s %s", port.port_id, port.verdict)
-    return True
+
+
+@retried
+def _now(database: Transactions, port_id: str) -> Standing | None:
+    with database.reader() as session:
+        return _standing(session, [port_id]).get(port_id)
 
 
 def proclaim(port_id: str) -> None:
@@ -82,10 +99,14 @@ def proclaim(port_id: str) -> None:
 
 
 @retried
-def _unsettled(database: Transactions) -> list[str]:
+def forgotten(database: Transactions) -> list[str]:
+    """Ports that are unsettled for longer than a worker that lives takes."""
+    since = clock.now() - _PATIENCE
     with database.reader() as session:
-        query = sa.select(GatedPort.port_id).where(GatedPort.unsettled.is_(True))
-        return list(session.scalars(query.order_by(GatedPort.port_id)))
+        query = sa.select(GatedPort.port_id).where(
+            GatedPort.unsettled.is_(True), GatedPort.updated_at < since
+        )
+        return list(session.scalars(query))
 
 
 @retried

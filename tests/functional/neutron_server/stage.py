@@ -222,6 +222,7 @@ class Host:
         return answer
 
     def says(self, port_id: str, **fields: Any) -> None:
-        """Report on the port, and have it accepted."""
+        """Report on the port, have it accepted, and wait for what follows from it."""
         answer = self.send(self.report(port_id, **fields))
         assert answer["rejected"] == {}
+        self.neutron.do("settle")

@@ -146,11 +146,14 @@ def test_what_was_decided_is_brought_about_though_the_worker_died(
     port = make_port(ours)["id"]
     ours.plug(port)
     assert ours.send(ours.report(port), how="die_before_settling")["rejected"] == {}
-    assert neutron.state(port) == ("DOWN", "IN_SYNC")
+    neutron.do("sweep")
+    assert neutron.state(port) == ("DOWN", "IN_SYNC"), "another worker may be at it"
+    neutron.do("later", seconds=31)
     neutron.do("sweep")
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
     ours.send(ours.report(port, fails=REFUSAL), how="die_before_settling")
     assert neutron.state(port) == ("ACTIVE", "OUT_OF_SYNC")
+    neutron.do("later", seconds=62)
     neutron.do("sweep")
     assert neutron.state(port) == ("DOWN", "OUT_OF_SYNC")
 
@@ -162,6 +165,7 @@ def test_two_who_lift_the_last_blocks_at_one_time_do_not_leave_the_port_down(
     ours.says(port)
     assert neutron.state(port) == ("DOWN", "IN_SYNC")
     neutron.do("lift_unheard", port=port)
+    neutron.do("later", seconds=31)
     neutron.do("sweep")
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
 
