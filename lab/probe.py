@@ -32,12 +32,9 @@ def _questions_from(suspect: Vm, target_ip: str, pretended_ip: str) -> list[byte
     ]
 
 
-def passes_anything(
-    suspect: Vm, others: Sequence[Vm], service: int, *, broadcasts_arrive: bool = False
-) -> list[str]:
+def passes_anything(suspect: Vm, others: Sequence[Vm], service: int) -> list[str]:
     """What got out of ``suspect`` or into it, in words; empty if nothing did.
 
-    With ``broadcasts_arrive`` those that others send to everybody may get in.
     ``service`` is a TCP port ``suspect`` listens on and whose use its security
     groups would allow to the first of ``others``, which listens on 80 for all.
     """
@@ -74,8 +71,7 @@ def passes_anything(
             # Everything it sends has its MAC, the token, or both.
             if count := wire.arrived(lambda f: outbound in f or f[6:12] == sender):
                 found.append(f"{count} frames of {suspect.name} arrived at {name}")
-        everybody = frames.mac_bytes(frames.BROADCAST)
-        if count := own.arrived(lambda f: not (broadcasts_arrive and f[:6] == everybody)):
+        if count := own.arrived(b""):
             found.append(f"{count} frames arrived at {suspect.name}")
     finally:
         for wire in (*wires.values(), own):

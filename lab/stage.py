@@ -25,9 +25,6 @@ class Stage(abc.ABC):
     raises :class:`lab.rest.Refused` or OSError.
     """
 
-    broadcasts_arrive = False
-    """Whether what somebody sends to everybody reaches a closed port too."""
-
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
 

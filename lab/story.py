@@ -187,9 +187,7 @@ class Story:
         for line in error["detail"].splitlines():
             self._say("", f"  {line}")
         others = [self._vms[name] for name in NEIGHBOURS]
-        passed = passes_anything(
-            seventh, others, service=5432, broadcasts_arrive=self._stage.broadcasts_arrive
-        )
+        passed = passes_anything(seventh, others, service=5432)
         self._say("traffic", "; ".join(passed) or f"nothing passes {seventh.name}, either way")
         after = self._stage.port(seventh.port_id)
         self.document.failure = {

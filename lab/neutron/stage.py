@@ -18,8 +18,6 @@ _MTU = 1500
 class InNeutron(Stage):
     """One controller and one compute host, with agent_flows loaded by configuration."""
 
-    broadcasts_arrive = True  # Neutron's bridge floods them
-
     def __init__(self) -> None:
         super().__init__()
         self._networks: dict[str, str] = {}

@@ -45,9 +45,7 @@ def test_a_port_whose_flows_the_switch_refuses_is_down_closed_and_heals_by_itsel
     with full_table(neutron.hosts[OURS]):
         [refused] = tenant.boot(1, host=OURS)
         are(neutron, [refused], status="DOWN", sync_state="OUT_OF_SYNC")
-        # Broadcasts reach it as they reach every port of the network: Neutron's
-        # bridge floods them, and a port that has no flows yet is among its ports.
-        assert passes_anything(refused, friends, SERVED, broadcasts_arrive=True) == []
+        assert passes_anything(refused, friends, SERVED) == []
         failed, *_ = tasks(neutron, refused, task_state="FAILED")
         assert failed["name"] == "apply-security-groups"
         assert failed["error"]["type"] == "FlowRefused"
