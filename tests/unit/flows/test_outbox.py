@@ -3,6 +3,7 @@
 import datetime
 import os
 import pathlib
+import queue
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import oslo_messaging
 import pytest
 
 from agent_flows.flows.outbox import Outbox
+from agent_flows.flows.participant import Backoff
 from agent_flows.flows.reporter import Reporter
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
 from agent_flows.rpc.server import Accepted
+from lab.process import wait_until
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 
@@ -98,24 +101,25 @@ def test_reports_leave_in_the_order_they_were_made(outbox: Outbox) -> None:
     assert [r.sequence for r in server.messages[0]] == [r.sequence for r in reports]
 
 
-def test_the_running_reporter_delivers_through_an_outage_without_loss(outbox: Outbox) -> None:
-    from agent_flows.flows.participant import Backoff
-
-    server = Server()
+def test_the_running_reporter_delivers_through_an_outage_and_says_when_it_is_over(
+    outbox: Outbox,
+) -> None:
+    server, returns = Server(), queue.SimpleQueue[int]()
     server.outages = 3
-    reporter = Reporter(outbox, server, Backoff(0.01, 0.02))
+    reports = [report(outbox, n) for n in range(1, 6)]
+    reporter = Reporter(
+        outbox, server, Backoff(0.01, 0.02), on_return=lambda: returns.put(server.outages)
+    )
     reporter.start()
     try:
-        reports = [report(outbox, n) for n in range(1, 6)]
+        assert returns.get(timeout=10) == 0
         for item in reports:
             outbox.put([item])
-        for _ in range(1000):
-            if len(outbox) == 0:
-                break
-            reporter._stopping.wait(0.01)
+        wait_until(lambda: len(outbox) == 0, 10, "all are delivered")
     finally:
         reporter.stop(5)
     assert [r.id for message in server.messages for r in message] == [r.id for r in reports]
+    assert returns.empty()
 
 
 def test_invariant_4_the_sequence_rises_across_restarts_and_a_clock_set_back(
