@@ -59,6 +59,14 @@ class SecurityGroupInfo(SecurityGroupServerAPIShim):  # type: ignore[misc]  # un
             raise TaskFailed(error, whole_batch=True) from exc
         return told
 
+    def device(self, port_id: str) -> dict[str, Any]:
+        """The port's dict alone; empty for a trusted port."""
+        admin = context.get_admin_context()
+        found: dict[str, dict[str, Any]] = steadily(
+            lambda: self._get_devices_info(admin, [port_id])
+        )
+        return found.get(port_id, {})
+
 
 class CachedRevisions:
     """The revisions of ports and groups, as ``info`` has them now."""
@@ -78,10 +86,15 @@ class CachedRevisions:
         a name or the status is another one), or of one the driver does not
         know yet. Of a trusted port a driver is told nothing.
         """
-        now, then = self.port(port_id), told.get("revision_number")
-        if not isinstance(then, int) or now in (then, 0):
-            return now
-        latest: Mapping[str, Any] = self._info.of([port_id])["devices"].get(port_id, {})
+        then = told.get("revision_number")
+        try:
+            now = self.port(port_id)
+            if not isinstance(then, int) or now in (then, 0):
+                return now
+            latest = self._info.device(port_id)
+        except oslo_messaging.MessagingException:
+            # No longer in the cache, and the server does not answer: it has not heard of more.
+            return then if isinstance(then, int) else 0
         return int(latest["revision_number"]) if desired.same_wiring(told, latest) else then
 
     def group(self, group_id: str) -> int:

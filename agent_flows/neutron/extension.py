@@ -88,7 +88,7 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             revision=CachedRevisions(self._info).port_as_told,
         )
         self._firewall: Firewall | None = None
-        self._catching_up = CatchingUp(Missed(cache, ResourcesPullRpcApi(), conf.host))
+        self._catching_up = CatchingUp(Missed(cache, ResourcesPullRpcApi(), conf.host).catch_up)
         self._heard: queue.SimpleQueue[newcomers.Said] = queue.SimpleQueue()
         registry.subscribe(self._firewall_loaded, FIREWALL, events.AFTER_INIT)
         for event in (events.AFTER_UPDATE, events.AFTER_DELETE):

@@ -13,9 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import oslo_messaging
 from neutron.api.rpc.callbacks import resources
-from neutron_lib import context, exceptions
+from neutron_lib import context
 from neutron_lib.callbacks import events, registry
 from oslo_log import log
 
@@ -131,8 +130,8 @@ class _Request:
 class CatchingUp:
     """A thread that asks, for an answer may take as long as the message bus lets it."""
 
-    def __init__(self, missed: Missed) -> None:
-        self._missed = missed
+    def __init__(self, catch_up: Callable[[Collection[str] | None], None]) -> None:
+        self._catch_up = catch_up
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="agent_flows catch up", daemon=True).start()
 
@@ -145,10 +144,21 @@ class CatchingUp:
 
     def _run(self) -> None:
         while True:
-            request = self._requests.get()
+            requests = [self._requests.get()]
+            while not self._requests.empty():
+                requests.append(self._requests.get())
             try:
-                self._missed.catch_up(request.port_ids)
-            except (oslo_messaging.MessagingException, exceptions.NeutronException) as exc:
-                # The ports stay SYNCING or UNKNOWN on the server, whose sweep asks for them again.
-                LOG.warning("The server did not tell what was missed: %s", exc)
-            request.then()
+                self._catch_up(_together(requests))
+            # Whatever it was: the ports are SYNCING or UNKNOWN on the server, whose sweep asks
+            # for them again.
+            except Exception:
+                LOG.exception("The server did not tell what was missed")
+            for each in requests:
+                each.then()
+
+
+def _together(requests: Collection[_Request]) -> frozenset[str] | None:
+    chosen = [each.port_ids for each in requests]
+    if any(each is None for each in chosen):
+        return None
+    return frozenset().union(*filter(None, chosen))

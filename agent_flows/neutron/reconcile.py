@@ -200,10 +200,11 @@ class Reconciler:
         return FlowName.REFRESH
 
     def _work(self, port_id: str) -> Work:
-        port = self._told.get(port_id)
-        revision = self.reporting.revision(port_id, port.raw if port else {})
-        groups = self._told.revisions(port_id)
-        return Work(port_id, revision, groups, self._pending.get(port_id, 0) + 1)
+        port, attempt = self._told.get(port_id), self._pending.get(port_id, 0) + 1
+        if port is None:  # gone, at whatever revision
+            return Work(port_id, 0, {}, attempt)
+        revision = self.reporting.revision(port_id, port.raw)
+        return Work(port_id, revision, self._told.revisions(port_id), attempt)
 
     def _run_flow(self, name: FlowName, batch: _Batch) -> None:
         if not batch.works:
