@@ -14,11 +14,12 @@ def neutron(gated_neutron: Neutron) -> Neutron:
 
 
 def test_ports_are_active_once_their_flows_were_seen(neutron: Neutron, tenant: Tenant) -> None:
-    one, other = healthy(tenant, 2, WATCHED)
-    for vm in (one, other):
+    vms = healthy(tenant, 20, WATCHED)
+    for vm in vms:
         done = tasks(neutron, vm)
         assert "apply-security-groups" in {task["name"] for task in done}
         assert {task["task_state"] for task in done} == {"SUCCEEDED"}
+    one, *_, other = vms
     assert one.connect(other.ip, SERVED)
     assert not one.connect(other.ip, CLOSED, timeout=0.5)
 

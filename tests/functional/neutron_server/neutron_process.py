@@ -93,9 +93,9 @@ class Process:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server.server_port
 
-    def state_report(self, host: str, extensions: list[str]) -> None:
-        """What an OVS agent says of itself every half a minute."""
-        state = {
+    def state_report(self, host: str, extensions: list[str] | None) -> None:
+        """What an OVS agent says of itself every half a minute; None: one that knows of none."""
+        state: dict[str, Any] = {
             "agent_type": "Open vSwitch agent",
             "binary": "neutron-openvswitch-agent",
             "host": host,
@@ -105,13 +105,14 @@ class Process:
                 "tunnel_types": ["vxlan"],
                 "tunneling_ip": "192.0.2.1",
                 "bridge_mappings": {},
-                "extensions": extensions,
                 "datapath_type": "netdev",
                 "ovs_capabilities": {"datapath_types": ["netdev"], "iface_types": []},
                 "ovs_hybrid_plug": False,
                 "vhostuser_socket_dir": "/run",
             },
         }
+        if extensions is not None:
+            state["configurations"]["extensions"] = extensions
         now = timeutils.utcnow().isoformat()
         self._states.report_state(_admin(), agent_state={"agent_state": state}, time=now)
 

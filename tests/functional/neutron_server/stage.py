@@ -177,6 +177,10 @@ class Host:
     def lives(self, *extensions: str) -> None:
         self.neutron.do("state_report", host=self.name, extensions=list(extensions))
 
+    def lives_without_a_word_of_extensions(self) -> None:
+        """The key is missing in what it reports of its configuration."""
+        self.neutron.do("state_report", host=self.name, extensions=None)
+
     def plug(self, port_id: str) -> None:
         """As far as Neutron's own agent can see, the port is wired."""
         self.neutron.do("device", host=self.name, port=port_id, up=True)

@@ -67,6 +67,15 @@ def test_what_was_said_before_a_port_moved_away_and_back_proves_nothing(
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
 
 
+def test_an_agent_that_says_nothing_of_extensions_is_served_as_before(
+    neutron: Neutron, plain: Host, make_port: MakePort
+) -> None:
+    plain.lives_without_a_word_of_extensions()
+    port = make_port(plain)["id"]
+    plain.plug(port)
+    assert neutron.state(port) == ("ACTIVE", None)
+
+
 def test_a_port_that_moves_to_a_plain_host_is_neutrons_alone(
     neutron: Neutron, plain: Host, active: str
 ) -> None:
