@@ -32,9 +32,9 @@ _MARK = struct.Struct("!4sI")
 _FIRST_NUMBERS = (1000, 5000)
 _BOUND = 20.0
 """Seconds after which a switch that forwards no marks is given up."""
-_STRAGGLERS = 1.0
+_STRAGGLERS = 10.0
 """Seconds for packets decided before the marks, but sent on after them: a batch leaves the
-switch port by port."""
+switch port by port, and a machine that does much else may take it off the processor in between."""
 
 
 class History:
