@@ -27,10 +27,10 @@ os.setuid({_NOBODY})
 ofctl = Ofctl(sys.argv[1], sys.argv[2], 10, privileged.execute)
 try:
     ofctl.bundle(["add table=60,priority=7,cookie={cookie.OWNER << 48:#x} actions=drop"])
-    print(len(ofctl.dump()))
+    print(len(ofctl.dump()), flush=True)
     ofctl.bundle(["add table=60,priority=7 actions=nonsense"])
 except SwitchError as refused:
-    print(refused)
+    print(refused, flush=True)
 os._exit(0)
 """
 
