@@ -149,8 +149,8 @@ class CatchingUp:
                 requests.append(self._requests.get())
             try:
                 self._catch_up(_together(requests))
-            # Whatever it was: the ports are SYNCING or UNKNOWN on the server, whose sweep asks
-            # for them again.
+            # Whatever it was: ports the server knows to be behind are SYNCING or UNKNOWN there, and
+            # its sweep asks for them again.
             except Exception:
                 LOG.exception("The server did not tell what was missed")
             for each in requests:
