@@ -87,6 +87,45 @@ class PortStatus(enum.StrEnum):
     DOWN = "DOWN"
 
 
+class Trouble(enum.StrEnum):
+    """What may keep a host from its work; a heartbeat names the ones it has, each with a line."""
+
+    SWITCH = "switch"
+    """ovs-vswitchd is gone or does not answer."""
+    BRIDGE = "bridge"
+    """The integration bridge is gone, or is not what it must be."""
+    UPLINK = "uplink"
+    """A physical network's bridge, or the patch ports to it, are gone."""
+    OVSDB = "ovsdb"
+    """ovsdb-server does not answer."""
+    OPENFLOW = "openflow"
+    """A call of ovs-ofctl does not end."""
+    FLOW = "flow"
+    """A flow has been running too long."""
+    PORTS = "ports"
+    """A batch of ports could not be processed at all."""
+    OUTBOX = "outbox"
+    """Reports cannot be kept: the disk is full, or its file is damaged."""
+    REPORTER = "reporter"
+    """Reports cannot be handed over."""
+    LISTENER = "listener"
+    """The server's casts are not heard."""
+    HEARTBEAT = "heartbeat"
+    """Heartbeats cannot be made."""
+    IDENTITY = "identity"
+    """Another agent speaks for this host."""
+    CLOCK = "clock"
+    """This host's clock and the server's are more than a day apart."""
+    CONTROL = "control"
+    """What concerns the whole host cannot be done."""
+    OTHER = "other"
+    """Anything that a newer agent may know."""
+
+
+UNTRUE = frozenset({Trouble.SWITCH, Trouble.BRIDGE})
+"""With one of these, what was proven of the host's ports does not hold any more."""
+
+
 # Tasks that may end SKIPPED in a report that proves a port: what they look
 # after does not exist for every kind of interface (a vhost-user port has no
 # kernel link). Nothing of the security groups may ever be skipped.

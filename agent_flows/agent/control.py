@@ -9,7 +9,7 @@ import oslo_messaging
 from oslo_log import log
 
 from agent_flows.agent.reconcile import Reconciler, Specs
-from agent_flows.flows.participant import Backoff, Participant
+from agent_flows.flows.participant import Participant
 from agent_flows.flows.task import PortErrors, TaskFailed
 from agent_flows.l2 import interfaces
 from agent_flows.l2.bridges import Bridges
@@ -18,6 +18,7 @@ from agent_flows.l2.interfaces import PresentPorts
 from agent_flows.l2.ovsdb import OvsdbUnreachable
 from agent_flows.l2.vswitchd import SwitchWatch
 from agent_flows.secgroups.ofctl import SwitchError, Timeout
+from agent_flows.supervision import Backoff
 from agent_flows.validation import Invalid
 
 LOG = log.getLogger(__name__)

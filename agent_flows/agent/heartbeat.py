@@ -7,13 +7,15 @@ from typing import Any, Protocol
 import oslo_messaging
 from oslo_log import log
 
+from agent_flows.rpc.server import Held
+
 LOG = log.getLogger(__name__)
 
 
 class Client(Protocol):
     """The agent's RPC client, as far as heartbeats go."""
 
-    def heartbeat(self, state: Mapping[str, Any]) -> int: ...
+    def heartbeat(self, state: Mapping[str, Any]) -> Held: ...
 
 
 class Heartbeat:
@@ -51,7 +53,7 @@ class Heartbeat:
         missed = 0
         while True:
             try:
-                self._heard(self._client.heartbeat(self._state()))
+                self._heard(self._client.heartbeat(self._state()).sequence)
             except oslo_messaging.MessagingException as exc:
                 # The server notices silence by itself: that is what heartbeats are for.
                 missed += 1

@@ -18,7 +18,7 @@ from agent_flows.agent.control import Control
 from agent_flows.agent.heartbeat import Heartbeat
 from agent_flows.agent.reconcile import Reconciler
 from agent_flows.flows.outbox import Outbox
-from agent_flows.flows.participant import Backoff, Participant
+from agent_flows.flows.participant import Participant
 from agent_flows.flows.reporter import Reporter
 from agent_flows.flows.runner import Runner
 from agent_flows.l2.bindings import Bindings
@@ -33,6 +33,7 @@ from agent_flows.rpc.agent import AgentEndpoint, ServerClient
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.ofctl import Ofctl
 from agent_flows.secgroups.pipeline import Home, Pipeline
+from agent_flows.supervision import Backoff
 
 LOG = log.getLogger(__name__)
 

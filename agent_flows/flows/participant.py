@@ -14,12 +14,13 @@ A worker takes every ready port at once, so no order of locks exists.
 import dataclasses
 import enum
 import heapq
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from oslo_log import log
+
+from agent_flows.supervision import Backoff
 
 LOG = log.getLogger(__name__)
 
@@ -36,20 +37,6 @@ class Request:
     port_id: str
     attempt: int = 1
     forced: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Backoff:
-    """Exponential backoff: ``initial`` seconds, doubled up to ``maximum``, half of it jitter."""
-
-    initial: float
-    maximum: float
-
-    def delay(self, attempt: int) -> float:
-        """Seconds to wait after the failed ``attempt`` (from 1)."""
-        # 2**30 periods exceed any maximum; larger exponents overflow a float.
-        full = min(self.maximum, self.initial * 2.0 ** min(attempt - 1, 30))
-        return full * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load, guards nothing
 
 
 class Participant:

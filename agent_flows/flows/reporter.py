@@ -8,10 +8,10 @@ import oslo_messaging
 from oslo_log import log
 
 from agent_flows.flows.outbox import Outbox
-from agent_flows.flows.participant import Backoff
 from agent_flows.report import FlowReport
 from agent_flows.rpc import transport
 from agent_flows.rpc.server import Accepted
+from agent_flows.supervision import Backoff
 
 LOG = log.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Reporter:
         if not self._introduced:
             # Before the first word of this process: where the server stands,
             # or a lost outbox would speak with sequences it takes for old.
-            self._outbox.raise_sequence(self._client.report([]).sequence)
+            self._outbox.raise_sequence(self._client.report([]).held.sequence)
             self._introduced = True
             if len(self._outbox) == 0:
                 return
@@ -99,7 +99,7 @@ class Reporter:
             LOG.error("The server refused report %s for good: %s", report_id, reason)
         settled = {*answer.accepted, *answer.rejected}
         self._outbox.forget(settled)
-        self._outbox.raise_sequence(answer.sequence)
+        self._outbox.raise_sequence(answer.held.sequence)
         if unsettled := [item.id for item in reports if item.id not in settled]:
             raise oslo_messaging.MessagingException(
                 f"{len(unsettled)} reports were neither accepted nor rejected"

@@ -12,7 +12,6 @@ from oslo_config import cfg
 from oslo_log import log
 
 from agent_flows import conf as options
-from agent_flows.flows.participant import Backoff
 from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron import bridge, desired, privileged
 from agent_flows.neutron.cached import SecurityGroupInfo
@@ -25,6 +24,7 @@ from agent_flows.report import FlowReport
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.ofctl import Ofctl
 from agent_flows.secgroups.pipeline import Home, Pipeline
+from agent_flows.supervision import Backoff
 from agent_flows.validation import Hostname, Invalid, parse
 
 LOG = log.getLogger(__name__)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from oslo_log import log
 
-from agent_flows.flows.participant import Backoff, Participant, Request, Verdict
+from agent_flows.flows.participant import Participant, Request, Verdict
 from agent_flows.flows.runner import Runner, Work
 from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron import flows, interfaces
@@ -18,6 +18,7 @@ from agent_flows.neutron.interfaces import Bridge, Interface, Located
 from agent_flows.neutron.reporting import Reporting, amended, never_ran
 from agent_flows.neutron.told import Told
 from agent_flows.report import FlowName, FlowReport, TaskError
+from agent_flows.supervision import Backoff
 
 LOG = log.getLogger(__name__)
 

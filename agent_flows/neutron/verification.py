@@ -13,7 +13,7 @@ from oslo_log import log
 from taskflow.flow import Flow
 
 from agent_flows import conf as options
-from agent_flows.flows.participant import Backoff, Participant, Request, Verdict
+from agent_flows.flows.participant import Participant, Request, Verdict
 from agent_flows.flows.runner import Runner, Work
 from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron.cached import CachedRevisions, SecurityGroupInfo
@@ -25,6 +25,7 @@ from agent_flows.neutron.others.watchlist import Sight, Watchlist
 from agent_flows.neutron.quarantine import Closed
 from agent_flows.neutron.reporting import Reporting, never_ran
 from agent_flows.report import FlowName, FlowReport, TaskError
+from agent_flows.supervision import Backoff
 
 LOG = log.getLogger(__name__)
 

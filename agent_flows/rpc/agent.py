@@ -9,7 +9,8 @@ from oslo_log import log
 from agent_flows import report, spec
 from agent_flows.report import FlowReport
 from agent_flows.rpc import transport
-from agent_flows.rpc.server import Accepted
+from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.server import Accepted, Held
 from agent_flows.spec import DesiredState
 
 LOG = log.getLogger(__name__)
@@ -19,11 +20,19 @@ class ServerClient:
     """Calls from an agent to the server.
 
     Every method raises :class:`oslo_messaging.MessagingException` when the
-    server cannot be reached in time or fails: try again, later.
+    server cannot be reached in time or fails: try again, later. ``identity``
+    goes with every call.
     """
 
-    def __init__(self, transport_: oslo_messaging.Transport, host: str, timeout: float) -> None:
+    def __init__(
+        self,
+        transport_: oslo_messaging.Transport,
+        host: str,
+        timeout: float,
+        identity: Identity | None = None,
+    ) -> None:
         self._host = host
+        self._context = identity.to_context() if identity is not None else {}
         self._client = oslo_messaging.get_rpc_client(
             transport_, transport.server_target(), timeout=timeout
         )
@@ -31,7 +40,7 @@ class ServerClient:
     def report(self, reports: Sequence[FlowReport]) -> Accepted:
         """Hand over at most :data:`transport.MAX_REPORTS` reports."""
         answer = self._call("report", reports=[report.to_wire(item) for item in reports])
-        return Accepted(answer["accepted"], answer["rejected"], answer["sequence"])
+        return Accepted(answer["accepted"], answer["rejected"], _held(answer))
 
     def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState:
         """The specs of this host's ports (of those in ``port_ids``) and of their groups.
@@ -44,13 +53,13 @@ class ServerClient:
         answer = self._call("get_ports", port_ids=wanted)
         return spec.state_from_wire(answer)
 
-    def heartbeat(self, state: Mapping[str, Any]) -> int:
-        """Say that this agent lives; answers the highest sequence the server holds for it."""
-        return int(self._call("heartbeat", state=dict(state))["sequence"])
+    def heartbeat(self, state: Mapping[str, Any]) -> Held:
+        """Say that this agent lives; answers what the server holds of it."""
+        return _held(self._call("heartbeat", state=dict(state)))
 
     def _call(self, method: str, **kwargs: object) -> Any:
         try:
-            return self._client.call({}, method, host=self._host, **kwargs)
+            return self._client.call(self._context, method, host=self._host, **kwargs)
         except oslo_messaging.MessagingException:
             raise
         except Exception as exc:
@@ -58,6 +67,10 @@ class ServerClient:
             # (oslo_messaging/_drivers/common.py, deserialize_remote_exception).
             first_line = str(exc).partition("\n")[0]
             raise oslo_messaging.RemoteError(type(exc).__name__, first_line) from exc
+
+
+def _held(answer: Mapping[str, Any]) -> Held:
+    return Held(int(answer["sequence"]), int(answer.get("clock", 0)))
 
 
 class Changes(Protocol):

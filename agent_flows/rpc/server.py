@@ -2,6 +2,7 @@
 
 import collections
 import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,7 +13,8 @@ from oslo_log import log
 
 from agent_flows import report, spec
 from agent_flows.report import FlowReport
-from agent_flows.rpc import transport
+from agent_flows.rpc import identity, transport
+from agent_flows.rpc.identity import Identity
 from agent_flows.spec import Spec
 from agent_flows.validation import Hostname, Invalid, parse
 
@@ -24,29 +26,44 @@ _STATE_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True)
+class Held:
+    """What the server holds of a host: ``sequence`` is the highest of its reports (0 for none).
+
+    ``clock`` is the server's, in microseconds since the epoch; 0 if it does not say.
+    """
+
+    sequence: int = 0
+    clock: int = 0
+
+
+@dataclass(frozen=True)
 class Accepted:
     """The server's answer to a message of reports, given after its transaction committed.
 
-    ``rejected`` maps a report's id to the reason it will never be taken;
-    ``sequence`` is the highest the server holds for the host (0 for none).
+    ``rejected`` maps a report's id to the reason it will never be taken.
     """
 
     accepted: Sequence[str]
     rejected: Mapping[str, str] = field(default_factory=dict)
-    sequence: int = 0
+    held: Held = field(default_factory=Held)
 
 
 class Consumer(Protocol):
     """What the endpoint hands on, validated.
 
-    An exception becomes an RPC error: the agent tries again, later.
+    An exception becomes an RPC error: the agent tries again, later. One is
+    :class:`agent_flows.rpc.identity.HostTaken`: another agent speaks for the host.
     """
 
-    def take_reports(self, host: str, reports: Sequence[FlowReport]) -> Accepted: ...
+    def take_reports(
+        self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
+    ) -> Accepted: ...
 
     def get_ports(self, host: str, port_ids: Collection[str] | None) -> Sequence[Spec]: ...
 
-    def take_heartbeat(self, host: str, state: Mapping[str, Any]) -> int:
+    def take_heartbeat(
+        self, host: str, state: Mapping[str, Any], agent: Identity | None = None
+    ) -> int:
         """Note that the agent lives; answers the highest sequence held for the host."""
         ...
 
@@ -67,27 +84,33 @@ class ServerEndpoint:
 
     def report(self, ctxt: Mapping[str, Any], host: object, reports: object) -> dict[str, Any]:
         try:
-            speaker = self._host(host)
+            speaker, agent = self._host(host), identity.from_context(ctxt)
             batch = _bounded_list(reports)
         except Invalid as exc:
             self._refuse(repr(host), exc)
             ids = _ids_of(reports)
-            return {"accepted": [], "rejected": dict.fromkeys(ids, str(exc)), "sequence": 0}
+            return {
+                "accepted": [],
+                "rejected": dict.fromkeys(ids, str(exc)),
+                "sequence": 0,
+                "clock": _clock(),
+            }
         valid: list[FlowReport] = []
-        rejected: dict[str, str] = {}
+        rejected = {}
         for raw in batch:
             try:
                 valid.append(_spoken_by(speaker, report.from_wire(raw)))
             except Invalid as exc:
                 self._refuse(speaker, exc)
                 rejected.update(dict.fromkeys(_ids_of([raw]), str(exc)))
-        answer = self._consumer.take_reports(speaker, valid)
+        answer = self._consumer.take_reports(speaker, valid, agent)
         for reason in answer.rejected.values():
             self._count(speaker, "store", reason)
         return {
             "accepted": list(answer.accepted),
             "rejected": {**rejected, **answer.rejected},
-            "sequence": answer.sequence,
+            "sequence": answer.held.sequence,
+            "clock": _clock(),
         }
 
     def get_ports(
@@ -103,13 +126,14 @@ class ServerEndpoint:
 
     def heartbeat(self, ctxt: Mapping[str, Any], host: object, state: object) -> dict[str, Any]:
         try:
-            speaker = self._host(host)
+            speaker, agent = self._host(host), identity.from_context(ctxt)
             if not isinstance(state, Mapping) or len(json.dumps(state)) > _STATE_BYTES:
                 raise Invalid("state", state, f"must be an object of at most {_STATE_BYTES} bytes")
         except Invalid as exc:
             self._refuse(repr(host), exc)
             raise
-        return {"sequence": self._consumer.take_heartbeat(speaker, state)}
+        sequence = self._consumer.take_heartbeat(speaker, state, agent)
+        return {"sequence": sequence, "clock": _clock()}
 
     def _host(self, host: object) -> str:
         try:
@@ -150,6 +174,11 @@ class AgentClient:
 
     def _cast(self, host: str, method: str, **kwargs: object) -> None:
         self._client.prepare(server=host).cast({}, method, **kwargs)
+
+
+def _clock() -> int:
+    """Microseconds since the epoch, as sequences are."""
+    return time.time_ns() // 1000
 
 
 def _bounded_list(reports: object) -> list[object]:

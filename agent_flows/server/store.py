@@ -15,7 +15,8 @@ from typing import Any
 from oslo_log import log
 
 from agent_flows.report import FlowReport, SyncState
-from agent_flows.rpc.server import Accepted
+from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.server import Accepted, Held
 from agent_flows.server import agents, clock, gate, history
 from agent_flows.server.casts import Caster, Casts, to_hosts
 from agent_flows.server.database import Transactions, retried
@@ -52,7 +53,9 @@ class Store:
         self._metrics = metrics
         self._settings = settings
 
-    def take_reports(self, host: str, reports: Sequence[FlowReport]) -> Accepted:
+    def take_reports(
+        self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
+    ) -> Accepted:
         """Store ``reports`` and move their ports; raises DBError if it cannot be done now."""
         with self._metrics.store_seconds.time():
             taken = self._take(host, reports)
@@ -82,7 +85,7 @@ class Store:
         # is a newer one.
         outdated = Casts(ports=to_hosts([host], batch.outdated))
         return _Taken(
-            Accepted(batch.accepted, batch.rejected, sequence),
+            Accepted(batch.accepted, batch.rejected, Held(sequence)),
             casts | outdated,
             list(batch.moved.values()),
             batch.rulings,
@@ -101,7 +104,9 @@ class Store:
             self._directory.asked_for(session, host, port_ids, clock.now())
             return self._directory.specs(session, host, port_ids)
 
-    def take_heartbeat(self, host: str, state: Mapping[str, Any]) -> int:
+    def take_heartbeat(
+        self, host: str, state: Mapping[str, Any], agent: Identity | None = None
+    ) -> int:
         """Note that the agent lives; answers the highest sequence held for the host."""
         sequence, casts = self._note_heartbeat(host, agents.as_text(state))
         self._cast(casts)

@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 
 # What a part may import of the others. The agent's side stacks: each part may
 # use everything below it.
-WORDS = {"validation", "spec", "report"}
+WORDS = {"validation", "spec", "report", "supervision"}
 SETUP = {"conf", "process"}
 ARROWS: dict[str, set[str]] = {
     "__init__": set(),
@@ -24,6 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "report": {"validation", "spec"},
     "conf": set(),
     "process": {"conf"},
+    "supervision": set(),
     "rpc": WORDS,
     "flows": WORDS | {"rpc"},
     "secgroups": WORDS | {"rpc", "flows"},

@@ -21,6 +21,7 @@ from agent_flows.neutron.server.settler import Settler
 from agent_flows.neutron.server.settling import forgotten, proclaim, settle
 from agent_flows.report import FlowReport, TaskOutcome
 from agent_flows.rpc import transport as wire
+from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.server import Accepted, AgentClient, ServerEndpoint
 from agent_flows.server import settings
 from agent_flows.server.casts import Caster
@@ -37,11 +38,13 @@ _LAST_OF_UTF8MB3 = 0xFFFF
 class NeutronStore(Store):
     """Neutron's connections may speak MariaDB's three-byte ``utf8``, whatever the tables hold."""
 
-    def take_reports(self, host: str, reports: Sequence[FlowReport]) -> Accepted:
+    def take_reports(
+        self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
+    ) -> Accepted:
         plain = [
             dataclasses.replace(each, tasks=tuple(map(_plain, each.tasks))) for each in reports
         ]
-        return super().take_reports(host, plain)
+        return super().take_reports(host, plain, agent)
 
 
 def _plain(task: TaskOutcome) -> TaskOutcome:

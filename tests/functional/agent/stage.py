@@ -14,7 +14,7 @@ from agent_flows import conf as options
 from agent_flows.agent.service import AgentService
 from agent_flows.report import FlowName, FlowReport
 from agent_flows.rpc import transport
-from agent_flows.rpc.server import Accepted, AgentClient
+from agent_flows.rpc.server import Accepted, AgentClient, Held
 from agent_flows.secgroups import cookie
 from agent_flows.spec import (
     AddressGroupSpec,
@@ -70,10 +70,10 @@ class FakeServer:
             dict(self.refused),
         )
 
-    def heartbeat(self, state: Mapping[str, Any]) -> int:
+    def heartbeat(self, state: Mapping[str, Any]) -> Held:
         self._speak()
         self.states.append(state)
-        return 0
+        return Held()
 
     def _speak(self) -> None:
         if self.silent:

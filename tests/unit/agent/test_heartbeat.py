@@ -6,6 +6,7 @@ import threading
 import oslo_messaging
 
 from agent_flows.agent.heartbeat import Heartbeat
+from agent_flows.rpc.server import Held
 
 
 class Server:
@@ -20,11 +21,11 @@ class Server:
         self.states.append(state)
         if self.answers.empty():
             self.done.set()
-            return 0
+            return Held(0)
         answer = self.answers.get()
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return Held(answer)
 
 
 def beats(*answers):

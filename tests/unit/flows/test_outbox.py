@@ -14,10 +14,10 @@ import oslo_messaging
 import pytest
 
 from agent_flows.flows.outbox import Outbox
-from agent_flows.flows.participant import Backoff
 from agent_flows.flows.reporter import Reporter
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
-from agent_flows.rpc.server import Accepted
+from agent_flows.rpc.server import Accepted, Held
+from agent_flows.supervision import Backoff
 from lab.process import wait_until
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
@@ -67,7 +67,7 @@ class Server:
         accepted = [r.id for r in reports if r.id not in self.refuse | self.ignore]
         self.held = max([self.held, *(r.sequence for r in reports if r.id in accepted)])
         refused = {r.id: "not bound here" for r in reports if r.id in self.refuse}
-        return Accepted(accepted, refused, self.held)
+        return Accepted(accepted, refused, Held(self.held))
 
 
 def test_invariant_3_a_report_is_forgotten_only_after_the_acknowledgement(outbox: Outbox) -> None:

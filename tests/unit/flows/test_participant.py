@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_flows.flows.participant import Backoff, Participant, Request, Verdict
+from agent_flows.flows.participant import Participant, Request, Verdict
+from agent_flows.supervision import Backoff
 
 PATIENCE = 10.0
 

@@ -13,7 +13,8 @@ from oslo_config import cfg
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
-from agent_flows.rpc.server import Accepted, AgentClient, ServerEndpoint
+from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.server import Accepted, AgentClient, Held, ServerEndpoint
 from agent_flows.spec import (
     Direction,
     NetworkSpec,
@@ -34,11 +35,13 @@ class Server:
         self.reports: list[FlowReport] = []
         self.broken = False
 
-    def take_reports(self, host: str, reports: Sequence[FlowReport]) -> Accepted:
+    def take_reports(
+        self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
+    ) -> Accepted:
         if self.broken:
             raise RuntimeError("the database is away")
         self.reports += reports
-        return Accepted([item.id for item in reports], {}, reports[-1].sequence)
+        return Accepted([item.id for item in reports], {}, Held(reports[-1].sequence))
 
     def get_ports(self, host: str, port_ids: Collection[str] | None) -> Sequence[Spec]:
         network = NetworkSpec(NETWORK, NetworkType.VLAN, segmentation_id=7, physical_network="p1")
@@ -47,7 +50,9 @@ class Server:
             SecurityGroupSpec(GROUP, 4, rules=(SecurityGroupRule(Direction.INGRESS, protocol=6),)),
         ]
 
-    def take_heartbeat(self, host: str, state: Mapping[str, Any]) -> int:
+    def take_heartbeat(
+        self, host: str, state: Mapping[str, Any], agent: Identity | None = None
+    ) -> int:
         return 9
 
 
@@ -132,7 +137,7 @@ def a_report() -> FlowReport:
 def test_a_report_arrives_as_it_was_sent(server: Server, client: ServerClient) -> None:
     sent = a_report()
     answer = client.report([sent])
-    assert answer == Accepted([sent.id], {}, 11)
+    assert (answer.accepted, answer.rejected, answer.held.sequence) == ([sent.id], {}, 11)
     assert server.reports[-1] == sent
 
 
@@ -144,7 +149,7 @@ def test_an_agent_gets_its_ports_and_their_groups(server: Server, client: Server
 
 
 def test_a_heartbeat_brings_back_the_highest_sequence(server: Server, client: ServerClient) -> None:
-    assert client.heartbeat({"version": "1.0"}) == 9
+    assert client.heartbeat({"version": "1.0"}).sequence == 9
 
 
 def test_a_servers_failure_is_an_error_to_try_again_after(
@@ -164,7 +169,7 @@ def test_a_malformed_question_is_refused_and_the_server_goes_on(
 ) -> None:
     with pytest.raises(oslo_messaging.MessagingException):
         client.get_ports(["not-a-uuid"])
-    assert client.heartbeat({}) == 9
+    assert client.heartbeat({}).sequence == 9
 
 
 def test_the_server_tells_an_agent_what_changed(

@@ -10,7 +10,8 @@ import pytest
 from agent_flows import report
 from agent_flows.report import FlowName, FlowReport, Step, TaskOutcome, TaskState
 from agent_flows.rpc import transport
-from agent_flows.rpc.server import Accepted, ServerEndpoint
+from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.server import Accepted, Held, ServerEndpoint
 from agent_flows.spec import NetworkSpec, NetworkType, PortSpec, Spec
 from agent_flows.validation import Invalid
 
@@ -29,7 +30,9 @@ class Store:
         self.heartbeats: list[tuple[str, Mapping[str, Any]]] = []
         self.asked: list[tuple[str, Collection[str] | None]] = []
 
-    def take_reports(self, host: str, reports: Sequence[FlowReport]) -> Accepted:
+    def take_reports(
+        self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
+    ) -> Accepted:
         good = [item for item in reports if item.resource_id not in self.refuses]
         self.taken += good
         bad = {
@@ -37,7 +40,9 @@ class Store:
             for item in reports
             if item.resource_id in self.refuses
         }
-        return Accepted([item.id for item in good], bad, max([r.sequence for r in good] or [0]))
+        return Accepted(
+            [item.id for item in good], bad, Held(max([r.sequence for r in good] or [0]))
+        )
 
     def get_ports(self, host: str, port_ids: Collection[str] | None) -> Sequence[Spec]:
         self.asked.append((host, port_ids))
@@ -48,7 +53,9 @@ class Store:
             )
         ]
 
-    def take_heartbeat(self, host: str, state: Mapping[str, Any]) -> int:
+    def take_heartbeat(
+        self, host: str, state: Mapping[str, Any], agent: Identity | None = None
+    ) -> int:
         self.heartbeats.append((host, state))
         return 42
 
@@ -73,6 +80,7 @@ def a_report(number: int, host: str = HOST, resource_id: str = PORT) -> dict[str
 def test_good_reports_are_acknowledged_with_the_highest_sequence() -> None:
     store = Store()
     answer = ServerEndpoint(store).report(CONTEXT, HOST, [a_report(1), a_report(2)])
+    assert answer.pop("clock") > 0
     assert answer == {
         "accepted": [str(uuid.UUID(int=1)), str(uuid.UUID(int=2))],
         "rejected": {},
@@ -177,7 +185,7 @@ def test_a_malformed_question_for_specs_is_refused_with_the_field(ids: object) -
 
 def test_a_heartbeat_answers_the_highest_sequence() -> None:
     store = Store()
-    assert ServerEndpoint(store).heartbeat(CONTEXT, HOST, {"version": "1"}) == {"sequence": 42}
+    assert ServerEndpoint(store).heartbeat(CONTEXT, HOST, {"version": "1"})["sequence"] == 42
     assert store.heartbeats == [(HOST, {"version": "1"})]
 
 

@@ -96,7 +96,7 @@ def make_port(rest: str) -> str:
 
 def test_from_put_to_active(rest: str, agent: Agent, bus: oslo_messaging.Transport) -> None:
     client = ServerClient(bus, "host-a", LONGEST)
-    assert client.heartbeat({}) == 0
+    assert client.heartbeat({}).sequence == 0
     port = make_port(rest)
     assert agent.next() == ("ports_changed", [port])
     spec = client.get_ports([port]).ports[port]
@@ -104,7 +104,7 @@ def test_from_put_to_active(rest: str, agent: Agent, bus: oslo_messaging.Transpo
     assert client.report([report]).accepted == [report.id]
     shown = requests.get(f"{rest}/ports/{port}", timeout=LONGEST).json()["port"]
     assert (shown["status"], shown["sync_state"]) == ("ACTIVE", "IN_SYNC")
-    assert client.heartbeat({}) == 7
+    assert client.heartbeat({}).sequence == 7
     requests.post(f"{rest}/ports/{port}/resync", timeout=LONGEST)
     assert agent.next() == ("resync", [port])
     requests.delete(f"{rest}/ports/{port}", timeout=LONGEST)
