@@ -1,22 +1,32 @@
 """From what Neutron's agent says about ports and groups to our specs, one value at a time.
 
+A rule, member, address pair, fixed IP or group id that our model cannot carry is left out by
+itself, with one line for the operator's log: each of them can only allow something, so without it
+less passes and never more.
+
 Pure. The shapes are those of ``security_group_info_for_ports`` (Neutron,
 neutron/db/securitygroups_rpc_base.py), which every OVS agent builds from its
 resource cache and hands to its firewall driver.
 """
 
+import functools
 import ipaddress
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import pydantic
 
 from agent_flows.neutron import revision
 from agent_flows.report import TaskError
 from agent_flows.spec import (
+    PROTOCOLS_WITH_PORTS,
+    SCTP,
+    TCP,
+    UDP,
+    AddressPair,
     Ethertype,
     Member,
     NetworkSpec,
@@ -24,11 +34,15 @@ from agent_flows.spec import (
     PortSpec,
     SecurityGroupRule,
 )
-from agent_flows.validation import Invalid, IPNetwork, parse
+from agent_flows.validation import Address, Invalid, IPAddress, IPNetwork, parse
+
+T = TypeVar("T")
 
 _RULE = pydantic.TypeAdapter(SecurityGroupRule)
 _PORT = pydantic.TypeAdapter(PortSpec)
 _MEMBER = pydantic.TypeAdapter(Member)
+_PAIR = pydantic.TypeAdapter(AddressPair)
+_ADDRESS: pydantic.TypeAdapter[IPAddress] = pydantic.TypeAdapter(Address)
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ID_CHARS = 36  # neutron_lib/db/constants.py, UUID_FIELD_SIZE
@@ -48,6 +62,10 @@ _SAME_NAME = (
 _REMOTE_IDS = ("remote_group_id", "remote_address_group_id")
 # Say whose rule it is, not what it allows.
 _NOT_THE_RULE = frozenset({"id", "security_group_id", "stateful"})
+_UNMATCHABLE = PROTOCOLS_WITH_PORTS - {TCP, UDP, SCTP}
+"""Protocols with ports that Open vSwitch cannot match."""
+_SHOWN = 400
+"""Characters of an item in a line for people."""
 
 # The network is known once it is known where the port is plugged in.
 _SOMEWHERE = "somewhere"
@@ -72,13 +90,18 @@ def group_id(value: object) -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """A security group's rules. With ``refused`` one of them makes no sense, and no port
-    can be brought to what the group says. ``revision`` stands for the rules as they were told."""
+    """A security group's rules.
+
+    ``left_out`` says which of them could not be used, and why, one line each. With ``refused`` it
+    is not known what the group means, and no port that has it can be programmed. ``revision``
+    stands for the rules as Neutron sent them.
+    """
 
     rules: tuple[SecurityGroupRule, ...] = ()
     stateful: bool = True
     refused: TaskError | None = None
     revision: int = 0
+    left_out: tuple[str, ...] = ()
 
     @property
     def remotes(self) -> frozenset[str]:
@@ -89,27 +112,37 @@ class Group:
 
 def group(name: object, raw: object) -> Group:
     """The group ``name`` with the rules ``raw``, a list of dicts; never raises."""
-    rules: dict[SecurityGroupRule, None] = {}
     if not isinstance(raw, Sequence) or isinstance(raw, str):
         return Group(refused=_refusal(f"the rules of security group {name} are not a list", raw))
-    said = revision.of_rules(each for each in raw if isinstance(each, Mapping))
-    for each in raw:
-        try:
-            rules[rule(each)] = None
-        except Invalid as exc:
-            text = f"rule {describe(each)} of security group {name} cannot be used: {exc}"
-            return Group(refused=_refusal(text, each), revision=said)
-    stateful = [each.get("stateful", True) for each in raw]
+    known = [each for each in raw if isinstance(each, Mapping)]
+    said = revision.of_rules(known)
+    stateful = [each.get("stateful", True) for each in known]
     if any(each is not stateful[0] or not isinstance(each, bool) for each in stateful):
         text = f"the rules of security group {name} disagree on whether it is stateful"
         return Group(refused=_refusal(text, raw), revision=said)
-    # They come as a set did, in whatever order.
-    return Group(tuple(sorted(rules, key=repr)), False not in stateful, revision=said)
+    rules, left_out = _usable(raw, rule, f"Security group {name}: rule")
+    # They come as a set did, in whatever order, and some of them twice.
+    ordered = tuple(sorted(dict.fromkeys(rules), key=repr))
+    return Group(ordered, False not in stateful, revision=said, left_out=left_out)
+
+
+def _usable(
+    raws: Iterable[object], read: Callable[[object], T], what: str
+) -> tuple[list[T], tuple[str, ...]]:
+    """Those of ``raws`` that ``read`` takes, and a line for each that it refuses."""
+    usable: list[T] = []
+    left_out: list[str] = []
+    for each in raws:
+        try:
+            usable.append(read(each))
+        except Invalid as exc:
+            left_out.append(f"{what} {describe(each)} is left out and allows nothing: {exc}")
+    return usable, tuple(left_out)
 
 
 def rule(raw: object) -> SecurityGroupRule:
-    """One rule; raises :class:`Invalid`. A field nobody here knows may narrow it, so it is
-    refused and not left out."""
+    """One rule; raises :class:`Invalid`. A field unknown here may narrow the rule, so the rule is
+    refused rather than read without it."""
     if not isinstance(raw, Mapping):
         raise Invalid("", raw, "a rule is an object")
     given = {name: value for name, value in raw.items() if value is not None}
@@ -122,23 +155,28 @@ def rule(raw: object) -> SecurityGroupRule:
         fields["remote_ip_prefix"] = _network(prefix, given.pop(prefix))
     for name in sorted(given.keys() - _NOT_THE_RULE, key=str):
         raise Invalid(str(name), given[name], "not a field this driver knows for such a rule")
-    return parse(_RULE, fields)
+    made = parse(_RULE, fields)
+    ports = (made.port_range_min, made.source_port_range_min)
+    if made.protocol_number in _UNMATCHABLE and ports != (None, None):
+        # Without its ports the rule would allow more than it says.
+        raise Invalid("protocol", raw.get("protocol"), "ports of tcp, udp and sctp only")
+    return made
 
 
 def describe(raw: object) -> str:
-    """A rule in one line, for people: over RPC it comes without an id."""
+    """An item in one line, for people: over RPC a rule comes without an id."""
     if not isinstance(raw, Mapping):
-        return repr(raw)
+        return repr(raw)[:_SHOWN]
     said = [f"{name}={value}" for name, value in raw.items() if value is not None]
-    return "(" + ", ".join(said) + ")"
+    return "(" + " ".join(", ".join(said).split())[:_SHOWN] + ")"
 
 
 @dataclass(frozen=True)
 class Members:
-    """The addresses of a group that rules refer to, by family; ``refused`` as for groups."""
+    """The addresses of a group that rules refer to, by family; ``left_out`` as for groups."""
 
     by_family: Mapping[Ethertype, tuple[Member, ...]]
-    refused: TaskError | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[Member, ...]:
@@ -153,98 +191,117 @@ def members(name: object, raw: object, before: Members = NO_MEMBERS) -> Members:
     never raises.
 
     A family the agent did not look up, because the rules it asked for do not
-    use it, stays as it was ``before``. Nothing at all means that nobody is left.
+    use it, stays as it was ``before``. Nothing at all means that the group has no member.
     """
     if not raw:
         return NO_MEMBERS
-    try:
-        families = {} if before.refused else dict(before.by_family)
-        if not isinstance(raw, Mapping):
-            raise Invalid("", raw, "members come by family")
-        for family, entries in raw.items():
-            ethertype = _ethertype(family)
-            families[ethertype] = tuple(sorted(_members(ethertype, entries), key=repr))
-    except Invalid as exc:
-        return Members({}, _refusal(f"the members of group {name} make no sense: {exc}", raw))
-    return Members(families)
+    what = f"Group {name}: member"
+    if not isinstance(raw, Mapping):
+        return Members({}, (f"Group {name}: its members {describe(raw)} are not told by family",))
+    families = dict(before.by_family)
+    left_out: tuple[str, ...] = ()
+    for family, entries in raw.items():
+        try:
+            ethertype = Ethertype(str(family))
+        except ValueError:
+            left_out += (f"{what}s of {describe(family)} are left out: not IPv4 or IPv6",)
+            continue
+        found: list[Member] = []
+        if isinstance(entries, Iterable) and not isinstance(entries, str):
+            found, refused = _usable(entries, functools.partial(_member, ethertype), what)
+            left_out += refused
+        else:
+            left_out += (f"{what}s of {family} {describe(entries)} are left out: not a list",)
+        families[ethertype] = tuple(sorted(set(found), key=repr))
+    return Members(families, left_out)
 
 
-def _ethertype(value: object) -> Ethertype:
-    try:
-        return Ethertype(str(value))
-    except ValueError:
-        raise Invalid("", value, "a family is IPv4 or IPv6") from None
+def _member(family: Ethertype, entry: object) -> Member:
+    if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) != 2:
+        raise Invalid(family, entry, "a member is an address and a MAC address")
+    address, mac = _network(family, entry[0]), entry[1]
+    if address.version != family.version:
+        raise Invalid(family, entry[0], f"must be an {family} address")
+    # The resource cache turns an address pair's missing MAC into a word.
+    known = None if mac in (None, "None") else mac
+    return parse(_MEMBER, {"address": address, "mac_address": known})
 
 
-def _members(family: Ethertype, entries: object) -> set[Member]:
-    if not isinstance(entries, Iterable) or isinstance(entries, str):
-        raise Invalid(family, entries, "must be a list")
-    found = set()
-    for entry in entries:
-        if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) != 2:
-            raise Invalid(family, entry, "a member is an address and a MAC address")
-        address, mac = _network(family, entry[0]), entry[1]
-        if address.version != family.version:
-            raise Invalid(family, entry[0], f"must be an {family} address")
-        # The resource cache turns an address pair's missing MAC into a word.
-        known = None if mac in (None, "None") else mac
-        found.add(parse(_MEMBER, {"address": address, "mac_address": known}))
-    return found
+@dataclass(frozen=True)
+class Read:
+    """A port as our specs have it; ``left_out`` as for groups."""
+
+    spec: PortSpec
+    left_out: tuple[str, ...] = ()
 
 
-def port(raw: Mapping[str, object], host: str) -> PortSpec:
-    """A port as ``prepare_port_filter`` gets it; raises :class:`Invalid`.
+def port(raw: Mapping[str, object], host: str) -> Read:
+    """A port as ``prepare_port_filter`` gets it; raises :class:`Invalid` if the port itself cannot
+    be used, and not only one of its addresses.
 
     Without its revision, for whether it has changed is told by what it is; and
     without its network, which is told by where it is plugged in.
     """
+    name = raw.get("device")
+    addresses, no_addresses = _usable(
+        _distinct(_list(raw, "fixed_ips")), _fixed_ip, f"Port {name}: fixed IP"
+    )
+    pairs, no_pairs = _usable(
+        _distinct(_list(raw, "allowed_address_pairs")),
+        _address_pair,
+        f"Port {name}: allowed address pair",
+    )
+    groups, no_groups = _usable(
+        _distinct(_list(raw, "security_groups")), group_id, f"Port {name}: security group"
+    )
     fields = {
-        "id": raw.get("device"),
+        "id": name,
         "revision": 0,
         "host": host,
         "network": _NO_NETWORK,
         "mac_address": raw.get("mac_address"),
-        "fixed_ips": tuple(_distinct(_list(raw, "fixed_ips"))),
-        "allowed_address_pairs": tuple(
-            _distinct(map(_address_pair, _list(raw, "allowed_address_pairs")))
-        ),
-        "security_groups": tuple(_distinct(map(group_id, _list(raw, "security_groups")))),
+        "fixed_ips": tuple(addresses),
+        "allowed_address_pairs": tuple(_distinct(pairs)),
+        "security_groups": tuple(_distinct(groups)),
         "port_security_enabled": raw.get("port_security_enabled", True),
         "admin_state_up": raw.get("admin_state_up", True),
         "device_owner": raw.get("device_owner") or "",
     }
-    return parse(_PORT, fields)
+    return Read(parse(_PORT, fields), (*no_addresses, *no_pairs, *no_groups))
 
 
 def groups_of(raw: Mapping[str, object]) -> tuple[str, ...]:
-    """The port's security groups as far as they make sense, whatever else of it does not."""
+    """The port's security groups as far as they can be used, whatever else of it cannot."""
     try:
-        return tuple(map(group_id, _list(raw, "security_groups")))
+        groups, _ = _usable(_list(raw, "security_groups"), group_id, "")
     except Invalid:
         return ()
+    return tuple(groups)
 
 
 def same_wiring(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
-    """Whether two dicts of a port ask for the same; one that makes no sense asks for nothing."""
+    """Whether two dicts of a port ask for the same; one that cannot be used asks for nothing."""
     try:
-        return port(one, _SOMEWHERE) == port(other, _SOMEWHERE)
+        return port(one, _SOMEWHERE).spec == port(other, _SOMEWHERE).spec
     except Invalid:
         return False
 
 
-def _address_pair(raw: object) -> dict[str, object]:
+def _fixed_ip(raw: object) -> IPAddress:
+    return parse(_ADDRESS, raw)
+
+
+def _address_pair(raw: object) -> AddressPair:
     if not isinstance(raw, Mapping):
         raise Invalid("allowed_address_pairs", raw, "an address pair is an object")
-    return {
-        "ip_address": _network("allowed_address_pairs", raw.get("ip_address")),
-        "mac_address": raw.get("mac_address"),
-    }
+    address = _network("ip_address", raw.get("ip_address"))
+    return parse(_PAIR, {"ip_address": address, "mac_address": raw.get("mac_address")})
 
 
 def trusted_port(port_id: str, mac: object, host: str) -> PortSpec:
     """A port that the agent calls trusted, by its id alone; raises :class:`Invalid`."""
     raw = {"device": port_id, "mac_address": mac, "port_security_enabled": False}
-    return port(raw, host)
+    return port(raw, host).spec
 
 
 def macs_of(port_spec: PortSpec) -> frozenset[str]:
@@ -262,7 +319,7 @@ def _list(raw: Mapping[str, object], name: str) -> list[object]:
     return list(value)
 
 
-def _distinct(values: Iterable[object]) -> list[object]:
+def _distinct(values: Iterable[T]) -> list[T]:
     """Each once, in an order that does not depend on theirs."""
     return list({repr(each): each for each in sorted(values, key=repr)}.values())
 
@@ -280,5 +337,5 @@ def _refusal(message: str, detail: object) -> TaskError:
 
 
 def refused_port(port_id: str, exc: Invalid) -> TaskError:
-    """The error of a port that makes no sense itself."""
+    """The error of a port that cannot be used itself."""
     return TaskError("InvalidSpec", f"port {port_id} cannot be used: {exc}")

@@ -1,11 +1,15 @@
 """What is heard of ports and groups, and which ports are to be closed at once. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pydantic
+
 from agent_flows.neutron.quarantine import Closed
-from agent_flows.secgroups import flow
+from agent_flows.validation import Invalid, Mac, parse
+
+_MAC: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Mac)
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,23 @@ def to_close(said: Iterable[Said]) -> list[Closed]:
 
 
 def _closed(port_id: str, details: Mapping[str, Any]) -> Closed:
-    """Without a local VLAN, or with a MAC that is none, by ofport alone."""
-    ofport, vlan = details["vif_port"].ofport, details.get("local_vlan")
+    """Without a local VLAN by ofport alone; a MAC that no flow can carry, or that is not one
+    station's, is left out."""
+    ofport, vlan = int(details["vif_port"].ofport), details.get("local_vlan")
     if vlan is None:
         return Closed(port_id, ofport)
     pairs = details.get("allowed_address_pairs") or ()
-    macs = {str(each.get("mac_address") or details["mac_address"]) for each in pairs}
-    macs.add(str(details["mac_address"]))
-    try:
-        checked = frozenset(flow.mac(each.lower()) for each in macs)
-    except ValueError:
-        return Closed(port_id, ofport)
+    own = details.get("mac_address")
+    macs = frozenset(_macs([own, *(each.get("mac_address") or own for each in pairs)]))
     segment = None
     if details.get("physical_network"):
         segment = details.get("segmentation_id") or 0
-    return Closed(port_id, ofport, vlan, checked, segment)
+    return Closed(port_id, ofport, vlan, macs, segment)
+
+
+def _macs(values: Iterable[object]) -> Iterator[str]:
+    for each in values:
+        try:
+            yield parse(_MAC, str(each))
+        except Invalid:
+            continue

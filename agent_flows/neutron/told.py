@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from oslo_log import log
+
 from agent_flows.neutron import desired
 from agent_flows.neutron.desired import NO_MEMBERS, Group, Members
 from agent_flows.neutron.interfaces import Interface
@@ -19,6 +21,8 @@ from agent_flows.spec import (
 )
 from agent_flows.validation import Invalid
 
+LOG = log.getLogger(__name__)
+
 T = TypeVar("T", Group, Members)
 
 
@@ -27,13 +31,15 @@ class Port:
     """A port as told, and what was made of it.
 
     ``raw`` is Neutron's dict; a trusted port is known by its id alone and has
-    none. ``version`` rises when the port itself changes.
+    none. ``version`` rises when the port itself changes. ``left_out`` says what
+    of it could not be used.
     """
 
     raw: Mapping[str, Any]
     version: int
     spec: PortSpec | None = None
     refused: TaskError | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def filtered(self) -> bool:
@@ -51,7 +57,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The desired state of some ports; those in ``refused`` have none that makes sense."""
+    """The desired state of some ports; those in ``refused`` cannot be used."""
 
     state: DesiredState
     refused: Mapping[str, TaskError] = field(default_factory=dict)
@@ -75,9 +81,11 @@ class Told:
         """A port's dict, under its ``device``."""
         port_id = str(raw["device"])
         try:
-            self._take(port_id, raw, desired.port(raw, self._host), None)
+            read = desired.port(raw, self._host)
         except Invalid as exc:
             self._take(port_id, raw, None, desired.refused_port(port_id, exc))
+        else:
+            self._take(port_id, raw, read.spec, None, read.left_out)
 
     def trusted(self, port_id: str) -> None:
         """A port that is not to be filtered, of which nothing else is known."""
@@ -89,12 +97,14 @@ class Told:
         raw: Mapping[str, Any],
         spec: PortSpec | None,
         refused: TaskError | None,
+        left_out: tuple[str, ...] = (),
     ) -> None:
         with self._lock:
             known = self._ports.get(port_id)
             same = known is not None and (known.spec, known.refused) == (spec, refused)
             version = known.version if known and same else next(self._versions)
-            self._ports[port_id] = Port(raw, version, spec, refused)
+            self._ports[port_id] = Port(raw, version, spec, refused, left_out)
+            _log_left_out(known, left_out)
 
     def gone(self, port_id: str) -> None:
         with self._lock:
@@ -116,8 +126,10 @@ class Told:
 
     def _learn(self, known: dict[str, tuple[int, T]], group_id: str, new: T) -> frozenset[str]:
         with self._lock:
-            if group_id in known and known[group_id][1] == new:
+            before = known[group_id][1] if group_id in known else None
+            if before == new:
                 return frozenset()
+            _log_left_out(before, new.left_out)
             known[group_id] = (next(self._versions), new)
             return frozenset(
                 port_id
@@ -211,12 +223,11 @@ class Told:
             return dataclasses.replace(trusted, network=interface.network), None
         groups = {id_: self._groups[id_][1] for id_ in port.groups if id_ in self._groups}
         error = next((each.refused for each in groups.values() if each.refused), None)
-        for remote in self._remotes(port.groups):
-            error = error or self._members.get(remote, (0, NO_MEMBERS))[1].refused
         if error is not None and port.filtered:
             return None, error
-        # Whether a group is stateful is said by its rules, so one without is neither.
-        ruled = tuple(id_ for id_ in port.groups if id_ not in groups or groups[id_].rules)
+        # A group without rules allows nothing, so the port does without it: whether a group is
+        # stateful is said by its rules. One whose rules did not come yet is the same until they do.
+        ruled = tuple(id_ for id_ in port.groups if id_ in groups and groups[id_].rules)
         spec = dataclasses.replace(port.spec, network=interface.network, security_groups=ruled)
         return spec, None
 
@@ -229,15 +240,17 @@ class Told:
             for rule in self._groups[group][1].rules
             if (id_ := rule.remote_group_id)
         }
-        for group in (groups & self._groups.keys()) | (remotes & self._members.keys()):
+        # A group whose members did not come yet has none until they do.
+        for group in (groups & self._groups.keys()) | remotes:
             version, content = self._groups.get(group, (0, Group()))
             others = [self._members[each][0] for each in content.remotes if each in self._members]
             _, known = self._members.get(group, (0, NO_MEMBERS))
             security_groups[group] = SecurityGroupSpec(
                 group, max([version, *others]), content.stateful, content.rules, known.all
             )
-        for group in (self._remotes(groups) - remotes) & self._members.keys():
-            addresses = tuple(each.address for each in self._members[group][1].all)
+        for group in self._remotes(groups) - remotes:
+            _, known = self._members.get(group, (0, NO_MEMBERS))
+            addresses = tuple(each.address for each in known.all)
             address_groups[group] = AddressGroupSpec(group, addresses)
         return DesiredState(ports, security_groups, address_groups)
 
@@ -247,3 +260,11 @@ class Told:
             self._groups[each][1] for each in groups if each in self._groups
         ]
         return frozenset().union(*(each.remotes for each in known))
+
+
+def _log_left_out(before: Port | Group | Members | None, left_out: Iterable[str]) -> None:
+    """Each item once, however often the agent says it."""
+    known = before.left_out if before is not None else ()
+    for line in left_out:
+        if line not in known:
+            LOG.warning("%s", line)

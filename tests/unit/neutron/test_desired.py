@@ -30,6 +30,10 @@ def port(**fields: Any) -> dict[str, Any]:
     }
 
 
+def _pair(address: str, mac: str) -> dict[str, str]:
+    return {"ip_address": address, "mac_address": mac}
+
+
 class TestRules:
     @pytest.mark.parametrize(
         ("raw", "made"),
@@ -88,16 +92,46 @@ class TestRules:
         assert not desired.group(GROUP, [rule(stateful=False)]).stateful
 
     @pytest.mark.parametrize(
+        ("bad", "words"),
+        [
+            (rule(protocol="carrier-pigeon"), "protocol=carrier-pigeon"),
+            (rule(destination_ip_prefix="10.0.0.0/8"), "destination_ip_prefix"),
+            (rule(protocol="dccp", port_range_min=5, port_range_max=6), "tcp, udp and sctp"),
+            (rule(protocol="udplite", source_port_range_min=5, source_port_range_max=6), "udplite"),
+            (rule(source_ip_prefix="2001:db8::/32"), "must be an IPv4 prefix"),
+            ("let them in", "let them in"),
+        ],
+    )
+    def test_that_cannot_be_used_are_left_out_by_name_and_the_others_count(
+        self, bad: object, words: str
+    ) -> None:
+        good = [rule(protocol="tcp", stateful=False), rule(protocol="udp", stateful=False)]
+        if isinstance(bad, dict):
+            bad = {**bad, "stateful": False}
+        made = desired.group(GROUP, [good[0], bad, good[1]])
+        assert made.refused is None
+        assert not made.stateful
+        assert made.rules == desired.group(GROUP, good).rules
+        [line] = made.left_out
+        assert words in line
+        assert GROUP in line
+
+    def test_of_dccp_or_udplite_without_ports_count(self) -> None:
+        made = desired.group(GROUP, [rule(protocol="dccp"), rule(protocol="136")])
+        assert ({each.protocol for each in made.rules}, made.left_out) == ({33, 136}, ())
+
+    @pytest.mark.parametrize(
         ("raw", "words"),
         [
-            ([rule(), rule(protocol="carrier-pigeon")], "protocol=carrier-pigeon"),
             ([rule(stateful=True), rule(stateful=False)], "stateful"),
             ([rule(stateful=[])], "stateful"),
             (None, "list"),
             ("rules", "list"),
         ],
     )
-    def test_that_cannot_be_used_are_named_with_their_group(self, raw: object, words: str) -> None:
+    def test_that_leave_the_meaning_of_their_group_open_are_refused_with_it(
+        self, raw: object, words: str
+    ) -> None:
         refused = desired.group(GROUP, raw).refused
         assert refused is not None
         assert words in refused.message
@@ -142,21 +176,40 @@ class TestMembers:
         assert members.all == (Member(ipaddress.ip_network("10.0.0.1")),)
 
     @pytest.mark.parametrize(
-        "raw",
+        "bad",
         [
-            {"IPv4": ["10.0.0.1"]},
-            {"IPv4": [("2001:db8::1", None)]},
-            {"IPv4": [("here", None)]},
-            {"IPv4": [("10.0.0.1", "there")]},
-            {"IPX": []},
-            {"IPv4": None},
-            ["10.0.0.1"],
+            "10.0.0.1",
+            ("10.0.0.1",),
+            ("2001:db8::1", None),
+            ("here", None),
+            ("10.0.0.1", "there"),
+            ("10.0.0.1", "03:bf:c0:00:02:64"),
         ],
     )
-    def test_that_make_no_sense_are_refused_with_their_group(self, raw: object) -> None:
-        refused = desired.members(GROUP, raw).refused
-        assert refused is not None
-        assert GROUP in refused.message
+    def test_that_cannot_be_used_are_left_out_by_name_and_the_others_count(
+        self, bad: object
+    ) -> None:
+        made = desired.members(GROUP, {"IPv4": [("10.0.0.7", None), bad]})
+        assert [str(each.address) for each in made.all] == ["10.0.0.7/32"]
+        [line] = made.left_out
+        assert GROUP in line
+        assert repr(bad) in line
+
+    @pytest.mark.parametrize("bad", [{"IPX": []}, {"IPv4": None}, {"IPv4": "10.0.0.1"}])
+    def test_of_a_family_that_cannot_be_used_are_left_out_and_the_other_family_counts(
+        self, bad: dict[str, object]
+    ) -> None:
+        before = desired.members(GROUP, {"IPv4": [("10.0.0.1", None)]})
+        made = desired.members(GROUP, {**bad, "IPv6": [("2001:db8::1", None)]}, before)
+        assert made.by_family[Ethertype.IPV6] == (Member(ipaddress.ip_network("2001:db8::1")),)
+        assert (made.by_family[Ethertype.IPV4] == ()) == ("IPv4" in bad)
+        [line] = made.left_out
+        assert GROUP in line
+
+    def test_that_do_not_come_by_family_are_none_at_all(self) -> None:
+        made = desired.members(GROUP, ["10.0.0.1"])
+        assert made.all == ()
+        assert GROUP in made.left_out[0]
 
 
 class TestPorts:
@@ -171,7 +224,7 @@ class TestPorts:
                 revision_number=7,
             ),
             "here",
-        )
+        ).spec
         assert made.mac_address == "fa:16:3e:00:00:01"
         assert [str(each) for each in made.fixed_ips] == ["10.0.0.1"]
         assert str(made.allowed_address_pairs[0].ip_address) == "10.0.1.0/24"
@@ -184,7 +237,7 @@ class TestPorts:
         assert desired.port(some, "here") == desired.port(same, "here")
 
     def test_know_a_group_by_one_uuid_whatever_its_id(self) -> None:
-        (group,) = desired.port(port(security_groups=["default"]), "here").security_groups
+        (group,) = desired.port(port(security_groups=["default"]), "here").spec.security_groups
         assert group == desired.rule(rule(remote_group_id="default")).remote_group_id
         assert uuid.UUID(group)
         assert group != desired.group_id("defaulT")
@@ -194,19 +247,45 @@ class TestPorts:
         [
             (port(mac_address=None), "mac_address"),
             (port(mac_address="01:00:5e:00:00:01"), "mac_address"),
-            (port(fixed_ips=["here"]), "fixed_ips.0"),
             (port(fixed_ips="10.0.0.1"), "fixed_ips"),
-            (port(allowed_address_pairs=["10.0.0.1"]), "allowed_address_pairs"),
-            (port(allowed_address_pairs=[{"mac_address": "fa:16:3e:00:00:02"}]),
-             "allowed_address_pairs"),
-            (port(security_groups=[""]), "security_group_id"),
+            (port(allowed_address_pairs="10.0.0.1"), "allowed_address_pairs"),
             (port(port_security_enabled="no"), "port_security_enabled"),
             (port(device="tap0"), "id"),
         ],
     )  # fmt: skip
-    def test_that_make_no_sense_are_refused_by_the_field(
+    def test_that_cannot_be_used_themselves_are_refused_by_the_field(
         self, raw: dict[str, Any], field: str
     ) -> None:
         with pytest.raises(Invalid) as refused:
             desired.port(raw, "here")
         assert refused.value.field == field
+
+    @pytest.mark.parametrize(
+        ("field", "bad"),
+        [
+            ("allowed_address_pairs", _pair("10.0.0.9", "03:bf:c0:00:02:64")),
+            ("allowed_address_pairs", _pair("10.0.0.9", "there")),
+            ("allowed_address_pairs", _pair("fe80::1%eth0", "fa:16:3e:00:00:09")),
+            ("allowed_address_pairs", _pair("", "fa:16:3e:00:00:09")),
+            ("allowed_address_pairs", {"mac_address": "fa:16:3e:00:00:09"}),
+            ("allowed_address_pairs", "10.0.0.9"),
+            ("fixed_ips", "here"),
+            ("fixed_ips", None),
+            ("fixed_ips", "fe80::1%eth0"),
+            ("security_groups", ""),
+            ("security_groups", "x" * 37),
+        ],
+    )
+    def test_do_without_an_item_that_cannot_be_used_and_name_it(
+        self, field: str, bad: object
+    ) -> None:
+        good = port(allowed_address_pairs=[_pair("10.0.1.0/24", "fa:16:3e:00:00:02")])
+        made = desired.port({**good, field: [bad, *good[field]]}, "here")
+        assert made.spec == desired.port(good, "here").spec
+        [line] = made.left_out
+        assert PORT in line
+        assert "allows nothing" in line
+
+    def test_are_of_the_same_wiring_whatever_is_left_out(self) -> None:
+        bad = _pair("10.0.0.9", "03:bf:c0:00:02:64")
+        assert desired.same_wiring(port(), port(allowed_address_pairs=[bad]))

@@ -32,9 +32,17 @@ def test_on_a_physical_network_the_segments_tag_is_known() -> None:
     assert [each.segment for each in to_close([Here(flat)])] == [0]
 
 
-def test_without_a_local_vlan_or_a_sound_mac_the_ofport_is_closed() -> None:
+def test_without_a_local_vlan_the_ofport_is_closed() -> None:
     assert to_close([Here(details(local_vlan=None))]) == [Closed(PORT, 5)]
-    assert to_close([Here(details(mac_address="output:1"))]) == [Closed(PORT, 5)]
+
+
+def test_a_mac_that_is_not_one_stations_is_left_out_and_the_others_are_closed() -> None:
+    pairs = [{"ip_address": "10.0.0.9", "mac_address": each}
+             for each in ("output:1", "03:bf:c0:00:02:64", "fa:16:3e:00:00:09")]  # fmt: skip
+    [closed] = to_close([Here(details(allowed_address_pairs=pairs))])
+    assert closed == Closed(PORT, 5, 3, frozenset({MAC, "fa:16:3e:00:00:09"}))
+    [closed] = to_close([Here(details(mac_address="output:1"))])
+    assert closed == Closed(PORT, 5, 3)
 
 
 def test_what_has_gone_again_is_not_closed() -> None:

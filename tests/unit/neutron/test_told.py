@@ -97,21 +97,59 @@ def test_a_group_without_rules_says_nothing_on_its_state(told: Told) -> None:
     assert told.wanted(plugged(A)).state.ports[A].security_groups == (WEB,)
 
 
-def test_a_group_nobody_told_of_stays_with_its_port(told: Told) -> None:
-    unknown = str(uuid.UUID(int=14))
-    told.port(port(A, unknown))
+def test_a_group_whose_rules_did_not_come_yet_is_one_without_rules(told: Told) -> None:
+    coming = str(uuid.UUID(int=14))
+    told.port(port(A, WEB, coming))
+    before = told.versions(A)
+    wanted = told.wanted(plugged(A))
+    assert wanted.state.ports[A].security_groups == (WEB,)
+    assert not wanted.refused
+    assert coming not in told.revisions(A), "a report must not claim what did not come"
+    assert told.rules(coming, from_group(DB)) == {A}
+    assert told.versions(A) > before
+    assert told.wanted(plugged(A)).state.ports[A].security_groups == (WEB, coming)
+
+
+def test_a_remote_group_whose_members_did_not_come_yet_has_none(told: Told) -> None:
+    coming, friends = str(uuid.UUID(int=14)), str(uuid.UUID(int=15))
+    told.rules(WEB, [*from_group(coming), {"direction": "ingress", "ethertype": "IPv4",
+                                           "remote_address_group_id": friends}])  # fmt: skip
     state = told.wanted(plugged(A)).state
-    assert state.ports[A].security_groups == (unknown,)
-    assert unknown not in state.security_groups
+    assert state.security_groups[coming].members == ()
+    assert state.address_groups[friends].addresses == ()
 
 
-def test_what_makes_no_sense_refuses_the_ports_that_depend_on_it(told: Told) -> None:
-    told.members(DB, {"IPv4": ["nonsense"]})
+def test_rules_that_disagree_on_whether_they_are_stateful_refuse_the_ports_that_have_them(
+    told: Told,
+) -> None:
+    told.rules(WEB, [{**from_group(DB)[0], "stateful": each} for each in (True, False)])
     wanted = told.wanted(plugged(A, B))
-    assert set(wanted.refused) == {A}, "B's rules do not refer to it"
+    assert set(wanted.refused) == {A}
     assert set(wanted.state.ports) == {B}
-    told.members(DB, {"IPv4": []})
+    told.rules(WEB, [])
     assert not told.wanted(plugged(A, B)).refused
+
+
+def test_each_item_that_is_left_out_is_named_once_in_the_log(
+    told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = {"ip_address": "192.0.2.100", "mac_address": "03:bf:c0:00:02:64"}
+    unknown = {**from_group(DB)[0], "only_on_sundays": True}
+    for _ in range(3):
+        told.port(port(A, WEB, allowed_address_pairs=[pair]))
+        told.rules(WEB, [*from_group(DB), unknown])
+        told.members(DB, {"IPv4": [("10.0.0.2", None), ("10.0.0.3", "there")]})
+    assert [each.levelname for each in caplog.records] == ["WARNING"] * 3
+    for record, words in zip(
+        caplog.records,
+        ([A, "192.0.2.100"], [WEB, "only_on_sundays"], [DB, "10.0.0.3"]),
+        strict=True,
+    ):
+        assert all(word in record.message for word in words)
+    assert not told.wanted(plugged(A, B)).refused
+    told.gone(A)
+    told.port(port(A, WEB, allowed_address_pairs=[pair]))
+    assert len(caplog.records) == 4, "a port that came again"
 
 
 def test_a_trusted_port_is_one_without_port_security(told: Told) -> None:
