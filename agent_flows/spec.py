@@ -23,6 +23,7 @@ from agent_flows.validation import (
     Invalid,
     Mac,
     Network,
+    PhysicalNetwork,
     Revision,
     Text,
     Uuid,
@@ -91,21 +92,39 @@ PROTOCOLS: Mapping[str, int] = {
     "udplite": 136,
     "vrrp": 112,
 }
+_MOST_DIGITS = 5  # of 65535
 TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
 PROTOCOLS_WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 
 
 def _protocol(value: object) -> object:
     if isinstance(value, str):
-        if value == "any":
+        name = value.lower()
+        if name == "any":
             return None
-        if value.isascii() and value.isdigit():
-            return int(value)
-        if value not in PROTOCOLS:
+        if name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS:
+            return int(name)
+        if name not in PROTOCOLS:
             raise ValueError(
                 f"unknown protocol; a number from 0 to 255, any, or one of {', '.join(PROTOCOLS)}"
             )
-        return PROTOCOLS[value]
+        return PROTOCOLS[name]
+    return value
+
+
+def _ethertype(value: object) -> object:
+    names = {each.value.lower(): each for each in Ethertype}
+    return names.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _port_number(value: object) -> object:
+    if (
+        isinstance(value, str)
+        and value.isascii()
+        and value.isdigit()
+        and len(value) <= _MOST_DIGITS
+    ):
+        return int(value)
     return value
 
 
@@ -113,11 +132,24 @@ Protocol = Annotated[
     Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, le=255)] | None,
     pydantic.BeforeValidator(_protocol),
 ]
-PortNumber = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, le=65535)]
+# Numbers as text and names in any case, as Neutron takes them
+# (neutron/extensions/securitygroup.py, the convert_ functions).
+PortNumber = Annotated[
+    int,
+    pydantic.Strict(),
+    pydantic.Field(ge=0, le=65535),
+    pydantic.BeforeValidator(_port_number),
+]
+AnyCaseEthertype = Annotated[Ethertype, pydantic.BeforeValidator(_ethertype)]
 
 
 _TOP_VLAN = 4094
+# neutron_lib/constants.py, MAX_VXLAN_VNI and MAX_GRE_ID.
 _TOP_TUNNEL_KEY = 2**24 - 1
+_TOP_GRE_KEY = 2**32 - 1
+
+
+_TOP_SEGMENTS = {NetworkType.VLAN: _TOP_VLAN, NetworkType.GRE: _TOP_GRE_KEY}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -125,21 +157,17 @@ class NetworkSpec:
     """The network a port is on; ``mtu`` in bytes.
 
     ``segmentation_id`` is the tag of a VLAN (1 to 4094) or a tunnel's key (1
-    to 2**24 - 1); a local or flat network has none, and only a flat or VLAN
-    network has a ``physical_network``.
+    to 2**24 - 1, of GRE to 2**32 - 1); a local or flat network has none, and
+    only a flat or VLAN network has a ``physical_network``, named as Neutron
+    names it: any text of 1 to 64 characters.
     """
 
     id: Uuid
     network_type: NetworkType
     segmentation_id: (
-        Annotated[int, pydantic.Strict(), pydantic.Field(ge=1, le=_TOP_TUNNEL_KEY)] | None
+        Annotated[int, pydantic.Strict(), pydantic.Field(ge=1, le=_TOP_GRE_KEY)] | None
     ) = None
-    physical_network: (
-        Annotated[
-            str, pydantic.Strict(), pydantic.StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-        ]
-        | None
-    ) = None
+    physical_network: PhysicalNetwork | None = None
     mtu: Annotated[int, pydantic.Strict(), pydantic.Field(ge=68, le=65535)] = 1500
 
     @pydantic.model_validator(mode="after")
@@ -147,10 +175,10 @@ class NetworkSpec:
         type_ = self.network_type
         self._check_given("physical_network", type_ in (NetworkType.FLAT, NetworkType.VLAN))
         self._check_given("segmentation_id", type_ is NetworkType.VLAN or type_.is_tunnel)
-        if type_ is NetworkType.VLAN and (self.segmentation_id or 0) > _TOP_VLAN:
-            raise FieldError(
-                "segmentation_id", self.segmentation_id, f"a VLAN is at most {_TOP_VLAN}"
-            )
+        top = _TOP_SEGMENTS.get(type_, _TOP_TUNNEL_KEY)
+        if (self.segmentation_id or 0) > top:
+            what = "a VLAN" if type_ is NetworkType.VLAN else f"a key of {type_}"
+            raise FieldError("segmentation_id", self.segmentation_id, f"{what} is at most {top}")
         return self
 
     def _check_given(self, field: str, needed: bool) -> None:
@@ -177,7 +205,7 @@ class SecurityGroupRule:
     """
 
     direction: Direction
-    ethertype: Ethertype = Ethertype.IPV4
+    ethertype: AnyCaseEthertype = Ethertype.IPV4
     protocol: Protocol = None
     port_range_min: PortNumber | None = None
     port_range_max: PortNumber | None = None

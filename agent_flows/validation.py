@@ -7,6 +7,7 @@ that Neutron's API has and pydantic has not.
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -19,6 +20,15 @@ T = TypeVar("T")
 A = TypeVar("A", IPAddress, IPNetwork)
 
 _SHOWN = 120
+_UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+# A name of Neutron's may be any text. Ours stands in topics of the message bus, where * and #
+# stand for others, and in the paths of the API.
+_HOST = r'^[!"$-)+-.0->@-~]{1,255}$'
+# What pydantic says of a pattern is for programmers.
+_PATTERNS = {
+    _UUID: "must be a UUID in lower case",
+    _HOST: "must be a host's name: 1 to 255 printable ASCII characters without space, /, *, # or ?",
+}
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -63,7 +73,8 @@ def _first(exc: pydantic.ValidationError) -> Invalid:
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):
         return Invalid(".".join([*path, cause.field]), cause.value, cause.reason)
-    return Invalid(".".join(path), error["input"], error["msg"].removeprefix("Value error, "))
+    reason = _PATTERNS.get(str(error.get("ctx", {}).get("pattern")), error["msg"])
+    return Invalid(".".join(path), error["input"], reason.removeprefix("Value error, "))
 
 
 def _address(value: object) -> object:
@@ -101,9 +112,28 @@ def _mac(value: object) -> object:
     raise ValueError("must be a MAC address as 01:23:45:67:89:ab")
 
 
+def _storable(value: str) -> str:
+    # PostgreSQL stores no NUL, no encoding a lone surrogate.
+    if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value):
+        raise ValueError("must not contain NUL or surrogate characters")
+    return value
+
+
 def _no_scope(value: A) -> A:
     if "%" in str(value):
         raise ValueError("must not carry a scope id")
+    return value
+
+
+# Reorder or hide what is written around them (Unicode, Bidi_Control), or end its line.
+_REORDERING = frozenset("\u061c\u200e\u200f\u2028\u2029\ufeff") | frozenset(
+    map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+)
+
+
+def _printable(value: str) -> str:
+    if any(unicodedata.category(char) == "Cc" or char in _REORDERING for char in value):
+        raise ValueError("must not contain control characters or marks that reorder text")
     return value
 
 
@@ -128,17 +158,25 @@ Mac = Annotated[str, pydantic.BeforeValidator(_mac)]
 Bool = Annotated[bool, pydantic.Strict()]
 Int = Annotated[int, pydantic.Strict()]
 Text = Annotated[str, pydantic.Strict(), pydantic.StringConstraints(max_length=255)]
+PhysicalNetwork = Annotated[
+    str,
+    pydantic.Strict(),
+    # neutron_lib/api/definitions/provider_net.py, PHYSICAL_NETWORK_MAX_LEN.
+    pydantic.StringConstraints(min_length=1, max_length=64),
+    pydantic.AfterValidator(_storable),
+]
+# Text that people write and read, and that a terminal shows.
+PRINTABLE = pydantic.AfterValidator(_printable)
+PlainText = Annotated[Text, pydantic.AfterValidator(_storable), PRINTABLE]
 Uuid = Annotated[
     str,
     pydantic.Strict(),
-    pydantic.StringConstraints(
-        pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-    ),
+    pydantic.StringConstraints(pattern=_UUID),
 ]
 Hostname = Annotated[
     str,
     pydantic.Strict(),
-    pydantic.StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9])?$"),
+    pydantic.StringConstraints(pattern=_HOST),
 ]
 Revision = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, lt=2**62)]
 

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from agent_flows.spec import AddressPair, NetworkSpec, NetworkType, SecurityGroupRule
 from agent_flows.validation import (
+    PRINTABLE,
     STRICT,
     Address,
     Bool,
@@ -19,26 +20,39 @@ from agent_flows.validation import (
     Hostname,
     Invalid,
     Mac,
-    Text,
+    PhysicalNetwork,
+    PlainText,
     Uuid,
     parse,
 )
 from agent_flows.validation import Network as Prefix
 
 T = TypeVar("T")
+_NO_MAC = "00:00:00:00:00:00"
 
 
-def _plain(value: str) -> str:
-    # PostgreSQL stores no NUL, no encoding a lone surrogate.
-    if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value):
-        raise ValueError("must not contain NUL or surrogate characters")
-    return value
-
-
-PlainText = Annotated[Text, pydantic.AfterValidator(_plain)]
 Binding = Annotated[
     Hostname | None, pydantic.BeforeValidator(lambda value: None if value == "" else value)
 ]
+
+
+def _given_mac(value: str) -> str:
+    # neutron_lib/constants.py, INVALID_MAC_ADDRESSES.
+    if value == _NO_MAC:
+        raise ValueError("must not be the MAC address of zeros")
+    return value
+
+
+GivenMac = Annotated[Mac, pydantic.AfterValidator(_given_mac)]
+
+
+def _mappable(value: object) -> object:
+    if isinstance(value, str) and (value != value.strip() or ":" in value or "," in value):
+        raise ValueError(
+            "must be a name that bridge_mappings can hold: without : and , and without spaces "
+            "around it"
+        )
+    return value
 
 
 def _unique(field: str, items: Sequence[Hashable], what: str) -> None:
@@ -52,6 +66,9 @@ def _unique(field: str, items: Sequence[Hashable], what: str) -> None:
 @dataclass(frozen=True, config=STRICT)
 class Network(NetworkSpec):
     name: PlainText = ""
+    physical_network: Annotated[
+        Annotated[PhysicalNetwork, PRINTABLE] | None, pydantic.BeforeValidator(_mappable)
+    ] = None
 
     @property
     def segment(self) -> str | None:
@@ -103,7 +120,7 @@ class FixedIp:
 class Port:
     id: Uuid
     network_id: Uuid
-    mac_address: Mac
+    mac_address: GivenMac
     name: PlainText = ""
     fixed_ips: tuple[FixedIp, ...] = ()
     allowed_address_pairs: tuple[AddressPair, ...] = ()
@@ -116,6 +133,10 @@ class Port:
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "Port":
         _unique("fixed_ips", self.fixed_ips, "address")
+        for place, pair in enumerate(self.allowed_address_pairs):
+            if pair.mac_address == _NO_MAC:
+                field = f"allowed_address_pairs.{place}.mac_address"
+                raise FieldError(field, _NO_MAC, "must not be the MAC address of zeros")
         _unique("allowed_address_pairs", self.allowed_address_pairs, "address pair")
         _unique("security_groups", self.security_groups, "security group")
         return self

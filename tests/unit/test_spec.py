@@ -222,9 +222,9 @@ REFUSED = [
         "4095",
     ),
     (
-        port(network={"id": NETWORK, "network_type": "flat", "physical_network": "p; rm"}),
+        port(network={"id": NETWORK, "network_type": "flat", "physical_network": "x" * 65}),
         "network.physical_network",
-        "p; rm",
+        "x" * 65,
     ),
     (
         port(allowed_address_pairs=[{"ip_address": "10.0.0.1/24"}]),
@@ -392,3 +392,20 @@ def test_one_spec_that_makes_no_sense_is_refused_and_the_others_stand() -> None:
 def test_a_spec_of_nobody_in_particular_refuses_the_answer(raw: object) -> None:
     with pytest.raises(Invalid):
         spec.state_from_wire([raw])
+
+
+@pytest.mark.parametrize("name", ["dc1/leaf3", "provider net", "a:b", "é" * 64])
+def test_a_physical_network_is_named_as_neutron_names_it(name: str) -> None:
+    network = NetworkSpec(NETWORK, NetworkType.FLAT, physical_network=name)
+    assert network.physical_network == name
+
+
+@pytest.mark.parametrize(
+    ("kind", "top"),
+    [(NetworkType.VLAN, 4094), (NetworkType.VXLAN, 2**24 - 1), (NetworkType.GRE, 2**32 - 1)],
+)
+def test_a_segment_goes_as_far_as_neutron_lets_it(kind: NetworkType, top: int) -> None:
+    physical = "physnet1" if kind is NetworkType.VLAN else None
+    assert NetworkSpec(NETWORK, kind, top, physical).segmentation_id == top
+    with pytest.raises(ValueError, match=r"at most|less than or equal"):
+        NetworkSpec(NETWORK, kind, top + 1, physical)
