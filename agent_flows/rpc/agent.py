@@ -40,7 +40,9 @@ class ServerClient:
     def report(self, reports: Sequence[FlowReport]) -> Accepted:
         """Hand over at most :data:`transport.MAX_REPORTS` reports."""
         answer = self._call("report", reports=[report.to_wire(item) for item in reports])
-        return Accepted(answer["accepted"], answer["rejected"], _held(answer))
+        return Accepted(
+            answer["accepted"], answer["rejected"], _held(answer), answer.get("refused", "")
+        )
 
     def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState:
         """The specs of this host's ports (of those in ``port_ids``) and of their groups.

@@ -40,12 +40,14 @@ class Held:
 class Accepted:
     """The server's answer to a message of reports, given after its transaction committed.
 
-    ``rejected`` maps a report's id to the reason it will never be taken.
+    ``rejected`` maps a report's id to the reason it will never be taken,
+    ``refused`` is the reason why the message was not looked at at all.
     """
 
     accepted: Sequence[str]
     rejected: Mapping[str, str] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
+    refused: str = ""
 
 
 class Consumer(Protocol):
@@ -59,7 +61,9 @@ class Consumer(Protocol):
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
     ) -> Accepted: ...
 
-    def get_ports(self, host: str, port_ids: Collection[str] | None) -> Sequence[Spec]: ...
+    def get_ports(
+        self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
+    ) -> Sequence[Spec]: ...
 
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None
@@ -92,6 +96,7 @@ class ServerEndpoint:
             return {
                 "accepted": [],
                 "rejected": dict.fromkeys(ids, str(exc)),
+                "refused": str(exc),
                 "sequence": 0,
                 "clock": _clock(),
             }
@@ -117,12 +122,12 @@ class ServerEndpoint:
         self, ctxt: Mapping[str, Any], host: object, port_ids: object = None
     ) -> list[dict[str, Any]]:
         try:
-            speaker = self._host(host)
+            speaker, agent = self._host(host), identity.from_context(ctxt)
             wanted = None if port_ids is None else transport.id_list("port_ids", port_ids)
         except Invalid as exc:
             self._refuse(repr(host), exc)
             raise
-        return [spec.to_wire(item) for item in self._consumer.get_ports(speaker, wanted)]
+        return [spec.to_wire(item) for item in self._consumer.get_ports(speaker, wanted, agent)]
 
     def heartbeat(self, ctxt: Mapping[str, Any], host: object, state: object) -> dict[str, Any]:
         try:

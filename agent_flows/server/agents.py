@@ -71,7 +71,7 @@ def _returned(
             syncing_since=now,
             updated_at=now,
         )
-        for port in directory.unknown(session, host)
+        for port in directory.in_states(session, [host], [SyncState.UNKNOWN])
     ]
     directory.move(session, waiting)
     return Casts(resyncs=to_hosts([host], {port.state.id for port in waiting}))

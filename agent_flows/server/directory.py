@@ -11,8 +11,12 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from agent_flows.report import SyncState
 from agent_flows.server.gate import PortState
 from agent_flows.spec import Spec
+
+# What is said of a port whose host's agent looked, reported or is to report.
+CLAIMED = frozenset(SyncState) - {SyncState.UNKNOWN}
 
 
 @dataclass(frozen=True)
@@ -67,19 +71,35 @@ class PortDirectory(abc.ABC):
         """An agent found interfaces for these ports: from ABSENT they become SYNCING."""
 
     @abc.abstractmethod
-    def overdue(self, session: Session, before: datetime.datetime, limit: int) -> list[KnownPort]:
-        """At most ``limit`` ports, locked, SYNCING with a clock that started before ``before``."""
+    def overdue(
+        self,
+        session: Session,
+        before: datetime.datetime,
+        ahead: datetime.datetime,
+        limit: int,
+    ) -> list[KnownPort]:
+        """At most ``limit`` ports, locked, SYNCING with a clock that started before ``before``.
 
-    @abc.abstractmethod
-    def unvouched(self, session: Session, hosts: Collection[str], limit: int) -> list[KnownPort]:
-        """At most ``limit`` ports of ``hosts``, locked, of which more is said than is known.
-
-        That is: neither ABSENT nor UNKNOWN.
+        Or after ``ahead``, which has not come yet: the server's clock was set back.
         """
 
     @abc.abstractmethod
-    def unknown(self, session: Session, host: str) -> list[KnownPort]:
-        """The ports of ``host`` that are UNKNOWN, locked."""
+    def in_states(
+        self,
+        session: Session,
+        hosts: Collection[str],
+        states: Collection[SyncState],
+        limit: int | None = None,
+    ) -> list[KnownPort]:
+        """At most ``limit`` ports bound to one of ``hosts``, locked, in one of ``states``."""
+
+    @abc.abstractmethod
+    def hosts_in_states(self, session: Session, states: Collection[SyncState]) -> set[str]:
+        """The hosts to which a port in one of ``states`` is bound."""
+
+    @abc.abstractmethod
+    def with_ports(self, session: Session, hosts: Collection[str]) -> set[str]:
+        """Those of ``hosts`` to which a port is bound."""
 
     @abc.abstractmethod
     def counts(self, session: Session) -> Mapping[tuple[str, str, str], int]:

@@ -230,7 +230,12 @@ class DeletedPort(Base):
 
 
 class Agent(Base):
-    """What is known of a host: ``sequence`` is the highest of its reports."""
+    """What is known of a host: ``sequence`` is the highest of its reports.
+
+    ``boot_id`` is the process that speaks for the host, None for an agent of a
+    release without identities. ``contender`` is the last other process that
+    wanted to, ``contended_at`` when it was last heard, None if none did.
+    """
 
     __tablename__ = "agent_flows_agents"
 
@@ -239,6 +244,9 @@ class Agent(Base):
     heartbeat_at: Mapped[datetime.datetime] = mapped_column(index=True)
     declared_dead: Mapped[bool]
     state: Mapped[str] = mapped_column(LongText)
+    boot_id: Mapped[str | None] = mapped_column(Uuid)
+    contender: Mapped[str | None] = mapped_column(Uuid)
+    contended_at: Mapped[datetime.datetime | None]
 
 
 class Attempt(Base):

@@ -18,7 +18,6 @@ _MOVED = (
     "status", "sync_state", "sequence", "proven_revision", "syncing_since",
     "updated_at",
 )  # fmt: skip
-_CLAIMED = (SyncState.IN_SYNC, SyncState.SYNCING, SyncState.OUT_OF_SYNC)
 
 
 class OwnDirectory(PortDirectory):
@@ -55,17 +54,35 @@ class OwnDirectory(PortDirectory):
             .execution_options(synchronize_session=False)
         )
 
-    def overdue(self, session: Session, before: datetime.datetime, limit: int) -> list[KnownPort]:
-        late = _Port.sync_state == SyncState.SYNCING, _Port.syncing_since < before
+    def overdue(
+        self,
+        session: Session,
+        before: datetime.datetime,
+        ahead: datetime.datetime,
+        limit: int,
+    ) -> list[KnownPort]:
+        since = _Port.syncing_since
+        late = _Port.sync_state == SyncState.SYNCING, sa.or_(since < before, since > ahead)
         return _locked(session, sa.select(_Port).where(*late).limit(limit))
 
-    def unvouched(self, session: Session, hosts: Collection[str], limit: int) -> list[KnownPort]:
-        claimed = _Port.host.in_(list(hosts)), _Port.sync_state.in_(_CLAIMED)
-        return _locked(session, sa.select(_Port).where(*claimed).limit(limit))
+    def in_states(
+        self,
+        session: Session,
+        hosts: Collection[str],
+        states: Collection[SyncState],
+        limit: int | None = None,
+    ) -> list[KnownPort]:
+        theirs = _Port.host.in_(list(hosts)), _Port.sync_state.in_(list(states))
+        return _locked(session, sa.select(_Port).where(*theirs).limit(limit))
 
-    def unknown(self, session: Session, host: str) -> list[KnownPort]:
-        query = sa.select(_Port).where(_Port.host == host, _Port.sync_state == SyncState.UNKNOWN)
-        return _locked(session, query)
+    def hosts_in_states(self, session: Session, states: Collection[SyncState]) -> set[str]:
+        bound = _Port.host.is_not(None), _Port.sync_state.in_(list(states))
+        found = session.scalars(sa.select(_Port.host).where(*bound).distinct())
+        return {host for host in found if host}
+
+    def with_ports(self, session: Session, hosts: Collection[str]) -> set[str]:
+        theirs = sa.select(_Port.host).where(_Port.host.in_(list(hosts))).distinct()
+        return {host for host in session.scalars(theirs) if host}
 
     def counts(self, session: Session) -> Mapping[tuple[str, str, str], int]:
         query = sa.select(_Port.host, _Port.status, _Port.sync_state, sa.func.count())

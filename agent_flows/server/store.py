@@ -91,7 +91,9 @@ class Store:
             batch.rulings,
         )
 
-    def get_ports(self, host: str, port_ids: Collection[str] | None) -> Sequence[Spec]:
+    def get_ports(
+        self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
+    ) -> Sequence[Spec]:
         """Specs for an agent; ports it asks for by id are expected to be reported upon."""
         if not port_ids:
             with self._database.reader() as session:

@@ -16,7 +16,7 @@ from agent_flows.report import FlowReport, SyncState
 from agent_flows.server import agents, clock, history
 from agent_flows.server.casts import Caster, Casts
 from agent_flows.server.database import ERRORS, Transactions, retried
-from agent_flows.server.directory import KnownPort, PortDirectory
+from agent_flows.server.directory import CLAIMED, KnownPort, PortDirectory
 from agent_flows.server.metrics import Metrics
 
 LOG = log.getLogger(__name__)
@@ -104,7 +104,7 @@ class Sweeper:
                 agent.host: agent.heartbeat_at
                 for agent in agents.declare_dead(session, now - _seconds(seconds))
             }
-            ports = self._directory.unvouched(session, list(dead), _BATCH) if dead else []
+            ports = self._directory.in_states(session, list(dead), CLAIMED, _BATCH) if dead else []
 
             def report(port: KnownPort) -> FlowReport:
                 since = dead[port.state.host or ""]
@@ -121,7 +121,8 @@ class Sweeper:
         now = clock.now()
         seconds = self._limits.report_timeout
         with self._database.writer() as session:
-            ports = self._directory.overdue(session, now - _seconds(seconds), _BATCH)
+            before, ahead = now - _seconds(seconds), now + _seconds(seconds)
+            ports = self._directory.overdue(session, before, ahead, _BATCH)
 
             def report(port: KnownPort) -> FlowReport:
                 since = _shown(port.syncing_since or now)

@@ -28,7 +28,6 @@ from agent_flows.spec import Spec
 from agent_flows.validation import Invalid
 
 _Row = GatedPort
-_CLAIMED = (SyncState.IN_SYNC, SyncState.SYNCING, SyncState.OUT_OF_SYNC)
 
 
 @dataclass(frozen=True)
@@ -113,17 +112,37 @@ class NeutronDirectory(PortDirectory):
     def _refuse(self) -> NoReturn:
         raise Invalid("port_ids", None, "in Neutron, agents know desired state from Neutron")
 
-    def overdue(self, session: Session, before: datetime.datetime, limit: int) -> list[KnownPort]:
-        late = _Row.sync_state == SyncState.SYNCING.value, _Row.syncing_since < before
+    def overdue(
+        self,
+        session: Session,
+        before: datetime.datetime,
+        ahead: datetime.datetime,
+        limit: int,
+    ) -> list[KnownPort]:
+        since = _Row.syncing_since
+        late = _Row.sync_state == SyncState.SYNCING.value, sa.or_(since < before, since > ahead)
         return _list(session, sa.select(_Row).where(*late).limit(limit))
 
-    def unvouched(self, session: Session, hosts: Collection[str], limit: int) -> list[KnownPort]:
-        claimed = _Row.host.in_(list(hosts)), _Row.sync_state.in_(_CLAIMED)
-        return _list(session, sa.select(_Row).where(*claimed).limit(limit))
+    def in_states(
+        self,
+        session: Session,
+        hosts: Collection[str],
+        states: Collection[SyncState],
+        limit: int | None = None,
+    ) -> list[KnownPort]:
+        theirs = _Row.host.in_(list(hosts)), _Row.sync_state.in_(list(states))
+        return _list(session, sa.select(_Row).where(*theirs).limit(limit))
 
-    def unknown(self, session: Session, host: str) -> list[KnownPort]:
-        unknown = _Row.host == host, _Row.sync_state == SyncState.UNKNOWN.value
-        return _list(session, sa.select(_Row).where(*unknown))
+    def hosts_in_states(self, session: Session, states: Collection[SyncState]) -> set[str]:
+        found = session.scalars(
+            sa.select(_Row.host).where(_Row.sync_state.in_(list(states))).distinct()
+        )
+        return set(found)
+
+    def with_ports(self, session: Session, hosts: Collection[str]) -> set[str]:
+        return set(
+            session.scalars(sa.select(_Row.host).where(_Row.host.in_(list(hosts))).distinct())
+        )
 
     def counts(self, session: Session) -> Mapping[tuple[str, str, str], int]:
         query = sa.select(_Row.host, _Row.status, _Row.sync_state, sa.func.count())

@@ -1,4 +1,4 @@
-"""The tables of agents and of the history, as they were first made.
+"""The tables of agents and of the history: as they were first made, and their changes.
 
 In our own database and in Neutron's: two chains of migrations begin with them.
 """
@@ -98,3 +98,13 @@ def create(**options: Any) -> None:
     op.create_index(
         op.f("ix_agent_flows_deleted_ports_deleted_at"), "agent_flows_deleted_ports", ["deleted_at"]
     )
+
+
+def add_identities() -> None:
+    """Which process speaks for a host, and which other one wants to."""
+    for column in (
+        sa.Column("boot_id", sa.String(length=36), nullable=True),
+        sa.Column("contender", sa.String(length=36), nullable=True),
+        sa.Column("contended_at", moment, nullable=True),
+    ):
+        op.add_column("agent_flows_agents", column)

@@ -43,7 +43,9 @@ class Server:
         self.reports += reports
         return Accepted([item.id for item in reports], {}, Held(reports[-1].sequence))
 
-    def get_ports(self, host: str, port_ids: Collection[str] | None) -> Sequence[Spec]:
+    def get_ports(
+        self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
+    ) -> Sequence[Spec]:
         network = NetworkSpec(NETWORK, NetworkType.VLAN, segmentation_id=7, physical_network="p1")
         return [
             PortSpec(PORT, 3, host, network, "fa:16:3e:00:00:01", security_groups=(GROUP,)),

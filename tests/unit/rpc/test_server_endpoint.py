@@ -44,7 +44,9 @@ class Store:
             [item.id for item in good], bad, Held(max([r.sequence for r in good] or [0]))
         )
 
-    def get_ports(self, host: str, port_ids: Collection[str] | None) -> Sequence[Spec]:
+    def get_ports(
+        self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
+    ) -> Sequence[Spec]:
         self.asked.append((host, port_ids))
         network = NetworkSpec(id=str(uuid.UUID(int=9)), network_type=NetworkType.LOCAL)
         return [
