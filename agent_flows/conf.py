@@ -6,7 +6,7 @@ generator (entry point ``oslo.config.opts``).
 
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from oslo_config import cfg, types
 from oslo_config.cfg import Opt
@@ -46,6 +46,31 @@ class Ethertype(types.ConfigType):
         return f"{value:#06x}"
 
 
+class BridgeMappings(types.Dict):
+    """Physical network to bridge; each has one of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name="bridge mappings")
+
+    def __call__(self, value: str | Mapping[str, str]) -> dict[str, str]:
+        if isinstance(value, str):
+            words = [word.partition(":")[0].strip() for word in value.split(",") if word.strip()]
+            if repeated := next((word for word in words if words.count(word) > 1), None):
+                raise ValueError(f"physical network {repeated!r} is named twice")
+        mappings: dict[str, str] = super().__call__(value)
+        networks: dict[str, str] = {}
+        for network, bridge in mappings.items():
+            if not network or not bridge:
+                raise ValueError(f"'{network}:{bridge}' is not physical_network:bridge")
+            other = networks.setdefault(bridge, network)
+            if other != network:
+                raise ValueError(
+                    f"physical networks {other} and {network} both have bridge {bridge}; give each "
+                    "a bridge of its own, or its networks one name of physical network"
+                )
+        return mappings
+
+
 AGENT_OPTS: list[Opt] = [
     cfg.HostAddressOpt(
         "host",
@@ -70,10 +95,12 @@ AGENT_OPTS: list[Opt] = [
         default="/run/openvswitch",
         help="Run directory of ovs-vswitchd; the bridges' management sockets are there.",
     ),
-    cfg.DictOpt(
+    cfg.Opt(
         "bridge_mappings",
+        type=BridgeMappings(),
         default={},
-        help="Physical network to bridge, as physnet1:br-ex,physnet2:br-data. The bridges must "
+        help="Physical network to bridge, as physnet1:br-ex,physnet2:br-data. Each physical "
+        "network needs a bridge of its own, other than the integration bridge. The bridges must "
         "exist; the agent connects them to the integration bridge by patch ports.",
     ),
     cfg.ListOpt(
@@ -91,7 +118,10 @@ AGENT_OPTS: list[Opt] = [
         "retry_initial", default=1.0, min=0.01, help="Seconds before a failed port's first retry."
     ),
     cfg.FloatOpt(
-        "retry_max", default=60.0, min=0.01, help="Longest pause between two retries, in seconds."
+        "retry_max",
+        default=60.0,
+        min=0.01,
+        help="Longest pause between two retries, in seconds; not less than retry_initial.",
     ),
     cfg.IntOpt("ovsdb_timeout", default=10, min=1, help="Seconds one OVSDB transaction may take."),
     cfg.IntOpt(
@@ -205,3 +235,32 @@ def register(conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
     for section, options in list_opts():
         conf.register_opts(options, group=section)
     return conf
+
+
+def check(conf: cfg.ConfigOpts) -> None:
+    """Raises :class:`ValueError`, in one line, for values that cannot be right together."""
+    agent = conf[AGENT]
+    if not agent.integration_bridge.strip():
+        raise ValueError(f"[{AGENT}] integration_bridge is empty; name the bridge, as br-int")
+    for network, bridge in agent.bridge_mappings.items():
+        if bridge == agent.integration_bridge:
+            raise ValueError(
+                f"[{AGENT}] bridge_mappings gives physical network {network} the integration "
+                f"bridge {bridge}; name the bridge that has the physical network's interface"
+            )
+    if agent.retry_initial > agent.retry_max:
+        raise ValueError(
+            f"[{AGENT}] retry_initial ({agent.retry_initial:g} s) is longer than retry_max "
+            f"({agent.retry_max:g} s); retry_max is the longest pause"
+        )
+
+
+def check_together(conf: cfg.ConfigOpts) -> None:
+    """The same for an agent and a server that share one configuration."""
+    interval, patience = conf[AGENT].heartbeat_interval, conf[SERVER].agent_down_time
+    if interval >= patience:
+        raise ValueError(
+            f"[{AGENT}] heartbeat_interval ({interval:g} s) is not shorter than [{SERVER}] "
+            f"agent_down_time ({patience:g} s): the agent would count as dead between two "
+            "heartbeats"
+        )

@@ -88,6 +88,7 @@ def _read_every_option(conf: cfg.ConfigOpts) -> None:
     for section, opts in options.list_opts():
         for opt in opts:
             conf[section][opt.dest]
+    options.check(conf)
 
 
 class Ending:

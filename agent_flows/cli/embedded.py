@@ -60,6 +60,10 @@ def configure(argv: list[str], state_dir: str | None) -> cfg.ConfigOpts:
     """The configuration of this process: what it does not say is embedded, in ``state_dir``."""
     database.register(cfg.CONF)
     conf = process.prepare(argv, PROG)
+    try:
+        options.check_together(conf)
+    except ValueError as exc:
+        raise CommandFailed(str(exc), ExitCode.USAGE) from None
     if state_dir is not None:
         conf.set_override("state_dir", str(Path(state_dir).absolute()), options.AGENT)
     place = Path(conf[options.AGENT].state_dir)

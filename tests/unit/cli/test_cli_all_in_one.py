@@ -67,3 +67,22 @@ def test_an_api_open_to_the_network_without_tokens_is_refused_in_one_line(
     assert process.returncode == 1
     assert "bind_host" in last
     assert "auth_strategy = keystone" in last
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("[agent_flows]\nheartbeat_interval = 40\n", ("heartbeat_interval", "agent_down_time")),
+        ("[agent_flows]\nbridge_mappings = a:br-x,b:br-x\n", ("mappings", "a and b", "br-x")),
+    ],
+    ids=["heartbeats slower than the patience", "one bridge twice"],
+)
+def test_a_configuration_that_cannot_be_right_ends_the_start_by_name(
+    conf: Path, tmp_path: Path, wrong: str, named: tuple[str, ...]
+) -> None:
+    conf.write_text(conf.read_text() + wrong)
+    with start(conf, "--state-dir", str(tmp_path / "state")) as process:
+        last = list(lines(process))[-1]
+        assert process.wait(LONGEST) != 0
+    for word in named:
+        assert word in last
