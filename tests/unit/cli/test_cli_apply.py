@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
-from tests.unit.cli.stage import CLOUD, GROUP, NETWORK, PORT, Run
+from agent_flows.cli.client import RestClient
+from tests.unit.cli.stage import CLOUD, GROUP, NETWORK, PORT, Run, Server, identity
 
 
 def write(path: Path, document: object) -> str:
@@ -86,3 +88,101 @@ def test_a_file_that_is_not_there_returns_2_and_is_named(run: Run) -> None:
     ran = run("apply", "/nonexistent/cloud.yaml")
     assert ran.code == 2
     assert "/nonexistent/cloud.yaml" in ran.err
+
+
+def group(number: int, *remotes: int, **fields: Any) -> dict[str, Any]:
+    rules = [
+        {"direction": "ingress", "protocol": "tcp", "remote_group_id": identity(each)}
+        for each in remotes
+    ]
+    return {"id": identity(number), "security_group_rules": rules, **fields}
+
+
+def remotes(server: Server, number: int) -> list[str]:
+    """Which groups the rules of a group on the server name."""
+    shown = requests.get(f"{server.url}/security-groups/{identity(number)}", timeout=20).json()
+    return [rule["remote_group_id"] for rule in shown["security_group"]["security_group_rules"]]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [group(11, 12), group(12, 11)],
+        [group(12, 11), group(11, 12)],
+        [group(11, 12), group(12, 13), group(13, 11)],
+        [group(11, 11, 12), group(12, 12, 11), group(13, 11)],
+        [group(11, 12), group(12, 13), group(13, 14), group(14)],
+        [group(11, 12, 13), group(12, 11, 13), group(13, 11, 12)],
+    ],
+    ids=["two", "two backwards", "a circle of three", "with themselves", "a chain", "all of all"],
+)
+def test_groups_that_name_each_other_are_applied_whole_and_a_second_run_changes_nothing(
+    run: Run, server: Server, tmp_path: Path, groups: list[dict[str, Any]]
+) -> None:
+    file = write(tmp_path / "cloud.yaml", {"security_groups": groups})
+    ran = run("apply", file, "-f", "json")
+    assert ran.code == 0
+    assert [(row["id"], row["result"]) for row in ran.json] == [
+        (each["id"], "applied") for each in groups
+    ]
+    before = listed(server)
+    assert {each["id"]: each["security_group_rules"] for each in groups} == {
+        group_id: [
+            {name: rule[name] for name in ("direction", "protocol", "remote_group_id")}
+            for rule in shown["security_group_rules"]
+        ]
+        for group_id, shown in before.items()
+    }
+    assert run("apply", file).code == 0
+    assert listed(server) == before
+
+
+def listed(server: Server) -> dict[str, Any]:
+    answer = requests.get(f"{server.url}/security-groups", timeout=20).json()
+    return {each["id"]: each for each in answer["security_groups"]}
+
+
+def test_a_group_that_is_named_and_in_no_document_is_refused_by_name(
+    run: Run, server: Server, tmp_path: Path
+) -> None:
+    groups = [group(11, 12), group(12, 11, 99), group(13)]
+    ran = run("apply", write(tmp_path / "cloud.yaml", {"security_groups": groups}), "-f", "json")
+    assert ran.code == 1
+    results = {row["id"]: row["result"] for row in ran.json}
+    assert "no such security group" in results[identity(12)]
+    assert identity(99) in results[identity(12)]
+    assert results[identity(11)].startswith("applied without 1 of its rules: ")
+    assert identity(12) in results[identity(11)]
+    assert results[identity(13)] == "applied"
+
+
+def test_a_group_that_is_there_never_loses_a_rule_to_a_circle(
+    run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An existing group comes into a circle with a new one."""
+    first = {"security_groups": [group(11), group(13, 11)]}
+    assert run("apply", write(tmp_path / "first.yaml", first)).code == 0
+    seen: list[tuple[str, list[str]]] = []
+    put = RestClient.put
+
+    def watched(self: RestClient, collection: str, resource_id: str, body: Any) -> Any:
+        rules = [each["remote_group_id"] for each in body["security_group_rules"]]
+        seen.append((resource_id, rules))
+        return put(self, collection, resource_id, body)
+
+    monkeypatch.setattr(RestClient, "put", watched)
+    second = {"security_groups": [group(13, 11, 12), group(12, 13)]}
+    assert run("apply", write(tmp_path / "second.yaml", second)).code == 0
+    assert [rules for each, rules in seen if each == identity(13)] == [[identity(11), identity(12)]]
+    assert remotes(server, 13) == [identity(11), identity(12)]
+    assert remotes(server, 12) == [identity(13)]
+
+
+def test_a_document_with_an_id_that_comes_twice_is_refused_before_anything_is_sent(
+    run: Run, server: Server, tmp_path: Path
+) -> None:
+    groups = [group(11), group(12), group(11, 12)]
+    ran = run("apply", write(tmp_path / "cloud.yaml", {"security_groups": groups}))
+    assert ran.code == 2
+    assert "security_groups.2.id" in ran.err
+    assert listed(server) == {}
