@@ -37,8 +37,8 @@ class PortDirectory(abc.ABC):
     """Ports by id, with what the gate needs to know of them."""
 
     @abc.abstractmethod
-    def lock(self, session: Session, port_ids: Collection[str]) -> dict[str, KnownPort]:
-        """Those of ``port_ids`` that exist.
+    def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, KnownPort]:
+        """Those of ``port_ids`` that exist, as they are for ``host``, which reports on them.
 
         Nobody else changes them until the transaction ends, and what is
         answered is true while they are locked.

@@ -23,7 +23,7 @@ _MOVED = (
 class OwnDirectory(PortDirectory):
     """Rows are locked in the order of their ids, so that workers do not lock each other out."""
 
-    def lock(self, session: Session, port_ids: Collection[str]) -> dict[str, KnownPort]:
+    def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, KnownPort]:
         found = _locked(session, sa.select(_Port).where(_Port.id.in_(list(port_ids))))
         return {port.state.id: port for port in found}
 

@@ -69,7 +69,7 @@ class Store:
     def _take(self, host: str, reports: Sequence[FlowReport]) -> _Taken:
         now = clock.now()
         with self._database.writer() as session:
-            ports = self._directory.lock(session, {report.resource_id for report in reports})
+            ports = self._directory.lock(session, {each.resource_id for each in reports}, host)
             # Known only after the locks: another worker may just have stored the same.
             counted = history.known(session, [report.id for report in reports])
             ordinals = history.Ordinals(session, now)

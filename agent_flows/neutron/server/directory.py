@@ -4,6 +4,7 @@ What must stand still while a report is judged is in our row for the port (see
 ``rows``); the rest is read after that row is locked.
 """
 
+import dataclasses
 import datetime
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from neutron_lib.db.standard_attr import StandardAttribute
 from sqlalchemy.orm import Session
 
 from agent_flows.neutron import revision
-from agent_flows.neutron.server import gating
+from agent_flows.neutron.server import gating, live_migration
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.report import PortStatus, SyncState
 from agent_flows.server.directory import KnownPort, PortDirectory
@@ -41,6 +42,15 @@ class Newcomer(KnownPort):
 
 
 @dataclass(frozen=True)
+class Arriving(KnownPort):
+    """A port as it is for the host it is being moved to, while it is bound to another.
+
+    It has no row for that host: what is reported of it goes into the history,
+    and Nova hears when it is proven.
+    """
+
+
+@dataclass(frozen=True)
 class _Facts:
     """What Neutron says of a port."""
 
@@ -55,7 +65,8 @@ class _Facts:
 
 class NeutronDirectory(PortDirectory):
     """``settle_soon`` brings about what was decided of ports, after the commit; ``forgotten`` are
-    those for which nobody did.
+    those for which nobody did. ``arrived`` is called with ports that are proven on the host they
+    are being moved to.
 
     Rows are locked in the order of their ids, so that workers do not lock each other out.
     """
@@ -64,11 +75,13 @@ class NeutronDirectory(PortDirectory):
         self,
         settle_soon: Callable[[Collection[str]], None],
         forgotten: Callable[[], Collection[str]],
+        arrived: Callable[[Collection[str]], None],
     ) -> None:
         self._settle_soon = settle_soon
         self._forgotten = forgotten
+        self._arrived = arrived
 
-    def lock(self, session: Session, port_ids: Collection[str]) -> dict[str, KnownPort]:
+    def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, KnownPort]:
         rows = _locked(session, sa.select(_Row).where(_Row.port_id.in_(list(port_ids))))
         # After the locks: a change that is being made has been waited for.
         facts = _facts(session, port_ids)
@@ -84,9 +97,13 @@ class NeutronDirectory(PortDirectory):
             )
         for port_id in facts.keys() - known.keys():
             known[port_id] = _newcomer(port_id, facts[port_id], groups.get(port_id, {}))
+        elsewhere = [each for each, port in known.items() if port.state.host != host]
+        for port_id in live_migration.moving_to(session, host, elsewhere):
+            known[port_id] = _arriving(known[port_id].state, host)
         return known
 
     def move(self, session: Session, ports: Sequence[KnownPort]) -> None:
+        ports = [port for port in ports if not isinstance(port, Arriving)]
         new = [port for port in ports if isinstance(port, Newcomer)]
         if new:
             session.connection().execute(sa.insert(_Row), [_new_row(port) for port in new])
@@ -95,7 +112,15 @@ class NeutronDirectory(PortDirectory):
             session.connection().execute(_MOVE, moved)
 
     def moved(self, ports: Sequence[KnownPort]) -> None:
-        self._settle_soon({port.state.id for port in ports})
+        if here := {port.state.id for port in ports if not isinstance(port, Arriving)}:
+            self._settle_soon(here)
+        arrived = {
+            port.state.id
+            for port in ports
+            if isinstance(port, Arriving) and port.state.status is PortStatus.ACTIVE
+        }
+        if arrived:
+            self._arrived(arrived)
 
     def settle(self) -> None:
         if left_over := self._forgotten():
@@ -244,6 +269,19 @@ def _newcomer(port_id: str, facts: _Facts, groups: Mapping[str, int]) -> Newcome
         updated_at=_NEVER,
         gated=gating.is_gated(facts.device_owner),
     )
+
+
+def _arriving(state: PortState, host: str) -> Arriving:
+    """Nothing is known of it there yet, whatever is proven where it is bound."""
+    state = dataclasses.replace(
+        state,
+        host=host,
+        status=PortStatus.DOWN,
+        sync_state=SyncState.ABSENT,
+        sequence=0,
+        proven_revision=None,
+    )
+    return Arriving(state, None, _NEVER)
 
 
 _NEVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

@@ -13,7 +13,7 @@ from oslo_config import cfg
 from oslo_log import log
 from oslo_messaging.rpc import dispatcher
 
-from agent_flows.neutron.server import gating
+from agent_flows.neutron.server import gating, live_migration
 from agent_flows.neutron.server.database import NeutronDatabase
 from agent_flows.neutron.server.directory import NeutronDirectory
 from agent_flows.neutron.server.models import GatedPort
@@ -85,7 +85,9 @@ class Intake:
 
     @cached_property
     def directory(self) -> NeutronDirectory:
-        return NeutronDirectory(self.settler.soon, lambda: forgotten(self.database))
+        return NeutronDirectory(
+            self.settler.soon, lambda: forgotten(self.database), live_migration.tell_nova
+        )
 
     @cached_property
     def caster(self) -> Caster:

@@ -6,13 +6,16 @@ registry's PRECOMMIT_UPDATE is not published for a change of status, and its
 AFTER_UPDATE comes when a port may be ACTIVE already.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from neutron_lib import constants
+from neutron_lib.api.definitions import portbindings
+from neutron_lib.plugins import directory
 from neutron_lib.plugins.ml2 import api
 
-from agent_flows.neutron.server import blocks, gating, rows
-from agent_flows.neutron.server.api_definition import SYNC_STATE
+from agent_flows.neutron.server import blocks, gating, live_migration, rows
+from agent_flows.neutron.server.api_definition import PLUGIN_TYPE, SYNC_STATE
 from agent_flows.neutron.server.gating import PortFacts
 from agent_flows.report import SyncState
 from agent_flows.server import clock
@@ -55,11 +58,24 @@ class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
             write = blocks.add if change.block else blocks.lift
             write(session, [] if attached_to is None else [attached_to])
 
+    def update_port_postcommit(self, context: Any) -> None:
+        """Neutron unbinds a port that is to be moved and binds it again where it is, and its
+        agent leaves it alone from then on: ask for a report of what stands there."""
+        before, after = PortFacts.of(context.original), PortFacts.of(context.current)
+        rebound = after.bound and not before.bound
+        if rebound and _leaves(context.current) and context.current.get(SYNC_STATE) is not None:
+            directory.get_plugin(PLUGIN_TYPE).ask(after.host, [context.current["id"]])
+
     def delete_port_precommit(self, context: Any) -> None:
         session = context.plugin_context.session
         port = context.current
         if rows.host_of(session, port["id"]) is not None:
             rows.deleted(session, port["id"], port.get("revision_number") or 0, clock.now())
+
+
+def _leaves(port: Mapping[str, Any]) -> bool:
+    destination = (port.get(portbindings.PROFILE) or {}).get(live_migration.MIGRATING_TO)
+    return bool(destination) and destination != port[portbindings.HOST_ID]
 
 
 def _has_extension(context: Any) -> bool:

@@ -1,6 +1,6 @@
 """The service plugin ``agent_flows``: takes reports in the RPC workers, answers in the API."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any
 
@@ -19,7 +19,13 @@ from oslo_config import cfg
 from sqlalchemy import orm
 
 from agent_flows import conf as options
-from agent_flows.neutron.server import api_definition, policies, rows, task_listing
+from agent_flows.neutron.server import (
+    api_definition,
+    live_migration,
+    policies,
+    rows,
+    task_listing,
+)
 from agent_flows.neutron.server import extensions as our_extensions
 from agent_flows.neutron.server.errors import AgentNotTold, NotLookedAfter, TaskNotFound
 from agent_flows.neutron.server.intake import Intake
@@ -48,6 +54,7 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         options.register(cfg.CONF)
         extensions.append_api_extensions_path(our_extensions.__path__)
         self._intake = Intake(cfg.CONF)
+        live_migration.keep_back_unproven()
         db_api.sqla_listen(orm.Session, "after_flush", rows.rules_flushed)
         model_query.register_hook(
             models_v2.Port, "agent_flows", None, None, result_filters=_by_sync_state
@@ -105,6 +112,10 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         if found is None:
             raise TaskNotFound(task_id=task_id)
         return _shown(context, found, fields)
+
+    def ask(self, host: str, port_ids: Collection[str]) -> None:
+        """Have the agent of ``host`` look at ports again, soon; a hint that may be lost."""
+        self._intake.caster.send(Casts(resyncs=to_hosts([host], port_ids)))
 
     def resync(self, port: View) -> View:
         """Have the port's agent wire it anew; answers when the agent was told."""

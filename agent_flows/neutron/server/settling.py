@@ -16,12 +16,12 @@ import sqlalchemy as sa
 from neutron.db import models_v2, provisioning_blocks
 from neutron.db.models.provisioning_block import ProvisioningBlock
 from neutron_lib import constants, context
-from neutron_lib.callbacks import resources
+from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.plugins import directory
 from oslo_log import log
 from sqlalchemy.orm import Session
 
-from agent_flows.neutron.server import blocks
+from agent_flows.neutron.server import blocks, live_migration
 from agent_flows.neutron.server.gating import ENTITY
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.neutron.server.standing import Standing
@@ -75,7 +75,7 @@ def _act(database: Transactions, port_id: str) -> None:
         return
     try:
         if port.to_raise:
-            proclaim(port.port_id)
+            _raise(port.port_id)
         else:
             # Through ML2, so that the mechanism driver adds the block again.
             core = directory.get_plugin()
@@ -96,6 +96,24 @@ def proclaim(port_id: str) -> None:
     # A context of its own for each port: Neutron's hold what they have read.
     admin: Any = context.get_admin_context()
     provisioning_blocks.provisioning_complete(admin, port_id, resources.PORT, ENTITY)
+
+
+def _raise(port_id: str) -> None:
+    """The port becomes ACTIVE, and Nova hears of it.
+
+    While a port is being moved, ML2 tells Nova only of what the OVS agent's
+    own block gave way to (neutron/plugins/ml2/plugin.py, ``_port_provisioned``).
+    That is right on the source. On the destination our block is the last one.
+    """
+    if not live_migration.has_arrived(port_id):
+        proclaim(port_id)
+        return
+    registry.publish(
+        resources.PORT,
+        provisioning_blocks.PROVISIONING_COMPLETE,
+        provisioning_blocks.L2_AGENT_ENTITY,
+        payload=events.DBEventPayload(context.get_admin_context(), resource_id=port_id),
+    )
 
 
 @retried

@@ -41,6 +41,7 @@ def process(migrated: Path) -> Iterator[Neutron]:
 @pytest.fixture
 def neutron(process: Neutron) -> Iterator[Neutron]:
     process.do("casts")
+    process.do("nova")
     yield process
     process.do("later", seconds=0)
     process.do("choose", group="agent_flows_server", name="on_refresh_failure", value="down")

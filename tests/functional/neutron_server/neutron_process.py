@@ -19,6 +19,7 @@ from neutron.api import extensions
 from neutron.common import config
 from neutron.conf.plugins.ml2.drivers import driver_type
 from neutron.db import agents_db, provisioning_blocks
+from neutron.notifiers import nova
 from neutron.pecan_wsgi import app
 from neutron.plugins.ml2 import rpc as ml2_rpc
 from neutron.policy import reset as forget_policies
@@ -49,6 +50,8 @@ class Process:
         pecan = app.v2_factory(None)
         self._api = extensions.plugin_aware_extension_middleware_factory({})(pecan)
         core = directory.get_plugin()
+        # Nova's API is where this test bed ends: what would be sent there is kept.
+        nova.Notifier.get_instance().batch_notifier.queue_event = _NOVA.append
         self._agents = ml2_rpc.RpcCallbacks(core.notifier, core.type_manager)
         self._states = agents_db.AgentExtRpcCallback()
         self._intake = directory.get_plugin(PLUGIN_TYPE)._intake
@@ -144,6 +147,11 @@ class Process:
         said, _CASTS[:] = list(_CASTS), []
         return said
 
+    def nova(self) -> list[Any]:
+        """The events that Nova got since the last question: name and port."""
+        events, _NOVA[:] = [event for event in _NOVA if event], []
+        return [[event["name"], event["tag"]] for event in events]
+
     def die_before_settling(self, host: str, reports: list[Any]) -> Any:
         """A report is committed, and what follows from it is not brought about any more."""
         ports = self._intake.directory
@@ -182,6 +190,7 @@ class Process:
 
 
 _CASTS: list[Any] = []
+_NOVA: list[Any] = []
 
 
 def _admin() -> Any:

@@ -90,24 +90,6 @@ def test_an_unbound_port_is_nobodys(neutron: Neutron, active: str) -> None:
     assert neutron.state(active) == ("DOWN", None)
 
 
-def test_a_live_migration_ends_with_a_proof_on_the_target(
-    neutron: Neutron, ours: Host, active: str
-) -> None:
-    target = Host(neutron, "agent_flows")
-    neutron.rest("POST", f"/ports/{active}/bindings", {"binding": {"host": target.name}})
-    early = target.report(active)
-    assert list(target.send(early)["rejected"]) == [early.id]
-    assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
-    neutron.rest("PUT", f"/ports/{active}/bindings/{target.name}/activate")
-    target.plug(active)
-    assert neutron.state(active) == ("DOWN", "ABSENT")
-    target.says(active)
-    assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
-    source = ours.report(active, flow=FlowName.UNWIRE)
-    assert list(ours.send(source)["rejected"]) == [source.id]
-    assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
-
-
 def test_another_profile_binds_the_port_anew_on_the_same_host(
     neutron: Neutron, ours: Host, active: str
 ) -> None:

@@ -1,0 +1,122 @@
+"""Live migration: when Nova hears that a port is plugged in on the host it is being moved to.
+
+During a live migration a port has two bindings: the source's is ACTIVE and
+names the destination (``migrating_to`` in its profile), the destination's is
+INACTIVE. Nova waits for ``network-vif-plugged`` before the machine moves.
+Neutron sends it as soon as the destination's agent says "up"
+(neutron/plugins/ml2/rpc.py, ``update_device_up``), whether or not the security
+groups went in. Where the destination's agent has our extension, that message
+is kept back, and Nova hears of the port when its report proves it.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+from neutron.agent import rpc as agent_rpc
+from neutron.plugins.ml2 import db as ml2_db
+from neutron.plugins.ml2.models import PortBinding
+from neutron_lib import constants, context
+from neutron_lib.plugins import directory
+from oslo_config import cfg
+from oslo_log import log
+from sqlalchemy.orm import Session
+
+from agent_flows.neutron.server import gating
+
+LOG = log.getLogger(__name__)
+
+MIGRATING_TO = "migrating_to"
+"""In the profile of the source's binding: the destination's name, by Nova."""
+
+
+def moving_to(session: Session, host: str, port_ids: Collection[str]) -> set[str]:
+    """Those of ``port_ids`` that have an INACTIVE binding on ``host``, to be wired by its agent."""
+    if not port_ids:
+        return set()
+    query = sa.select(PortBinding.port_id, PortBinding.vif_type).where(
+        PortBinding.port_id.in_(list(port_ids)),
+        PortBinding.host == host,
+        PortBinding.status == constants.INACTIVE,
+    )
+    found = session.execute(query)
+    return {row.port_id for row in found if gating.is_bound(host, row.vif_type)}
+
+
+def tell_nova(port_ids: Collection[str]) -> None:
+    """These ports are proven on the host they are being moved to."""
+    notifier = getattr(directory.get_plugin(), "nova_notifier", None)
+    if notifier is None or not cfg.CONF.notify_nova_on_port_status_changes:
+        return
+    for port_id in port_ids:
+        port = ml2_db.get_port(context.get_admin_context(), port_id)
+        if port is not None and _destination(port) is not None:
+            LOG.info("Port %s is proven on the host it is being moved to: telling Nova", port_id)
+            notifier.proven(port)
+
+
+def has_arrived(port_id: str) -> bool:
+    """Whether the port is bound to the host that its binding says it is being moved to."""
+    port = ml2_db.get_port(context.get_admin_context(), port_id)
+    bindings = port.port_bindings if port is not None else ()
+    return any(
+        each.status == constants.ACTIVE and agent_rpc.migrating_to_host([each], each.host)
+        for each in bindings
+    )
+
+
+def keep_back_unproven() -> None:
+    """From now on Nova hears of a port on its destination when it is proven there.
+
+    Called when Neutron's core plugin has been made; without its notifier
+    (``notify_nova_on_port_status_changes``) there is nothing to keep back.
+    """
+    core = directory.get_plugin()
+    notifier = getattr(core, "nova_notifier", None)
+    if notifier is not None and not isinstance(notifier, ProvenOnly):
+        core.nova_notifier = ProvenOnly(notifier)
+
+
+class ProvenOnly:
+    """Neutron's notifier of Nova, but for what it says of ports that are being moved.
+
+    Neutron has no event for it: ``update_device_up`` calls the notifier itself.
+    """
+
+    def __init__(self, notifier: Any) -> None:
+        self._notifier = notifier
+
+    def notify_port_active_direct(self, port: Any) -> None:
+        """An agent said "up" of a port that is bound to another host."""
+        destination = _destination(port)
+        if destination is not None and has_extension(destination):
+            LOG.debug("Port %s: Nova hears of it when %s has proven it", port.id, destination)
+            return
+        self._notifier.notify_port_active_direct(port)
+
+    def proven(self, port: Any) -> None:
+        """The destination's agent has proven the port."""
+        self._notifier.notify_port_active_direct(port)
+
+    # ML2 uses the rest of it as it is.
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._notifier, name)
+
+
+def _destination(port: Any) -> str | None:
+    """The host the port is being moved to; None if it is not being moved."""
+    bindings = port.port_bindings
+    named: str | None = agent_rpc.migrating_to_host(bindings)
+    if named:
+        return named
+    # Nova may not have written it yet.
+    inactive = (each.host for each in bindings if each.status == constants.INACTIVE)
+    return next(inactive, None)
+
+
+def has_extension(host: str) -> bool:
+    """Whether the OVS agent of ``host`` has our extension."""
+    admin = context.get_admin_context()
+    filters = {"host": [host], "agent_type": [constants.AGENT_TYPE_OVS]}
+    agents = directory.get_plugin().get_agents(admin, filters=filters)
+    return any(gating.has_extension(agent["configurations"]) for agent in agents)
