@@ -36,6 +36,8 @@ from agent_flows.validation import (
 WIRE_VERSION = (1, 0)
 MAX_DETAIL_BYTES = 4096
 MAX_MESSAGE_CHARS = 512
+SEQUENCE_LEAD = 24 * 3600 * 1_000_000
+"""How far, in microseconds, a true sequence may be ahead of the clock."""
 _EARLIEST = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _LATEST = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)
 _MAX_SECONDS = 7 * 24 * 3600.0
@@ -190,7 +192,11 @@ class TaskOutcome:
 
 @dataclass(frozen=True, config=STRICT)
 class FlowReport:
-    """All outcomes of one attempt of one flow for one port, in the order of its tasks."""
+    """All outcomes of one attempt of one flow for one port, in the order of its tasks.
+
+    ``sequence`` is 0 until the outbox has numbered the report; no such report
+    goes over the wire.
+    """
 
     id: Uuid
     host: Hostname
@@ -198,10 +204,10 @@ class FlowReport:
     flow: FlowName
     revision: Revision
     attempt: Annotated[int, pydantic.Strict(), pydantic.Field(ge=1, lt=2**31)]
-    sequence: Annotated[int, pydantic.Strict(), pydantic.Field(ge=1, lt=2**62)]
     started_at: Moment
     finished_at: Moment
     tasks: Annotated[tuple[TaskOutcome, ...], pydantic.Field(min_length=1, max_length=64)]
+    sequence: Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, lt=2**62)] = 0
     security_group_revisions: Annotated[dict[Uuid, Revision], pydantic.Field(max_length=1024)] = (
         dataclasses.field(default_factory=dict)
     )
@@ -248,4 +254,7 @@ def from_wire(raw: object) -> FlowReport:
     fields = dict(raw)
     if newer_minor(fields.pop("version", None), WIRE_VERSION):
         fields = without_unknown(fields, _FIELDS)
-    return parse(_ADAPTER, fields)
+    report = parse(_ADAPTER, fields)
+    if report.sequence < 1:
+        raise Invalid("sequence", report.sequence, "must be at least 1")
+    return report

@@ -9,7 +9,7 @@ import ipaddress
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeGuard, TypeVar
 
 import pydantic
 
@@ -146,6 +146,14 @@ def wire_form(adapter: pydantic.TypeAdapter[T], value: T) -> dict[str, Any]:
 def without_unknown(raw: Mapping[str, object], known: frozenset[str]) -> dict[str, object]:
     """``raw`` without the fields that a newer peer added."""
     return {key: raw[key] for key in raw if key in known}
+
+
+def is_port_id(value: object) -> TypeGuard[str]:
+    """Whether ``value`` can be the id of a port: a UUID as Neutron writes it, in lower case.
+
+    An interface's iface-id may be anything; one that is no such id is none of ours.
+    """
+    return isinstance(value, str) and re.fullmatch(_UUID, value) is not None
 
 
 Address = Annotated[

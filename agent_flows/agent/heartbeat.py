@@ -21,7 +21,7 @@ class Client(Protocol):
 class Heartbeat:
     """One thread. ``interval`` in seconds; ``state`` is asked anew each time.
 
-    ``heard`` gets the highest sequence the server holds for this host,
+    ``heard`` gets what the server holds of this host,
     ``back`` is called when the server answers after it did not.
     """
 
@@ -30,7 +30,7 @@ class Heartbeat:
         client: Client,
         interval: float,
         state: Callable[[], Mapping[str, Any]],
-        heard: Callable[[int], None],
+        heard: Callable[[Held], None],
         back: Callable[[], None],
     ) -> None:
         self._client = client
@@ -53,7 +53,7 @@ class Heartbeat:
         missed = 0
         while True:
             try:
-                self._heard(self._client.heartbeat(self._state()).sequence)
+                self._heard(self._client.heartbeat(self._state()))
             except oslo_messaging.MessagingException as exc:
                 # The server notices silence by itself: that is what heartbeats are for.
                 missed += 1

@@ -81,9 +81,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
                 Pipeline(Home.OWN, frozenset(conf.permitted_ethertypes)),
             ),
         )
-        reconciler = Reconciler(
-            switch, self._server, Runner(conf.host, outbox.next_sequence), outbox
-        )
+        reconciler = Reconciler(switch, self._server, Runner(conf.host), outbox)
         self._participant = Participant(
             reconciler.process,
             conf.max_batch,

@@ -60,9 +60,8 @@ class Runner:
     the rest again; one that names nobody splits the batch.
     """
 
-    def __init__(self, host: str, next_sequence: Callable[[], int], clock: Clock = utcnow) -> None:
+    def __init__(self, host: str, clock: Clock = utcnow) -> None:
         self._host = host
-        self._next_sequence = next_sequence
         self._clock = clock
 
     def run(
@@ -157,7 +156,6 @@ class Runner:
             revision=work.revision,
             security_group_revisions=dict(work.security_group_revisions),
             attempt=work.attempt,
-            sequence=self._next_sequence(),
             started_at=started_at,
             finished_at=finished_at,
             tasks=tasks,

@@ -84,7 +84,6 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         self._info = SecurityGroupInfo(cache)
         self._reporting = Reporting(
             deliver=outbox.put,
-            next_sequence=outbox.next_sequence,
             revision=CachedRevisions(self._info).port_as_told,
         )
         self._firewall: Firewall | None = None

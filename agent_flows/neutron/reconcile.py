@@ -220,7 +220,7 @@ class Reconciler:
         try:
             self._start()
             compose = flows.unwire if name is FlowName.UNWIRE else flows.wire
-            Runner(self._host, self.reporting.next_sequence).run(
+            Runner(self._host).run(
                 name,
                 lambda: compose(self._switch),
                 batch.works,
@@ -231,7 +231,7 @@ class Reconciler:
         except Exception as exc:  # noqa: BLE001
             error = _error_of(exc)
             self._settle(batch, [
-                never_ran(self._host, name, work, self.reporting.next_sequence(), error)
+                never_ran(self._host, name, work, error)
                 for work in waiting.values()
             ])  # fmt: skip
 

@@ -1,8 +1,6 @@
 """Where the outcomes of ports go, and what only the receiver knows about them."""
 
 import dataclasses
-import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +14,6 @@ from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome, Tas
 from agent_flows.secgroups.tasks import ApplySecurityGroups
 
 LOG = log.getLogger(__name__)
-
-
-def sequences() -> Callable[[], int]:
-    """A source of sequence numbers: microseconds since the epoch, or one more than the last."""
-    lock, last = threading.Lock(), [0]
-
-    def following() -> int:
-        with lock:
-            last[0] = max(time.time_ns() // 1000, last[0] + 1)
-            return last[0]
-
-    return following
 
 
 def log_failures(reports: Sequence[FlowReport]) -> None:
@@ -64,11 +50,10 @@ class Reporting:
     """
 
     deliver: Callable[[Sequence[FlowReport]], None] = log_failures
-    next_sequence: Callable[[], int] = dataclasses.field(default_factory=sequences)
     revision: Callable[[str, Mapping[str, Any]], int] = revision_in_dict
 
 
-def never_ran(host: str, flow: FlowName, work: Work, sequence: int, error: TaskError) -> FlowReport:
+def never_ran(host: str, flow: FlowName, work: Work, error: TaskError) -> FlowReport:
     """The report of a port whose flow could not even be run."""
     now = utcnow()
     task = ApplySecurityGroups
@@ -80,7 +65,6 @@ def never_ran(host: str, flow: FlowName, work: Work, sequence: int, error: TaskE
         revision=work.revision,
         security_group_revisions=dict(work.security_group_revisions),
         attempt=work.attempt,
-        sequence=sequence,
         started_at=now,
         finished_at=now,
         tasks=(TaskOutcome(task.name_, task.step, TaskState.FAILED, now, 0.0, error),),

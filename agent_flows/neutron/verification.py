@@ -203,7 +203,7 @@ class OtherFirewall:
             retried.update(self._settle(reports, ports, located))
 
         try:
-            Runner(self._host, self._reporting.next_sequence).run(
+            Runner(self._host).run(
                 name,
                 lambda: compose(self._checks),
                 works,
@@ -214,7 +214,7 @@ class OtherFirewall:
         except Exception as exc:  # noqa: BLE001
             deliver(
                 [
-                    never_ran(self._host, name, work, self._reporting.next_sequence(), error)
+                    never_ran(self._host, name, work, error)
                     for error in [_error_of(exc)]
                     for work in list(waiting.values())
                 ]

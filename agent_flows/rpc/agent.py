@@ -1,27 +1,54 @@
 """The agent's side of the wire: the client that calls the server, the endpoint it casts to."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import oslo_messaging
+import pydantic
 from oslo_log import log
 
 from agent_flows import report, spec
 from agent_flows.report import FlowReport
 from agent_flows.rpc import transport
-from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.identity import HostTaken, Identity
 from agent_flows.rpc.server import Accepted, Held
 from agent_flows.spec import DesiredState
+from agent_flows.supervision import one_line
+from agent_flows.validation import parse
 
 LOG = log.getLogger(__name__)
+
+_Count = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0)]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="ignore"))
+class _Heard:
+    """The answer to a heartbeat; a server of an older release does not say its clock."""
+
+    sequence: _Count
+    clock: _Count = 0
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="ignore"))
+class _Reported:
+    accepted: list[str]
+    rejected: dict[str, str]
+    sequence: _Count
+    clock: _Count = 0
+    refused: str = ""
+
+
+_HEARD = pydantic.TypeAdapter(_Heard)
+_REPORTED = pydantic.TypeAdapter(_Reported)
 
 
 class ServerClient:
     """Calls from an agent to the server.
 
     Every method raises :class:`oslo_messaging.MessagingException` when the
-    server cannot be reached in time or fails: try again, later. ``identity``
-    goes with every call.
+    server cannot be reached in time or fails, and
+    :class:`agent_flows.validation.Invalid` when its answer cannot be read: try
+    again, later. ``identity`` goes with every call.
     """
 
     def __init__(
@@ -39,10 +66,10 @@ class ServerClient:
 
     def report(self, reports: Sequence[FlowReport]) -> Accepted:
         """Hand over at most :data:`transport.MAX_REPORTS` reports."""
-        answer = self._call("report", reports=[report.to_wire(item) for item in reports])
-        return Accepted(
-            answer["accepted"], answer["rejected"], _held(answer), answer.get("refused", "")
-        )
+        raw = self._call("report", reports=[report.to_wire(item) for item in reports])
+        answer = parse(_REPORTED, raw)
+        held = Held(answer.sequence, answer.clock)
+        return Accepted(answer.accepted, answer.rejected, held, answer.refused)
 
     def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState:
         """The specs of this host's ports (of those in ``port_ids``) and of their groups.
@@ -57,7 +84,8 @@ class ServerClient:
 
     def heartbeat(self, state: Mapping[str, Any]) -> Held:
         """Say that this agent lives; answers what the server holds of it."""
-        return _held(self._call("heartbeat", state=dict(state)))
+        answer = parse(_HEARD, self._call("heartbeat", state=dict(state)))
+        return Held(answer.sequence, answer.clock)
 
     def _call(self, method: str, **kwargs: object) -> Any:
         try:
@@ -71,8 +99,11 @@ class ServerClient:
             raise oslo_messaging.RemoteError(type(exc).__name__, first_line) from exc
 
 
-def _held(answer: Mapping[str, Any]) -> Held:
-    return Held(int(answer["sequence"]), int(answer.get("clock", 0)))
+def host_taken(exc: BaseException) -> str | None:
+    """The server's words, if ``exc`` is its answer that another agent speaks for the host."""
+    if isinstance(exc, oslo_messaging.RemoteError) and exc.exc_type == HostTaken.__name__:
+        return one_line(str(exc.value))
+    return None
 
 
 class Changes(Protocol):

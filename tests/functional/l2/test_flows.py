@@ -41,7 +41,7 @@ class Stage:
         self.group = SecurityGroupSpec(str(uuid.uuid4()), 1)
         self.desired = DesiredState(security_groups={self.group.id: self.group})
         self.names = {}
-        self.runner = Runner("host-1", iter(range(1, 1000)).__next__)
+        self.runner = Runner("host-1")
 
     def network(self, kind=NetworkType.LOCAL, **more):
         return NetworkSpec(str(uuid.uuid4()), kind, **more)

@@ -33,7 +33,11 @@ def beats(*answers):
     heard, back = [], []
     count = iter(range(1000))
     heartbeat = Heartbeat(
-        server, 0.01, lambda: {"beat": next(count)}, heard.append, lambda: back.append(True)
+        server,
+        0.01,
+        lambda: {"beat": next(count)},
+        lambda held: heard.append(held.sequence),
+        lambda: back.append(True),
     )
     heartbeat.start()
     assert server.done.wait(5)

@@ -77,9 +77,8 @@ def run(
     recorder: Recorder | None = None,
 ) -> tuple[list[FlowReport], Recorder]:
     recorder = recorder or Recorder()
-    sequences = iter(range(1, 10_000))
     reports: list[FlowReport] = []
-    Runner("host1", lambda: next(sequences)).run(
+    Runner("host1").run(
         FlowName.WIRE,
         lambda: linear_flow.Flow("wire").add(
             Locate(recorder), RaiseLink(recorder), Apply(recorder, trouble), Verify(recorder)
@@ -214,7 +213,7 @@ def test_invariant_8_order_revert_and_states_are_taskflows_own() -> None:
     recorder = Recorder()
     reports: list[FlowReport] = []
     # A graph: only TaskFlow, which knows who needs whose result, can order it.
-    Runner("host1", lambda: 1).run(
+    Runner("host1").run(
         FlowName.WIRE,
         lambda: graph_flow.Flow("wire").add(Second(recorder), First(recorder)),
         [Work(port(1), 1, {}, 1)],
@@ -252,7 +251,7 @@ def test_invariant_9_a_revert_that_fails_is_reported_beside_the_failure_itself()
 
     recorder = Recorder()
     reports: list[FlowReport] = []
-    Runner("host1", lambda: 1).run(
+    Runner("host1").run(
         FlowName.WIRE,
         lambda: linear_flow.Flow("wire").add(Stubborn(recorder), Apply(recorder, refuse)),
         [Work(port(1), 1, {}, 1)],
@@ -273,15 +272,10 @@ def test_a_flow_whose_inputs_are_missing_is_a_defect_and_raises() -> None:
             return None
 
     with pytest.raises(Exception, match="never_given"):
-        Runner("host1", lambda: 1).run(
+        Runner("host1").run(
             FlowName.WIRE,
             lambda: linear_flow.Flow("wire").add(Needy(Recorder())),
             [Work(port(1), 1, {}, 1)],
             {},
             lambda reports: None,
         )
-
-
-def test_sequences_rise_with_every_report() -> None:
-    reports, _ = run([port(n) for n in range(20)], fine)
-    assert [r.sequence for r in reports] == sorted({r.sequence for r in reports})
