@@ -216,6 +216,13 @@ API_OPTS: list[Opt] = [
         help="Who may use the REST API.",
     ),
     cfg.IntOpt("threads", default=8, min=1, help="Requests the API answers at one time."),
+    cfg.IntOpt(
+        "max_connections",
+        default=500,
+        min=10,
+        help="Connections the API holds at one time; for one more the oldest without a request in "
+        "work is closed.",
+    ),
     cfg.IntOpt("max_body_bytes", default=1024 * 1024, min=1024, help="Largest request body taken."),
     cfg.IntOpt("max_limit", default=1000, min=1, help="Most items one list answer carries."),
 ]

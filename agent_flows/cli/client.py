@@ -143,7 +143,11 @@ class RestClient(Client):
         self._request("POST", path_of("ports", port_id) + "/resync")
 
     def _send(self, method: str, path: str, **kwargs: Any) -> Any:
-        return self._session.request(self._url + path, method, raise_exc=False, **kwargs)
+        # Of a request without a body, too: the server lets no page of a browser send one.
+        headers = {} if method == "GET" else {"Content-Type": "application/json"}
+        return self._session.request(
+            self._url + path, method, raise_exc=False, headers=headers, **kwargs
+        )
 
     def _unreachable(self, exc: Exception) -> str:
         if isinstance(exc, exceptions.ConnectTimeout):

@@ -1,9 +1,11 @@
 """Who may use the API: everybody on loopback, or those keystone vouches for."""
 
 import ipaddress
+import json
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import falcon
 from oslo_config import cfg
@@ -46,6 +48,68 @@ def _is_loopback(host: str) -> bool:
     return bool(addresses) and all(
         ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in addresses
     )
+
+
+class OwnPages:
+    """Falcon middleware for an API without tokens: pages of other sites may change nothing.
+
+    A browser says whose page sends a request (Fetch Metadata, Origin); what
+    is no browser says neither, and is let through.
+    """
+
+    def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
+        if request.method in ("GET", "HEAD", "OPTIONS"):
+            return
+        origin = request.get_header("Origin")
+        site = request.get_header("Sec-Fetch-Site")
+        own = origin is None or urlsplit(origin).netloc.lower() == request.netloc.lower()
+        if not own or site not in (None, "same-origin", "none"):
+            raise falcon.HTTPForbidden(
+                title="Forbidden",
+                description=f"a page of another site may change nothing here (Origin {origin!r})",
+            )
+
+
+def with_known_hosts(app: Wsgi, conf: cfg.ConfigOpts) -> Wsgi:
+    """``app`` for requests whose Host header is an address or name of this machine's loopback.
+
+    Without tokens, whoever reaches loopback is admin. A page in a browser on
+    this machine could, under a name of its own that it has resolve to
+    127.0.0.1 (DNS rebinding). With tokens every name may be used.
+    """
+    api = conf[options.API]
+    if api.auth_strategy == "keystone":
+        return app
+
+    def checked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        name = _host_name(environ.get("HTTP_HOST", ""))
+        if name in ("", "localhost", api.bind_host.lower()) or _is_loopback_address(name):
+            return app(environ, start_response)
+        message = (
+            f"Host {name!r} is not this API's: use localhost, a loopback address or {api.bind_host}"
+        )
+        error = {"type": "MisdirectedRequest", "message": message, "field": None}
+        body = json.dumps({"error": error}).encode()
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        start_response("421 Misdirected Request", headers)
+        return [body]
+
+    return checked
+
+
+def _host_name(header: str) -> str:
+    """The name in a Host header, without its port and without the brackets of IPv6."""
+    name = header.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0].removesuffix(".")
+
+
+def _is_loopback_address(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 class _Guarded(Protocol):

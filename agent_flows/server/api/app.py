@@ -33,6 +33,9 @@ from agent_flows.validation import Invalid
 
 LOG = log.getLogger(__name__)
 
+_WRITING = frozenset({"PUT", "POST", "PATCH", "DELETE"})
+_METHODS = _WRITING | {"GET", "HEAD", "OPTIONS"}
+
 
 def application(
     conf: cfg.ConfigOpts,
@@ -49,8 +52,10 @@ def application(
     auth.check_bind(conf)
     settings = conf[options.API]
     keystone = settings.auth_strategy == "keystone"
-    middleware: list[Any] = [_Timing(metrics)]
-    if keystone:
+    middleware: list[Any] = [_Timing(metrics), _Json()]
+    if not keystone:
+        middleware.append(auth.OwnPages())
+    else:
         middleware.append(auth.Guard(policies.enforcer(conf)))
     app = falcon.App(middleware=middleware)
     app.req_options.keep_blank_qs_values = True
@@ -96,7 +101,7 @@ def _handle_errors(app: falcon.App[Any, Any]) -> None:
     def failed(
         request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
     ) -> None:
-        LOG.exception("%s %s failed", request.method, request.path)
+        LOG.exception("%r %r failed", request.method, request.path)
         _error(
             response, falcon.HTTP_500, "InternalError", "the server failed; its log says why", None
         )
@@ -122,7 +127,7 @@ def _handle_errors(app: falcon.App[Any, Any]) -> None:
     def database(
         request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
     ) -> None:
-        LOG.exception("%s %s failed", request.method, request.path)
+        LOG.exception("%r %r failed", request.method, request.path)
         _error(
             response,
             falcon.HTTP_503,
@@ -158,8 +163,30 @@ def _serialize(request: falcon.Request, response: falcon.Response, exc: falcon.H
     response.media = {"error": {"type": kind, "message": message, "field": None}}
 
 
+class _Json:
+    """Refuses a body that says it is anything but JSON.
+
+    A page in a browser can send the other kinds (a form, plain text) to any
+    site without asking; JSON it cannot.
+    """
+
+    def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
+        if request.method not in _WRITING or request.content_type is None:
+            return
+        kind, _, _ = request.content_type.partition(";")
+        if kind.strip().lower() != falcon.MEDIA_JSON.partition(";")[0]:
+            raise falcon.HTTPUnsupportedMediaType(
+                title="UnsupportedMediaType",
+                description=f"Content-Type must be application/json (got {request.content_type!r})",
+            )
+
+
 class _Timing:
-    """Counts and times requests by method, route and status."""
+    """Counts and times requests by method, route and status.
+
+    A method is the client's own word, so only those the API knows are told
+    apart; the others would make a new series each.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -175,5 +202,6 @@ class _Timing:
         req_succeeded: bool,
     ) -> None:
         route = request.uri_template or "none"
-        labels = (request.method, route, str(response.status)[:3])
+        method = request.method if request.method in _METHODS else "other"
+        labels = (method, route, str(response.status)[:3])
         self._metrics.requests.labels(*labels).observe(time.monotonic() - request.context.started)

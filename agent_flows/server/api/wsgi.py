@@ -1,20 +1,29 @@
 """The production WSGI server: waitress, in threads of its own."""
 
+import resource
 import socket
 import threading
 from typing import Any
 
-import waitress
 from oslo_config import cfg
+from oslo_log import log
 from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.task import ThreadedTaskDispatcher
 
 from agent_flows import conf as options
+from agent_flows.server import auth
+from agent_flows.server.api.connections import BURST, Server
 from agent_flows.server.auth import Wsgi
 
-# A body that is too large is to be refused in the API's own words, which takes
-# receiving it; waitress keeps what is above 512 KiB in a file. Beyond this it
-# is cut off.
-_TAKEN_TO_BE_REFUSED = 64 * 1024 * 1024
+LOG = log.getLogger(__name__)
+
+# A connection that is silent for so many seconds is closed.
+_SILENT_SECONDS = 30
+# Beyond this a body that is being received is kept in a file.
+_BODY_IN_MEMORY = 64 * 1024
+# Besides connections: the database, the message bus, what libraries open.
+_OTHER_FILES = 256
 
 
 class WsgiServer:
@@ -25,15 +34,33 @@ class WsgiServer:
         # Bound before waitress starts its threads, which it leaves if it cannot bind.
         self._socket = _listen(settings.bind_host, settings.bind_port)
         self._map: dict[int, Any] = {}
-        self._server = waitress.create_server(
-            app,
-            map=self._map,
+        most = _affordable(settings.max_connections)
+        adjustments = Adjustments(
             sockets=[self._socket],
             threads=settings.threads,
-            max_request_body_size=max(_TAKEN_TO_BE_REFUSED, settings.max_body_bytes + 1),
+            max_request_body_size=settings.max_body_bytes + 1,
+            inbuf_overflow=_BODY_IN_MEMORY,
+            # Never reached: beyond max_connections the oldest is closed.
+            connection_limit=most + 2 * BURST,
+            channel_timeout=_SILENT_SECONDS,
+            cleanup_interval=5,
+            # select() takes no file descriptor above 1023.
+            asyncore_use_poll=True,
             ident=None,
             clear_untrusted_proxy_headers=True,
         )
+        dispatcher = ThreadedTaskDispatcher()
+        dispatcher.set_thread_count(settings.threads)
+        self._server = Server(
+            auth.with_known_hosts(app, conf),
+            self._map,
+            _sock=self._socket,
+            dispatcher=dispatcher,
+            adj=adjustments,
+            sockinfo=(self._socket.family, self._socket.type, 0, self._socket.getsockname()),
+            bind_socket=False,
+        )
+        self._server.most_connections = most
         self._thread = threading.Thread(target=self._server.run, name="api", daemon=True)
 
     @property
@@ -51,12 +78,31 @@ class WsgiServer:
             self._server.close()
             return
         # Sockets are closed in the loop that watches them, which then ends.
-        trigger = next(each for each in self._map.values() if hasattr(each, "pull_trigger"))
-        trigger.pull_trigger(lambda: wasyncore.close_all(self._map))
+        self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._map))
         self._thread.join()
+
+
+def _affordable(connections: int) -> int:
+    """``connections``, or fewer if this process may not have so many open files.
+
+    Each may need a second one, for the body it sends.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < needed:
+            connections = max((soft - _OTHER_FILES) // 2, 10)
+            LOG.warning(
+                "The API holds %d connections: this process may have %d open files",
+                connections,
+                soft,
+            )
+    return connections
 
 
 def _listen(host: str, port: int) -> socket.socket:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
-    return socket.create_server(address[:2], family=family)
+    return socket.create_server(address[:2], family=family, backlog=1024)
