@@ -3,8 +3,8 @@
 A task's states and the moves between them::
 
     PENDING --> RUNNING --> SUCCEEDED --> REVERTED
-       |           |------> FAILED
-       |           `------> SKIPPED
+       |           |------> FAILED      |
+       |           `------> SKIPPED     `-> FAILED (its revert failed)
        `--> (never reached: stays PENDING)
 
 A report carries the states in which one attempt ended, so RUNNING is only
@@ -55,11 +55,16 @@ class TaskState(enum.StrEnum):
 TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = {
     TaskState.PENDING: frozenset({TaskState.RUNNING}),
     TaskState.RUNNING: frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.SKIPPED}),
-    TaskState.SUCCEEDED: frozenset({TaskState.REVERTED}),
+    TaskState.SUCCEEDED: frozenset({TaskState.REVERTED, TaskState.FAILED}),
     TaskState.FAILED: frozenset(),
     TaskState.REVERTED: frozenset(),
     TaskState.SKIPPED: frozenset(),
 }
+
+
+# The type of the error of a task that succeeded and could not be reverted: it
+# comes of another task's failure, which is the one to show first.
+REVERT_FAILED = "RevertFailed"
 
 
 class Step(enum.StrEnum):
@@ -132,6 +137,11 @@ UNTRUE = frozenset({Trouble.SWITCH, Trouble.BRIDGE})
 # after does not exist for every kind of interface (a vhost-user port has no
 # kernel link). Nothing of the security groups may ever be skipped.
 SKIPPABLE_TASKS = frozenset({"raise-link"})
+
+
+def moment(clock: datetime.datetime) -> datetime.datetime:
+    """``clock`` as a report can carry it: a host whose clock was never set must report, too."""
+    return min(max(clock, _EARLIEST), _LATEST)
 
 
 def _one_line(value: object) -> object:
@@ -224,8 +234,10 @@ class FlowReport:
 
     @property
     def failed(self) -> TaskOutcome | None:
-        """The first task that failed, if one did."""
-        return next((t for t in self.tasks if t.state is TaskState.FAILED), None)
+        """The task whose failure is the cause, if one failed: a failed revert comes after it."""
+        failed = [task for task in self.tasks if task.state is TaskState.FAILED]
+        causes = (each for each in failed if each.error and each.error.type != REVERT_FAILED)
+        return next(causes, failed[0] if failed else None)
 
     def proves(self, step: Step) -> bool:
         """Whether every task of ``step`` succeeded, and there is one that did."""

@@ -11,7 +11,7 @@ from cliff.show import ShowOne
 from agent_flows.cli import columns
 from agent_flows.cli.api_command import ApiCommand
 from agent_flows.cli.failure import CommandFailed, ExitCode
-from agent_flows.report import PortStatus, SyncState
+from agent_flows.report import REVERT_FAILED, PortStatus, SyncState
 
 _STATUSES = [status.value for status in PortStatus]
 _SYNC_STATES = [state.value for state in SyncState]
@@ -169,7 +169,10 @@ class WaitForPort(ApiCommand):
 
     def _why(self, port_id: str) -> str:
         tasks = last_attempt(self.api, port_id)
-        failed = next((task for task in tasks if task["error"]), None)
+        errors = [task for task in tasks if task["error"]]
+        # A revert that failed as well comes after its cause.
+        errors.sort(key=lambda task: task["error"]["type"] == REVERT_FAILED)
+        failed = errors[0] if errors else None
         if failed is None:
             return f"Last attempt: {columns.attempt(tasks)}."
         return f"{failed['name']} failed: {columns.error_in_words(failed['error'])}"

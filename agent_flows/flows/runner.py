@@ -2,6 +2,8 @@
 
 import dataclasses
 import datetime
+import errno
+import re
 import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +22,7 @@ from taskflow.persistence.backends import impl_memory as _impl_memory  # noqa: F
 from agent_flows.flows.task import FlowTask, PortErrors, TaskFailed
 from agent_flows.flows.transcript import Clock, Transcript, utcnow
 from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome, TaskState
+from agent_flows.supervision import described
 
 LOG = log.getLogger(__name__)
 
@@ -27,6 +30,14 @@ LOG = log.getLogger(__name__)
 # long as the run: TaskFlow's default of copying them deeply would cost more
 # than the flow.
 _BACKEND = {"connection": "memory", "deep_copy": False}
+
+
+# What the system says of one device, which may well be one port's; all else
+# that it says (no memory, no file left, no such tool) is of the host.
+_OF_ONE_DEVICE = frozenset(
+    {errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.ENAMETOOLONG, errno.EEXIST, errno.EBUSY}
+)
+_NO_NAME = re.compile(r"^[^A-Za-z]+|[^A-Za-z0-9_.-]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +68,8 @@ class Runner:
     """Runs batches so that one port's trouble is its own.
 
     A failure that names ports (:class:`PortErrors`) takes those out and runs
-    the rest again; one that names nobody splits the batch.
+    the rest again; one that names none splits the batch, unless it is plainly
+    the host's (no memory, no such tool): then it is every port's.
     """
 
     def __init__(self, host: str, clock: Clock = utcnow) -> None:
@@ -79,11 +91,12 @@ class Runner:
         bad one goes on. Raises only what ``deliver`` raises.
         """
         pending = [tuple(batch)]
+        unexplained: set[str] = set()
         while pending:
             part = pending.pop()
             if not part:
                 continue
-            run = self._run_once(compose, part, inputs)
+            run = self._run_once(compose, part, inputs, unexplained)
             if not run.failed:
                 deliver([self._report(flow, work, run, None) for work in part])
             elif run.errors:
@@ -109,7 +122,11 @@ class Runner:
         return self._written(flow, work, now, now, (failed,))
 
     def _run_once(
-        self, compose: Callable[[], Flow], part: Sequence[Work], inputs: Mapping[str, object]
+        self,
+        compose: Callable[[], Flow],
+        part: Sequence[Work],
+        inputs: Mapping[str, object],
+        unexplained: set[str],
     ) -> _Run:
         port_ids = tuple(work.port_id for work in part)
         started_at = self._clock()
@@ -130,9 +147,9 @@ class Runner:
             # becomes the outcome of the ports it concerns.
             except Exception as exc:  # noqa: BLE001
                 cause = _execution_failure(engine) or exc
-        errors = {} if cause is None else _blame(cause, port_ids)
         if cause is not None and transcript.failed_task is None:
             raise cause
+        errors = {} if cause is None else _blame(cause, port_ids, unexplained)
         return _Run(transcript, started_at, errors, cause is not None)
 
     def _report(self, flow: FlowName, work: Work, run: _Run, error: TaskError | None) -> FlowReport:
@@ -177,8 +194,14 @@ def _execution_failure(engine: Any) -> BaseException | None:
     return None
 
 
-def _blame(cause: BaseException, port_ids: Sequence[str]) -> dict[str, TaskError]:
-    """Who of ``port_ids`` is at fault; empty if that cannot be said yet."""
+def _blame(
+    cause: BaseException, port_ids: Sequence[str], unexplained: set[str]
+) -> dict[str, TaskError]:
+    """Who of ``port_ids`` is at fault; empty if that cannot be said yet.
+
+    ``unexplained`` are the types of what was raised and logged already, while
+    the batch is searched for the port at fault.
+    """
     if isinstance(cause, PortErrors):
         named = {port: cause.errors[port] for port in port_ids if port in cause.errors}
         if named:
@@ -186,10 +209,26 @@ def _blame(cause: BaseException, port_ids: Sequence[str]) -> dict[str, TaskError
     if isinstance(cause, TaskFailed):
         error, whole_batch = cause.error, cause.whole_batch
     else:
-        LOG.error("A task raised what no task should", exc_info=cause)
-        frames = "".join(traceback.format_exception(cause))
-        error = TaskError(type(cause).__name__, str(cause) or "no message", frames)
-        whole_batch = False
+        whole_batch = _is_the_hosts(cause)
+        error = _error_of(cause)
+        if whole_batch:
+            LOG.error("A flow failed for all of %d ports: %s", len(port_ids), described(cause))
+        elif error.type not in unexplained:
+            unexplained.add(error.type)
+            LOG.error("A task raised what no task should", exc_info=cause)
     if whole_batch or len(port_ids) == 1:
         return dict.fromkeys(port_ids, error)
     return {}
+
+
+def _is_the_hosts(cause: BaseException) -> bool:
+    """Whether the host is at fault, so that the search for a port would repeat the failure."""
+    if isinstance(cause, OSError):
+        return cause.errno not in _OF_ONE_DEVICE
+    return isinstance(cause, MemoryError | ModuleNotFoundError)
+
+
+def _error_of(cause: BaseException) -> TaskError:
+    name = _NO_NAME.sub("", type(cause).__name__)[:64] or "Error"
+    frames = "".join(traceback.format_exception(cause))
+    return TaskError(name, str(cause) or "no message", frames)

@@ -1,10 +1,14 @@
 """A batch goes through one flow; each port gets its own truth."""
 
+import datetime
+import errno
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
+from taskflow import engines, states
 from taskflow.patterns import graph_flow, linear_flow
 
+from agent_flows.flows import transcript
 from agent_flows.flows.runner import Runner, Work
 from agent_flows.flows.task import FlowTask, PortErrors, Skipped, TaskFailed
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskState
@@ -99,7 +103,7 @@ def by_port(reports: Sequence[FlowReport]) -> Mapping[str, FlowReport]:
     return {r.resource_id: r for r in reports}
 
 
-def states(report: FlowReport) -> list[str]:
+def states_of(report: FlowReport) -> list[str]:
     return [str(task.state) for task in report.tasks]
 
 
@@ -108,7 +112,7 @@ def test_a_healthy_batch_is_one_run_and_every_task_succeeded_for_every_port() ->
     reports, recorder = run(ports, fine)
     assert [ids for _, ids in recorder.executed] == [tuple(ports)] * 4
     for report in by_port(reports).values():
-        assert states(report) == ["SUCCEEDED"] * 4
+        assert states_of(report) == ["SUCCEEDED"] * 4
         assert report.proves(Step.L2)
         assert report.proves(Step.SECURITY_GROUPS)
         assert all(task.duration is not None and task.started_at for task in report.tasks)
@@ -117,8 +121,8 @@ def test_a_healthy_batch_is_one_run_and_every_task_succeeded_for_every_port() ->
 
 def test_a_task_that_does_not_apply_to_a_port_is_skipped_for_it_alone() -> None:
     reports = by_port(run([port(8), port(9)], fine)[0])
-    assert states(reports[port(8)])[1] == "SUCCEEDED"
-    assert states(reports[port(9)])[1] == "SKIPPED"
+    assert states_of(reports[port(8)])[1] == "SUCCEEDED"
+    assert states_of(reports[port(9)])[1] == "SKIPPED"
     assert reports[port(9)].proves(Step.L2)
 
 
@@ -131,7 +135,7 @@ def test_invariant_6_blame_takes_out_the_bad_port_and_the_others_succeed_first_t
 
     reports, recorder = run([port(n) for n in range(10)], refuse)
     outcome = by_port(reports)
-    assert states(outcome[bad]) == ["REVERTED", "REVERTED", "FAILED", "PENDING"]
+    assert states_of(outcome[bad]) == ["REVERTED", "REVERTED", "FAILED", "PENDING"]
     assert outcome[bad].tasks[2].error == REFUSED
     assert all(r.proves(Step.SECURITY_GROUPS) for p, r in outcome.items() if p != bad)
     applies = [ids for name, ids in recorder.executed if name == "apply-security-groups"]
@@ -264,6 +268,112 @@ def test_invariant_9_a_revert_that_fails_is_reported_beside_the_failure_itself()
     assert locate.error.type == "RevertFailed"
     assert "the switch is gone" in locate.error.message
     assert apply.error == REFUSED
+    assert reports[0].failed == apply, "the cause comes before what it led to"
+
+
+def test_the_failure_shown_of_a_task_that_cannot_be_reverted_itself_is_its_cause() -> None:
+    class Stuck(Apply):
+        def revert(self, port_ids: tuple[str, ...], **_: object) -> None:
+            raise OSError("the switch is gone")
+
+    def refuse(port_ids: tuple[str, ...]) -> None:
+        raise PortErrors({port(1): REFUSED})
+
+    recorder = Recorder()
+    reports: list[FlowReport] = []
+    Runner("host1").run(
+        FlowName.WIRE,
+        lambda: linear_flow.Flow("wire").add(Locate(recorder), Stuck(recorder, refuse)),
+        [Work(port(1), 1, {}, 1)],
+        {},
+        reports.extend,
+    )
+    failed = reports[0].failed
+    assert failed is not None
+    assert failed.error is not None
+    assert failed.name == "apply-security-groups"
+    assert (failed.error.type, failed.error.message) == (REFUSED.type, REFUSED.message)
+    assert "RevertFailed" in failed.error.detail
+    assert "the switch is gone" in failed.error.detail
+
+
+HOSTS_FAULTS = {
+    "no memory": OSError(errno.ENOMEM, "Cannot allocate memory"),
+    "no file left": OSError(errno.EMFILE, "Too many open files"),
+    "no tool": FileNotFoundError(errno.ENOENT, "No such file or directory", "ovs-ofctl"),
+    "no time": TimeoutError("timed out"),
+    "no memory in Python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("fault", HOSTS_FAULTS.values(), ids=HOSTS_FAULTS)
+def test_a_fault_of_the_host_fails_every_port_after_one_run_and_one_line(
+    fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(port_ids: tuple[str, ...]) -> None:
+        raise fault
+
+    ports = [port(n) for n in range(64)]
+    reports, recorder = run(ports, fail)
+    assert [name for name, _ in recorder.executed].count("apply-security-groups") == 1
+    assert {r.failed.error.type for r in reports if r.failed and r.failed.error} == {
+        type(fault).__name__
+    }
+    assert set(by_port(reports)) == set(ports)
+    errors = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert errors[0].exc_info is None
+
+
+def test_an_error_of_one_device_is_searched_for_and_logged_in_full_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(port_ids: tuple[str, ...]) -> None:
+        if port(5) in port_ids:
+            raise OSError(errno.ENODEV, "No such device")
+
+    outcome = by_port(run([port(n) for n in range(16)], fail)[0])
+    assert [p for p, r in outcome.items() if r.failed] == [port(5)]
+    assert len([each for each in caplog.records if each.exc_info]) == 1
+
+
+def test_an_error_whose_name_no_report_can_carry_is_reported_all_the_same() -> None:
+    class _UnusualError(Exception):
+        pass
+
+    def fail(port_ids: tuple[str, ...]) -> None:
+        raise _UnusualError
+
+    [report] = run([port(1)], fail)[0]
+    assert report.failed is not None
+    assert report.failed.error is not None
+    assert report.failed.error.type == "UnusualError"
+
+
+@pytest.mark.parametrize("year", [1970, 2500])
+def test_a_host_whose_clock_was_never_set_reports_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, year: int
+) -> None:
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Clock":
+            return cls(year, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(transcript.datetime, "datetime", Clock)
+    [report] = run([port(1)], fine)[0]
+    assert report.failed is None
+
+
+def test_a_move_that_no_task_makes_is_an_error_and_no_outcome() -> None:
+    recorder = Recorder()
+    engine = engines.load(linear_flow.Flow("wire").add(Locate(recorder)), store={"port_ids": ()})
+    engine.compile()
+    record = transcript.Transcript(
+        engine, {"locate-interface": Locate(recorder)}, transcript.utcnow
+    )
+    record._task_receiver(states.REVERTED, {"task_name": "locate-interface"})
+    with pytest.raises(RuntimeError, match="locate-interface from PENDING to REVERTED"):
+        record.outcomes(port(1))
 
 
 def test_a_flow_whose_inputs_are_missing_is_a_defect_and_raises() -> None:
