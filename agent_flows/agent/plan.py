@@ -29,17 +29,25 @@ class Wired:
 ORDER = (FlowName.UNWIRE, FlowName.REFRESH, FlowName.WIRE, FlowName.RESYNC)
 
 
-def early(requests: Iterable[Request], present: Mapping[str, Interface]) -> frozenset[str]:
-    """Ports that are to come back because their interface has no ofport yet.
+def early(
+    requests: Iterable[Request], present: Mapping[str, Interface], wired: Mapping[str, Wired]
+) -> frozenset[str]:
+    """Ports that are to be looked at once more before there is anything to say of them.
 
     ovs-vswitchd opens a new interface within milliseconds, and its ofport comes
-    as a change of its own; only if it is still missing at the next try there
-    is something to report.
+    as a change of its own; a port that the server names may be about to be
+    plugged. Only if it is still missing at the next try there is something to
+    report.
     """
     return frozenset(
         r.port_id
         for r in requests
-        if r.attempt == 1 and r.port_id in present and not present[r.port_id].is_settled
+        if r.attempt == 1
+        and (
+            not present[r.port_id].is_settled
+            if r.port_id in present
+            else r.asked and not r.forced and r.port_id not in wired
+        )
     )
 
 
@@ -48,9 +56,11 @@ def concerns(
 ) -> list[Request]:
     """The requests that anything can come of: a port neither plugged nor ever wired is left alone.
 
-    Forced, it is looked at all the same, so that its absence is reported.
+    If the request is forced, or the server's, its absence is to be reported.
     """
-    return [r for r in requests if r.forced or r.port_id in present or r.port_id in wired]
+    return [
+        r for r in requests if r.forced or r.asked or r.port_id in present or r.port_id in wired
+    ]
 
 
 def plan(
@@ -58,23 +68,35 @@ def plan(
     present: Mapping[str, Interface],
     desired: DesiredState,
     wired: Mapping[str, Wired],
+    absent: Mapping[str, int],
 ) -> Mapping[FlowName, tuple[str, ...]]:
-    """Ports by the flow they need; a port in none needs nothing."""
+    """Ports by the flow they need; a port in none needs nothing.
+
+    ``absent`` are the revisions at which ports were reported as not here.
+    """
     flows: dict[FlowName, list[str]] = {flow: [] for flow in ORDER}
     for request in requests:
         port_id = request.port_id
-        flow = _flow(request, present.get(port_id), desired, wired.get(port_id))
+        flow = _flow(
+            request, present.get(port_id), desired, wired.get(port_id), absent.get(port_id)
+        )
         if flow is not None:
             flows[flow].append(port_id)
     return {flow: tuple(ports) for flow, ports in flows.items() if ports}
 
 
 def _flow(
-    request: Request, interface: Interface | None, desired: DesiredState, last: Wired | None
+    request: Request,
+    interface: Interface | None,
+    desired: DesiredState,
+    last: Wired | None,
+    absent: int | None,
 ) -> FlowName | None:
     spec = desired.ports.get(request.port_id)
     if spec is None or interface is None:
-        return FlowName.UNWIRE if last is not None or request.forced else None
+        unreported = request.asked and spec is not None and spec.revision != absent
+        needed = last is not None or request.forced or unreported
+        return FlowName.UNWIRE if needed else None
     if request.forced:
         return FlowName.RESYNC
     if last is None or not last.proven or last.spec != spec or last.interface != interface:
@@ -85,9 +107,8 @@ def _flow(
 
 
 def revisions(spec: PortSpec, desired: DesiredState) -> dict[str, int]:
-    """The revisions of the port's groups, those that make no sense included. One that is missing
-    from ``desired`` is left out: the flow fails for want of it and says so, and no other port is
-    held up."""
+    """The revisions of the port's groups, those with an invalid spec included. One that is missing
+    from ``desired`` is left out: the flow fails and says so, and no other port is held up."""
     known = (
         (group, desired.security_groups.get(group) or desired.refused.get(group))
         for group in spec.security_groups

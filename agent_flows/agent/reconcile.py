@@ -1,8 +1,9 @@
 """Brings claimed ports to their desired state: asks, looks, decides, runs the flows."""
 
 import dataclasses
+import sqlite3
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from typing import Protocol
 
 import oslo_messaging
@@ -20,6 +21,7 @@ from agent_flows.l2.interfaces import Interface
 from agent_flows.l2.tasks import LocateInterface
 from agent_flows.report import FlowName, FlowReport, TaskError
 from agent_flows.spec import DesiredState
+from agent_flows.supervision import described
 from agent_flows.validation import Invalid
 
 LOG = log.getLogger(__name__)
@@ -49,6 +51,10 @@ class Reconciler:
         self._outbox = outbox
         self._lock = threading.Lock()
         self._wired: dict[str, Wired] = {}
+        # At which revision a bound port was last reported as not here.
+        self._absent: dict[str, int] = {}
+        # What flows have left, of which no report could be kept yet.
+        self._unkept: dict[str, _Outcome] = {}
         self._unseen: set[str] = set()
         self._when_all_seen: Callable[[], None] = lambda: None
 
@@ -65,7 +71,8 @@ class Reconciler:
         present = interfaces.find(self._switch.ovsdb, self._switch.bridge, ids)
         with self._lock:
             wired = {port_id: self._wired[port_id] for port_id in ids if port_id in self._wired}
-        early = planning.early(requests, present)
+            absent = {port_id: self._absent[port_id] for port_id in ids if port_id in self._absent}
+        early = planning.early(requests, present, wired)
         settled = [request for request in requests if request.port_id not in early]
         concerned = planning.concerns(settled, present, wired)
         verdicts = dict.fromkeys(early, Verdict.RETRY)
@@ -75,7 +82,7 @@ class Reconciler:
         try:
             desired = self._server.get_ports([request.port_id for request in concerned])
             sensible = [each for each in concerned if each.port_id not in desired.refused]
-            todo = planning.plan(sensible, present, desired, wired)
+            todo = planning.plan(sensible, present, desired, wired, absent)
         except (oslo_messaging.MessagingException, Invalid) as exc:
             # Ports keep what they have; the server, which cannot hear us
             # either, counts this host's ports as UNKNOWN.
@@ -88,14 +95,18 @@ class Reconciler:
             again = {request.port_id: Verdict.RETRY for request in concerned}
             self._see(set(ids) - early - again.keys())
             return verdicts | again
+        with self._lock:
+            for request in concerned:
+                if request.port_id not in desired.ports:
+                    self._absent.pop(request.port_id, None)
         attempts = {request.port_id: request.attempt for request in requests}
-        for request in concerned:
-            if request.port_id in desired.refused:
-                verdicts[request.port_id] = self._refuse(request, desired)
+        verdicts |= self._refuse([r for r in concerned if r.port_id in desired.refused], desired)
         for flow in planning.ORDER:
             if ports := todo.get(flow):
                 batch = _Batch(flow, ports, desired, present, wired, attempts)
-                verdicts |= self._run(batch)
+                held_up = self._held_up(batch)
+                verdicts |= dict.fromkeys(held_up, Verdict.RETRY)
+                verdicts |= self._run(batch.without(held_up))
         self._see(set(ids) - early)
         return verdicts
 
@@ -113,7 +124,7 @@ class Reconciler:
             return frozenset(self._wired)
 
     def proven(self) -> int:
-        """How many ports stand as last desired."""
+        """How many ports are as last desired."""
         with self._lock:
             return sum(each.proven for each in self._wired.values())
 
@@ -125,29 +136,59 @@ class Reconciler:
             when_all_seen, self._when_all_seen = self._when_all_seen, lambda: None
         when_all_seen()
 
-    def _refuse(self, request: Request, desired: DesiredState) -> Verdict:
-        """A port whose spec makes no sense keeps what it has; the server may send another."""
-        refused = desired.refused[request.port_id]
-        work = Work(request.port_id, refused.revision, {}, request.attempt)
-        error = TaskError("InvalidSpec", f"the port's spec makes no sense: {refused.reason}")
-        LOG.error("Port %s: %s", request.port_id, error.message)
-        self._outbox.put([self._runner.never_ran(FlowName.WIRE, work, LocateInterface, error)])
-        return Verdict.RETRY
+    def _refuse(self, requests: Sequence[Request], desired: DesiredState) -> dict[str, Verdict]:
+        """A port with an invalid spec keeps what it has; the server may send another."""
+        reports = []
+        for request in requests:
+            refused = desired.refused[request.port_id]
+            work = Work(request.port_id, refused.revision, {}, request.attempt)
+            error = TaskError("InvalidSpec", f"invalid port spec: {refused.reason}")
+            LOG.error("Port %s: %s", request.port_id, error.message)
+            reports.append(self._runner.never_ran(FlowName.WIRE, work, LocateInterface, error))
+        self._keep(reports)
+        return {request.port_id: Verdict.RETRY for request in requests}
+
+    def _keep(self, reports: Sequence[FlowReport]) -> bool:
+        """Whether the reports are in the outbox now; if not, that is the outbox' trouble."""
+        try:
+            self._outbox.put(reports)
+        except sqlite3.Error as exc:
+            LOG.error(
+                "%d reports could not be kept, and their ports do not count as done: %s",
+                len(reports),
+                described(exc),
+            )
+            return False
+        return True
+
+    def _held_up(self, batch: "_Batch") -> frozenset[str]:
+        """Ports that are as they should be, but for a report that still cannot be kept: to run
+        their flow again would not help."""
+        with self._lock:
+            unkept = {p: self._unkept[p] for p in batch.ports if p in self._unkept}
+        same = {p for p, outcome in unkept.items() if outcome == batch.outcome(p)}
+        return frozenset() if not same or self._outbox.writable() else frozenset(same)
 
     def _run(self, batch: "_Batch") -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
+        if not batch.ports:
+            return verdicts
 
         def deliver(reports: Sequence[FlowReport]) -> None:
-            done = [item.resource_id for item in reports if item.failed is None]
+            # First the report, then whatever is taken for true because of it:
+            # what was not reported must be done, and reported, again.
+            kept = self._keep([r for r in reports if r.resource_id in batch.desired.ports])
+            done = [item.resource_id for item in reports if kept and item.failed is None]
             if batch.flow is not FlowName.UNWIRE:
                 self._switch.firewall.commit(done)
             with self._lock:
                 for item in reports:
-                    self._note(batch, item.resource_id, proven=item.failed is None)
-            self._outbox.put([item for item in reports if item.resource_id in batch.desired.ports])
+                    proven = kept and item.failed is None
+                    self._note(batch, item.resource_id, proven=proven, kept=kept)
             for item in reports:
                 failed = item.failed
-                verdicts[item.resource_id] = Verdict.DONE if failed is None else Verdict.RETRY
+                finished = kept and failed is None
+                verdicts[item.resource_id] = Verdict.DONE if finished else Verdict.RETRY
                 if failed is not None and failed.error is not None:
                     LOG.error(
                         "Port %s: %s failed in %s: %s",
@@ -185,15 +226,38 @@ class Reconciler:
             }
         return inputs
 
-    def _note(self, batch: "_Batch", port_id: str, *, proven: bool) -> None:
+    def _note(self, batch: "_Batch", port_id: str, *, proven: bool, kept: bool) -> None:
         """Remember how the flow left the port; the caller holds the lock."""
+        if kept:
+            self._unkept.pop(port_id, None)
+        else:
+            self._unkept[port_id] = batch.outcome(port_id)
+        if batch.flow is FlowName.UNWIRE:
+            if proven:
+                self._wired.pop(port_id, None)
+                self._note_absence(batch, port_id)
+            return
+        self._absent.pop(port_id, None)
         if batch.flow is FlowName.REFRESH and not proven:
             before = batch.before[port_id]
             self._wired[port_id] = dataclasses.replace(before, security_group_revisions=None)
-        elif batch.flow is not FlowName.UNWIRE:
+        else:
             self._wired[port_id] = batch.wired(port_id, proven=proven)
-        elif proven:
-            self._wired.pop(port_id, None)
+
+    def _note_absence(self, batch: "_Batch", port_id: str) -> None:
+        spec = batch.desired.ports.get(port_id)
+        if spec is None:
+            self._absent.pop(port_id, None)
+        else:
+            self._absent[port_id] = spec.revision
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """What a flow made of a port; None for one that is not bound here any more."""
+
+    flow: FlowName
+    wired: Wired | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,12 +271,20 @@ class _Batch:
     before: Mapping[str, Wired]
     attempts: Mapping[str, int]
 
+    def without(self, port_ids: Set[str]) -> "_Batch":
+        ports = [port_id for port_id in self.ports if port_id not in port_ids]
+        return dataclasses.replace(self, ports=ports)
+
+    def outcome(self, port_id: str) -> _Outcome:
+        bound = port_id in self.desired.ports
+        return _Outcome(self.flow, self.wired(port_id, proven=True) if bound else None)
+
     def work(self, port_id: str) -> Work:
         spec = self.desired.ports.get(port_id)
         if spec is not None:
             groups = planning.revisions(spec, self.desired)
             return Work(port_id, spec.revision, groups, self.attempts[port_id])
-        # Gone from the server, so nobody will ask for these.
+        # Gone from the server: no report of it is sent.
         return Work(port_id, 0, {}, self.attempts[port_id])
 
     def wired(self, port_id: str, *, proven: bool) -> Wired:

@@ -137,7 +137,7 @@ class _Agent(AgentService):
     @property
     def _runs_flows(self) -> bool:
         # Control starts the participant once the bridge is ready.
-        return all(thread.is_alive() for thread in self._participant._threads)
+        return bool(self._participant.is_alive())
 
     def wait_for_bridge(self, ending: process.Ending, say: Say) -> None:
         """Return when the bridge is ready for ports, or the process is asked to end."""

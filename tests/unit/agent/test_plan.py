@@ -26,17 +26,19 @@ TAP = Interface(PORT, "tap1", "", 5)
 PROVEN = Wired(SPEC, TAP, {GROUP.id: 3}, proven=True)
 
 
-def flow_of(request=None, interface=TAP, spec=SPEC, last=None, group=GROUP):
+def flow_of(request=None, interface=TAP, spec=SPEC, last=None, *, group=GROUP, absent=None):
     """The flow planned for the port; "early" if it is to come back, None if it needs nothing."""
     request = request or Request(PORT)
     present = {PORT: interface} if interface else {}
-    if planning.early([request], present):
+    wired = {PORT: last} if last else {}
+    if planning.early([request], present, wired):
         return "early"
     plan = planning.plan(
         [request],
         present,
         DesiredState({PORT: spec} if spec else {}, {group.id: group} if group else {}),
-        {PORT: last} if last else {},
+        wired,
+        {} if absent is None else {PORT: absent},
     )
     return next((flow for flow, ports in plan.items() if PORT in ports), None)
 
@@ -128,3 +130,25 @@ def test_a_port_neither_plugged_nor_wired_concerns_nobody_unless_forced():
 def test_a_missing_group_is_left_out_so_that_its_port_fails_alone():
     assert planning.revisions(SPEC, DesiredState({PORT: SPEC})) == {}
     assert flow_of(group=None) is FlowName.WIRE
+
+
+def test_the_absence_of_a_port_the_server_names_is_reported_if_it_is_not_plugged_meanwhile():
+    assert flow_of(Request(PORT, asked=True), interface=None) == "early"
+    again = Request(PORT, attempt=2, asked=True)
+    assert flow_of(again, interface=None) is FlowName.UNWIRE
+    assert flow_of(again) is FlowName.WIRE
+
+
+def test_an_absence_is_reported_once_for_each_revision():
+    asked = Request(PORT, attempt=2, asked=True)
+    assert flow_of(asked, interface=None, absent=SPEC.revision) is None
+    assert flow_of(asked, interface=None, absent=SPEC.revision - 1) is FlowName.UNWIRE
+
+
+def test_the_absence_of_a_port_that_is_not_bound_here_is_not_reported():
+    assert flow_of(Request(PORT, attempt=2, asked=True), interface=None, spec=None) is None
+
+
+def test_a_port_the_server_names_concerns_us_plugged_or_not():
+    asked = Request(PORT, asked=True)
+    assert planning.concerns([asked], {}, {}) == [asked]

@@ -2,14 +2,19 @@
 
 import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_flows.flows.participant import Participant, Request, Verdict
-from agent_flows.supervision import Backoff
+from agent_flows.report import Trouble
+from agent_flows.supervision import Backoff, Troubles
+from lab.process import wait_until
 
 PATIENCE = 10.0
 
@@ -50,11 +55,26 @@ class Worker:
         self.gate.release()
 
 
+class FakeClock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @contextmanager
 def participant(
-    worker: Worker, *, max_batch: int = 100, workers: int = 1, initial: float = 0.01
+    worker: Worker,
+    *,
+    max_batch: int = 100,
+    workers: int = 1,
+    initial: float = 0.01,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Participant]:
-    queue = Participant(worker, max_batch, workers, Backoff(initial, 60.0))
+    queue = Participant(worker, max_batch, workers, Backoff(initial, 3600.0), clock=clock)
     queue.start()
     try:
         yield queue
@@ -206,6 +226,135 @@ def test_invariant_5_many_workers_and_random_requests_never_run_a_port_twice_at_
         queue.stop(PATIENCE)
     assert not collisions
     assert last_seen == last_asked, "the newest request was not the last to run"
+
+
+def test_a_change_of_a_shared_group_runs_a_port_at_once_and_its_attempts_go_on() -> None:
+    worker = Worker()
+    worker.answers = {"a": [Verdict.RETRY] * 3}
+    with participant(worker, initial=3600.0) as queue:
+        queue.submit(["a"])
+        worker.next_batch()
+        worker.finish()
+        attempts = []
+        for _ in range(3):
+            wait_until(lambda: queue.waiting() == 1, PATIENCE, "the port waits")
+            queue.submit(["a"], afresh=False)
+            attempts.append(worker.next_batch()[0].attempt)
+            queue.submit(["a"], afresh=False)
+            worker.finish()
+            attempts.append(worker.next_batch()[0].attempt)
+            worker.finish()
+        assert attempts == [2, 3, 4, 1, 1, 1]
+
+
+def test_ports_that_failed_before_are_not_taken_together_with_those_that_did_not() -> None:
+    worker = Worker()
+    bad = [f"bad{n}" for n in range(3)]
+    worker.answers = {each: [Verdict.RETRY] for each in bad}
+    clock = FakeClock()
+    with participant(worker, initial=10.0, clock=clock) as queue:
+        queue.submit(bad)
+        worker.next_batch()
+        queue.submit(["good"])
+        worker.finish()
+        assert ids(worker.next_batch()) == ["good"]
+        clock.now += 60.0
+        queue.submit(["better"])
+        worker.finish()
+        # In turn, so that neither kind starves the other.
+        assert sorted(ids(worker.next_batch())) == bad
+        worker.finish()
+        assert ids(worker.next_batch()) == ["better"]
+
+
+def test_ports_that_failed_before_are_not_starved_by_those_that_did_not() -> None:
+    worker = Worker()
+    worker.answers = {"bad": [Verdict.RETRY]}
+    clock = FakeClock()
+    with participant(worker, initial=10.0, clock=clock) as queue:
+        queue.submit(["bad"])
+        worker.next_batch()
+        queue.submit(["good"])
+        worker.finish()
+        seen = ids(worker.next_batch())
+        clock.now += 60.0
+        for _ in range(3):
+            queue.submit(["good"])
+            worker.finish()
+            seen += ids(worker.next_batch())
+        assert seen == ["good", "bad", "good", "good"]
+
+
+def test_one_port_that_cannot_be_processed_does_not_keep_its_batch_from_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    troubles = Troubles()
+    done: set[str] = set()
+    mended = threading.Event()
+
+    def process(batch: Sequence[Request]) -> Mapping[str, Verdict]:
+        port_ids = {request.port_id for request in batch}
+        if "poisoned" in port_ids and not mended.is_set():
+            raise KeyError("poisoned")
+        done.update(port_ids)
+        return {}
+
+    ports = [f"p{n}" for n in range(40)]
+    queue = Participant(process, 100, 1, Backoff(0.01, 0.05), troubles=troubles)
+    queue.submit([*ports, "poisoned"])
+    queue.start()
+    try:
+        wait_until(lambda: done == set(ports), PATIENCE, "the others are processed")
+        wait_until(
+            lambda: "1 ports" in troubles.current().get(Trouble.PORTS, ""),
+            PATIENCE,
+            "the trouble is reported",
+        )
+        assert "poisoned: KeyError" in troubles.current()[Trouble.PORTS]
+        mended.set()
+        wait_until(lambda: "poisoned" in done, PATIENCE, "the port is tried again")
+        wait_until(lambda: troubles.current() == {}, PATIENCE, "the trouble is over")
+    finally:
+        queue.stop(PATIENCE)
+    assert len([each for each in caplog.records if each.exc_info]) == 1
+
+
+@pytest.mark.parametrize("answer", [None, 7, "RETRY", [("a",)]], ids=repr)
+def test_a_worker_survives_an_answer_that_is_no_answer(answer: Any) -> None:
+    calls: list[int] = []
+
+    def process(batch: Sequence[Request]) -> Mapping[str, Verdict]:
+        calls.append(len(batch))
+        answers: Mapping[str, Verdict] = answer if len(calls) == 1 else {}
+        return answers
+
+    queue = Participant(process, 100, 1, Backoff(0.01, 0.05))
+    queue.submit(["a"])
+    queue.start()
+    try:
+        wait_until(lambda: queue.waiting() == 0, PATIENCE, "the port is done")
+        assert queue.is_alive()
+    finally:
+        queue.stop(PATIENCE)
+    assert calls == [1, 1]
+
+
+def test_the_age_of_the_oldest_port_that_waits_is_known() -> None:
+    worker, clock = Worker(), FakeClock()
+    worker.answers = {"a": [Verdict.RETRY]}
+    with participant(worker, clock=clock, initial=3600.0) as queue:
+        assert queue.oldest() is None
+        queue.submit(["a"])
+        worker.next_batch()
+        clock.now += 5.0
+        queue.submit(["b"])
+        assert queue.oldest() == 5.0
+        worker.finish()
+        worker.next_batch()
+        worker.finish()
+        wait_until(lambda: queue.waiting() == 1, PATIENCE, "b is done")
+        clock.now += 7.0
+        assert queue.oldest() == 12.0
 
 
 @settings(deadline=None)
