@@ -4,13 +4,11 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cliff.lister import Lister
-
 from agent_flows.cli import columns
-from agent_flows.cli.api_command import ApiCommand
+from agent_flows.cli.api_command import ListCommand
 
 
-class ListAgents(ApiCommand, Lister):
+class ListAgents(ListCommand):
     """List the agents that ever reported, whether they live and when they last said so."""
 
     examples = """

@@ -7,9 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cliff.lister import Lister
-
-from agent_flows.cli.api_command import ApiCommand
+from agent_flows.cli.api_command import ListCommand
 from agent_flows.cli.failure import CommandFailed, ExitCode
 
 # What others refer to comes first.
@@ -23,7 +21,7 @@ _GROUPS, _RULES = "security_groups", "security_group_rules"
 _APPLIED = "applied"
 
 
-class Apply(ApiCommand, Lister):
+class Apply(ListCommand):
     """Put the networks, address groups, security groups and ports of a YAML or JSON document.
 
     The document has the keys networks, address_groups, security_groups and

@@ -6,6 +6,8 @@ from typing import Any
 
 from cliff.columns import FormattableColumn
 
+from agent_flows.cli.printable import printable
+
 Task = Mapping[str, Any]
 
 
@@ -21,7 +23,7 @@ class Detailed(FormattableColumn[Mapping[str, Any] | None]):
 
     def human_readable(self) -> str:
         detail = (self._value or {}).get("detail") or ""
-        return "\n".join([error_in_words(self._value), *detail.splitlines()])
+        return "\n".join([error_in_words(self._value), *_lines(detail)])
 
 
 class Tasks(FormattableColumn[Sequence[Task]]):
@@ -33,7 +35,7 @@ class Tasks(FormattableColumn[Sequence[Task]]):
         for task in self._value:
             lines.append(_line(task, names))
             detail = (task.get("error") or {}).get("detail") or ""
-            lines += [f"    {line}" for line in detail.splitlines()]
+            lines += [f"    {line}" for line in _lines(detail)]
         return "\n".join(lines)
 
 
@@ -41,7 +43,7 @@ class Words(FormattableColumn[Sequence[Any] | None]):
     """A list of plain values."""
 
     def human_readable(self) -> str:
-        return ", ".join(str(each) for each in self._value or [])
+        return ", ".join(printable(str(each)) for each in self._value or [])
 
 
 class Facts(FormattableColumn[Mapping[str, Any] | None]):
@@ -49,7 +51,9 @@ class Facts(FormattableColumn[Mapping[str, Any] | None]):
 
     def human_readable(self) -> str:
         return ", ".join(
-            f"{name} {value}" for name, value in (self._value or {}).items() if value is not None
+            printable(f"{name} {value}")
+            for name, value in (self._value or {}).items()
+            if value is not None
         )
 
 
@@ -63,13 +67,21 @@ class Addresses(FormattableColumn[Sequence[Mapping[str, Any]] | None]):
 
     def human_readable(self) -> str:
         return ", ".join(
-            " ".join(str(part) for part in (each["ip_address"], each.get("mac_address")) if part)
+            " ".join(
+                printable(str(part))
+                for part in (each["ip_address"], each.get("mac_address"))
+                if part
+            )
             for each in self._value or []
         )
 
 
 def error_in_words(error: Mapping[str, Any] | None) -> str:
-    return f"{error['type']}: {error['message']}" if error else ""
+    return printable(f"{error['type']}: {error['message']}") if error else ""
+
+
+def _lines(detail: str) -> list[str]:
+    return [printable(line) for line in detail.splitlines()]
 
 
 def seconds(duration: float | None) -> str:
@@ -83,17 +95,19 @@ def attempt(tasks: Sequence[Task]) -> str:
     first = tasks[0]
     said = f"{first['flow']}, attempt {first['attempt']}, revision {first['revision']}"
     begun = next((task["started_at"] for task in tasks if task["started_at"]), None)
-    return f"{said}, {_ago(begun)}" if begun else said
+    return f"{said}, {ago(begun)}" if begun else said
 
 
 def _line(task: Task, width: int) -> str:
-    parts = [f"{task['name']:<{width}}", f"{task['task_state']:<9}", seconds(task["duration"])]
+    name, state = printable(task["name"]), printable(task["task_state"])
+    parts = [f"{name:<{width}}", f"{state:<9}", seconds(task["duration"])]
     if task.get("error"):
         parts.append(error_in_words(task["error"]))
     return "  ".join(part for part in parts if part).rstrip()
 
 
-def _ago(moment: str) -> str:
+def ago(moment: str) -> str:
+    """How long ago a time in ISO 8601 was, or when it was if that is hours."""
     then = datetime.datetime.fromisoformat(moment)
     if then.tzinfo is None:
         then = then.replace(tzinfo=datetime.UTC)

@@ -2,6 +2,8 @@
 
 import enum
 
+from agent_flows.cli.printable import printable
+
 
 class ExitCode(enum.IntEnum):
     """What the shell gets. argparse itself ends with 2 for a command line it refuses."""
@@ -24,8 +26,11 @@ exit codes:
 
 
 class CommandFailed(Exception):
-    """Ends a command with one line on standard error and ``exit_code``."""
+    """Ends a command with one line on standard error and ``exit_code``.
+
+    The line may quote what came from outside; it is made harmless here.
+    """
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
         self.exit_code = exit_code
-        super().__init__(message)
+        super().__init__(printable(" ".join(message.split())))

@@ -5,11 +5,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cliff.lister import Lister
-from cliff.show import ShowOne
-
 from agent_flows.cli import columns
-from agent_flows.cli.api_command import ApiCommand
+from agent_flows.cli.api_command import ApiCommand, ListCommand, ShowCommand
 from agent_flows.cli.failure import CommandFailed, ExitCode
 from agent_flows.report import REVERT_FAILED, PortStatus, SyncState
 
@@ -18,7 +15,7 @@ _SYNC_STATES = [state.value for state in SyncState]
 _FIRST_POLL, _LONGEST_POLL = 0.1, 2.0
 
 
-class ListPorts(ApiCommand, Lister):
+class ListPorts(ListCommand):
     """List ports with their status and how their switch stands to the database."""
 
     examples = """
@@ -60,7 +57,7 @@ class ListPorts(ApiCommand, Lister):
         ]
 
 
-class ShowPort(ApiCommand, ShowOne):
+class ShowPort(ShowCommand):
     """Show a port and the tasks of its last attempt, in order, with the error in words."""
 
     examples = """

@@ -4,11 +4,8 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cliff.lister import Lister
-from cliff.show import ShowOne
-
 from agent_flows.cli import columns
-from agent_flows.cli.api_command import ApiCommand
+from agent_flows.cli.api_command import ListCommand, ShowCommand
 from agent_flows.report import FlowName, TaskState
 
 _SHOWN = (
@@ -25,7 +22,7 @@ _SHOWN = (
 )
 
 
-class ListTasks(ApiCommand, Lister):
+class ListTasks(ListCommand):
     """List what flows did to ports, task by task."""
 
     examples = """
@@ -80,7 +77,7 @@ class ListTasks(ApiCommand, Lister):
         return _SHOWN, [_values(task, _SHOWN, columns.Error) for task in tasks]
 
 
-class ShowTask(ApiCommand, ShowOne):
+class ShowTask(ShowCommand):
     """Show one task with everything it said."""
 
     examples = "agent-flows task show 7b0f3c1e-1d6b-4d0c-a2a5-8c5d5a7f9e10"
