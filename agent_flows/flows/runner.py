@@ -210,7 +210,7 @@ def _blame(
         error, whole_batch = cause.error, cause.whole_batch
     else:
         whole_batch = _is_the_hosts(cause)
-        error = _error_of(cause)
+        error = error_of(cause)
         if whole_batch:
             LOG.error("A flow failed for all of %d ports: %s", len(port_ids), described(cause))
         elif error.type not in unexplained:
@@ -228,7 +228,10 @@ def _is_the_hosts(cause: BaseException) -> bool:
     return isinstance(cause, MemoryError | ModuleNotFoundError)
 
 
-def _error_of(cause: BaseException) -> TaskError:
+def error_of(cause: BaseException) -> TaskError:
+    """What ``cause`` is as the error of a task."""
+    if isinstance(cause, TaskFailed):
+        return cause.error
     name = _NO_NAME.sub("", type(cause).__name__)[:64] or "Error"
     frames = "".join(traceback.format_exception(cause))
     return TaskError(name, str(cause) or "no message", frames)

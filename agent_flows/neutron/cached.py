@@ -53,7 +53,7 @@ class SecurityGroupInfo(SecurityGroupServerAPIShim):  # type: ignore[misc]  # un
         except oslo_messaging.MessagingException as exc:
             error = TaskError(
                 "NeutronUnreachable",
-                "neutron-server does not tell what the port's groups are",
+                "could not read the port's security groups from neutron-server",
                 f"{type(exc).__name__}: {exc}",
             )
             raise TaskFailed(error, whole_batch=True) from exc

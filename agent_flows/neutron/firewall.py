@@ -24,7 +24,7 @@ from agent_flows.report import FlowReport
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.ofctl import Ofctl
 from agent_flows.secgroups.pipeline import Home, Pipeline
-from agent_flows.supervision import Backoff
+from agent_flows.supervision import Backoff, Troubles
 from agent_flows.validation import Hostname, Invalid, parse
 
 LOG = log.getLogger(__name__)
@@ -64,6 +64,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
             ours.ovs_run_dir, integration_bridge.br_name, ours.openflow_timeout, privileged.execute
         )
         host = parse(pydantic.TypeAdapter(Hostname), conf.host)
+        self.troubles = Troubles()
         self._told = Told(host)
         self._changed: set[str] = set()
         self._gone: set[str] = set()
@@ -74,6 +75,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
             integration_bridge,
             Switch(integration_bridge, Firewall(ofctl, pipeline), Quarantine(ofctl)),
             self._told,
+            self.troubles,
             backoff=Backoff(ours.retry_initial, ours.retry_max),
             max_batch=ours.max_batch,
         )
@@ -187,7 +189,9 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
     def _take(self, port: Mapping[str, Any]) -> None:
         port_id = port.get("device")
         if not desired.is_port_id(port_id):
-            LOG.error("Not a port of Neutron's, it stays unfiltered: %r", port_id)
+            LOG.error(
+                "%r is no port of Neutron's and is not programmed: it can send nothing", port_id
+            )
             return
         self._told.port(dict(port))
         self._change([port_id])

@@ -2,25 +2,30 @@
 
 import dataclasses
 import threading
-import traceback
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from oslo_log import log
 
-from agent_flows.flows.participant import Participant, Request, Verdict
-from agent_flows.flows.runner import Runner, Work
+from agent_flows.flows.runner import Runner, Work, error_of
 from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron import flows, interfaces
 from agent_flows.neutron.closing import Closing
 from agent_flows.neutron.flows import Switch
 from agent_flows.neutron.interfaces import Bridge, Interface, Located
-from agent_flows.neutron.reporting import Reporting, amended, never_ran
+from agent_flows.neutron.reporting import Reporting, amended
+from agent_flows.neutron.retries import Retries
 from agent_flows.neutron.told import Told
-from agent_flows.report import FlowName, FlowReport, TaskError
-from agent_flows.supervision import Backoff
+from agent_flows.report import FlowName, FlowReport, Trouble
+from agent_flows.secgroups.tasks import ApplySecurityGroups
+from agent_flows.supervision import Backoff, Loop, Troubles, described
 
 LOG = log.getLogger(__name__)
+
+_WAITED_FOR = 3
+"""Attempts of a port that a sweep of stale flows waits for: the first looks after a start may come
+before OVSDB's replica is whole, and one bad port must not keep stale flows for good."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,11 @@ class _Batch:
 
 class Reconciler:
     """Runs one batch at a time, whoever asks: the agent's loop, or the thread that tries what
-    has failed again. No method raises for a port's trouble."""
+    has failed again. No method raises for a port's trouble.
+
+    A port that failed is tried again when something of its own has changed, or when its backoff
+    is over; what the agent says of other ports costs it nothing.
+    """
 
     def __init__(
         self,
@@ -53,45 +62,50 @@ class Reconciler:
         bridge: Bridge,
         switch: Switch,
         told: Told,
+        troubles: Troubles,
         *,
         backoff: Backoff,
         max_batch: int,
     ) -> None:
         self.reporting = Reporting()
-        self._host, self._bridge, self._switch, self._told = host, bridge, switch, told
+        self._bridge, self._switch, self._told = bridge, switch, told
+        self._runner = Runner(host)
+        self._troubles, self._max_batch = troubles, max_batch
         self.closing = Closing(switch.quarantine, told, self._proven_interfaces)
         self._lock = threading.RLock()
         self._started = False
         self._swept = False
+        # Something that concerns the whole host is yet to be done.
+        self._unfinished = True
         self._proven: dict[str, Proven] = {}
-        # Attempts made for each port that is not where it should be.
-        self._pending: dict[str, int] = {}
+        self._retries = Retries(backoff)
         # Ports that are gone, whose flows may still stand: as they were wired.
         self._leaving: dict[str, Located] = {}
         # Ports that had no interface when they were last looked at.
         self._missing: frozenset[str] = frozenset()
         self._outcomes: dict[str, FlowReport] = {}
-        self._participant = Participant(self._try_again, max_batch, 1, backoff)
-        self._participant.start()
+        self._news = threading.Event()
+        self._loop = Loop("agent_flows retries", self._step, troubles, Trouble.CONTROL, backoff)
 
     def stop(self, timeout: float) -> None:
         """End the thread that retries."""
-        self._participant.stop(timeout)
+        self._loop.stopping.set()
+        self._news.set()
+        self._loop.stop(timeout)
 
     def outcome(self, port_id: str) -> FlowReport | None:
         """The last report of a port that is wired, or is to be."""
         return self._outcomes.get(port_id)
 
     def apply(self, port_ids: Iterable[str] = (), gone: Iterable[str] = ()) -> None:
-        """Bring ports to what was told of them, those that failed before included, and take
-        away those that are ``gone``: one batch."""
+        """Bring these ports to what was told of them, and take away those that are ``gone``: one
+        batch."""
         with self._lock:
-            for port_id in gone:
+            leaving = list(gone)
+            for port_id in leaving:
                 self._leave(port_id)
-            self._run({*port_ids, *self._pending, *self._leaving})
-            failed = list(self._pending)
-        # From here on the participant's backoff counts anew: there was news.
-        self._participant.submit(failed)
+            self._process({*port_ids, *leaving})
+        self._news.set()
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
         """Apply and verify ports (None: all) whether or not anything has changed."""
@@ -110,16 +124,18 @@ class Reconciler:
     def switch_restarted(self) -> None:
         """All flows are gone: put the pipeline back and apply every port."""
         with self._lock:
-            self._started = False
+            self._started, self._unfinished = False, True
             self.resync()
 
     def start(self) -> None:
-        """Install the pipeline, and take over what stands; else it is done with the first batch."""
+        """Install the pipeline, and take over what stands; if that fails it is tried again, in the
+        background and with every batch."""
         with self._lock:
             try:
                 self._start()
             except TaskFailed as exc:
                 LOG.error("The pipeline could not be installed: %s (%s)", exc, exc.error.detail)
+        self._loop.start()
 
     def _start(self) -> None:
         if not self._started:
@@ -131,26 +147,57 @@ class Reconciler:
         proven = self._proven.pop(port_id, None)
         found = {port_id: proven.interface} if proven else {}
         self._leaving[port_id] = Located(found)
-        self._pending.pop(port_id, None)
+        self._retries.settled(port_id)
 
-    def _try_again(self, requests: Sequence[Request]) -> dict[str, Verdict]:
+    def _step(self) -> None:
+        """Try again what is due, and what concerns the whole host; raises for the latter."""
         with self._lock:
-            # The first attempt was the agent's own; this is where waiting begins.
-            due = {each.port_id for each in requests if each.attempt > 1}
-            self._run(due & self._pending.keys())
-            return {
-                each.port_id: Verdict.RETRY if each.port_id in self._pending else Verdict.DONE
-                for each in requests
-            }
+            pause = 0.0 if self._unfinished else self._retries.pause(time.monotonic())
+        self._news.wait(pause)
+        self._news.clear()
+        with self._lock:
+            self._unfinished = True
+            self._process(self._retries.due(time.monotonic(), self._max_batch))
+            self._start()
+            self._sweep()
+            self._unfinished = False
+
+    def _process(self, port_ids: Collection[str]) -> None:
+        try:
+            self._run(port_ids)
+        # The one door that keeps the agent's loop alive; it ends in an outcome of each port that
+        # cannot be processed, or in the host's trouble.
+        except Exception as exc:
+            if len(port_ids) > 1:
+                LOG.exception("%d ports are processed one by one", len(port_ids))
+                for port_id in port_ids:
+                    self._process([port_id])
+                return
+            for port_id in port_ids:
+                self._give_up(port_id, exc)
+
+    def _give_up(self, port_id: str, exc: Exception) -> None:
+        """The port could not even be looked at: that is its outcome."""
+        try:
+            flow = FlowName.UNWIRE if port_id in self._leaving else FlowName.WIRE
+            work = Work(port_id, 0, {}, self._retries.attempts(port_id) + 1)
+            batch = _Batch([work], {port_id: flow}, Located())
+            self._settle(
+                batch, [self._runner.never_ran(flow, work, ApplySecurityGroups, error_of(exc))]
+            )
+        # A door inside that door: nothing is known to be left that could raise.
+        except Exception as further:
+            LOG.exception("Port %s could not be reported", port_id)
+            self._troubles.report(Trouble.PORTS, f"port {port_id}: {described(further)}")
+            self._retries.failed(port_id, self._retries.attempts(port_id) + 1, time.monotonic())
+        else:
+            self._troubles.clear(Trouble.PORTS)
 
     def _run(self, port_ids: Collection[str]) -> None:
         known = self._told.known()
         # Told of again after it had gone: it is to be wired, and that replaces what stands.
         self._leaving = {each: at for each, at in self._leaving.items() if each not in known}
-        self._pending = {
-            each: made for each, made in self._pending.items()
-            if each in known or each in self._leaving
-        }  # fmt: skip
+        self._retries.keep(lambda port_id: port_id in known or port_id in self._leaving)
         wanted = known.intersection(port_ids)
         located = interfaces.locate(self._bridge, wanted)
         self._miss(wanted, located.absent)
@@ -159,7 +206,12 @@ class Reconciler:
         self._run_flow(FlowName.WIRE, self._changed_batch(wanted - located.absent, located))
         if leaving.works:
             self._told.forget_unused()
-        self._sweep()
+        try:
+            self._sweep()
+        except TaskFailed as exc:
+            # The thread that retries takes it up, and its trouble is the host's.
+            self._unfinished = True
+            LOG.error("Stale flows stay for now: %s (%s)", exc, exc.error.detail)
 
     def _miss(self, looked_for: Set[str], absent: Set[str]) -> None:
         """A port without an interface at two looks is gone: the agent is slow to say so, or speaks
@@ -171,7 +223,7 @@ class Reconciler:
             self._told.gone(port_id)
             self._leave(port_id)
         for port_id in absent - gone:
-            self._pending.setdefault(port_id, 0)
+            self._retries.failed(port_id, self._retries.attempts(port_id), time.monotonic())
 
     def _leaving_batch(self, port_ids: Collection[str]) -> _Batch:
         gone = [port_id for port_id in self._leaving if port_id in port_ids]
@@ -195,13 +247,13 @@ class Reconciler:
         proven = self._proven.get(port_id)
         if proven is None or proven.interface != interface or proven.own_version != own_version:
             return FlowName.WIRE
-        settled = port_id not in self._pending and proven.version == version
+        settled = port_id not in self._retries and proven.version == version
         if settled and not self._switch.quarantine.holds(proven.interface.ofport):
             return None
         return FlowName.REFRESH
 
     def _work(self, port_id: str) -> Work:
-        port, attempt = self._told.get(port_id), self._pending.get(port_id, 0) + 1
+        port, attempt = self._told.get(port_id), self._retries.attempts(port_id) + 1
         if port is None:  # gone, at whatever revision
             return Work(port_id, 0, {}, attempt)
         revision = self.reporting.revision(port_id, port.raw)
@@ -220,7 +272,7 @@ class Reconciler:
         try:
             self._start()
             compose = flows.unwire if name is FlowName.UNWIRE else flows.wire
-            Runner(self._host).run(
+            self._runner.run(
                 name,
                 lambda: compose(self._switch),
                 batch.works,
@@ -229,11 +281,14 @@ class Reconciler:
             )
         # The one door that keeps the agent's loop alive.
         except Exception as exc:  # noqa: BLE001
-            error = _error_of(exc)
-            self._settle(batch, [
-                never_ran(self._host, name, work, error)
-                for work in waiting.values()
-            ])  # fmt: skip
+            error = error_of(exc)
+            self._settle(
+                batch,
+                [
+                    self._runner.never_ran(name, work, ApplySecurityGroups, error)
+                    for work in waiting.values()
+                ],
+            )
 
     def _inputs(self, name: FlowName, batch: _Batch) -> dict[str, object]:
         port_ids = [work.port_id for work in batch.works]
@@ -244,20 +299,9 @@ class Reconciler:
         return {"located": batch.located, "refused": wanted.refused, "desired": wanted.state}
 
     def _settle(self, batch: _Batch, reports: Sequence[FlowReport]) -> None:
-        """Remember how ports were left, close those that must not stay open, and tell."""
+        """Close those ports that must not stay open, report how all were left, and only when that
+        is safely kept remember it: until then each of them is yet to be done."""
         failed = [report.resource_id for report in reports if report.failed is not None]
-        done = [report.resource_id for report in reports if report.failed is None]
-        self._switch.firewall.commit(done)
-        for port_id in done:
-            self._pending.pop(port_id, None)
-            if batch.flows[port_id] is FlowName.UNWIRE:
-                self._leaving.pop(port_id)
-                self._outcomes.pop(port_id, None)
-            else:
-                interface = batch.located.interfaces[port_id]
-                self._proven[port_id] = Proven(*batch.versions[port_id], interface)
-        for port_id in failed:
-            self._pending[port_id] = self._pending.get(port_id, 0) + 1
         wired = [each for each in failed if batch.flows[each] is not FlowName.UNWIRE]
         unclosed = self.closing.close_unprogrammed(wired, batch.located)
         told = [
@@ -267,42 +311,50 @@ class Reconciler:
             )
             for report in reports
         ]
-        gone = {each for each in done if batch.flows[each] is FlowName.UNWIRE}
-        self._outcomes |= {r.resource_id: r for r in told if r.resource_id not in gone}
-        self._deliver(told)
+        now = time.monotonic()
+        for report in told:
+            self._retries.failed(report.resource_id, report.attempt, now)
+        if self._delivered(told):
+            self._remember(batch, told)
 
-    def _deliver(self, reports: Sequence[FlowReport]) -> None:
+    def _delivered(self, reports: Sequence[FlowReport]) -> bool:
         try:
             self.reporting.deliver(reports)
-        # Whatever the receiver's trouble is: what it was not told is done and told again.
-        except Exception:
+        # Whatever the receiver's trouble is: what it did not take is done and reported again,
+        # after each port's backoff.
+        except Exception as exc:
             LOG.exception("%d reports could not be delivered", len(reports))
-            for report in reports:
-                self._proven.pop(report.resource_id, None)
-                self._pending.setdefault(report.resource_id, report.attempt)
+            self._troubles.report(Trouble.OUTBOX, described(exc))
+            return False
+        self._troubles.clear(Trouble.OUTBOX)
+        return True
+
+    def _remember(self, batch: _Batch, reports: Sequence[FlowReport]) -> None:
+        done = [report.resource_id for report in reports if report.failed is None]
+        self._switch.firewall.commit(done)
+        self._outcomes |= {report.resource_id: report for report in reports}
+        for port_id in done:
+            self._retries.settled(port_id)
+            if batch.flows[port_id] is FlowName.UNWIRE:
+                self._leaving.pop(port_id)
+                self._outcomes.pop(port_id)
+            else:
+                interface = batch.located.interfaces[port_id]
+                self._proven[port_id] = Proven(*batch.versions[port_id], interface)
 
     def _sweep(self) -> None:
-        """Once everything is in place after a start: remove what belongs to nobody."""
-        if self._swept or self._pending or not self._proven:
+        """Once everything is in place after a start: remove what belongs to nobody.
+
+        Raises :class:`TaskFailed`.
+        """
+        if self._swept or not self._proven or not self._retries.all_tried(_WAITED_FOR):
             return
-        try:
-            present = interfaces.ofports(self._bridge)
-            removed = self._switch.firewall.sweep(self._told.known(), present)
-            self._switch.quarantine.sweep(present)
-        except TaskFailed as exc:
-            LOG.error("Stale flows stay until the next batch: %s (%s)", exc, exc.error.detail)
-            return
+        present = interfaces.ofports(self._bridge)
+        removed = self._switch.firewall.sweep(self._told.known(), present)
+        self._switch.quarantine.sweep(present)
         self._swept = True
         LOG.info("%d stale flows were removed", removed)
 
     def _proven_interfaces(self) -> dict[str, Interface]:
         # A copy first: the agent's loop asks while the other thread may be at work.
         return {port_id: proven.interface for port_id, proven in dict(self._proven).items()}
-
-
-def _error_of(exc: Exception) -> TaskError:
-    if isinstance(exc, TaskFailed):
-        return exc.error
-    LOG.error("A batch could not be run", exc_info=exc)
-    frames = "".join(traceback.format_exception(exc))
-    return TaskError(type(exc).__name__, str(exc) or "no message", frames)

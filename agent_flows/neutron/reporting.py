@@ -1,17 +1,13 @@
 """Where the outcomes of ports go, and what only the receiver knows about them."""
 
 import dataclasses
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from oslo_log import log
 
-from agent_flows.flows.runner import Work
-from agent_flows.flows.transcript import utcnow
-from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome, TaskState
-from agent_flows.secgroups.tasks import ApplySecurityGroups
+from agent_flows.report import FlowReport, TaskError, TaskOutcome
 
 LOG = log.getLogger(__name__)
 
@@ -51,24 +47,6 @@ class Reporting:
 
     deliver: Callable[[Sequence[FlowReport]], None] = log_failures
     revision: Callable[[str, Mapping[str, Any]], int] = revision_in_dict
-
-
-def never_ran(host: str, flow: FlowName, work: Work, error: TaskError) -> FlowReport:
-    """The report of a port whose flow could not even be run."""
-    now = utcnow()
-    task = ApplySecurityGroups
-    return FlowReport(
-        id=str(uuid.uuid4()),
-        host=host,
-        resource_id=work.port_id,
-        flow=flow,
-        revision=work.revision,
-        security_group_revisions=dict(work.security_group_revisions),
-        attempt=work.attempt,
-        started_at=now,
-        finished_at=now,
-        tasks=(TaskOutcome(task.name_, task.step, TaskState.FAILED, now, 0.0, error),),
-    )
 
 
 def amended(report: FlowReport, addition: TaskError) -> FlowReport:

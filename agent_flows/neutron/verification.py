@@ -2,7 +2,6 @@
 
 import threading
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,7 @@ from taskflow.flow import Flow
 
 from agent_flows import conf as options
 from agent_flows.flows.participant import Participant, Request, Verdict
-from agent_flows.flows.runner import Runner, Work
-from agent_flows.flows.task import TaskFailed
+from agent_flows.flows.runner import Runner, Work, error_of
 from agent_flows.neutron.cached import CachedRevisions, SecurityGroupInfo
 from agent_flows.neutron.interfaces import Located
 from agent_flows.neutron.others import choice, details, flows
@@ -23,8 +21,9 @@ from agent_flows.neutron.others.checks import Checks
 from agent_flows.neutron.others.details import Plugged
 from agent_flows.neutron.others.watchlist import Sight, Watchlist
 from agent_flows.neutron.quarantine import Closed
-from agent_flows.neutron.reporting import Reporting, never_ran
-from agent_flows.report import FlowName, FlowReport, TaskError
+from agent_flows.neutron.reporting import Reporting
+from agent_flows.report import FlowName, FlowReport
+from agent_flows.secgroups.tasks import ApplySecurityGroups
 from agent_flows.supervision import Backoff
 
 LOG = log.getLogger(__name__)
@@ -55,7 +54,7 @@ class OtherFirewall:
         ours = conf[options.AGENT]
         # Not request_int_br(): that is a copy with a cookie of its own.
         bridge, cache = agent_api.br_int, agent_api.plugin_rpc.remote_resource_cache
-        self._host = conf.host
+        self._runner = Runner(conf.host)
         self._reporting = reporting
         self._revisions = CachedRevisions(SecurityGroupInfo(cache))
         self._checks = Checks(bridge, choice.configured(conf, bridge, cache))
@@ -203,7 +202,7 @@ class OtherFirewall:
             retried.update(self._settle(reports, ports, located))
 
         try:
-            Runner(self._host).run(
+            self._runner.run(
                 name,
                 lambda: compose(self._checks),
                 works,
@@ -211,14 +210,13 @@ class OtherFirewall:
                 deliver,
             )
         # The one door that keeps a batch alive.
-        except Exception as exc:  # noqa: BLE001
-            deliver(
-                [
-                    never_ran(self._host, name, work, error)
-                    for error in [_error_of(exc)]
-                    for work in list(waiting.values())
-                ]
-            )
+        except Exception as exc:
+            LOG.exception("%s: a batch of %d ports could not be run", name, len(waiting))
+            error = error_of(exc)
+            deliver([
+                self._runner.never_ran(name, work, ApplySecurityGroups, error)
+                for work in list(waiting.values())
+            ])  # fmt: skip
         return retried
 
     def _work(self, port: Plugged, attempt: int) -> Work:
@@ -249,11 +247,3 @@ class OtherFirewall:
             LOG.exception("%d reports could not be delivered", len(reports))
             return False
         return True
-
-
-def _error_of(exc: Exception) -> TaskError:
-    if isinstance(exc, TaskFailed):
-        return exc.error
-    LOG.error("A batch could not be run", exc_info=exc)
-    frames = "".join(traceback.format_exception(exc))
-    return TaskError(type(exc).__name__, str(exc) or "no message", frames)

@@ -1,11 +1,14 @@
 """What fails is named, stays closed or as it was, and heals by itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
+from oslo_config import cfg
 
+from agent_flows import conf as options
 from agent_flows.neutron.reporting import Reporting
-from agent_flows.report import FlowName, FlowReport, TaskState
+from agent_flows.report import FlowName, FlowReport, Trouble
 from lab.process import wait_until
 from tests.functional.neutron.cloud import Cloud
 from tests.functional.secgroups import packets
@@ -90,16 +93,64 @@ class TestRefusedByTheSwitch:
         cloud.heals(standing)
         assert cloud.tcp(outsider(), standing, 22)
 
-    def test_a_failed_port_is_tried_again_with_the_next_batch(
-        self, cloud: Cloud, standing: Vm, group: str, full_table: None
-    ) -> None:
-        failed = boot(cloud, 2, group)
-        cloud.wire_ports(failed)
-        cloud.driver.stop(10)
-        cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
-        cloud.wire_ports(boot(cloud, 3, group))
-        assert cloud.succeeded(failed)
+
+class TestWithALongBackoff:
+    """One minute, and no shorter: what happens sooner, happens for another reason."""
+
+    @pytest.fixture
+    def failed(self, cloud: Cloud, standing: Vm, group: str) -> Iterator[Vm]:
+        """A port that the switch has no room for, beside one that is wired."""
+        cloud.stop_agent()
+        for option in ("retry_initial", "retry_max"):
+            cfg.CONF.set_override(option, 120.0, options.AGENT)
         cloud.start_agent()
+        cloud.update_ports(standing)
+        room = len(cloud.switch.flows(BRIDGE, f"table={RULES_INGRESS}"))
+        cloud.switch.set_flow_limit(BRIDGE, RULES_INGRESS, room)
+        vm = boot(cloud, 2, group)
+        cloud.wire_ports(vm)
+        yield vm
+        cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
+        for option in ("retry_initial", "retry_max"):
+            cfg.CONF.clear_override(option, options.AGENT)
+
+    def test_calls_about_other_ports_neither_try_nor_report_a_failed_one(
+        self, cloud: Cloud, standing: Vm, failed: Vm
+    ) -> None:
+        cloud.calls()
+        for number in range(20):
+            cloud.driver.update_port_filter(cloud.driver.ports[standing.id])
+            cloud.driver.update_security_group_members(
+                cloud.security_group(), {"IPv4": [(f"10.9.9.{number}", None)]}
+            )
+        assert len(cloud.reports_of(failed)) == 1
+        assert cloud.calls() == []
+
+    def test_a_change_of_its_own_is_tried_at_once(
+        self, cloud: Cloud, standing: Vm, failed: Vm
+    ) -> None:
+        cloud.neutron_port(failed)
+        cloud.update_ports(failed)
+        assert cloud.succeeded(failed)
+        assert [each.attempt for each in cloud.reports_of(failed)] == [1, 2]
+
+    def test_fifty_failed_ports_leave_a_rule_change_for_another_alone(
+        self, cloud: Cloud, standing: Vm, failed: Vm
+    ) -> None:
+        for number in range(50):
+            # Without an interface that is bound: NoTag.
+            vm = boot(cloud, 10 + number)
+            cloud.heard_of(vm)
+            cloud.sg_agent.setup_port_filters({vm.id}, set())
+        own = cloud.security_group()
+        before = len(cloud.reports)
+        cloud.neutron_port(standing, own)
+        cloud.update_ports(standing)
+        cloud.calls()
+        cloud.rule(own, "egress")
+        cloud.loop()
+        assert [each.resource_id for each in cloud.reports[before:]] == [standing.id] * 2
+        assert len(cloud.calls()) <= 3
 
 
 class TestAmongOthers:
@@ -252,12 +303,18 @@ class TestAmongOthers:
         assert cloud.error(mixed).type == "Conflict"
         assert passes_nothing(cloud, mixed, standing)
 
-    def test_something_that_is_no_port_is_left_alone(self, cloud: Cloud, standing: Vm) -> None:
+    def test_something_that_is_no_port_is_not_programmed_and_sends_nothing(
+        self, cloud: Cloud, standing: Vm, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        by_hand = cloud.boot(2)
         with cloud.driver.defer_apply():
             cloud.driver.prepare_port_filter({"device": "tap0", "security_groups": []})
             cloud.driver.process_trusted_ports(["by-hand"])
             cloud.driver.remove_trusted_ports(["never-seen"])
         assert set(cloud.driver.ports) == {standing.id}
+        [said] = [each.message for each in caplog.records if "tap0" in each.message]
+        assert "it can send nothing" in said
+        assert not cloud.tcp(by_hand, standing, 80)
 
 
 def test_without_the_switch_every_port_fails_and_nothing_is_raised(
@@ -272,19 +329,100 @@ def test_without_the_switch_every_port_fails_and_nothing_is_raised(
         assert cloud.error(standing).type == "SwitchUnreachable"
 
 
-def test_a_report_that_nobody_took_is_made_again(cloud: Cloud, standing: Vm, group: str) -> None:
-    taken: list[FlowReport] = []
-    troubles = [OSError("disk full")]
+class FullDisk:
+    """Takes no report as long as it is ``full``."""
 
-    def deliver(reports: list[FlowReport]) -> None:
-        if troubles:
-            raise troubles.pop()
-        taken.extend(reports)
+    def __init__(self) -> None:
+        self.full = True
+        self.refused = 0
+        self.taken: list[FlowReport] = []
 
-    cloud.driver.report_to(Reporting(deliver=deliver))
-    new = boot(cloud, 2, group)
-    cloud.wire_ports(new)
-    wait_until(lambda: taken, 20, "the report is taken")
-    (report,) = taken
-    assert report.resource_id == new.id
-    assert all(task.state is TaskState.SUCCEEDED for task in report.tasks)
+    def put(self, reports: Sequence[FlowReport]) -> None:
+        if self.full:
+            self.refused += 1
+            raise OSError("disk full")
+        self.taken.extend(reports)
+
+
+@pytest.fixture
+def disk(cloud: Cloud, standing: Vm) -> FullDisk:
+    disk = FullDisk()
+    cloud.driver.report_to(Reporting(deliver=disk.put))
+    return disk
+
+
+class TestAReportThatCannotBeKept:
+    def test_of_a_wired_port_is_made_again(self, cloud: Cloud, group: str, disk: FullDisk) -> None:
+        new = boot(cloud, 2, group)
+        cloud.wire_ports(new)
+        assert "disk full" in cloud.driver.troubles.current()[Trouble.OUTBOX]
+        disk.full = False
+        wait_until(lambda: disk.taken, 20, "the report is taken")
+        (report,) = disk.taken
+        assert (report.resource_id, report.failed) == (new.id, None)
+        assert report.attempt > 1
+        assert not cloud.driver.troubles.current()
+
+    def test_of_an_unplugged_port_is_made_again(
+        self, cloud: Cloud, standing: Vm, disk: FullDisk
+    ) -> None:
+        cloud.remove(standing)
+        disk.full = False
+        wait_until(lambda: disk.taken, 20, "the report is taken")
+        (report,) = disk.taken
+        assert (report.resource_id, report.flow) == (standing.id, FlowName.UNWIRE)
+        assert report.failed is None
+
+    def test_waits_for_its_backoff_whatever_else_is_called(
+        self, cloud: Cloud, standing: Vm, group: str, disk: FullDisk
+    ) -> None:
+        cloud.stop_agent()
+        cfg.CONF.set_override("retry_initial", 60.0, options.AGENT)
+        try:
+            cloud.start_agent()
+        finally:
+            cfg.CONF.clear_override("retry_initial", options.AGENT)
+        cloud.driver.report_to(Reporting(deliver=disk.put))
+        cloud.update_ports(standing)
+        for _ in range(10):
+            cloud.driver.update_security_group_members(cloud.security_group(), {})
+        assert disk.refused == 1
+
+
+def test_an_exception_about_one_port_leaves_the_others_of_a_resync_alone(
+    cloud: Cloud, standing: Vm, group: str
+) -> None:
+    odd, good = boot(cloud, 2, group), boot(cloud, 3, group)
+    cloud.wire_ports(odd, good)
+
+    def revision(port_id: str, port: Mapping[str, Any]) -> int:
+        if port_id == odd.id:
+            raise AttributeError("'NoneType' object has no attribute 'revision_number'")
+        return 7
+
+    reports: list[FlowReport] = []
+    cloud.driver.report_to(Reporting(deliver=reports.extend, revision=revision))
+    cloud.driver.resync()
+    by_port = {each.resource_id: each for each in reports}
+    assert by_port.keys() == {standing.id, odd.id, good.id}
+    assert [by_port[each.id].failed for each in (standing, good)] == [None, None]
+    failed = by_port[odd.id].failed
+    assert failed is not None
+    assert failed.error is not None
+    assert failed.error.type == "AttributeError"
+    assert cloud.tcp(outsider(), odd, 80), "what was verified before stands"
+
+
+def test_a_pipeline_that_could_not_be_installed_is_the_hosts_trouble_and_heals_by_itself(
+    cloud: Cloud,
+) -> None:
+    cloud.stop_agent()
+    cloud.ofctl.bundle(["delete"])
+    with cloud.switch_stopped():
+        cloud.start_agent()
+        trouble = wait_until(
+            lambda: cloud.driver.troubles.current().get(Trouble.CONTROL), 20, "the trouble"
+        )
+        assert "SwitchUnreachable" in trouble
+    wait_until(lambda: not cloud.driver.troubles.current(), 20, "the trouble has gone")
+    assert cloud.ofctl.dump()
