@@ -15,8 +15,8 @@ from oslo_service.backend.base import ServiceBase
 from agent_flows import conf as options
 from agent_flows import process
 from agent_flows.agent.control import Control
-from agent_flows.agent.heartbeat import Heartbeat
 from agent_flows.agent.reconcile import Reconciler
+from agent_flows.flows.heartbeat import Heartbeat
 from agent_flows.flows.outbox import Outbox
 from agent_flows.flows.participant import Participant
 from agent_flows.flows.reporter import Reporter

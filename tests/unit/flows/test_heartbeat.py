@@ -5,7 +5,7 @@ import threading
 
 import oslo_messaging
 
-from agent_flows.agent.heartbeat import Heartbeat
+from agent_flows.flows.heartbeat import Heartbeat
 from agent_flows.rpc.server import Held
 
 
