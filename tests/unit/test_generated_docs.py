@@ -3,6 +3,7 @@
 import ast
 import re
 
+from agent_flows import remedies
 from doc import generate
 
 
@@ -49,6 +50,18 @@ def error_types() -> set[str]:
 def test_every_type_of_error_is_explained_to_operators() -> None:
     page = (generate.ROOT / "doc/operator/states-and-errors.md").read_text()
     assert {name for name in error_types() if f"`{name}`" not in page} == set()
+
+
+def test_the_table_of_errors_is_that_of_the_code() -> None:
+    assert generate.ERRORS.read_text() == generate.errors(), "run tools/docs"
+
+
+def test_every_type_of_error_has_a_cause_and_a_remedy() -> None:
+    explained = [*remedies.EXPLANATIONS, *remedies.OF_OTHER_DRIVERS]
+    types = [type_ for each in explained for type_ in each.types]
+    assert len(types) == len(set(types))
+    assert error_types() <= set(types)
+    assert all(each.cause and each.remedy for each in explained)
 
 
 def test_no_page_links_to_a_page_that_is_not_there() -> None:
