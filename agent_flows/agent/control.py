@@ -76,6 +76,9 @@ class Control:
     def interfaces_changed(self, port_ids: frozenset[str]) -> None:
         self._participant.submit(port_ids)
 
+    def bridges_changed(self) -> None:
+        """What a port needs of them is looked at when it is wired."""
+
     def database_reloaded(self) -> None:
         self._events.put(_Event.DATABASE_RELOADED)
 

@@ -1,7 +1,13 @@
-"""The integration bridge, and the patch ports that join it to the physical networks' bridges."""
+"""The integration bridge, and the patch ports that join it to the physical networks' bridges.
+
+Nothing of it is remembered as being there: each question is answered from what
+OVSDB says now. A row's identity counts, not its name: a bridge that was deleted
+and made again has none of the flows its predecessor had.
+"""
 
 import hashlib
 import threading
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +16,15 @@ from oslo_log import log
 
 from agent_flows.flows.task import TaskFailed
 from agent_flows.l2.ovsdb import Ovsdb
+from agent_flows.l2.replica import Content
 from agent_flows.report import TaskError
 
 LOG = log.getLogger(__name__)
 
 # ovs-ofctl speaks it to us: bundles came with OpenFlow 1.4.
 _OPENFLOW = "OpenFlow14"
+# What ovs-vswitchd understands an empty datapath_type as (vswitchd.conf.db(5)).
+_KERNEL = "system"
 # IFNAMSIZ less the final zero byte; longer patch port names are cut as Neutron
 # cuts them (neutron_lib/plugins/utils.py, get_interface_name).
 _NAME_CHARS = 15
@@ -23,17 +32,36 @@ _HASH_CHARS = 6
 
 
 @dataclass(frozen=True)
+class Make:
+    """How a bridge is made. Of two that are equal, the later still has the flows of the earlier,
+    as far as OVSDB tells."""
+
+    row: uuid.UUID
+    fail_mode: str
+    protocols: frozenset[str]
+    datapath_type: str
+    changes: int
+    """How often one of these was changed, and perhaps changed back, while we looked."""
+
+    @property
+    def speaks_openflow(self) -> bool:
+        # An empty column means every version (vswitchd.conf.db(5)).
+        return not self.protocols or _OPENFLOW in self.protocols
+
+
+@dataclass(frozen=True)
 class Uplink:
     """Where the integration bridge meets the bridge of a physical network.
 
     ``ofport`` is the patch port's on the integration bridge, ``peer_ofport``
-    the other end's on ``bridge``.
+    the other end's on ``bridge``; ``parts`` is the identity of all it is made of.
     """
 
     physical_network: str
     bridge: str
     ofport: int
     peer_ofport: int
+    parts: tuple[Make | uuid.UUID, ...] = ()
 
 
 def patch_names(bridge: str) -> tuple[str, str]:
@@ -48,6 +76,23 @@ def _fitting(prefix: str, name: str) -> str:
     return prefix + name[: _NAME_CHARS - len(prefix) - _HASH_CHARS] + digest
 
 
+def difference(name: str, before: Make, now: Make | None) -> str:
+    """What has happened to bridge ``name``, in one line."""
+    if now is None:
+        return f"bridge {name} does not exist: it was deleted"
+    if now.row != before.row:
+        return f"bridge {name} was deleted and made again, without its flows"
+    for column in ("fail_mode", "datapath_type", "protocols"):
+        was, is_ = getattr(before, column), getattr(now, column)
+        if was != is_:
+            was, is_ = (
+                ",".join(sorted(value)) if isinstance(value, frozenset) else value
+                for value in (was, is_)
+            )
+            return f"{column} of bridge {name} was changed from {was or 'none'} to {is_ or 'none'}"
+    return f"fail_mode, controller, protocols or datapath_type of bridge {name} was changed"
+
+
 class Bridges:
     """Makes the bridges what the agent needs. ``mappings``: physical network to bridge."""
 
@@ -57,51 +102,89 @@ class Bridges:
         self._ovsdb = ovsdb
         self.integration = integration
         self._datapath_type = datapath_type
+        self._found_type: str | None = None
         self.mappings = dict(mappings)
         self._lock = threading.Lock()
-        self._uplinks: dict[str, Uplink] = {}
+        self._joined: set[str] = set()
 
-    def ensure_integration(self) -> None:
+    def integration_make(self) -> Make | None:
+        """How the integration bridge is made now; None if there is none."""
+        with self._ovsdb.reading() as content:
+            return _make(content, self.integration)
+
+    def ensure_integration(self) -> Make:
         """The integration bridge is there and drops what no flow allows.
 
-        Raises :class:`TaskFailed`.
+        A bridge that was there first keeps its datapath; it is given back if it
+        is changed later. Raises :class:`TaskFailed`.
         """
-        api = self._ovsdb.api
-        with self._ovsdb.reading() as content:
-            row = content.row("Bridge", self.integration)
-            exists = row is not None
-            fail_mode = list(row.fail_mode) if row is not None else []
-            protocols = list(row.protocols) if row is not None else []
-        commands: list[Any] = []
-        if not exists:
-            commands.append(api.add_br(self.integration, datapath_type=self._datapath_type))
-        if fail_mode != ["secure"]:
-            commands.append(self._set(self.integration, fail_mode="secure"))
-        commands += self._speaks_openflow(self.integration, protocols)
-        if commands:
+        for _ in range(3):
+            now = self.integration_make()
+            if now is not None and self._found_type is None:
+                self._found_type = now.datapath_type
+            commands = self._to_be_right(now)
+            if now is not None and not commands:
+                return now
             self._ovsdb.transact(commands)
+        raise TaskFailed(
+            TaskError(
+                "BridgeChanged",
+                f"bridge {self.integration} is changed by somebody else again and again",
+            )
+        )
+
+    def _to_be_right(self, now: Make | None) -> list[Any]:
+        datapath_type = self._found_type or self._datapath_type
+        commands: list[Any] = []
+        if now is None:
+            LOG.info("Bridge %s does not exist; making it", self.integration)
+            commands.append(self._ovsdb.api.add_br(self.integration, datapath_type=datapath_type))
+        elif now.datapath_type != datapath_type:
+            commands.append(self._set(self.integration, datapath_type=datapath_type))
+        if now is None or now.fail_mode != "secure":
+            commands.append(self._set(self.integration, fail_mode="secure"))
+        return [*commands, *self._to_speak_openflow(self.integration, now)]
+
+    def standing(self, physical_network: str) -> Uplink | None:
+        """The uplink to a physical network as it is now; None unless it is whole."""
+        bridge = self.mappings.get(physical_network)
+        if bridge is None:
+            return None
+        near, far = patch_names(bridge)
+        with self._ovsdb.reading() as content:
+            make = _make(content, bridge)
+            here = _patch(content, self.integration, near, far)
+            there = _patch(content, bridge, far, near)
+        if make is None or not make.speaks_openflow or here is None or there is None:
+            return None
+        (near_row, ofport), (far_row, peer_ofport) = here, there
+        if min(ofport, peer_ofport) < 1:
+            return None
+        return Uplink(physical_network, bridge, ofport, peer_ofport, (make, near_row, far_row))
 
     def uplink(self, physical_network: str) -> Uplink:
-        """The uplink to a physical network, made if it is not there.
+        """The uplink to a physical network, made if it is not whole.
 
         Raises :class:`TaskFailed` that says which bridge or mapping is missing.
         """
         with self._lock:
-            if physical_network not in self._uplinks:
-                self._uplinks[physical_network] = self._ensure_uplink(physical_network)
-            return self._uplinks[physical_network]
+            uplink = self.standing(physical_network)
+            if uplink is None:
+                uplink = self._join(physical_network)
+            self._joined.add(uplink.bridge)
+            return uplink
 
     def physical(self) -> list[str]:
-        """The physical networks' bridges that are joined."""
-        with self._lock:
-            return sorted({uplink.bridge for uplink in self._uplinks.values()})
+        """The physical networks' bridges that were joined and are there."""
+        with self._lock, self._ovsdb.reading() as content:
+            return [name for name in sorted(self._joined) if content.row("Bridge", name)]
 
-    def forget(self) -> None:
-        """The switch was restarted: ofports may be others now."""
-        with self._lock:
-            self._uplinks.clear()
+    def exists(self, bridge: str) -> bool:
+        """Whether there is a bridge of that name."""
+        with self._ovsdb.reading() as content:
+            return content.row("Bridge", bridge) is not None
 
-    def _ensure_uplink(self, physical_network: str) -> Uplink:
+    def _join(self, physical_network: str) -> Uplink:
         bridge = self.mappings.get(physical_network)
         if bridge is None:
             raise TaskFailed(
@@ -111,62 +194,87 @@ class Bridges:
                 )
             )
         with self._ovsdb.reading() as content:
-            row = content.row("Bridge", bridge)
-            protocols = list(row.protocols) if row is not None else []
-        if row is None:
-            raise TaskFailed(
-                TaskError(
-                    "BridgeNotFound",
-                    f"bridge {bridge} of physical network {physical_network} does not exist",
-                )
-            )
+            make = _make(content, bridge)
+        for name in (self.integration, bridge):
+            if not self.exists(name):
+                raise TaskFailed(missing_bridge(name, physical_network if name == bridge else None))
         near, far = patch_names(bridge)
         commands = [
-            *self._speaks_openflow(bridge, protocols),
-            *self._patch(self.integration, near, far),
-            *self._patch(bridge, far, near),
+            *self._to_speak_openflow(bridge, make),
+            *self._to_patch(self.integration, near, far),
+            *self._to_patch(bridge, far, near),
         ]
         if commands:
             self._ovsdb.transact(commands)
-        uplink = Uplink(physical_network, bridge, self._ofport(near), self._ofport(far))
+        uplink = self.standing(physical_network)
+        if uplink is None:
+            raise TaskFailed(
+                TaskError(
+                    "PatchPort",
+                    f"patch ports {near} and {far} do not join {self.integration} and {bridge}",
+                    "Open vSwitch gave them no ofport: `ovs-vsctl show` and its log tell why",
+                )
+            )
         LOG.info("Physical network %s is reached through %s", physical_network, bridge)
         return uplink
 
-    def _patch(self, bridge: str, name: str, peer: str) -> list[Any]:
+    def _to_patch(self, bridge: str, name: str, peer: str) -> list[Any]:
         with self._ovsdb.reading() as content:
-            interface = content.row("Interface", name)
-            port = content.row("Port", name)
-            if (
-                interface is not None
-                and port is not None
-                and port.uuid in content.ports_on(bridge)
-                and interface.type == "patch"
-                and interface.options.get("peer") == peer
-            ):
+            if _patch(content, bridge, name, peer) is not None:
                 return []
+            port = content.row("Port", name)
+            elsewhere = port is not None and port.uuid not in content.ports_on(bridge)
         api = self._ovsdb.api
         return [
+            *([api.del_port(name, if_exists=True)] if elsewhere else []),
             api.add_port(bridge, name),
             api.db_set(
                 "Interface", name, ("type", "patch"), ("options", {"peer": peer}), if_exists=False
             ),
         ]
 
-    def _ofport(self, name: str) -> int:
-        with self._ovsdb.reading() as content:
-            row = content.row("Interface", name)
-            ofport = next(iter(row.ofport), -1) if row is not None else -1
-        if ofport < 1:
-            raise TaskFailed(
-                TaskError("PatchPort", f"Open vSwitch gave patch port {name} no ofport")
-            )
-        return int(ofport)
-
-    def _speaks_openflow(self, bridge: str, protocols: list[str]) -> list[Any]:
-        # An empty column means every version (vswitchd.conf.db(5)).
-        if not protocols or _OPENFLOW in protocols:
+    def _to_speak_openflow(self, bridge: str, make: Make | None) -> list[Any]:
+        if make is None or make.speaks_openflow:
             return []
-        return [self._set(bridge, protocols=[*protocols, _OPENFLOW])]
+        return [self._set(bridge, protocols=[*sorted(make.protocols), _OPENFLOW])]
 
     def _set(self, bridge: str, **columns: object) -> Any:
         return self._ovsdb.api.db_set("Bridge", bridge, *columns.items(), if_exists=False)
+
+
+def missing_bridge(name: str, physical_network: str | None = None) -> TaskError:
+    """The error of ports that need a bridge that does not exist."""
+    if physical_network is None:
+        return TaskError("BridgeNotFound", f"integration bridge {name} does not exist")
+    return TaskError(
+        "BridgeNotFound",
+        f"bridge {name} of physical network {physical_network} does not exist",
+    )
+
+
+def _make(content: Content, bridge: str) -> Make | None:
+    row = content.row("Bridge", bridge)
+    if row is None:
+        return None
+    return Make(
+        row.uuid,
+        next(iter(row.fail_mode), ""),
+        frozenset(row.protocols),
+        row.datapath_type or _KERNEL,
+        content.makes(row),
+    )
+
+
+def _patch(content: Content, bridge: str, name: str, peer: str) -> tuple[uuid.UUID, int] | None:
+    """The row and the ofport (-1: none yet) of a patch port, if it is what it must be."""
+    interface = content.row("Interface", name)
+    port = content.row("Port", name)
+    if (
+        interface is None
+        or port is None
+        or port.uuid not in content.ports_on(bridge)
+        or interface.type != "patch"
+        or interface.options.get("peer") != peer
+    ):
+        return None
+    return interface.uuid, int(next(iter(interface.ofport), -1))

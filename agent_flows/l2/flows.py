@@ -67,7 +67,7 @@ def _wiring(switch: Switch, name: FlowName) -> Flow:
     return linear_flow.Flow(name).add(
         LocateInterface(switch.ovsdb, switch.bridge),
         RaiseLink(switch.bindings),
-        ProvisionNetwork(switch.networks),
+        ProvisionNetwork(switch.networks, rewrite=name is FlowName.RESYNC),
         ApplySecurityGroups(switch.firewall),
         VerifySecurityGroups(switch.firewall),
         BindVlan(switch.bindings),

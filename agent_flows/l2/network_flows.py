@@ -70,7 +70,8 @@ def base_of_physical_bridge(uplink: Uplink) -> list[str]:
 
 
 def removal(vlan: int) -> str:
-    """The bundle line that removes a network's flows from a bridge."""
+    """The bundle line that removes a network's flows from a bridge; with 0 a physical bridge's
+    base flows."""
     return flow.delete(cookie.network(vlan))
 
 

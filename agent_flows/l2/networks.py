@@ -1,9 +1,12 @@
 """Networks on this host: who uses them, their local VLANs and their flows."""
 
 import contextlib
+import ipaddress
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from oslo_log import log
 
 from agent_flows.flows.task import PortErrors, TaskFailed
 from agent_flows.l2 import network_flows, vlans
@@ -11,8 +14,10 @@ from agent_flows.l2.bridges import Bridges, Uplink
 from agent_flows.l2.vlans import Vlans
 from agent_flows.report import TaskError
 from agent_flows.secgroups import cookie, readback
-from agent_flows.secgroups.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout
-from agent_flows.spec import NetworkSpec, NetworkType
+from agent_flows.secgroups.ofctl import Ofctl, SwitchError, Timeout
+from agent_flows.spec import NetworkSpec, NetworkType, PortSpec
+
+LOG = log.getLogger(__name__)
 
 # Of a cookie: owner and kind.
 _KIND_MASK = 0xFFFF_FF00_0000_0000
@@ -27,66 +32,117 @@ class Provisioned:
     uplink: Uplink | None
 
 
+@dataclass(frozen=True)
+class _User:
+    """A port of a network, and the addresses it speaks from."""
+
+    network: str
+    addresses: frozenset[str]
+
+
 class Networks:
     """Provisions networks for ports and takes them down after the last one.
 
     Thread-safe: who uses a network changes under the same lock as its flows,
     so none is taken down while a port is being wired to it.
+
+    A local VLAN is a conntrack zone, too. Whatever connections are left in one
+    are ended before it is given to another network, and those of an address
+    when its port leaves: its next owner is not to get the replies to them.
     """
 
     def __init__(
         self, vlan_records: Vlans, bridges: Bridges, ofctl: Callable[[str], Ofctl]
     ) -> None:
-        self._vlans = vlan_records
+        self._records = vlan_records
         self._bridges = bridges
         self._ofctl = ofctl
         self._lock = threading.Lock()
-        self._users: dict[str, str] = {}
+        self._users: dict[str, _User] = {}
         self._provisioned: dict[str, Provisioned] = {}
+        # Every VLAN given out since our start and not taken back; the last one given to a
+        # network that had none; and those whose zone is known to be empty.
+        self._vlans: dict[str, int] = {}
+        self._last = 0
+        self._empty_zones: set[int] = set()
 
-    def provision(self, ports: Mapping[str, NetworkSpec]) -> dict[str, int]:
+    def provision(self, ports: Mapping[str, PortSpec], *, rewrite: bool = False) -> dict[str, int]:
         """Make the networks of ``ports`` work here; answers each port's local VLAN.
 
         One OVSDB transaction for all networks new to this host, and one bundle
-        for each bridge that needs flows. Raises :class:`PortErrors` for the
+        for each bridge that needs flows; with ``rewrite`` for each bridge whose
+        flows might be others than ours. Raises :class:`PortErrors` for the
         ports of networks that cannot be had.
         """
         with self._lock:
-            networks = {network.id: network for network in ports.values()}
+            networks = {port.network.id: port.network for port in ports.values()}
             uplinks, errors = self._uplinks(networks.values())
-            recorded = self._vlans.recorded()
             errors |= self._conflicts(networks, uplinks)
-            new = vlans.choose(recorded, [n for n in networks if n not in errors])
-            errors |= {
-                network: TaskError("NoLocalVlan", "all 4094 local VLANs of this host are in use")
-                for network in networks
-                if network not in errors and network not in recorded and network not in new
-            }
+            errors |= self._number([n for n in networks if n not in errors])
             if errors:
                 raise PortErrors(
-                    {p: errors[network.id] for p, network in ports.items() if network.id in errors}
+                    {
+                        port_id: errors[port.network.id]
+                        for port_id, port in ports.items()
+                        if port.network.id in errors
+                    }
                 )
-            if new:
-                self._vlans.record(new)
-            known = {**recorded, **new}
-            self._users |= {port_id: network.id for port_id, network in ports.items()}
+            users = {
+                port_id: _User(port.network.id, _addresses(port)) for port_id, port in ports.items()
+            }
+            before = {port_id: self._users[port_id] for port_id in users if port_id in self._users}
+            self._users |= users
             self._install(
-                Provisioned(network, known[network.id], uplinks.get(network.id))
-                for network in networks.values()
+                [
+                    Provisioned(network, self._vlans[network.id], uplinks.get(network.id))
+                    for network in networks.values()
+                ],
+                rewrite,
             )
-            return {port_id: known[network.id] for port_id, network in ports.items()}
+            left = self._left(before)
+            given = {port_id: self._vlans[port.network.id] for port_id, port in ports.items()}
+        self._end_connections(left)
+        return given
 
     def vlans(self) -> dict[str, int]:
         """Network id to local VLAN, of every network on this host."""
-        return self._vlans.recorded()
+        with self._lock:
+            return self._known()
+
+    def join(self, physical_network: str) -> Uplink:
+        """The uplink to a physical network, looked at and mended.
+
+        If it is not the one its networks were provisioned with, they have no
+        way out any more until their ports are provisioned again: what has not
+        been translated yet must not get to a bridge without our flows.
+
+        Raises :class:`TaskFailed`.
+        """
+        with self._lock:
+            return self._join(physical_network)
+
+    def mend_records(self) -> None:
+        """Write again what others changed in the records of VLANs. Raises :class:`TaskFailed`."""
+        with self._lock:
+            if self._bridges.exists(self._bridges.integration):
+                self._record({user.network for user in self._users.values()})
 
     def release(self, port_ids: Collection[str]) -> None:
-        """The ports are gone from here; networks without any others go too."""
+        """The ports are gone from here; networks without any others go too.
+
+        To be called again if it raises :class:`TaskFailed`.
+        """
         with self._lock:
-            for port_id in port_ids:
-                self._users.pop(port_id, None)
-            used = set(self._users.values())
-            self._take_down([each for each in self._provisioned if each not in used])
+            gone = {p: self._users[p] for p in port_ids if p in self._users}
+            remaining = {p: user for p, user in self._users.items() if p not in gone}
+            used = {user.network for user in remaining.values()}
+            self._take_down([each for each in self._vlans if each not in used])
+            left = self._left(gone, remaining)
+        self._end_connections(left)
+        with self._lock:
+            for port_id, user in gone.items():
+                if self._users.get(port_id) == user:
+                    del self._users[port_id]
 
     def sweep(self) -> None:
         """Drop records and flows that no port wired since our start stands for.
@@ -94,20 +150,74 @@ class Networks:
         To be called once every port on the host has been seen.
         """
         with self._lock:
-            used = set(self._users.values())
-            self._take_down(
-                [each for each in {*self._provisioned, *self._vlans.recorded()} if each not in used]
-            )
+            used = {user.network for user in self._users.values()}
+            known = {*self._vlans, *self._provisioned, *self._records.named()}
+            self._take_down([each for each in sorted(known) if each not in used])
             live = {each.vlan for each in self._provisioned.values()}
             for bridge in self._all_bridges():
                 stale = self._installed_vlans(bridge) - live
                 self._write(bridge, [network_flows.removal(vlan) for vlan in sorted(stale)])
 
     def forget(self) -> None:
-        """The switch was restarted: no flow of ours is in it any more."""
+        """The switch lost its flows: none of ours is in it any more."""
         with self._lock:
             self._provisioned.clear()
-            self._bridges.forget()
+
+    def _known(self) -> dict[str, int]:
+        return vlans.settle(self._vlans, self._records.recorded())
+
+    def _number(self, networks: Collection[str]) -> dict[str, TaskError]:
+        """Give a local VLAN to each network that has none; the errors of those left without."""
+        new = [each for each in networks if each not in self._vlans]
+        if new:
+            carried, busy = self._records.carried()
+            known = vlans.settle(self._vlans, carried, self._records.recorded())
+            chosen = vlans.choose(known, new, busy, self._last)
+            for vlan in chosen.values():
+                if vlan not in self._empty_zones:
+                    with _switch_errors():
+                        self._ofctl(self._bridges.integration).flush_connections(vlan)
+                    self._empty_zones.add(vlan)
+                self._last = vlan
+            given = {**known, **chosen}
+            self._vlans |= {each: given[each] for each in new if each in given}
+        self._record(networks)
+        return {
+            each: TaskError("NoLocalVlan", "all 4094 local VLANs of this host are in use")
+            for each in networks
+            if each not in self._vlans
+        }
+
+    def _record(self, networks: Iterable[str]) -> None:
+        """Have the records of these networks say what is, and no other say the same."""
+        recorded = self._records.recorded()
+        wanted = {each: self._vlans[each] for each in networks if each in self._vlans}
+        wrong = {each: vlan for each, vlan in wanted.items() if recorded.get(each) != vlan}
+        owners = {vlan: each for each, vlan in self._vlans.items()}
+        false = [each for each, vlan in recorded.items() if owners.get(vlan, each) != each]
+        if wrong or false:
+            self._records.record(wrong, [each for each in false if each not in wrong])
+
+    def _join(self, physical_network: str) -> Uplink:
+        standing = self._bridges.standing(physical_network)
+        moved = [
+            each
+            for each in self._provisioned.values()
+            if each.uplink is not None
+            and each.uplink.physical_network == physical_network
+            and each.uplink != standing
+        ]
+        if moved and self._bridges.exists(self._bridges.integration):
+            LOG.warning(
+                "The way to physical network %s has changed; closing it for %d networks",
+                physical_network,
+                len(moved),
+            )
+            removals = [network_flows.removal(each.vlan) for each in moved]
+            self._write(self._bridges.integration, removals)
+        for each in moved:
+            del self._provisioned[each.network.id]
+        return self._bridges.uplink(physical_network)
 
     def _uplinks(
         self, networks: Iterable[NetworkSpec]
@@ -125,7 +235,7 @@ class Networks:
             if network.physical_network is None:
                 continue
             try:
-                uplinks[network.id] = self._bridges.uplink(network.physical_network)
+                uplinks[network.id] = self._join(network.physical_network)
             except TaskFailed as exc:
                 if exc.whole_batch:
                     raise
@@ -136,7 +246,7 @@ class Networks:
         self, networks: Mapping[str, NetworkSpec], uplinks: Mapping[str, Uplink]
     ) -> dict[str, TaskError]:
         """Networks that claim a segment another one has: their traffic could not be told apart."""
-        used = set(self._users.values())
+        used = {user.network for user in self._users.values()}
         holders = {
             _segment(each.network): each.network.id
             for each in self._provisioned.values()
@@ -154,8 +264,10 @@ class Networks:
                 )
         return errors
 
-    def _install(self, wanted: Iterable[Provisioned]) -> None:
-        changed = [each for each in wanted if self._provisioned.get(each.network.id) != each]
+    def _install(self, wanted: Iterable[Provisioned], rewrite: bool) -> None:
+        changed = [
+            each for each in wanted if rewrite or self._provisioned.get(each.network.id) != each
+        ]
         lines: dict[str, list[str]] = {}
         for each in changed:
             # Until its flows are known to be the new ones, they may be anything.
@@ -166,29 +278,68 @@ class Networks:
             inside.append(network_flows.removal(each.vlan))
             inside += network_flows.on_integration_bridge(each.network, each.vlan, each.uplink)
             if each.uplink is not None:
-                outside = lines.setdefault(each.uplink.bridge, [])
+                # What was written for a patch port of another number goes.
+                base = [
+                    network_flows.removal(0),
+                    *network_flows.base_of_physical_bridge(each.uplink),
+                ]
+                outside = lines.setdefault(each.uplink.bridge, base)
                 outside.append(network_flows.removal(each.vlan))
-                outside += network_flows.base_of_physical_bridge(each.uplink)
                 outside += network_flows.on_physical_bridge(each.network, each.vlan, each.uplink)
         # The way out of the host first: until the integration bridge sends
         # something there, it is nobody's.
         for bridge in sorted(lines, key=lambda name: name == self._bridges.integration):
             self._write(bridge, lines[bridge])
         self._provisioned |= {each.network.id: each for each in changed}
+        self._empty_zones.difference_update(each.vlan for each in changed)
 
     def _take_down(self, networks: Collection[str]) -> None:
+        """First the switch, then the record, then what we know: if one fails, all is done again."""
         if not networks:
             return
-        recorded = self._vlans.recorded()
-        gone = {network: recorded[network] for network in networks if network in recorded}
-        for network in networks:
-            self._provisioned.pop(network, None)
+        known = self._known()
+        gone = {network: known[network] for network in networks if network in known}
         for bridge in self._all_bridges():
             self._write(bridge, [network_flows.removal(vlan) for vlan in gone.values()])
-        self._vlans.drop(gone)
+        if self._bridges.exists(self._bridges.integration):
+            for vlan in gone.values():
+                with _switch_errors():
+                    self._ofctl(self._bridges.integration).flush_connections(vlan)
+                self._empty_zones.add(vlan)
+            self._records.record({}, self._records.named() & set(networks))
+        for network in networks:
+            self._provisioned.pop(network, None)
+            self._vlans.pop(network, None)
+
+    def _left(
+        self, before: Mapping[str, _User], after: Mapping[str, _User] | None = None
+    ) -> dict[int, set[str]]:
+        """The addresses, by local VLAN, that these ports had and no port has any more, on
+        networks that are still here."""
+        held: dict[str, set[str]] = {}
+        for user in (self._users if after is None else after).values():
+            held.setdefault(user.network, set()).update(user.addresses)
+        left: dict[int, set[str]] = {}
+        for user in before.values():
+            if user.network in self._vlans:
+                free = user.addresses - held.get(user.network, set())
+                left.setdefault(self._vlans[user.network], set()).update(free)
+        return left
+
+    def _end_connections(self, left: Mapping[int, Collection[str]]) -> None:
+        ofctl = self._ofctl(self._bridges.integration)
+        for vlan, addresses in left.items():
+            for address in sorted(addresses):
+                family = "ipv6" if ":" in address else "nw"
+                for end in ("src", "dst"):
+                    with _switch_errors():
+                        ofctl.flush_connections(vlan, f"ct_{family}_{end}={address}")
 
     def _all_bridges(self) -> list[str]:
-        return [self._bridges.integration, *self._bridges.physical()]
+        """Those of ours that are there: nothing is left to do on one that is gone."""
+        integration = self._bridges.integration
+        inside = [integration] if self._bridges.exists(integration) else []
+        return [*inside, *self._bridges.physical()]
 
     def _installed_vlans(self, bridge: str) -> set[int]:
         """Local VLANs of the networks that have flows on a bridge."""
@@ -205,16 +356,16 @@ class Networks:
                 self._ofctl(bridge).bundle(lines)
             except SwitchError as exc:
                 refused = {cookie.serial(each.cookie): each for each in exc.refusals if each.cookie}
-                vlans = self._vlans.recorded()
+                numbers = self._vlans
                 errors = {
                     port_id: TaskError(
                         "FlowRefused",
                         f"bridge {bridge} refused a flow of the network: "
-                        f"{refused[vlans[network]].error}",
-                        refused[vlans[network]].text,
+                        f"{refused[numbers[user.network]].error}",
+                        refused[numbers[user.network]].text,
                     )
-                    for port_id, network in self._users.items()
-                    if vlans.get(network) in refused
+                    for port_id, user in self._users.items()
+                    if numbers.get(user.network) in refused
                 }
                 if errors:
                     raise PortErrors(errors) from exc
@@ -223,14 +374,28 @@ class Networks:
 
 @contextlib.contextmanager
 def _switch_errors() -> Iterator[None]:
-    """Errors of ovs-ofctl as a task's."""
+    """Errors of ovs-ofctl as a task's. No port is at fault that was not named, so a split of the
+    batch would only repeat the failure."""
     try:
         yield
     except Timeout as exc:
         raise TaskFailed(TaskError("Timeout", str(exc)), whole_batch=True) from exc
     except SwitchError as exc:
         error = TaskError(type(exc).__name__, exc.message, exc.detail)
-        raise TaskFailed(error, whole_batch=isinstance(exc, SwitchUnreachable)) from exc
+        raise TaskFailed(error, whole_batch=True) from exc
+    except OSError as exc:
+        error = TaskError("SwitchError", f"ovs-ofctl could not be run: {exc.strerror or exc}")
+        raise TaskFailed(error, whole_batch=True) from exc
+
+
+def _addresses(port: PortSpec) -> frozenset[str]:
+    """The single addresses a port speaks from; of a whole prefix in an address pair no
+    connections are ended."""
+    said = [*port.fixed_ips, *(pair.ip_address for pair in port.allowed_address_pairs)]
+    networks = [ipaddress.ip_network(each) for each in said if each is not None]
+    return frozenset(
+        str(each.network_address) for each in networks if each.prefixlen == each.max_prefixlen
+    )
 
 
 def _segment(network: NetworkSpec) -> tuple[str | None, int | None]:

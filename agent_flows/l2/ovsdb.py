@@ -21,7 +21,15 @@ from agent_flows.report import TaskError
 _SCHEMA = "Open_vSwitch"
 _COLUMNS: Mapping[str, Sequence[str]] = {
     "Open_vSwitch": ("bridges", "next_cfg", "cur_cfg"),
-    "Bridge": ("name", "ports", "datapath_type", "fail_mode", "protocols", "external_ids"),
+    "Bridge": (
+        "name",
+        "ports",
+        "datapath_type",
+        "fail_mode",
+        "protocols",
+        "controller",
+        "external_ids",
+    ),
     "Port": ("name", "interfaces", "tag", "other_config"),
     "Interface": ("name", "type", "ofport", "error", "external_ids", "options", "mtu_request"),
 }

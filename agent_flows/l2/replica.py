@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from ovsdbapp.backend.ovs_idl import connection
@@ -11,6 +11,9 @@ from ovsdbapp.backend.ovs_idl import connection
 IFACE_ID = "iface-id"
 # A row of these is known by its name, which never changes (vswitchd.conf.db(5)).
 _NAMED = frozenset({"Bridge", "Port", "Interface"})
+# ovs-vswitchd empties the flow tables, or speaks otherwise, when one of these of a bridge changes
+# (ofproto/connmgr.c, connmgr_set_controllers and connmgr_set_fail_mode; vswitchd/bridge.c).
+_MAKE = ("fail_mode", "protocols", "datapath_type", "controller")
 
 
 class Listener(Protocol):
@@ -18,6 +21,10 @@ class Listener(Protocol):
 
     def interfaces_changed(self, port_ids: frozenset[str]) -> None:
         """Interfaces of these ports came, went or changed."""
+        ...
+
+    def bridges_changed(self) -> None:
+        """A bridge, or a patch port, came, went or changed."""
         ...
 
     def database_reloaded(self) -> None:
@@ -56,6 +63,8 @@ class Content:
         self._by_name: dict[tuple[str, str], uuid.UUID] = {}
         self._by_port: dict[str, set[uuid.UUID]] = {}
         self._port_ids: dict[uuid.UUID, str] = {}
+        self._makes: dict[uuid.UUID, int] = {}
+        self._patches: set[uuid.UUID] = set()
 
     def row(self, table: str, name: str) -> Row | None:
         """The row of a Bridge, Port or Interface by its name."""
@@ -70,6 +79,16 @@ class Content:
         """The Port rows of a bridge; none if there is no such bridge."""
         row = self.row("Bridge", bridge)
         return frozenset(port.uuid for port in row.ports) if row is not None else frozenset()
+
+    def makes(self, bridge: Row) -> int:
+        """How often what empties a bridge's flow tables has changed while we looked: a fail mode
+        that was changed and changed back looks as before, and the flows are gone."""
+        return self._makes.get(bridge.uuid, 0)
+
+    def port_rows(self, bridge: str) -> Iterator[Row]:
+        """The Port rows of a bridge themselves."""
+        rows = (self._row("Port", each) for each in self.ports_on(bridge))
+        return (row for row in rows if row is not None)
 
     def port_of(self, interface: Row) -> uuid.UUID | None:
         """The Port row of an Interface row; they share a name, but in a bond."""
@@ -114,6 +133,23 @@ class Content:
             self._by_port.setdefault(now, set()).add(row.uuid)
         return {port for port in (before, now) if port}
 
+    def note_bridge(self, table: str, event: str, raw: Any, old: Any) -> bool:
+        """Whether a row that was created, updated or deleted is a bridge's or a patch port's;
+        ``old`` has the columns that an update changed."""
+        if table == "Bridge":
+            if old is not None and any(column in old._data for column in _MAKE):
+                self._makes[raw.uuid] = self._makes.get(raw.uuid, 0) + 1
+            return True
+        if table != "Interface":
+            return False
+        was_patch = raw.uuid in self._patches
+        if event == "delete":
+            self._patches.discard(raw.uuid)
+        elif old is None or "type" in old._data:
+            is_patch = raw._data["type"].to_python(raw._uuid_to_row) == "patch"
+            (self._patches.add if is_patch else self._patches.discard)(raw.uuid)
+        return was_patch or raw.uuid in self._patches
+
 
 # ovsdbapp publishes no types, so its classes are Any to mypy.
 class Replica(connection.OvsdbIdl):  # type: ignore[misc]
@@ -128,6 +164,7 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
         self.content = Content(self.tables)
         self.listener: Listener | None = None
         self._touched: set[str] = set()
+        self._bridges = False
         self._reloaded = False
         self._configured = threading.Condition()
         self._cur_cfg = 0
@@ -135,9 +172,11 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
     def notify(self, event: str, row: Any, updates: Any = None) -> None:
         table = row._table.name
         self._touched |= self.content.note(table, event, row)
+        self._bridges |= self.content.note_bridge(table, event, row, updates)
         if table == "Open_vSwitch" and event != "delete":
-            # Its row is created once; created again, the whole content was read anew.
-            self._reloaded = event == "create"
+            # Its row is created once; created again, the whole content was read anew. An update
+            # of it may be read together with that.
+            self._reloaded |= event == "create"
             with self._configured:
                 self._cur_cfg = row.cur_cfg
                 self._configured.notify_all()
@@ -146,9 +185,12 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
         changed: bool = super().run()
         touched, self._touched = frozenset(self._touched), set()
         reloaded, self._reloaded = self._reloaded, False
+        bridges, self._bridges = self._bridges, False
         if self.listener is not None:
             if reloaded:
                 self.listener.database_reloaded()
+            if bridges:
+                self.listener.bridges_changed()
             if touched:
                 self.listener.interfaces_changed(touched)
         return changed

@@ -78,9 +78,10 @@ class ProvisionNetwork(FlowTask):
     step = Step.L2
     default_provides = "attachments"
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks, *, rewrite: bool) -> None:
+        """``rewrite`` the networks' flows even if nothing says that they are others than ours."""
         super().__init__()
-        self._networks = networks
+        self._networks, self._rewrite = networks, rewrite
 
     def execute(
         self,
@@ -89,7 +90,7 @@ class ProvisionNetwork(FlowTask):
         desired: DesiredState,
     ) -> Mapping[str, Attachment]:
         vlans = self._networks.provision(
-            {port_id: desired.ports[port_id].network for port_id in port_ids}
+            {port_id: desired.ports[port_id] for port_id in port_ids}, rewrite=self._rewrite
         )
         return {
             port_id: switch_interfaces.attach(interfaces[port_id], vlans[port_id])

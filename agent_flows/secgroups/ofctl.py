@@ -127,6 +127,14 @@ class Ofctl:
         said = self._run("dump-ports-desc", self._target)
         return frozenset(int(found[1]) for found in _SEALED.finditer(said))
 
+    def flush_connections(self, zone: int, field: str = "") -> None:
+        """End the connections in a conntrack zone, or those of it with ``field``, as
+        ``ct_nw_src=192.0.2.1`` (ovs-ofctl(8), "ct-flush"; Open vSwitch 3.1).
+
+        Raises :class:`SwitchError` or :class:`Timeout`.
+        """
+        self._run("ct-flush", self._target, f"zone={zone:d}", *([field] if field else []))
+
     def _run(self, *args: str, stdin: str = "") -> str:
         # Its own limit, for it holds whoever runs it.
         ran = self._execute([*_OFCTL, f"--timeout={self._timeout}", *args], stdin)

@@ -32,7 +32,7 @@ def test_an_uplink_is_a_pair_of_patch_ports(switch, ovsdb, bridges):
     assert uplink.ofport == switch.ofport("int-br-ex")
     assert uplink.peer_ofport == switch.ofport("phy-br-ex")
     assert switch.vsctl("get", "Interface", "int-br-ex", "options:peer") == "phy-br-ex"
-    assert bridges.uplink("physnet1") is uplink
+    assert bridges.uplink("physnet1") == uplink
 
 
 def test_a_bridge_that_does_not_exist_is_named(bridges):

@@ -17,10 +17,14 @@ from lab.process import wait_until
 class Heard:
     def __init__(self):
         self.ports = []
+        self.bridges = 0
         self.reloads = threading.Event()
 
     def interfaces_changed(self, port_ids):
         self.ports.append(port_ids)
+
+    def bridges_changed(self):
+        self.bridges += 1
 
     def database_reloaded(self):
         self.reloads.set()

@@ -35,6 +35,36 @@ def test_when_all_vlans_are_in_use_a_network_is_left_without():
     assert vlans.choose(taken, ["one-more", "and-another"]) == {"one-more": 17}
 
 
+def test_a_vlan_is_the_first_sources_and_never_two_networks():
+    given, carried, recorded = {"a": 1}, {"a": 9, "b": 1, "c": 2}, {"b": 3, "c": 4, "d": 2, "e": 5}
+    assert vlans.settle(given, carried, recorded) == {"a": 1, "c": 2, "b": 3, "e": 5}
+
+
+@hypothesis.given(
+    sources=st.lists(st.dictionaries(st.sampled_from("abcde"), st.integers(1, 6)), max_size=4)
+)
+def test_settling_never_gives_two_networks_one_vlan(sources):
+    settled = vlans.settle(*sources)
+    assert len(set(settled.values())) == len(settled)
+    if sources:
+        said = list(sources[0].values())
+        assert all(
+            settled[network] == vlan
+            for network, vlan in sources[0].items()
+            if said.count(vlan) == 1
+        )
+
+
+def test_a_vlan_that_a_port_carries_is_not_given_whatever_the_records_say():
+    assert vlans.choose({}, ["new"], busy={1, 2, 4}) == {"new": 3}
+
+
+def test_the_vlan_that_was_left_last_is_the_last_to_be_given_again():
+    assert vlans.choose({"a": 7}, ["new"], after=6) == {"new": 8}
+    assert vlans.choose({}, ["one", "two"], after=4093) == {"one": 4094, "two": 1}
+    assert vlans.choose({}, ["new"], after=4094) == {"new": 1}
+
+
 def test_patch_ports_are_named_as_neutron_names_them():
     # As neutron_lib.plugins.utils.get_interface_name does: six digits of the name's SHA-1.
     assert patch_names("br-ex") == ("int-br-ex", "phy-br-ex")

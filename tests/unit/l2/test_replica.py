@@ -1,0 +1,79 @@
+"""What the replica tells, of updates as python-ovs hands them over."""
+
+import uuid
+from types import SimpleNamespace
+
+import pytest
+from ovs.db import idl
+
+from agent_flows.l2.replica import Replica
+
+
+class Heard:
+    def __init__(self):
+        self.said = []
+
+    def interfaces_changed(self, port_ids):
+        self.said.append(("interfaces", port_ids))
+
+    def bridges_changed(self):
+        self.said.append("bridges")
+
+    def database_reloaded(self):
+        self.said.append("reload")
+
+
+SCHEMA = {
+    "name": "Open_vSwitch",
+    "version": "8.3.0",
+    "tables": {
+        "Open_vSwitch": {"columns": {"cur_cfg": {"type": "integer"}}},
+        "Bridge": {"columns": {"name": {"type": "string"}, "fail_mode": {"type": "string"}}},
+    },
+}
+
+
+@pytest.fixture
+def replica(tmp_path):
+    helper = idl.SchemaHelper(None, SCHEMA)
+    helper.register_all()
+    found = Replica(f"unix:{tmp_path}/none.sock", helper)
+    found.listener = Heard()
+    return found
+
+
+def row(table, **columns):
+    data = {name: SimpleNamespace(to_python=lambda _, v=v: v) for name, v in columns.items()}
+    return SimpleNamespace(
+        _table=SimpleNamespace(name=table),
+        uuid=uuid.UUID(int=1),
+        _data=data,
+        _uuid_to_row=None,
+        **columns,
+    )
+
+
+def test_a_reload_is_told_though_an_update_comes_with_it(replica):
+    replica.notify("create", row("Open_vSwitch", cur_cfg=1))
+    replica.notify("update", row("Open_vSwitch", cur_cfg=2), row("Open_vSwitch", cur_cfg=1))
+    replica.run()
+    assert replica.listener.said == ["reload"]
+    replica.run()
+    assert replica.listener.said == ["reload"]
+
+
+def test_a_fail_mode_changed_and_changed_back_at_once_is_told_and_counted(replica):
+    bridge = row("Bridge", name="br-int", fail_mode="secure")
+    replica.notify("create", bridge)
+    replica.notify("update", bridge, row("Bridge", fail_mode="secure"))
+    replica.notify("update", bridge, row("Bridge", fail_mode="standalone"))
+    replica.run()
+    assert replica.listener.said == ["bridges"]
+    assert replica.content.makes(bridge) == 2
+
+
+def test_another_column_of_a_bridge_says_nothing_of_how_it_is_made(replica):
+    bridge = row("Bridge", name="br-int", fail_mode="secure")
+    replica.notify("create", bridge)
+    replica.notify("update", bridge, row("Bridge", name="br-int"))
+    assert replica.content.makes(bridge) == 0
