@@ -25,6 +25,7 @@ from agent_flows.neutron.server import (
     policies,
     rows,
     task_listing,
+    wording,
 )
 from agent_flows.neutron.server import extensions as our_extensions
 from agent_flows.neutron.server.errors import AgentNotTold, NotLookedAfter, TaskNotFound
@@ -142,8 +143,15 @@ def _project(context: Any) -> str | None:
 def _shown(context: Any, task: View, fields: Sequence[str] | None) -> View:
     """The task as this context may see it; what it may not see as a whole is Neutron's to hide."""
     error = task["error"]
-    if error is not None and not policy.check(context, policies.GET_DETAIL, task):
-        task["error"] = {name: error[name] for name in ("type", "message")}
+    if error is not None:
+        shown_error = {"type": error["type"], "message": error["message"]}
+        if not policy.check(context, policies.GET_MESSAGE, task):
+            shown_error["message"] = wording.for_project(
+                error["type"], error["message"], task["host"]
+            )
+        if policy.check(context, policies.GET_DETAIL, task):
+            shown_error["detail"] = error["detail"]
+        task["error"] = shown_error
     shown: View = db_utils.resource_fields(task, fields)
     return shown
 

@@ -1,7 +1,7 @@
 """Who may read what, as Neutron's policies: an operator changes them in Neutron's policy file.
 
-Admin reads all. A project reads the tasks of its own ports, with what an
-error says but not what the tool said, which shows the insides of the host.
+Admin reads all. A project reads the tasks of its own ports, with the type of an
+error and a message for it that shows nothing of the host (``wording``).
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from oslo_policy import policy
 
 GET_TASK = "get_task"
 GET_HOST = "get_task:host"
+GET_MESSAGE = "get_task:error:message"
 GET_DETAIL = "get_task:error:detail"
 GET_SYNC_STATE = "get_port:sync_state"
 RESYNC = "resync_port"
@@ -33,6 +34,14 @@ _RULES = [
         GET_HOST,
         rules.ADMIN,
         "Get ``host`` of a task, and filter or sort by it",
+        _READ,
+        scope_types=_SCOPE,
+    ),
+    policy.DocumentedRuleDefault(
+        GET_MESSAGE,
+        rules.ADMIN,
+        "Get the agent's own ``message`` of a task's ``error``, which may name the host and what "
+        "is in it; who may not gets a message that only says what it means for the port",
         _READ,
         scope_types=_SCOPE,
     ),

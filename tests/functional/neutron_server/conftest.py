@@ -15,21 +15,26 @@ _MIGRATION_SECONDS = 300
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def mariadb() -> Iterator[MariaDB]:
+    with MariaDB() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The configuration of a Neutron whose MariaDB went through all migrations, ours included."""
     place = tmp_path_factory.mktemp("neutron-mariadb")
-    with MariaDB() as server:
-        made = configuration(place, f"{server.new_url()}&charset=utf8")
-        argv = [Path(sys.executable).parent / "neutron-db-manage", "--config-file", made]
-        ran = subprocess.run(
-            [*argv, "upgrade", "heads"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_MIGRATION_SECONDS,
-        )
-        assert ran.returncode == 0, ran.stderr
-        yield made
+    made = configuration(place, f"{mariadb.new_url()}&charset=utf8")
+    argv = [Path(sys.executable).parent / "neutron-db-manage", "--config-file", made]
+    ran = subprocess.run(
+        [*argv, "upgrade", "heads"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_MIGRATION_SECONDS,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return made
 
 
 @pytest.fixture(scope="session")

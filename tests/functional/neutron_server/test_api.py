@@ -9,6 +9,7 @@ from tests.functional.neutron_server.stage import PROJECT, Body, Host, Neutron, 
 
 MakePort = Callable[..., Body]
 STRANGER = "0" * 32
+COMMON = "a of or the port ports claim is has network not does"
 
 
 @pytest.fixture
@@ -122,6 +123,61 @@ def test_a_project_reads_what_failed_but_not_the_insides_of_the_host(
         with pytest.raises(Refused) as refused:
             neutron.tasks(query, project=PROJECT)
         assert refused.value.status == 403
+
+
+def test_a_project_does_not_read_the_name_of_its_ports_host_when_that_is_silent(
+    neutron: Neutron, ours: Host, active: str
+) -> None:
+    neutron.do("later", seconds=100)
+    neutron.do("sweep")
+    (task,) = neutron.tasks(f"?resource_id={active}&task_state=FAILED")
+    assert task["error"]["type"] == "AgentSilent"
+    assert ours.name in task["error"]["message"] + task["error"]["detail"]
+    (mine,) = neutron.tasks(f"?resource_id={active}&task_state=FAILED", project=PROJECT)
+    assert mine["error"] == {
+        "type": "AgentSilent",
+        "message": "the agent of the port's host is silent",
+    }
+    assert ours.name not in str(mine)
+
+
+@pytest.mark.parametrize(
+    ("error_type", "said"),
+    [
+        ("Conflict", "several ports claim ofport 7: 6b4a8f0e-0000-4000-8000-000000000001"),
+        ("BridgeNotFound", "bridge br-ex of physical network rack7 does not exist"),
+        ("SegmentInUse", "network 6b4a8f0e-0000-4000-8000-000000000001 already has vlan 101"),
+        ("OSError", "[Errno 2] No such file or directory: '/var/lib/host-1/secret'"),
+        ("InvalidSpec", "other_config of port tap1 makes no sense: tag 7"),
+    ],
+)
+def test_a_project_reads_nothing_of_the_host_whatever_its_agent_says(
+    neutron: Neutron, ours: Host, make_port: MakePort, error_type: str, said: str
+) -> None:
+    port = make_port(ours)["id"]
+    raw = ours.wire_form(ours.report(port, fails="bind-vlan"))
+    failed = next(task for task in raw["tasks"] if task["error"])
+    failed["error"] = {"type": error_type, "message": said, "detail": said}
+    assert neutron.do("report", host=ours.name, reports=[raw])["accepted"] == [raw["id"]]
+    query = f"?resource_id={port}&task_state=FAILED"
+    (task,) = neutron.tasks(query)
+    assert task["error"]["message"] == said
+    (mine,) = neutron.tasks(query, project=PROJECT)
+    assert mine["error"]["type"] == error_type
+    assert not set(said.split()) & set(mine["error"]["message"].split()) - set(COMMON.split())
+
+
+def test_a_project_reads_which_of_its_own_rules_is_at_fault(
+    neutron: Neutron, ours: Host, make_port: MakePort
+) -> None:
+    port = make_port(ours)["id"]
+    said = "security group web, rule ingress IPv4 dccp 80: Open vSwitch matches ports of tcp"
+    raw = ours.wire_form(ours.report(port, fails="bind-vlan"))
+    failed = next(task for task in raw["tasks"] if task["error"])
+    failed["error"] = {"type": "Unsupported", "message": said, "detail": ""}
+    neutron.do("report", host=ours.name, reports=[raw])
+    (mine,) = neutron.tasks(f"?resource_id={port}&task_state=FAILED", project=PROJECT)
+    assert mine["error"] == {"type": "Unsupported", "message": said}
 
 
 def test_a_project_sees_nothing_of_others(neutron: Neutron, failing: str) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from agent_flows.report import FlowName
-from tests.functional.neutron_server.stage import Body, Host, Neutron
+from lab.databases import MariaDB
+from tests.functional.neutron_server.stage import Body, Host, Neutron, configuration
 
 MakePort = Callable[..., Body]
 BIN = Path(sys.executable).parent
@@ -48,10 +51,36 @@ def test_neutrons_own_tool_makes_what_the_models_say(migrated: Path) -> None:
 def test_both_branches_have_a_head_of_their_own(migrated: Path) -> None:
     argv = [BIN / "neutron-db-manage", "--config-file", migrated, "--subproject", "agent_flows"]
     current = run(*argv, "current")
-    assert "agent_flows_expand_0001" in current.stdout
+    assert "agent_flows_expand_0002" in current.stdout
     assert "agent_flows_contract_0001" in current.stdout
     for phase in ("--expand", "--contract"):
         assert run(*argv, "upgrade", phase).returncode == 0
+
+
+def test_an_upgrade_keeps_what_the_first_release_stored(mariadb: MariaDB, tmp_path: Path) -> None:
+    url = f"{mariadb.new_url()}&charset=utf8"
+    made = configuration(tmp_path, url)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        # All that ours refer to of Neutron's tables.
+        connection.execute(sa.text("CREATE TABLE ports (id VARCHAR(36) PRIMARY KEY)"))
+    argv = [BIN / "neutron-db-manage", "--config-file", made, "--subproject", "agent_flows"]
+    ran = run(*argv, "upgrade", "agent_flows_expand_0001")
+    assert ran.returncode == 0, ran.stderr
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO agent_flows_agents "
+                "(host, sequence, heartbeat_at, declared_dead, state) "
+                "VALUES ('h1', 7, '2026-01-01', 0, '{}')"
+            )
+        )
+    ran = run(*argv, "upgrade", "heads")
+    assert ran.returncode == 0, ran.stderr
+    with engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT * FROM agent_flows_agents")).mappings().one()
+    assert (found["host"], found["sequence"], found["boot_id"]) == ("h1", 7, None)
+    engine.dispose()
 
 
 def test_many_workers_take_reports_while_users_change_what_they_are_about(
