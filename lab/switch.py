@@ -115,14 +115,21 @@ class Switch:
         """``kill -9``."""
         self._vswitchd.kill()
 
-    @contextlib.contextmanager
-    def held_vswitchd(self) -> Iterator[None]:
+    def held_vswitchd(self) -> contextlib.AbstractContextManager[None]:
         """It hears and answers nothing (SIGSTOP), and goes on when the block is left."""
-        os.kill(self._vswitchd.pid, signal.SIGSTOP)
+        return self._held(self._vswitchd)
+
+    def held_ovsdb(self) -> contextlib.AbstractContextManager[None]:
+        """The same for ovsdb-server."""
+        return self._held(self._ovsdb)
+
+    @contextlib.contextmanager
+    def _held(self, daemon: Daemon) -> Iterator[None]:
+        os.kill(daemon.pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.kill(self._vswitchd.pid, signal.SIGCONT)
+            os.kill(daemon.pid, signal.SIGCONT)
 
     def restart_vswitchd(self) -> None:
         self.stop_vswitchd()

@@ -5,10 +5,12 @@ statistics that ovs-vswitchd writes every five seconds never reach us.
 """
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ovs import stream
+from ovs import jsonrpc, poller, stream, timeval
 from ovsdbapp import exceptions
 from ovsdbapp.backend.ovs_idl import command, connection, idlutils, transaction, vlog
 from ovsdbapp.schema.open_vswitch import impl_idl
@@ -49,30 +51,56 @@ class Ovsdb:
         self._remote = remote
         self._timeout = timeout
         self._api: _Api | None = None
+        self._failed = ""
 
     def start(self, listener: Listener | None = None) -> None:
         """Connect and read the database. Raises :class:`OvsdbUnreachable`."""
-        error, probe = stream.Stream.open_block(stream.Stream.open(self._remote))
-        if error:
-            raise OvsdbUnreachable(f"{self._remote}: errno {error}")
-        probe.close()
+        try:
+            self._connect(listener)
+        except OvsdbUnreachable as exc:
+            self._failed = str(exc)
+            raise
+        self._failed = ""
+
+    def _connect(self, listener: Listener | None) -> None:
         vlog.use_python_logger(max_level=vlog.WARN)
         json_stream.install()
-        helper = idlutils.get_schema_helper(self._remote, _SCHEMA)
+        helper = idlutils.create_schema_helper(_schema(self._remote, self._timeout))
         for table, columns in _COLUMNS.items():
             helper.register_columns(table, list(columns))
-        conn = connection.Connection(Replica(self._remote, helper), self._timeout)
+        replica = Replica(self._remote, helper)
         try:
-            self._api = _Api(conn)
+            self._api = _Api(connection.Connection(replica, self._timeout))
         except exceptions.OvsdbConnectionUnavailable as exc:
-            raise OvsdbUnreachable(str(exc)) from exc
-        conn.idl.listener = listener
+            replica.close()
+            raise OvsdbUnreachable(_unanswered(self._remote, str(exc))) from exc
+        replica.listener = listener
+        if listener is not None:
+            # What came before there was a listener.
+            listener.bridges_changed()
 
     def stop(self) -> None:
         if self._api is not None:
             self._api.ovsdb_connection.idl.listener = None
             self._api.ovsdb_connection.stop(self._timeout)
             self._api = None
+
+    def check(self) -> None:
+        """Raises :class:`OvsdbUnreachable` while what we have of the database may be old.
+
+        Returns at once, whatever else goes on. A connection that was never
+        there is unreachable from the first :meth:`start` that failed.
+        """
+        api = self._api
+        if api is None:
+            if self._failed:
+                raise OvsdbUnreachable(self._failed)
+            return
+        conn = api.ovsdb_connection
+        if not conn.thread.is_alive():
+            raise OvsdbUnreachable(f"the thread that follows {self._remote} has ended")
+        if reason := conn.idl.lagging():
+            raise OvsdbUnreachable(_unanswered(self._remote, reason))
 
     @property
     def api(self) -> Any:
@@ -83,9 +111,18 @@ class Ovsdb:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Content]:
-        """The content, held still: rows must not be kept beyond the block."""
-        with self.api.ovsdb_connection.lock:
+        """The content, held still: rows must not be kept beyond the block.
+
+        Raises :class:`TaskFailed` if the connection has something else to do for too long.
+        """
+        lock = self.api.ovsdb_connection.lock
+        # The connection's thread holds it while it commits.
+        if not lock.acquire(timeout=self._timeout):
+            raise _timed_out(f"ovsdb-server did not answer within {self._timeout} s")
+        try:
             yield self.api.idl.content
+        finally:
+            lock.release()
 
     def set_rows(
         self, table: str, rows: Mapping[str, Mapping[str, Any]], *, if_exists: bool = False
@@ -143,6 +180,45 @@ class Ovsdb:
             raise TaskFailed(
                 TaskError("OvsdbError", "OVSDB refused the transaction", str(exc))
             ) from exc
+
+
+def _schema(remote: str, timeout: float) -> Any:
+    """What ovsdb-server says its database is made of.
+
+    ovsdbapp's own way of asking waits for ever for a server that does not answer.
+    """
+    deadline = timeval.msec() + int(timeout * 1000)
+    error, opened = stream.Stream.open_block(stream.Stream.open(remote), int(timeout * 1000))
+    if error:
+        raise OvsdbUnreachable(_unanswered(remote, os.strerror(error)))
+    rpc = jsonrpc.Connection(opened)
+    try:
+        request = jsonrpc.Message.create_request("get_schema", [_SCHEMA])
+        error = rpc.send(request)
+        while not error:
+            error, reply = rpc.recv()
+            if reply is not None and reply.id == request.id:
+                if reply.error:
+                    raise OvsdbUnreachable(f"{remote} has no database {_SCHEMA}: {reply.error}")
+                return reply.result
+            if error and error != errno.EAGAIN:
+                break
+            error = 0
+            if timeval.msec() >= deadline:
+                raise OvsdbUnreachable(_unanswered(remote, f"no answer within {timeout} s"))
+            rpc.run()
+            waiting = poller.Poller()
+            rpc.wait(waiting)
+            rpc.recv_wait(waiting)
+            waiting.timer_wait_until(deadline)
+            waiting.block()
+        raise OvsdbUnreachable(_unanswered(remote, "it closed the connection"))
+    finally:
+        rpc.close()
+
+
+def _unanswered(remote: str, reason: str) -> str:
+    return f"ovsdb-server does not answer at {remote}: {reason}"
 
 
 def _timed_out(message: str, cause: Exception | None = None) -> TaskFailed:

@@ -1,11 +1,18 @@
 """The content of OVSDB as it stands here, and word of every change."""
 
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from oslo_log import log
+from ovs import timeval
 from ovsdbapp.backend.ovs_idl import connection
+
+from agent_flows.supervision import described
+
+LOG = log.getLogger(__name__)
 
 # external_ids:iface-id names the port an interface belongs to (OVS IntegrationGuide).
 IFACE_ID = "iface-id"
@@ -14,6 +21,16 @@ _NAMED = frozenset({"Bridge", "Port", "Interface"})
 # ovs-vswitchd empties the flow tables, or speaks otherwise, when one of these of a bridge changes
 # (ofproto/connmgr.c, connmgr_set_controllers and connmgr_set_fail_mode; vswitchd/bridge.c).
 _MAKE = ("fail_mode", "protocols", "datapath_type", "controller")
+
+# Milliseconds without a word from the server before it is asked for one, and then before the
+# connection counts as lost.
+_PROBE = 2000
+# Milliseconds, the shortest and the longest, until a lost connection is tried again.
+_BACKOFF = (1000, 2000)
+# Lagging is said so much, in milliseconds, before that.
+_EARLY = 500
+# Seconds before a database that could not be followed is read again.
+_PAUSE = 0.5
 
 
 class Listener(Protocol):
@@ -161,6 +178,11 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
 
     def __init__(self, remote: str, helper: Any) -> None:
         super().__init__(remote, helper)
+        # Not among the arguments, where python-ovs leaves it out for a Unix socket, on which a
+        # server that is stopped looks like one with nothing to say.
+        self._session.reconnect.set_probe_interval(_PROBE)
+        self._session.reconnect.set_backoff(*_BACKOFF)
+        self._broken = ""
         self.content = Content(self.tables)
         self.listener: Listener | None = None
         self._touched: set[str] = set()
@@ -182,6 +204,36 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
                 self._configured.notify_all()
 
     def run(self) -> bool:
+        try:
+            changed = self._follow()
+        # The one door of the thread that follows the database: ovsdbapp would go on with half an
+        # update. Everything is read again instead, and until then this is why we lag behind.
+        except Exception as exc:
+            LOG.exception("An update of the database could not be followed; reading it again")
+            self._broken = described(exc)
+            self.force_reconnect()
+            time.sleep(_PAUSE)
+            return True
+        if self.state == self.IDL_S_MONITORING:
+            self._broken = ""
+        return changed
+
+    def lagging(self) -> str:
+        """Why what we have may not be what the database says; "" if it is."""
+        session = self._session
+        if self._broken:
+            return self._broken
+        if not session.is_connected():
+            return "not connected"
+        if self.state != self.IDL_S_MONITORING or session.get_seqno() != self._last_seqno:
+            return "it has not told its content yet"
+        # Something is heard at least once in every probe interval.
+        silent = timeval.msec() - max(
+            session.reconnect.last_activity, session.reconnect.last_connected or 0
+        )
+        return f"silent for {silent / 1000:.0f} s" if silent > 2 * _PROBE - _EARLY else ""
+
+    def _follow(self) -> bool:
         changed: bool = super().run()
         touched, self._touched = frozenset(self._touched), set()
         reloaded, self._reloaded = self._reloaded, False

@@ -197,6 +197,79 @@ def test_after_a_restart_of_the_database_everything_is_read_anew(switch, heard):
     wait_until(lambda: "id-after" in heard.all(), 5, "the new one is told")
 
 
+def lagging(ovsdb):
+    try:
+        ovsdb.check()
+    except OvsdbUnreachable as exc:
+        return str(exc)
+    return ""
+
+
+def test_a_database_that_does_not_answer_is_unreachable_and_holds_nobody_up(switch):
+    ovsdb = Ovsdb(switch.database, timeout=1)
+    assert not lagging(ovsdb)
+    with switch.held_ovsdb(), pytest.raises(OvsdbUnreachable, match="no answer within 1 s"):
+        ovsdb.start()
+    assert switch.database in lagging(ovsdb)
+    ovsdb.start()
+    assert not lagging(ovsdb)
+    ovsdb.stop()
+
+
+def test_a_database_that_falls_silent_is_known_within_five_seconds_and_again_when_it_is_back(
+    switch, ovsdb, bridges
+):
+    assert not lagging(ovsdb)
+    with switch.held_ovsdb():
+        wait_until(lambda: lagging(ovsdb), 5, "it is known")
+        with pytest.raises(TaskFailed) as failed:
+            ovsdb.transact([ovsdb.api.db_set("Bridge", "br-int", ("external_ids", {"a": "b"}))])
+        assert failed.value.whole_batch
+    wait_until(lambda: not lagging(ovsdb), 10, "it is back")
+    ovsdb.transact([ovsdb.api.db_set("Bridge", "br-int", ("external_ids", {"a": "b"}))])
+
+
+def test_a_database_that_ended_is_known_within_five_seconds_and_again_when_it_is_back(
+    switch, ovsdb
+):
+    switch.stop_ovsdb()
+    assert "ovsdb-server does not answer" in wait_until(lambda: lagging(ovsdb), 5, "it is known")
+    switch.start_ovsdb()
+    wait_until(lambda: not lagging(ovsdb), 10, "it is back")
+
+
+def test_readers_do_not_wait_for_ever_for_a_connection_that_is_held(ovsdb):
+    held, enough = threading.Event(), threading.Event()
+
+    def hold():
+        with ovsdb.reading():
+            held.set()
+            enough.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(5)
+    with pytest.raises(TaskFailed) as failed, ovsdb.reading():
+        pass
+    enough.set()
+    thread.join()
+    assert failed.value.error.type == "Timeout"
+
+
+def test_a_listener_that_fails_once_has_everything_told_again(switch, heard):
+    told = heard.interfaces_changed
+
+    def fails(port_ids):
+        heard.interfaces_changed = told
+        raise ValueError("as the test wants it")
+
+    heard.interfaces_changed = fails
+    plug(switch, "one")
+    assert heard.reloads.wait(10)
+    wait_until(lambda: "id-one" in heard.all(), 5, "it is told again")
+    wait_until(lambda: not lagging(heard.ovsdb), 5, "all is well again")
+
+
 @pytest.mark.parametrize("end", ["stop_vswitchd", "kill_vswitchd"])
 def test_the_end_of_the_switch_is_noticed_however_it_comes(switch, bridges, end):
     back = threading.Event()
