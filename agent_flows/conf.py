@@ -127,6 +127,12 @@ AGENT_OPTS: list[Opt] = [
     cfg.IntOpt(
         "openflow_timeout", default=30, min=1, help="Seconds one call of ovs-ofctl may take."
     ),
+    cfg.FloatOpt(
+        "slow_flow",
+        default=10.0,
+        min=0.1,
+        help="Seconds a flow may run before the agent reports that as its trouble.",
+    ),
     cfg.IntOpt("rpc_timeout", default=30, min=1, help="Seconds the server may take to answer."),
     cfg.StrOpt(
         "state_dir",

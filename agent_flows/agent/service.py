@@ -2,8 +2,8 @@
 
 import sqlite3
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from agent_flows.flows.outbox import Outbox
 from agent_flows.flows.participant import Participant
 from agent_flows.flows.reporter import Reporter
 from agent_flows.flows.runner import Runner
+from agent_flows.flows.state_dir import take
+from agent_flows.flows.transcript import utcnow
 from agent_flows.l2.bindings import Bindings
 from agent_flows.l2.bridges import Bridges
 from agent_flows.l2.flows import Switch
@@ -28,12 +30,16 @@ from agent_flows.l2.networks import Networks
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.l2.vlans import Vlans
 from agent_flows.l2.vswitchd import SwitchWatch
+from agent_flows.report import Trouble
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
+from agent_flows.rpc.listener import Listener, briefly
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.ofctl import Ofctl
 from agent_flows.secgroups.pipeline import Home, Pipeline
-from agent_flows.supervision import Backoff
+from agent_flows.supervision import Backoff, Troubles, described
+from agent_flows.validation import is_port_id
+from agent_flows.watchdog import Watchdog
 
 LOG = log.getLogger(__name__)
 
@@ -42,7 +48,9 @@ _PROG = "agent-flows-agent"
 # Seconds at stop: a flow under way may end, a call to a silent server need not.
 _FLOW_PATIENCE = 5.0
 _CALL_PATIENCE = 1.0
-_BUS_PATIENCE = 3.0
+# Seconds a call of ovs-ofctl may run before that is this host's trouble.
+_SLOW_CALL = 5.0
+_VERSION = metadata.version("agent_flows")
 
 
 # oslo.service publishes no types, so its classes are Any to mypy.
@@ -60,14 +68,25 @@ class AgentService(ServiceBase):  # type: ignore[misc]
     ) -> None:
         self._conf = conf[options.AGENT]
         self._transport = transport_
-        self._server = server or ServerClient(transport_, self._conf.host, self._conf.rpc_timeout)
+        self._server = server
+        self._started_at = utcnow()
+        self.troubles = Troubles()
 
     def start(self) -> None:
-        """Returns at once; what is not there yet is waited for in the background."""
+        """Returns at once; what is not there yet is waited for in the background.
+
+        Raises :class:`agent_flows.flows.state_dir.StateDirTaken`, OSError or
+        sqlite3.Error if the state directory cannot be used.
+        """
         conf = self._conf
         state_dir = Path(conf.state_dir)
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
-        outbox = Outbox(state_dir / "outbox.sqlite", conf.outbox_max_reports)
+        self._lock = take(state_dir)
+        self._outbox = Outbox(state_dir / "outbox.sqlite", conf.outbox_max_reports, self.troubles)
+        if self._server is None:
+            self._server = ServerClient(
+                self._transport, conf.host, conf.rpc_timeout, self._outbox.identity
+            )
+        self._watchdog = Watchdog(self.troubles)
         self._ovsdb = Ovsdb(conf.ovsdb_connection, conf.ovsdb_timeout)
         bridge = conf.integration_bridge
         bridges = Bridges(self._ovsdb, bridge, conf.datapath_type, conf.bridge_mappings)
@@ -81,38 +100,43 @@ class AgentService(ServiceBase):  # type: ignore[misc]
                 Pipeline(Home.OWN, frozenset(conf.permitted_ethertypes)),
             ),
         )
-        reconciler = Reconciler(switch, self._server, Runner(conf.host), outbox)
+        runner = Runner(conf.host, watch=self._watchdog.watch(Trouble.FLOW, conf.slow_flow))
+        self._reconciler = Reconciler(switch, self._server, runner, self._outbox)
         self._participant = Participant(
-            reconciler.process,
+            self._reconciler.process,
             conf.max_batch,
             conf.workers,
             Backoff(conf.retry_initial, conf.retry_max),
+            troubles=self.troubles,
         )
-        self._control = Control(switch, bridges, self._participant, reconciler, self._server)
+        self._control = Control(switch, bridges, self._participant, self._reconciler, self._server)
         self._watch = SwitchWatch(conf.ovs_run_dir, bridge, self._control.switch_restarted)
-        self._reporter = Reporter(outbox, self._server)
+        self._reporter = Reporter(
+            self._outbox,
+            self._server,
+            self.troubles,
+            lost=lambda port_ids: self._participant.submit(
+                filter(is_port_id, port_ids), forced=True
+            ),
+        )
         self._heartbeat = Heartbeat(
             self._server,
             conf.heartbeat_interval,
-            lambda: {
-                "bridge": bridge,
-                "trouble": self._control.trouble,
-                "wired": reconciler.proven(),
-                "known": len(reconciler.known()),
-                "waiting": self._participant.waiting(),
-                "unreported": len(outbox),
-            },
-            outbox.raise_sequence,
+            self.state,
+            self._outbox.raise_sequence,
             self._control.server_back,
+            troubles=self.troubles,
         )
-        self._rpc = oslo_messaging.get_rpc_server(
+        self.troubles.changed = self._heartbeat.soon
+        # Its start waits for the message bus; ports are not to wait for that.
+        self._listener = Listener(
             self._transport,
             transport.agent_target(conf.host),
-            [AgentEndpoint(self._control)],
+            AgentEndpoint(self._control),
+            self.troubles,
         )
-        # It returns only when the message bus is there; ports are not to wait for that.
-        self._listening = threading.Thread(target=self._rpc.start, name="listen", daemon=True)
-        self._listening.start()
+        self._watchdog.start()
+        self._listener.start()
         self._reporter.start()
         self._heartbeat.start()
         self._control.start(self._watch)
@@ -120,31 +144,68 @@ class AgentService(ServiceBase):  # type: ignore[misc]
 
     def stop(self) -> None:
         """New work is refused first, then what runs may end; flows and reports stay."""
-        _briefly(self._rpc.stop)
+        self._listener.stop()
         self._control.stop(_CALL_PATIENCE)
         self._participant.stop(_FLOW_PATIENCE)
         self._heartbeat.stop(_CALL_PATIENCE)
         self._reporter.stop(_CALL_PATIENCE)
+        self._watchdog.stop(_CALL_PATIENCE)
         self._watch.stop()
         self._ovsdb.stop()
 
     def wait(self) -> None:
-        _briefly(self._rpc.wait)
+        self._listener.wait()
+        self._lock.close()
         LOG.info("The agent of host %s has ended; flows stay in place", self._conf.host)
 
     def reset(self) -> None:
-        """Every port is wired anew."""
+        """Every port is wired again."""
         self._control.resync()
 
+    def state(self) -> dict[str, Any]:
+        """How the agent fares, as its heartbeats tell the server.
+
+        Times are in seconds: ``oldest`` is for how long the port that waits
+        longest has waited, ``oldest_flow`` for how long the oldest flow runs.
+        """
+        # Before the troubles are read: it may add one.
+        unreported = self._unreported()
+        troubles = dict(self.troubles.current())
+        if self._control.trouble is not None:
+            troubles.setdefault(Trouble.CONTROL, self._control.trouble)
+        return {
+            "bridge": self._conf.integration_bridge,
+            "troubles": troubles,
+            "trouble": next(iter(troubles.values()), None),
+            "wired": self._reconciler.proven(),
+            "known": len(self._reconciler.known()),
+            "waiting": self._participant.waiting(),
+            "oldest": _tenths(self._participant.oldest()),
+            "oldest_flow": _tenths(self._watchdog.oldest(Trouble.FLOW)),
+            "unreported": unreported,
+            "version": _VERSION,
+            "boot_id": self._outbox.identity.boot_id,
+            "started_at": self._started_at.isoformat(),
+        }
+
+    def _unreported(self) -> int | None:
+        try:
+            return len(self._outbox)
+        except sqlite3.Error as exc:
+            self.troubles.report(Trouble.OUTBOX, described(exc))
+            return None
+
     def _ofctl(self, bridge: str) -> Ofctl:
-        return Ofctl(self._conf.ovs_run_dir, bridge, self._conf.openflow_timeout)
+        return Ofctl(
+            self._conf.ovs_run_dir,
+            bridge,
+            self._conf.openflow_timeout,
+            watch=self._watchdog.watch(Trouble.OPENFLOW, _SLOW_CALL),
+        )
 
 
-def _briefly(call: Callable[[], None]) -> None:
-    """``call``, which may wait for a message bus that is not there: so not for its end."""
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(_BUS_PATIENCE)
+def _tenths(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,5 +223,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     ending.wait()
     service.stop()
     service.wait()
-    _briefly(bus.cleanup)
+    briefly(bus.cleanup)
     return 0

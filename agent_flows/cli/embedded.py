@@ -143,7 +143,7 @@ class _Agent(AgentService):
         """Return when the bridge is ready for ports, or the process is asked to end."""
         said = "starting"
         while not self._runs_flows and not ending.wait(_POLL):
-            trouble = self._control.trouble
+            trouble = self.state()["trouble"]
             if trouble not in (None, said):
                 say(f"bridge: not yet, {trouble}")
                 said = trouble

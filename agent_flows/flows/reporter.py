@@ -107,7 +107,9 @@ class Reporter:
             self._failed = True
             if (reason := host_taken(exc)) is None:
                 raise
-            self._troubles.report(Trouble.IDENTITY, reason)
+            # Once: its words change with the time, and a change is sent at once.
+            if Trouble.IDENTITY not in self._troubles.current():
+                self._troubles.report(Trouble.IDENTITY, reason)
             self._loop.stopping.wait(_TAKEN_PAUSE)
             return
         self._troubles.clear(Trouble.IDENTITY)

@@ -23,6 +23,7 @@ from agent_flows.flows.task import FlowTask, PortErrors, TaskFailed
 from agent_flows.flows.transcript import Clock, Transcript, utcnow
 from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome, TaskState
 from agent_flows.supervision import described
+from agent_flows.watchdog import Watch, unwatched
 
 LOG = log.getLogger(__name__)
 
@@ -72,8 +73,9 @@ class Runner:
     the host's (no memory, no such tool): then it is every port's.
     """
 
-    def __init__(self, host: str, clock: Clock = utcnow) -> None:
+    def __init__(self, host: str, clock: Clock = utcnow, watch: Watch = unwatched) -> None:
         self._host = host
+        self._watch = watch
         self._clock = clock
 
     def run(
@@ -87,9 +89,20 @@ class Runner:
         """Run ``compose()`` for ``batch`` with ``inputs`` in the store, beside ``port_ids``.
 
         Hands every port's report to ``deliver``, each as soon as its outcome
-        stands: the good ports of a batch are reported before the search for a
+        is known: the good ports of a batch are reported before the search for a
         bad one goes on. Raises only what ``deliver`` raises.
         """
+        with self._watch(f"{flow} of {len(batch)} ports"):
+            self._run(flow, compose, batch, inputs, deliver)
+
+    def _run(
+        self,
+        flow: FlowName,
+        compose: Callable[[], Flow],
+        batch: Sequence[Work],
+        inputs: Mapping[str, object],
+        deliver: Callable[[Sequence[FlowReport]], None],
+    ) -> None:
         pending = [tuple(batch)]
         unexplained: set[str] = set()
         while pending:

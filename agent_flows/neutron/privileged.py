@@ -9,9 +9,9 @@ from agent_flows.secgroups import ofctl
 from agent_flows.secgroups.ofctl import Ran
 
 
-def execute(argv: Sequence[str], stdin: str) -> Ran:
+def execute(argv: Sequence[str], stdin: str, limit: float) -> Ran:
     """By the privsep helper that Neutron's agent has for its own tools (section ``privsep``), if
     the agent is not root."""
     if os.geteuid() == 0:
-        return ofctl.execute(argv, stdin)
+        return ofctl.execute(argv, stdin, limit)
     return Ran(*utils.execute_process(list(argv), stdin.encode(), None))

@@ -26,7 +26,13 @@ from agent_flows.secgroups.conjunction import (
 from agent_flows.secgroups.cookie import Kind
 from agent_flows.secgroups.inspection import inspect
 from agent_flows.secgroups.installed import Installed, forget_unused
-from agent_flows.secgroups.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout
+from agent_flows.secgroups.ofctl import (
+    Ofctl,
+    SwitchError,
+    SwitchUnreachable,
+    Timeout,
+    ToolMissing,
+)
 from agent_flows.secgroups.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE, Pipeline
 from agent_flows.secgroups.plan import Plan, plan
 from agent_flows.secgroups.programme import Programme, compile_ports
@@ -229,7 +235,7 @@ class Firewall:
     def _execute(self, todo: Plan) -> None:
         try:
             self._ofctl.bundle(todo.lines)
-        except SwitchUnreachable as exc:
+        except (SwitchUnreachable, ToolMissing) as exc:
             raise _failed(exc) from exc
         except SwitchError as exc:
             if exc.refusals:
@@ -299,8 +305,8 @@ def _failed(exc: SwitchError | Timeout) -> TaskFailed:
     match exc:
         case Timeout():
             error = TaskError("Timeout", str(exc))
-        case SwitchUnreachable():
-            error = TaskError("SwitchUnreachable", exc.message, exc.detail)
+        case SwitchUnreachable() | ToolMissing():
+            error = TaskError(type(exc).__name__, exc.message, exc.detail)
         case _:
             error = TaskError("SwitchError", exc.message, exc.detail)
     return TaskFailed(error, whole_batch=True)

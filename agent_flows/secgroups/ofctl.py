@@ -5,6 +5,8 @@ and ordered: packets see the tables before it or after it, and a refused line
 leaves the tables as they were (ovs-ofctl(8)). Lines go over standard input.
 """
 
+import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent_flows.secgroups import cookie
+from agent_flows.watchdog import Watch, unwatched
 
 _OFCTL = ("ovs-ofctl", "-O", "OpenFlow14", "--no-names")
 _REFUSED = re.compile(
@@ -53,6 +56,10 @@ class SwitchUnreachable(SwitchError):
     """ovs-vswitchd does not listen: nothing was sent."""
 
 
+class ToolMissing(SwitchError):
+    """ovs-ofctl cannot be run on this host: nothing was sent."""
+
+
 class Timeout(Exception):
     """ovs-ofctl took longer than allowed: whether the bundle is in the tables is not known."""
 
@@ -66,21 +73,66 @@ class Ran:
     code: int
 
 
-Execute = Callable[[Sequence[str], str], Ran]
-"""Runs a command with that standard input."""
+Execute = Callable[[Sequence[str], str, float], Ran]
+"""Runs a command with that standard input for at most so many seconds.
+
+Raises TimeoutError when they are over; the command, and all that it started,
+has been killed then. Raises another OSError if it cannot be run.
+"""
+
+# Seconds more than ovs-ofctl allows itself, in which it may say that its time was over.
+_GRACE = 1.0
 
 
-def execute(argv: Sequence[str], stdin: str) -> Ran:
+def execute(argv: Sequence[str], stdin: str, limit: float) -> Ran:
     """With this process's own rights."""
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
-    return Ran(done.stdout, done.stderr, done.returncode)
+    # A session of its own, so that what the command starts is killed with it.
+    child = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = child.communicate(stdin, timeout=limit)
+    except BaseException as exc:
+        _kill(child)
+        if isinstance(exc, subprocess.TimeoutExpired):
+            raise TimeoutError(f"{argv[0]} did not end within {limit:g} s") from None
+        raise
+    return Ran(stdout, stderr, child.returncode)
+
+
+def _kill(child: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        # What is still to be written to it is of no use any more.
+        with contextlib.suppress(OSError):
+            if pipe is not None:
+                pipe.close()
+    # Not for ever: a process that waits for a device cannot be killed.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(_GRACE)
 
 
 class Ofctl:
     """One bridge. ``timeout`` in whole seconds bounds one call; ``run`` is for a process that may
-    not use the bridge's management socket itself."""
+    not use the bridge's management socket itself; ``watch`` watches each call."""
 
-    def __init__(self, run_dir: str, bridge: str, timeout: int, run: Execute = execute) -> None:
+    def __init__(
+        self,
+        run_dir: str,
+        bridge: str,
+        timeout: int,
+        run: Execute = execute,
+        *,
+        watch: Watch = unwatched,
+    ) -> None:
+        self._bridge = bridge
+        self._watch = watch
         self._target = f"unix:{run_dir}/{bridge}.mgmt"
         self._timeout = timeout
         self._execute = run
@@ -136,10 +188,18 @@ class Ofctl:
         self._run("ct-flush", self._target, f"zone={zone:d}", *([field] if field else []))
 
     def _run(self, *args: str, stdin: str = "") -> str:
-        # Its own limit, for it holds whoever runs it.
-        ran = self._execute([*_OFCTL, f"--timeout={self._timeout}", *args], stdin)
+        command = f"ovs-ofctl {_command(args)}"
+        # Its own limit, so that it says itself that its time is over; and ours, if it hangs.
+        argv = [*_OFCTL, f"--timeout={self._timeout}", *args]
+        try:
+            with self._watch(f"{command} on {self._bridge}"):
+                ran = self._execute(argv, stdin, self._timeout + _GRACE)
+        except TimeoutError:
+            raise Timeout(f"{command} did not end within {self._timeout} s; killed") from None
+        except (FileNotFoundError, PermissionError) as exc:
+            raise ToolMissing("ovs-ofctl cannot be run on this host", str(exc)) from exc
         if ran.code == -signal.SIGALRM:
-            raise Timeout(f"ovs-ofctl {_command(args)} took longer than {self._timeout} s")
+            raise Timeout(f"{command} took longer than {self._timeout} s")
         if ran.code:
             raise error_from(ran.stderr)
         return ran.stdout

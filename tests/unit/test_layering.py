@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 
 # What a part may import of the others. The agent's side stacks: each part may
 # use everything below it.
-WORDS = {"validation", "spec", "report", "supervision"}
+WORDS = {"validation", "spec", "report", "supervision", "watchdog"}
 SETUP = {"conf", "process"}
 ARROWS: dict[str, set[str]] = {
     "__init__": set(),
@@ -26,6 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "process": {"conf"},
     "supervision": set(),
     "remedies": set(),
+    "watchdog": {"report", "supervision"},
     "rpc": WORDS,
     "flows": WORDS | {"rpc"},
     "secgroups": WORDS | {"rpc", "flows"},
