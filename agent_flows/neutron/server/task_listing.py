@@ -12,7 +12,9 @@ from agent_flows.server.api.kinds import TASKS
 from agent_flows.server.api.listing import Listing, Order, View, one, page
 from agent_flows.server.models import Attempt
 
-_NO_LIMIT = 2**31
+MAX_LIMIT = 1000
+"""Tasks in one answer, whatever is asked for and whatever Neutron allows."""
+
 _OWNER = ("tenant_id", "project_id")
 
 
@@ -20,8 +22,7 @@ _OWNER = ("tenant_id", "project_id")
 class Page:
     """What Neutron asks a plugin for: ``sorts`` are keys and whether they ascend.
 
-    ``backwards`` asks for the page that ends before ``marker``. Without
-    ``limit`` there is no end: ``pagination_max_limit`` is Neutron's.
+    ``backwards`` asks for the page that ends before ``marker``.
     """
 
     filters: Mapping[str, Sequence[str]]
@@ -55,7 +56,7 @@ def tasks(session: Session, project: str | None, wanted: Page) -> list[View]:
     listing = _listing(owners)
     if wanted.backwards:
         listing = dataclasses.replace(listing, default=_reversed(listing.default))
-    found = page(session, listing, params, _NO_LIMIT).items
+    found = page(session, listing, params, MAX_LIMIT).items
     return found[::-1] if wanted.backwards else found
 
 

@@ -22,7 +22,7 @@ _MESSAGES = {
     "AgentNeverSeen": "no agent was ever seen on the port's host",
     "ReportOverdue": "the agent of the port's host did not report in time",
     "SwitchUnreachable": "the switch of the port's host cannot be reached",
-    "BridgeGone": "the integration bridge of the port's host is gone",
+    "BridgeMissing": "the integration bridge of the port's host is gone",
     "InterfaceNotFound": "the port has no interface on its host",
     "InterfaceError": "the switch cannot use the port's interface",
     "InterfaceChanged": "the port's interface changed meanwhile",

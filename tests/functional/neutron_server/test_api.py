@@ -102,6 +102,23 @@ def test_pages_follow_each_other_and_go_back(neutron: Neutron, failing: str) -> 
     assert neutron.rest("GET", links["previous"])["tasks"] == first["tasks"]
 
 
+@pytest.mark.parametrize("query", ["", "&limit=100000"])
+def test_no_answer_has_more_tasks_than_a_page_and_its_links_lead_to_all(
+    neutron: Neutron, ours: Host, active: str, query: str
+) -> None:
+    reports = [ours.report(active) for _ in range(150)]
+    assert ours.send(*reports)["rejected"] == {}
+    total = 7 * 151
+    pages, path = [], f"/tasks?resource_id={active}&fields=id{query}"
+    while path:
+        answer = neutron.rest("GET", path)
+        pages.append([task["id"] for task in answer["tasks"]])
+        links = {link["rel"]: link["href"] for link in answer.get("tasks_links", ())}
+        path = links.get("next", "").partition("/v2.0")[2]
+    assert [len(page) for page in pages] == [1000, total - 1000]
+    assert len({task for page in pages for task in page}) == total
+
+
 def test_tasks_are_sorted_and_shown_in_part(neutron: Neutron, failing: str) -> None:
     query = f"?resource_id={failing}&flow=wire&sort_key=name&sort_dir=desc&fields=name"
     tasks = neutron.tasks(query)

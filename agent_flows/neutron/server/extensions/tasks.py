@@ -6,13 +6,13 @@ Neutron finds the class by the file's name.
 from typing import Any
 
 from neutron import policy
-from neutron.api import extensions
+from neutron.api import api_common, extensions
 from neutron.api.v2 import base, resource
 from neutron_lib.api import extensions as api_extensions
 from neutron_lib.api import faults
 from neutron_lib.plugins import directory
 
-from agent_flows.neutron.server import api_definition, policies
+from agent_flows.neutron.server import api_definition, policies, task_listing
 
 _RESYNC = api_definition.RESYNC
 _ASKED = 202
@@ -29,6 +29,27 @@ class ResyncController:
         return answer
 
 
+class PageOfTasks(api_common.PaginationNativeHelper):  # type: ignore[misc]
+    """Neutron's pages, with an end even where Neutron sets none.
+
+    ``pagination_max_limit`` is infinite unless an operator sets it, and the
+    history of a whole cloud is millions of tasks.
+    """
+
+    def __init__(self, request: Any, primary_key: str) -> None:
+        super().__init__(request, primary_key)
+        limit, _ = api_common.get_limit_and_marker(request)
+        self.limit = min(limit or task_listing.MAX_LIMIT, task_listing.MAX_LIMIT)
+        self.marker = request.GET.get("marker")
+
+
+class PagedController(base.Controller):  # type: ignore[misc]
+    """Neutron's controller of a collection, that always answers a page."""
+
+    def _get_pagination_helper(self, request: Any) -> PageOfTasks:
+        return PageOfTasks(request, self._primary_key)
+
+
 class Tasks(api_extensions.APIExtensionDescriptor):  # type: ignore[misc]
     """The descriptor that Neutron loads."""
 
@@ -37,14 +58,15 @@ class Tasks(api_extensions.APIExtensionDescriptor):  # type: ignore[misc]
     @classmethod
     def get_resources(cls) -> list[extensions.ResourceExtension]:
         attributes = api_definition.RESOURCE_ATTRIBUTE_MAP[api_definition.TASKS]
-        tasks = base.create_resource(
+        listing = PagedController(
+            directory.get_plugin(api_definition.PLUGIN_TYPE),
             api_definition.TASKS,
             api_definition.TASK,
-            directory.get_plugin(api_definition.PLUGIN_TYPE),
             attributes,
             allow_pagination=True,
             allow_sorting=True,
         )
+        tasks = resource.Resource(listing, faults.FAULT_MAP)
         action = resource.Resource(
             ResyncController(), faults.FAULT_MAP, action_status={_RESYNC: _ASKED}
         )
