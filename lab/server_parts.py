@@ -36,8 +36,12 @@ WIRE = {
     "verify-wiring": Step.L2,
 }
 REFRESH = {name: step for name, step in WIRE.items() if step is Step.SECURITY_GROUPS}
-UNWIRE = {"close-port": Step.SECURITY_GROUPS, "release-vlan": Step.L2}
-_TASKS: Mapping[FlowName, Mapping[str, Step]] = {
+UNWIRE = {
+    "close-port": Step.L2,
+    "remove-security-groups": Step.SECURITY_GROUPS,
+    "release-vlan": Step.L2,
+}
+TASKS: Mapping[FlowName, Mapping[str, Step]] = {
     FlowName.WIRE: WIRE,
     FlowName.RESYNC: WIRE,
     FlowName.REFRESH: REFRESH,
@@ -215,7 +219,7 @@ class AgentOf:
 def flow_report(fails: str | None = None, **fields: Any) -> FlowReport:
     """A report in which every task succeeded, or ``fails`` did and the flow was reverted."""
     began = datetime.datetime.now(datetime.UTC)
-    names = _TASKS[fields.get("flow", FlowName.WIRE)]
+    names = TASKS[fields.get("flow", FlowName.WIRE)]
     values: dict[str, Any] = {
         "id": new_id(),
         "host": "host-a",

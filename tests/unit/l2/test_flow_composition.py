@@ -5,7 +5,8 @@ from unittest import mock
 import pytest
 
 from agent_flows.l2 import flows
-from agent_flows.report import SKIPPABLE_TASKS, Step
+from agent_flows.report import SKIPPABLE_TASKS, FlowName, Step
+from lab import server_parts
 
 WIRE = [
     ("locate-interface", Step.L2),
@@ -41,6 +42,12 @@ def test_refresh_touches_security_groups_only(switch):
 def test_unwire_closes_before_it_removes_and_releases(switch):
     names = [name for name, _ in tasks(flows.unwire(switch))]
     assert names == ["close-port", "remove-security-groups", "release-vlan"]
+
+
+@pytest.mark.parametrize("name", FlowName)
+def test_the_reports_that_the_servers_tests_send_have_the_tasks_of_the_flows(switch, name):
+    composed = getattr(flows, name.value)(switch)
+    assert list(server_parts.TASKS[name].items()) == tasks(composed)
 
 
 def test_inputs_are_the_specs_and_the_ports_and_nothing_else(switch):
