@@ -21,6 +21,20 @@ if TYPE_CHECKING:  # imported when a command first asks the API; --help needs no
     from agent_flows.cli.client import RestClient
 
 DEFAULT_URL = "http://127.0.0.1:9797"
+COMMANDS = {
+    "port list": "port:ListPorts",
+    "port show": "port:ShowPort",
+    "port resync": "port:ResyncPorts",
+    "port wait": "port:WaitForPort",
+    "task list": "task:ListTasks",
+    "task show": "task:ShowTask",
+    "agent list": "agent:ListAgents",
+    "agent show": "agent:ShowAgent",
+    "agent resync": "agent:ResyncAgents",
+    "agent delete": "agent:DeleteAgents",
+    "apply": "apply:Apply",
+    "all-in-one": "all_in_one:AllInOne",
+}
 _DESCRIPTION = (
     "Shows which ports are wired, what failed where and why; puts desired state; runs server and "
     "agent in one process. Every command explains itself: agent-flows port wait --help."
@@ -52,6 +66,16 @@ class ClientManager:
             raise CommandFailed(f"Authentication: {exc}") from None
 
 
+def _commands() -> CommandManager:
+    """Each command's module is imported when it is asked for."""
+    manager = CommandManager()
+    for name, target in COMMANDS.items():
+        manager.commands[name] = importlib.metadata.EntryPoint(
+            name=name, value=f"agent_flows.cli.{target}", group="agent_flows.cli"
+        )
+    return manager
+
+
 class AgentFlows(App):
     """The application; ``client_manager.agent_flows`` is the client of its commands."""
 
@@ -64,7 +88,7 @@ class AgentFlows(App):
         super().__init__(
             description=_DESCRIPTION,
             version=importlib.metadata.version("agent_flows"),
-            command_manager=CommandManager("agent_flows.cli"),
+            command_manager=_commands(),
             deferred_help=True,
         )
 

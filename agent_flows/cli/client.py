@@ -45,6 +45,10 @@ class Api(Protocol):
 
     def resync(self, port_id: str) -> None: ...
 
+    def agent_was_seen(self, host: str) -> bool | None:
+        """Whether an agent ever reported as ``host``; None if the service does not tell."""
+        ...
+
 
 class Client(abc.ABC):
     """Resources by REST, as our own server and Neutron have them.
@@ -78,6 +82,9 @@ class Client(abc.ABC):
     @abc.abstractmethod
     def resync(self, port_id: str) -> None:
         """Have the port's agent wire it anew."""
+
+    def agent_was_seen(self, host: str) -> bool | None:
+        return None
 
     def _pages(
         self, collection: str, filters: Mapping[str, object], limit: int | None
@@ -141,6 +148,17 @@ class RestClient(Client):
 
     def resync(self, port_id: str) -> None:
         self._request("POST", path_of("ports", port_id) + "/resync")
+
+    def resync_host(self, host: str) -> None:
+        """Have the agent of ``host`` wire all its ports anew."""
+        self._request("POST", path_of("agents", host) + "/resync")
+
+    def forget_agent(self, host: str) -> None:
+        """Delete what is known of the agent of ``host``."""
+        self._request("DELETE", path_of("agents", host))
+
+    def agent_was_seen(self, host: str) -> bool | None:
+        return bool(self.find("agents", {"host": host}))
 
     def _send(self, method: str, path: str, **kwargs: Any) -> Any:
         # Of a request without a body, too: the server lets no page of a browser send one.

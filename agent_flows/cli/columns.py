@@ -47,14 +47,44 @@ class Words(FormattableColumn[Sequence[Any] | None]):
 
 
 class Facts(FormattableColumn[Mapping[str, Any] | None]):
-    """What is known of something, by name; what is not known is left out."""
+    """What is known of something, by name; what is not known, and ``hidden``, is left out."""
+
+    def __init__(
+        self, value: Mapping[str, Any] | None, hidden: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(value)
+        self._hidden = hidden
 
     def human_readable(self) -> str:
         return ", ".join(
             printable(f"{name} {value}")
             for name, value in (self._value or {}).items()
-            if value is not None
+            if value is not None and name not in self._hidden
         )
+
+
+class Lines(FormattableColumn[Mapping[str, str]]):
+    """What is said by source, a line each."""
+
+    def human_readable(self) -> str:
+        return "\n".join(printable(f"{source}: {line}") for source, line in self._value.items())
+
+
+class Conflict(FormattableColumn[Mapping[str, Any] | None]):
+    """Another agent that reports as the same host."""
+
+    def human_readable(self) -> str:
+        if not self._value:
+            return ""
+        boot_id = printable(str(self._value["boot_id"] or "of an older release"))
+        return f"another agent, boot id {boot_id}, {ago(self._value['heard_at'])}"
+
+
+class Moment(FormattableColumn[str]):
+    """A time, as how long ago it was."""
+
+    def human_readable(self) -> str:
+        return ago(self._value)
 
 
 class Seconds(FormattableColumn[float | None]):

@@ -21,7 +21,7 @@ exit codes:
   1  the API could not be reached, refused the request, or failed
   2  the command line, or the document given, cannot be used
   3  the state waited for was not reached in time
-  4  there is no such port or task
+  4  there is no such port, task or agent
 """
 
 

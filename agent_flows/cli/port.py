@@ -7,6 +7,7 @@ from typing import Any
 
 from agent_flows.cli import columns
 from agent_flows.cli.api_command import ApiCommand, ListCommand, ShowCommand
+from agent_flows.cli.each import each
 from agent_flows.cli.failure import CommandFailed, ExitCode
 from agent_flows.report import REVERT_FAILED, PortStatus, SyncState
 
@@ -21,15 +22,22 @@ class ListPorts(ListCommand):
     examples = """
         agent-flows port list
         agent-flows port list --sync-state OUT_OF_SYNC
+        agent-flows port list --problems
         agent-flows port list --host compute-7 -f value -c id
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("--host", help="Only ports bound to this host.")
+        parser.add_argument("--name", help="Only ports of this name.")
         parser.add_argument("--status", choices=_STATUSES, help="Only ports in this status.")
         parser.add_argument("--sync-state", choices=_SYNC_STATES, help="Only in this sync state.")
         parser.add_argument("--limit", type=int, metavar="N", help="At most N ports.")
+        parser.add_argument(
+            "--problems",
+            action="store_true",
+            help="Only ports that do not work as they should, each with the reason.",
+        )
         return parser
 
     def take_action(
@@ -37,13 +45,25 @@ class ListPorts(ListCommand):
     ) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
         filters = {
             "binding:host_id": parsed_args.host,
+            "name": parsed_args.name,
             "status": parsed_args.status,
             "sync_state": parsed_args.sync_state,
         }
         given = {name: value for name, value in filters.items() if value is not None}
-        ports = self.api.find("ports", given, parsed_args.limit)
-        names = ("id", "name", "status", "sync_state", "host", "mac_address", "fixed_ips")
-        return names, [
+        limit = None if parsed_args.problems else parsed_args.limit
+        ports = self.api.find("ports", given, limit)
+        if not ports and parsed_args.host is not None:
+            self._say_nothing_found(parsed_args.host)
+        names: tuple[str, ...] = (
+            "id",
+            "name",
+            "status",
+            "sync_state",
+            "host",
+            "mac_address",
+            "fixed_ips",
+        )
+        rows = [
             (
                 port["id"],
                 port.get("name", ""),
@@ -55,10 +75,21 @@ class ListPorts(ListCommand):
             )
             for port in ports
         ]
+        if parsed_args.problems:
+            names = (*names, "reason")
+            reasons = [port.get("reason") for port in ports]
+            found = [(*row, reason) for row, reason in zip(rows, reasons, strict=True) if reason]
+            return names, found[: parsed_args.limit]
+        return names, rows
+
+    def _say_nothing_found(self, host: str) -> None:
+        seen = self.api.agent_was_seen(host)
+        unknown = ", and no agent was ever seen there" if seen is False else ""
+        self.say(f"no such port on host {host}{unknown}")
 
 
 class ShowPort(ShowCommand):
-    """Show a port and the tasks of its last attempt, in order, with the error in words."""
+    """Show a port, what keeps it from working, and the tasks of its last attempt, in order."""
 
     examples = """
         agent-flows port show 4e8e5957-649f-477b-9e5b-f1f75b21c03c
@@ -78,6 +109,8 @@ class ShowPort(ShowCommand):
             "name": port.get("name", ""),
             "status": port["status"],
             "sync_state": port["sync_state"],
+            # Neutron's API has none.
+            **({"reason": port["reason"]} if "reason" in port else {}),
             "host": port.get("binding:host_id"),
             "network_id": port.get("network_id"),
             "mac_address": port.get("mac_address"),
@@ -86,6 +119,7 @@ class ShowPort(ShowCommand):
             "security_groups": columns.Words(port.get("security_groups")),
             "port_security_enabled": port.get("port_security_enabled"),
             "admin_state_up": port.get("admin_state_up"),
+            "device_owner": port.get("device_owner"),
             "revision_number": port.get("revision_number"),
             "updated_at": port.get("updated_at"),
             "last_attempt": columns.attempt(tasks),
@@ -95,7 +129,10 @@ class ShowPort(ShowCommand):
 
 
 class ResyncPorts(ApiCommand):
-    """Have the agents wire these ports anew, whatever they did before."""
+    """Have the agents wire these ports anew, whatever they did before.
+
+    A port whose host has no living agent is an error: nobody could be asked.
+    """
 
     examples = """
         agent-flows port resync 4e8e5957-649f-477b-9e5b-f1f75b21c03c
@@ -108,9 +145,7 @@ class ResyncPorts(ApiCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        for port_id in parsed_args.ids:
-            self.api.resync(port_id)
-            self.app.stderr.write(f"{port_id}: asked its agent\n")
+        each(self, parsed_args.ids, self.api.resync, "resync requested")
 
 
 class WaitForPort(ApiCommand):
@@ -144,21 +179,24 @@ class WaitForPort(ApiCommand):
             status = PortStatus.ACTIVE.value
         wanted = " ".join(state for state in (status, sync_state) if state)
         began = time.monotonic()
-        pause, said = _FIRST_POLL, ""
+        pause, said, reason = _FIRST_POLL, "", None
         while True:
             port = self.api.show("ports", parsed_args.id)
             waited = time.monotonic() - began
             stands = f"{port['status']} {port['sync_state']}"
             if stands != said:
-                self.app.stderr.write(f"{waited:6.1f} s  {stands}\n")
+                self.say(f"{waited:6.1f} s  {stands}")
                 said = stands
             if status in (None, port["status"]) and sync_state in (None, port["sync_state"]):
                 return
+            if port.get("reason") not in (None, reason):
+                reason = port["reason"]
+                self.say(f"{'':10}{reason}")
             left = parsed_args.timeout - waited
             if left <= 0:
                 raise CommandFailed(
                     f"{parsed_args.id} is {stands}, not {wanted}, after "
-                    f"{parsed_args.timeout:g} seconds. {self._why(parsed_args.id)}",
+                    f"{parsed_args.timeout:g} seconds. {reason or self._why(parsed_args.id)}",
                     ExitCode.TIMEOUT,
                 )
             time.sleep(min(pause, left))

@@ -74,6 +74,8 @@ class ListTasks(ListCommand):
         }
         given = {name: value for name, value in filters.items() if value is not None}
         tasks = self.api.find("tasks", given, parsed_args.limit or None)
+        if len(tasks) == parsed_args.limit:
+            self.say(f"stopped after {len(tasks)} tasks; there may be more: --limit 0 shows all")
         return _SHOWN, [_values(task, _SHOWN, columns.Error) for task in tasks]
 
 

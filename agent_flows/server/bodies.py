@@ -143,7 +143,7 @@ class Port:
 
 
 _READ_ONLY: Mapping[type, frozenset[str]] = {
-    Port: frozenset({"status", "sync_state", "revision_number", "updated_at"}),
+    Port: frozenset({"status", "sync_state", "reason", "revision_number", "updated_at"}),
     SecurityGroup: frozenset({"revision_number"}),
 }
 

@@ -27,17 +27,22 @@ class Agents(Protocol):
 
 @dataclass(frozen=True)
 class Casts:
-    """Ids by host: ports that changed, groups that changed, ports to wire anew."""
+    """Ids by host: ports that changed, groups that changed, ports to wire anew.
+
+    ``hosts`` are to wire all their ports anew; their ids are none.
+    """
 
     ports: Ids = field(default_factory=dict)
     groups: Ids = field(default_factory=dict)
     resyncs: Ids = field(default_factory=dict)
+    hosts: Ids = field(default_factory=dict)
 
     def __or__(self, other: "Casts") -> "Casts":
         return Casts(
             _union(self.ports, other.ports),
             _union(self.groups, other.groups),
             _union(self.resyncs, other.resyncs),
+            _union(self.hosts, other.hosts),
         )
 
 
@@ -67,6 +72,7 @@ class Caster:
             "ports": agents.ports_changed,
             "groups": agents.security_groups_changed,
             "resyncs": agents.resync,
+            "hosts": lambda host, _: agents.resync(host, None),
         }
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="casts")

@@ -18,11 +18,12 @@ _RULES = [
     policy.DocumentedRuleDefault(
         "agent_flows:write",
         "role:admin",
-        "Change desired state, and have ports wired anew",
+        "Change desired state, have ports wired anew, and forget agents",
         [
             {"path": "/{collection}/{id}", "method": "PUT"},
             {"path": "/{collection}/{id}", "method": "DELETE"},
             {"path": "/ports/{id}/resync", "method": "POST"},
+            {"path": "/agents/{host}/resync", "method": "POST"},
         ],
     ),
     policy.DocumentedRuleDefault(

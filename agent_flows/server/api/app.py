@@ -12,10 +12,12 @@ from oslo_log import log
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from agent_flows import conf as options
-from agent_flows.server import auth, policies
-from agent_flows.server.api import kinds
+from agent_flows.server import auth, clock, policies
+from agent_flows.server.api import kinds, port_view, views
 from agent_flows.server.api.document import TooLarge
 from agent_flows.server.api.resources import (
+    AgentItem,
+    AgentResync,
     Api,
     Check,
     Collection,
@@ -64,26 +66,36 @@ def application(
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = JSONHandler(dumps=_dumps)
     app.set_error_serializer(_serialize)
     _handle_errors(app)
-    _add_routes(app, conf, Api(database, caster, settings.max_limit, settings.max_body_bytes))
-    app.add_route("/healthz", Health(checks))
+    down_time = conf[options.SERVER].agent_down_time
+    api = Api(database, caster, settings.max_limit, settings.max_body_bytes, down_time)
+    _add_routes(app, api)
+
+    def troubled() -> dict[str, str]:
+        with database.reader() as session:
+            return views.troubled(session, port_view.since(down_time, clock.now()))
+
+    app.add_route("/healthz", Health(checks, troubled, names=not keystone))
     app.add_route("/metrics", MetricsResource(metrics.text, CONTENT_TYPE_LATEST))
     return auth.with_tokens(app, conf) if keystone else app
 
 
-def _add_routes(app: falcon.App[Any, Any], conf: cfg.ConfigOpts, api: Api) -> None:
-    agents = kinds.agents(conf[options.SERVER].agent_down_time)
+def _add_routes(app: falcon.App[Any, Any], api: Api) -> None:
+    ports, agents = kinds.ports(api.down_time), kinds.agents(api.down_time)
     for kind in (
         kinds.NETWORKS,
         kinds.ADDRESS_GROUPS,
         kinds.SECURITY_GROUPS,
-        kinds.PORTS,
+        ports,
         kinds.TASKS,
         agents,
     ):
         item = Item(api, kind) if kind.writing is None else WritableItem(api, kind, kind.writing)
+        if kind is agents:
+            item = AgentItem(api, kind)
         app.add_route(f"/{kind.path}", Collection(api, kind))
         app.add_route(f"/{kind.path}/{{resource_id}}", item)
-    app.add_route("/ports/{resource_id}/resync", Resync(api))
+    app.add_route("/ports/{resource_id}/resync", Resync(api, ports))
+    app.add_route("/agents/{resource_id}/resync", AgentResync(api, agents))
 
 
 def _dumps(value: object) -> str:

@@ -1,5 +1,6 @@
 """The kinds of resources: how each is listed, shown, written and deleted."""
 
+import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowName, PortStatus, SyncState, TaskState
 from agent_flows.server import bodies, clock, desired, desired_ports, models
-from agent_flows.server.api import views
+from agent_flows.server.api import port_view, views
 from agent_flows.server.api.listing import Filter, Listing, Order, View
 from agent_flows.server.casts import Casts
 
@@ -118,25 +119,34 @@ SECURITY_GROUPS = Kind(
     ),
 )
 
-PORTS = Kind(
-    "ports",
-    "port",
-    _simple(
+
+def ports(down_time: float) -> Kind:
+    """Ports; what is said of one depends on whether its agent lives, see :func:`agents`."""
+
+    def view(session: Session, rows: Sequence[Any]) -> list[View]:
+        alive = port_view.since(down_time, clock.now())
+        return port_view.ports(session, [row[0] for row in rows], alive)
+
+    listing = _simple(
         "ports",
         _Port,
         views.port,
         "id name network_id mac_address fixed_ips allowed_address_pairs security_groups "
         "port_security_enabled admin_state_up device_owner binding:host_id status sync_state "
-        "revision_number updated_at",
+        "reason revision_number updated_at",
         {
             **_text(_Port.network_id, _Port.mac_address, _Port.device_owner),
             "binding:host_id": Filter(_Port.host),
             "status": Filter(_Port.status, _values(PortStatus)),
             "sync_state": Filter(_Port.sync_state, _values(SyncState)),
         },
-    ),
-    Writing(bodies.Port, desired_ports.put_port, desired_ports.delete_port),
-)
+    )
+    return Kind(
+        "ports",
+        "port",
+        dataclasses.replace(listing, view=view),
+        Writing(bodies.Port, desired_ports.put_port, desired_ports.delete_port),
+    )
 
 
 def _task_id(task_id: str) -> sa.ColumnElement[bool]:
@@ -190,8 +200,8 @@ def agents(down_time: float) -> Kind:
     agent = models.Agent
 
     def view(session: Session, rows: Sequence[Any]) -> list[View]:
-        since = clock.now() - datetime.timedelta(seconds=down_time)
-        return views.agents(session, [row[0] for row in rows], since)
+        alive = port_view.since(down_time, clock.now())
+        return views.agents(session, [row[0] for row in rows], alive)
 
     return Kind(
         "agents",
@@ -200,7 +210,7 @@ def agents(down_time: float) -> Kind:
             plural="agents",
             query=sa.select(agent),
             view=view,
-            fields=_names("id host alive heartbeat_at sequence state ports"),
+            fields=_names("id host alive heartbeat_at sequence state conflict ports"),
             filters=_text(agent.host),
             sort_keys={"host": agent.host, "heartbeat_at": agent.heartbeat_at},
             default=(Order(agent.host),),

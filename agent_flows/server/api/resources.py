@@ -1,4 +1,4 @@
-"""The falcon resources: collections, items, and what a port can be asked to do."""
+"""The falcon resources: collections, items, and what an agent can be asked to do."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as NotInTime
@@ -8,10 +8,11 @@ from urllib.parse import urlencode
 
 import falcon
 import pydantic
+import sqlalchemy as sa
 
-from agent_flows.server import bodies, clock
-from agent_flows.server.api import document
-from agent_flows.server.api.kinds import PORTS, Kind, Writing
+from agent_flows.server import bodies, clock, models
+from agent_flows.server.api import document, port_view
+from agent_flows.server.api.kinds import Kind, Writing
 from agent_flows.server.api.listing import Params, View, one, page
 from agent_flows.server.casts import Caster, Casts, to_hosts
 from agent_flows.server.database import Database, retried
@@ -31,6 +32,29 @@ class Api:
     caster: Caster
     max_limit: int
     max_body_bytes: int
+    down_time: float
+
+    def check_lives(self, host: str | None, agent: models.Agent | None) -> None:
+        """Raises Conflict unless the agent of ``host`` lives; a port bound to none has none."""
+        if host is None:
+            return
+        if agent is None:
+            message = f"no agent was ever seen on host {host}; nothing was asked"
+            raise Conflict("binding:host_id", message)
+        if not port_view.since(self.down_time, clock.now())(agent):
+            since = agent.heartbeat_at.isoformat(timespec="seconds")
+            message = f"the agent of host {host} has been silent since {since}; nothing was asked"
+            raise Conflict(None, message)
+
+    def ask(self, casts: Casts, host: str) -> None:
+        """Tell the agent of ``host`` now; raises Unavailable if it could not be told."""
+        told = self.caster.send(casts)
+        try:
+            told.result(_CAST_SECONDS)
+        except NotInTime:
+            raise Unavailable(f"the message bus does not answer; {host} was not told") from None
+        except Exception as exc:
+            raise Unavailable(f"the agent of {host} could not be told: {exc}") from exc
 
     def cast(self, casts: Casts) -> None:
         """Tell the agents, after the commit; see :class:`Caster` for what becomes of failures."""
@@ -126,32 +150,74 @@ class WritableItem(Item):
 class Resync:
     """``POST /ports/{id}/resync``: the agent wires the port anew, whatever it did before.
 
-    202 when its agent was told; what comes of it stands in the port's tasks.
+    202 when its agent, which lives, was told; what comes of it stands in the
+    port's tasks. 409 if no agent lives there: nothing was asked then.
     """
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, kind: Kind) -> None:
         self._api = api
+        self._kind = kind
 
     def policy(self, method: str) -> str:
         return "write"
 
     def on_post(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
         with self._api.database.reader() as session:
-            port = one(session, PORTS.listing, resource_id)
+            port = one(session, self._kind.listing, resource_id)
+            host = port["binding:host_id"] if port else None
+            agent = session.get(models.Agent, host) if host else None
+            self._api.check_lives(host, agent)
         if port is None:
             raise NotFound("port", resource_id)
-        host = port["binding:host_id"]
         if host is None:
             raise Conflict("binding:host_id", f"port {resource_id} is bound to no host")
-        told = self._api.caster.send(Casts(resyncs=to_hosts([host], [resource_id])))
-        try:
-            told.result(_CAST_SECONDS)
-        except NotInTime:
-            raise Unavailable(f"the message bus does not answer; {host} was not told") from None
-        except Exception as exc:
-            raise Unavailable(f"the agent of {host} could not be told: {exc}") from exc
+        self._api.ask(Casts(resyncs=to_hosts([host], [resource_id])), host)
         response.status = falcon.HTTP_202
         response.media = {"port": port}
+
+
+class AgentItem(Item):
+    """``GET /agents/{host}``, and ``DELETE``: forget an agent that is gone.
+
+    One that lives is known again with its next heartbeat.
+    """
+
+    def on_delete(
+        self, request: falcon.Request, response: falcon.Response, resource_id: str
+    ) -> None:
+        self._delete(resource_id)
+        response.status = falcon.HTTP_204
+
+    @retried
+    def _delete(self, host: str) -> None:
+        with self._api.database.writer() as session:
+            if one(session, self._kind.listing, host) is None:
+                raise NotFound("agent", host)
+            session.execute(sa.delete(models.Agent).where(models.Agent.host == host))
+
+
+class AgentResync:
+    """``POST /agents/{host}/resync``: the agent wires every port of its host anew.
+
+    202 and 409 as for a port.
+    """
+
+    def __init__(self, api: Api, kind: Kind) -> None:
+        self._api = api
+        self._kind = kind
+
+    def policy(self, method: str) -> str:
+        return "write"
+
+    def on_post(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
+        with self._api.database.reader() as session:
+            agent = one(session, self._kind.listing, resource_id)
+            if agent is None:
+                raise NotFound("agent", resource_id)
+            self._api.check_lives(resource_id, session.get(models.Agent, resource_id))
+        self._api.ask(Casts(hosts={resource_id: frozenset()}), resource_id)
+        response.status = falcon.HTTP_202
+        response.media = {"agent": agent}
 
 
 def _check_id(resource_id: str) -> None:
@@ -164,19 +230,36 @@ def _check_id(resource_id: str) -> None:
 Check = Callable[[], str | None]
 
 
-class Health:
-    """``GET /healthz``: 200 if everything this process needs works, else 503 and what does not."""
+Troubled = Callable[[], Mapping[str, str]]
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
+
+class Health:
+    """``GET /healthz``: whether everything this process needs works.
+
+    200, or 503 and what does not. Hosts in trouble do not make this process
+    unhealthy: 200 and ``degraded``, with ``agents``, a line for each host. They
+    are named only with ``names``: everybody may ask for health.
+    """
+
+    def __init__(self, checks: Mapping[str, Check], troubled: Troubled, *, names: bool) -> None:
         self._checks = checks
+        self._troubled = troubled
+        self._names = names
 
     def policy(self, method: str) -> str:
         return "health"
 
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
         failures = {name: failure for name, check in self._checks.items() if (failure := check())}
+        media: dict[str, object] = {"status": "failing" if failures else "ok", "failures": failures}
+        # Without its database this process knows nothing of the hosts.
+        troubled = {} if failures else self._troubled()
+        if troubled:
+            media["status"] = "degraded"
+            if self._names:
+                media["agents"] = troubled
         response.status = falcon.HTTP_503 if failures else falcon.HTTP_200
-        response.media = {"status": "failing" if failures else "ok", "failures": failures}
+        response.media = media
 
 
 class MetricsResource:

@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -60,7 +60,7 @@ def _protocol(number: int | None) -> str | int | None:
     return None if number is None else _PROTOCOL_NAMES.get(number, number)
 
 
-def port(row: models.Port) -> View:
+def port(row: models.Port, reason: str | None) -> View:
     return {
         "id": row.id,
         "name": row.name,
@@ -81,6 +81,7 @@ def port(row: models.Port) -> View:
         "binding:host_id": row.host,
         "status": row.status,
         "sync_state": row.sync_state,
+        "reason": reason,
         "revision_number": row.revision_number,
         "updated_at": moment(row.updated_at),
     }
@@ -115,7 +116,7 @@ def task(attempt: models.Attempt, row: models.Task) -> View:
 
 
 def agents(
-    session: Session, rows: Sequence[models.Agent], alive_since: datetime.datetime
+    session: Session, rows: Sequence[models.Agent], alive: Callable[[models.Agent], bool]
 ) -> list[View]:
     """Agents with the number of their ports in each sync_state."""
     ported = models.Port
@@ -131,14 +132,45 @@ def agents(
         {
             "id": row.host,
             "host": row.host,
-            "alive": row.heartbeat_at >= alive_since,
+            "alive": alive(row),
             "heartbeat_at": moment(row.heartbeat_at),
             "sequence": row.sequence,
             "state": json.loads(row.state),
+            "conflict": conflict(row),
             "ports": ports.get(row.host, {}),
         }
         for row in rows
     ]
+
+
+def troubles(row: models.Agent) -> dict[str, str]:
+    """What keeps the host from its work, one line by source."""
+    state = json.loads(row.state)
+    found = state.get("troubles") if isinstance(state, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def troubled(session: Session, alive: Callable[[models.Agent], bool]) -> dict[str, str]:
+    """Hosts whose agent is silent, in trouble or contended, each with a line that says so."""
+    found: dict[str, str] = {}
+    for row in session.scalars(sa.select(models.Agent).order_by(models.Agent.host)):
+        lines = [f"{source}: {line}" for source, line in troubles(row).items()]
+        if not alive(row):
+            lines.insert(
+                0, f"no sign of life since {row.heartbeat_at.isoformat(timespec='seconds')}"
+            )
+        if conflict(row) is not None:
+            lines.append("another agent reports as this host")
+        if lines:
+            found[row.host] = "; ".join(lines)
+    return found
+
+
+def conflict(row: models.Agent) -> View | None:
+    """Another agent that wants to speak for the host, and when it was last heard."""
+    if row.contended_at is None:
+        return None
+    return {"boot_id": row.contender, "heard_at": moment(row.contended_at)}
 
 
 def moment(value: datetime.datetime | None) -> str | None:

@@ -7,19 +7,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from agent_flows.cli.app import COMMANDS
 from tests.unit.cli.stage import Run, Server
-
-COMMANDS = [
-    "port list",
-    "port show",
-    "port resync",
-    "port wait",
-    "task list",
-    "task show",
-    "agent list",
-    "apply",
-    "all-in-one",
-]
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ def test_ports_are_listed_with_where_they_stand(run: Run, server: Server) -> Non
     [
         (["--host", HOST], [PORT]),
         (["--host", "compute-2"], []),
+        (["--name", "web1"], [PORT]),
+        (["--name", "web2"], []),
         (["--status", "DOWN"], [PORT]),
         (["--status", "ACTIVE"], []),
         (["--sync-state", "ABSENT"], [PORT]),
@@ -65,6 +67,41 @@ def test_a_failure_is_told_in_words_and_in_the_switchs_own(run: Run, server: Ser
     ]
 
 
+def test_a_port_says_first_what_keeps_it_from_working_and_what_to_do(
+    run: Run, server: Server
+) -> None:
+    server.store.take_heartbeat(HOST, {})
+    server.wire(error=REFUSED)
+    rows = [
+        line.split("|")[1].strip()
+        for line in run("port", "show", PORT).out.splitlines()[1:9]
+        if "|" in line
+    ]
+    assert rows.index("reason") < rows.index("host")
+    reason = run("port", "show", PORT, "-f", "value", "-c", "reason").out
+    assert "apply-security-groups failed: SwitchError: the switch refused a flow. To do: " in reason
+
+
+def test_only_ports_with_a_problem_are_listed_with_the_reason(run: Run, server: Server) -> None:
+    server.store.take_heartbeat(HOST, {})
+    server.wire(error=REFUSED)
+    (shown,) = run("port", "list", "--problems", "-f", "json").json
+    assert shown["id"] == PORT
+    assert "SwitchError" in shown["reason"]
+    server.wire()
+    assert run("port", "list", "--problems", "-f", "json").json == []
+
+
+def test_an_empty_list_of_a_host_says_whether_an_agent_was_seen_there(
+    run: Run, server: Server
+) -> None:
+    ran = run("port", "list", "--host", "nope", "-f", "json")
+    assert (ran.code, ran.json) == (0, [])
+    assert ran.err == "no such port on host nope, and no agent was ever seen there\n"
+    server.store.take_heartbeat("idle", {})
+    assert run("port", "list", "--host", "idle").err == "no such port on host idle\n"
+
+
 def test_a_port_nobody_reported_upon_says_so(run: Run) -> None:
     shown = run("port", "show", PORT, "-f", "json").json
     assert shown["last_attempt"] == "none reported yet"
@@ -72,9 +109,33 @@ def test_a_port_nobody_reported_upon_says_so(run: Run) -> None:
 
 
 def test_resync_reaches_the_agent_of_each_port(run: Run, server: Server) -> None:
+    server.store.take_heartbeat(HOST, {})
     ran = run("port", "resync", PORT)
-    assert ran.code == 0
+    assert (ran.code, ran.err) == (0, f"{PORT}: resync requested\n")
     assert server.agents.resynced == [PORT]
+
+
+def test_resync_says_that_no_agent_lives_to_be_asked(run: Run, server: Server) -> None:
+    ran = run("port", "resync", PORT)
+    assert ran.code == 1
+    assert f"no agent was ever seen on host {HOST}; nothing was asked" in ran.err
+    assert server.agents.resynced == []
+
+
+def test_resync_goes_on_after_a_port_that_fails_and_reports_each(run: Run, server: Server) -> None:
+    server.store.take_heartbeat(HOST, {})
+    ran = run("port", "resync", identity(98), PORT, identity(99))
+    assert ran.code == 1
+    assert server.agents.resynced == [PORT]
+    first, second, third, last = ran.err.splitlines()
+    assert first == f"{identity(98)}: there is no port {identity(98)}"
+    assert second == f"{PORT}: resync requested"
+    assert third == f"{identity(99)}: there is no port {identity(99)}"
+    assert last == f"2 of 3 failed: {identity(98)}, {identity(99)}"
+
+
+def test_resync_of_one_port_that_is_not_there_returns_4(run: Run) -> None:
+    assert run("port", "resync", identity(99)).code == 4
 
 
 def test_wait_returns_0_when_the_port_gets_there(run: Run, server: Server) -> None:
@@ -99,6 +160,12 @@ def test_wait_returns_3_in_the_end_and_says_what_failed(run: Run, server: Server
     assert ran.code == 3
     assert "DOWN OUT_OF_SYNC, not ACTIVE" in ran.err
     assert "apply-security-groups failed: SwitchError: the switch refused a flow" in ran.err
+
+
+def test_wait_says_what_a_port_waits_for_and_what_to_do(run: Run) -> None:
+    ran = run("port", "wait", PORT, "--timeout", "0.1")
+    assert ran.code == 3
+    assert ran.err.count(f"No agent was ever seen on host {HOST}") == 2  # while it waits, and last
 
 
 def test_wait_for_a_port_that_is_not_there_returns_4_at_once(run: Run) -> None:

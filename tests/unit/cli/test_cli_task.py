@@ -79,5 +79,50 @@ def test_agents_are_listed_with_whether_they_live(run: Run, server: Server) -> N
     assert agent["state"] == {"bridge": "br-int"}
 
 
+def test_an_agent_is_shown_with_its_troubles_and_how_long_ago_it_was_heard(
+    run: Run, server: Server
+) -> None:
+    troubles = {"switch": "ovs-vswitchd does not answer", "outbox": "the disk is full"}
+    state = {"bridge": "br-int", "waiting": 3, "trouble": troubles["switch"], "troubles": troubles}
+    server.store.take_heartbeat(HOST, state)
+    (listed,) = run("agent", "list", "-f", "json").json
+    assert listed["trouble"] == "ovs-vswitchd does not answer"
+    assert listed["conflict"] is None
+    table = run("agent", "show", HOST).out
+    for shown in (
+        "switch: ovs-vswitchd does not answer",
+        "outbox: the disk is full",
+        "bridge br-int, waiting 3",
+        " s ago",
+    ):
+        assert shown in table
+    assert run("agent", "show", HOST, "-f", "json").json["trouble"] == troubles
+    assert run("agent", "show", "nope").code == 4
+
+
+def test_a_whole_host_is_resynced_and_a_dead_one_is_told(run: Run, server: Server) -> None:
+    server.store.take_heartbeat(HOST, {})
+    ran = run("agent", "resync", HOST)
+    assert (ran.code, ran.err) == (0, f"{HOST}: resync of all its ports requested\n")
+    assert run("agent", "resync", "nope").code == 4
+    ran = run("agent", "resync", "nope", HOST)
+    assert ran.code == 1
+    assert f"{HOST}: resync of all its ports requested" in ran.err
+
+
+def test_an_agent_that_is_gone_is_forgotten(run: Run, server: Server) -> None:
+    server.store.take_heartbeat(HOST, {})
+    assert run("agent", "delete", HOST).code == 0
+    assert run("agent", "list", "-f", "json").json == []
+    assert run("agent", "delete", HOST).code == 4
+
+
+def test_a_list_of_tasks_that_stopped_at_its_limit_says_so(run: Run, server: Server) -> None:
+    server.wire()
+    assert "--limit 0 shows all" in run("task", "list", "--limit", "2").err
+    assert run("task", "list", "--limit", "4").err == ""
+    assert run("task", "list", "--limit", "0").err == ""
+
+
 def test_a_cloud_without_agents_is_an_empty_list(run: Run) -> None:
     assert run("agent", "list", "-f", "json").json == []

@@ -48,6 +48,7 @@ def test_a_new_port_is_down_and_absent(server: Server, network: str) -> None:
         "binding:host_id": "host-a",
         "status": "DOWN",
         "sync_state": "ABSENT",
+        "reason": shown["reason"],
         "revision_number": 1,
         "updated_at": shown["updated_at"],
     }
@@ -86,7 +87,7 @@ def test_what_get_shows_can_be_put_again_and_changes_nothing(
     )
     server.heard()
     (shown,) = server.find(collection)
-    read_only = {"status", "sync_state", "revision_number", "updated_at"}
+    read_only = {"status", "sync_state", "reason", "revision_number", "updated_at"}
     body = {name: value for name, value in shown.items() if name not in read_only}
     assert server.put(collection, shown["id"], **body) == shown
     assert server.heard() == []

@@ -145,6 +145,7 @@ def test_agents_are_shown_with_their_ports(server: Server, agent: AgentOf) -> No
         "heartbeat_at": shown["heartbeat_at"],
         "sequence": agent.sequence,
         "state": {"ports": 2},
+        "conflict": None,
         "ports": {"IN_SYNC": 2},
     }
     assert server.show("agents", "host-a") == shown

@@ -1,0 +1,177 @@
+"""What is wrong with a port, and how a host fares, is one request away; what is asked is honest."""
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+import falcon.testing
+import pytest
+
+from agent_flows.server import clock
+from agent_flows.server.api.resources import Health
+from lab.server_parts import AgentOf, Server, new_id
+
+PORT = new_id()
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets seconds pass for the server."""
+    begun, passed = clock.now(), [0.0]
+
+    def pass_(seconds: float) -> None:
+        passed[0] += seconds
+        monkeypatch.setattr(clock, "now", lambda: begun + datetime.timedelta(seconds=passed[0]))
+
+    return pass_
+
+
+@pytest.fixture
+def make(server: Server, network: str, group: str) -> Callable[..., str]:
+    def make(**fields: Any) -> str:
+        body = {
+            "network_id": network,
+            "mac_address": "fa:16:3e:00:00:01",
+            "security_groups": [group],
+            "binding:host_id": "host-a",
+            **fields,
+        }
+        server.put("ports", PORT, **body)
+        return PORT
+
+    return make
+
+
+def reason(server: Server) -> str:
+    shown = server.show("ports", PORT)["reason"]
+    assert server.find("ports")[0]["reason"] == shown
+    return shown or ""
+
+
+def test_a_switch_that_refuses_is_named_with_the_task_and_what_helps(
+    server: Server, agent: AgentOf, make: Callable[..., str]
+) -> None:
+    agent.send(agent.report(make(), fails="apply-security-groups"))
+    assert "apply-security-groups failed: SwitchError: the switch refused a flow." in reason(server)
+    assert "To do: " in reason(server)
+    agent.wire(PORT)
+    assert server.show("ports", PORT)["reason"] is None
+
+
+def test_a_host_that_no_agent_was_seen_on_is_named(
+    server: Server, make: Callable[..., str]
+) -> None:
+    make(**{"binding:host_id": "host-z"})
+    assert "No agent was ever seen on host host-z" in reason(server)
+
+
+def test_a_dead_agent_is_named_for_ports_wired_before_and_plugged_since(
+    server: Server, agent: AgentOf, make: Callable[..., str], later: Callable[[float], None]
+) -> None:
+    agent.wire(make())
+    later(36)
+    server.sweeper.sweep()
+    assert "agent of host host-a has been silent since" in reason(server)
+    make(mac_address="fa:16:3e:00:00:02")
+    assert "agent of host host-a has been silent since" in reason(server)
+
+
+def test_administratively_down_is_said(
+    server: Server, agent: AgentOf, make: Callable[..., str]
+) -> None:
+    agent.wire(make(admin_state_up=False))
+    assert server.state(PORT) == ("DOWN", "IN_SYNC")
+    assert reason(server).startswith("Administratively down")
+
+
+def test_a_port_without_a_group_says_that_it_lets_nothing_in(
+    server: Server, agent: AgentOf, make: Callable[..., str]
+) -> None:
+    agent.wire(make(security_groups=[]))
+    assert "No security group: lets nothing in" in reason(server)
+    make(security_groups=[], port_security_enabled=False)
+    agent.wire(PORT)
+    assert server.show("ports", PORT)["reason"] is None
+
+
+def test_the_reason_is_read_only(server: Server, network: str) -> None:
+    answer = server.try_put(
+        "ports", PORT, network_id=network, mac_address="fa:16:3e:00:00:01", reason="because"
+    )
+    assert (answer.status_code, answer.json["error"]["field"]) == (400, "reason")
+
+
+def ask(server: Server, path: str) -> tuple[int, str]:
+    answer = server.rest.simulate_post(path)
+    error = answer.json.get("error")
+    return answer.status_code, error["message"] if error else ""
+
+
+def test_a_resync_for_a_host_without_a_living_agent_is_refused_and_asked_of_nobody(
+    server: Server, make: Callable[..., str], later: Callable[[float], None]
+) -> None:
+    make()
+    server.heard()
+    status, message = ask(server, f"/ports/{PORT}/resync")
+    assert status == 409
+    assert message == "no agent was ever seen on host host-a; nothing was asked"
+    AgentOf(server, "host-a")
+    server.store.take_heartbeat("host-a", {})
+    server.heard()
+    assert ask(server, f"/ports/{PORT}/resync")[0] == 202
+    later(36)
+    for path in (f"/ports/{PORT}/resync", "/agents/host-a/resync"):
+        status, message = ask(server, path)
+        assert status == 409
+        assert "host-a has been silent since" in message
+        assert "nothing was asked" in message
+    assert server.heard() == [("host-a", "resync", frozenset({PORT}))]
+
+
+def test_a_whole_host_can_be_asked_to_wire_its_ports_anew(server: Server) -> None:
+    server.store.take_heartbeat("host-a", {})
+    server.heard()
+    assert ask(server, "/agents/host-a/resync")[0] == 202
+    assert server.heard() == [("host-a", "resync", frozenset())]
+    assert ask(server, "/agents/host-b/resync")[0] == 404
+
+
+def test_an_agent_that_is_gone_can_be_forgotten(server: Server) -> None:
+    server.store.take_heartbeat("host-a", {})
+    server.store.take_heartbeat("host-b", {})
+    assert server.delete("agents", "host-a").status_code == 204
+    assert [agent["host"] for agent in server.find("agents")] == ["host-b"]
+    for gone in ("host-a", "%00", "x" * 300):
+        assert server.delete("agents", gone).status_code == 404
+    server.store.take_heartbeat("host-a", {})
+    assert len(server.find("agents")) == 2
+
+
+def health(server: Server) -> tuple[int, Any]:
+    answer = server.rest.simulate_get("/healthz")
+    return answer.status_code, answer.json
+
+
+def test_hosts_in_trouble_degrade_the_health_and_are_named(
+    server: Server, later: Callable[[float], None]
+) -> None:
+    server.store.take_heartbeat("host-a", {})
+    assert health(server) == (200, {"status": "ok", "failures": {}})
+    troubles = {"switch": "ovs-vswitchd does not answer", "outbox": "the disk is full"}
+    server.store.take_heartbeat("host-a", {"troubles": troubles, "trouble": "x"})
+    status, said = health(server)
+    assert (status, said["status"], said["failures"]) == (200, "degraded", {})
+    assert said["agents"] == {
+        "host-a": "switch: ovs-vswitchd does not answer; outbox: the disk is full"
+    }
+    server.store.take_heartbeat("host-a", {"troubles": {}, "trouble": None})
+    assert health(server)[1]["status"] == "ok"
+    later(36)
+    assert "no sign of life since" in health(server)[1]["agents"]["host-a"]
+
+
+def test_where_everybody_may_ask_for_health_hosts_are_not_named() -> None:
+    app = falcon.App()
+    app.add_route("/healthz", Health({}, lambda: {"host-a": "the disk is full"}, names=False))
+    answer = falcon.testing.TestClient(app).simulate_get("/healthz")
+    assert answer.json == {"status": "degraded", "failures": {}}
