@@ -1,8 +1,10 @@
 """A RabbitMQ of our own: node, cookie, epmd and directories, all private."""
 
 import contextlib
+import os
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from lab.process import Daemon
 _SERVER = (
     "/usr/lib/rabbitmq/bin/rabbitmq-server"  # Debian's wrapper in sbin insists on its own user
 )
+_CTL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 _READY_SECONDS = 60
 _AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 
@@ -52,7 +55,8 @@ class Rabbit:
                 "epmd", ["epmd", "-port", str(epmd_port), "-address", "127.0.0.1"], {}
             )
             self._epmd.start()
-            self._server = self._daemon("rabbitmq-server", [_SERVER], self._environment(epmd_port))
+            self._env = self._environment(epmd_port)
+            self._server = self._daemon("rabbitmq-server", [_SERVER], self._env)
             self.resume()
         except BaseException:
             self.stop()
@@ -65,6 +69,18 @@ class Rabbit:
             for name in ("_epmd", "_server"):
                 if daemon := self.__dict__.get(name):
                     stack.callback(daemon.stop)
+
+    def ctl(self, *words: str) -> str:
+        """What ``rabbitmqctl`` prints about this node."""
+        environment = {**os.environ, **self._env}
+        argv = [_CTL, *words]
+        inside = self.namespace.argv(argv) if self.namespace else argv
+        ran = subprocess.run(
+            inside, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        if ran.returncode != 0:
+            raise RuntimeError(f"rabbitmqctl {' '.join(words)}: {ran.stderr}{ran.stdout}")
+        return ran.stdout
 
     def pause(self) -> None:
         """An outage: the broker ends in order and keeps what is on its disk."""
