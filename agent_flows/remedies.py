@@ -128,8 +128,18 @@ EXPLANATIONS: Sequence[Explanation] = (
     ),
     _of(
         "NotAsCompiled",
-        "the switch does not hold the flows that were written: somebody else changed them",
-        "find out who; the retry writes them again",
+        "the switch does not hold the flows that were written, because somebody else changed, "
+        "removed or added some: `detail` has them. The agent had put them right, and they "
+        "differed again at the second look",
+        "find out who writes them; the retry puts them right again",
+    ),
+    _of(
+        "StrangersFlow",
+        "a flow that neither agent_flows nor a known owner wrote decides about the port's packets: "
+        "`detail` has it in full. On the standalone agent's bridge such flows are removed, so this "
+        "one came back at once; inside Neutron they are left alone",
+        "remove the flow, or have its owner reserve its cookie (`OVSCookieBridge`); the retry then "
+        "succeeds",
     ),
     _of(
         "SwitchError OvsdbError",

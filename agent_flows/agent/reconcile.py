@@ -173,6 +173,8 @@ class Reconciler:
         verdicts: dict[str, Verdict] = {}
         if not batch.ports:
             return verdicts
+        if batch.flow is FlowName.RESYNC:
+            self._switch.firewall.distrust()
 
         def deliver(reports: Sequence[FlowReport]) -> None:
             # First the report, then whatever is taken for true because of it:

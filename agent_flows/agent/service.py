@@ -90,15 +90,14 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._ovsdb = Ovsdb(conf.ovsdb_connection, conf.ovsdb_timeout)
         bridge = conf.integration_bridge
         bridges = Bridges(self._ovsdb, bridge, conf.datapath_type, conf.bridge_mappings)
+        networks = Networks(Vlans(self._ovsdb, bridge), bridges, self._ofctl)
+        pipeline = Pipeline(Home.OWN, frozenset(conf.permitted_ethertypes))
         switch = Switch(
             bridge,
             self._ovsdb,
-            Networks(Vlans(self._ovsdb, bridge), bridges, self._ofctl),
+            networks,
             Bindings(self._ovsdb),
-            Firewall(
-                self._ofctl(bridge),
-                Pipeline(Home.OWN, frozenset(conf.permitted_ethertypes)),
-            ),
+            Firewall(self._ofctl(bridge), pipeline, networks=networks),
         )
         runner = Runner(conf.host, watch=self._watchdog.watch(Trouble.FLOW, conf.slow_flow))
         self._reconciler = Reconciler(switch, self._server, runner, self._outbox)

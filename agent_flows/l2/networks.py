@@ -127,6 +127,20 @@ class Networks:
             if self._bridges.exists(self._bridges.integration):
                 self._record({user.network for user in self._users.values()})
 
+    def flow_count(self) -> int:
+        """How many flows of networks the integration bridge should hold."""
+        return sum(map(len, map(self._inside, self._provisioned.copy().values())))
+
+    @contextlib.contextmanager
+    def held_flows(self) -> Iterator[list[str]]:
+        """The bundle lines of these flows, none of which changes inside the block."""
+        with self._lock:
+            yield [line for each in self._provisioned.values() for line in self._inside(each)]
+
+    @staticmethod
+    def _inside(each: Provisioned) -> list[str]:
+        return network_flows.on_integration_bridge(each.network, each.vlan, each.uplink)
+
     def release(self, port_ids: Collection[str]) -> None:
         """The ports are gone from here; networks without any others go too.
 
@@ -276,7 +290,7 @@ class Networks:
             # they would stay beside them.
             inside = lines.setdefault(self._bridges.integration, [])
             inside.append(network_flows.removal(each.vlan))
-            inside += network_flows.on_integration_bridge(each.network, each.vlan, each.uplink)
+            inside += self._inside(each)
             if each.uplink is not None:
                 # What was written for a patch port of another number goes.
                 base = [

@@ -25,6 +25,21 @@ class ReservedCookies(set[int]):
         return {each for each in others if each not in self}
 
 
+class Reserved:
+    """Whether a flow with this cookie, which is not the firewall's, is somebody's whom we know:
+    the quarantine's, the agent's own, or that of an extension of it."""
+
+    def __init__(self, bridge: Any) -> None:
+        self._bridge = bridge
+
+    def __call__(self, value: int) -> bool:
+        return (
+            value >> 48 == quarantine.OWNER
+            or value == self._bridge.default_cookie
+            or value in getattr(self._bridge, "reserved_cookies", ())
+        )
+
+
 class _Watched:
     """Mixed into the class of the agent's bridge object."""
 

@@ -73,7 +73,11 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         self._reconciler = Reconciler(
             host,
             integration_bridge,
-            Switch(integration_bridge, Firewall(ofctl, pipeline), Quarantine(ofctl)),
+            Switch(
+                integration_bridge,
+                Firewall(ofctl, pipeline, reserved=bridge.Reserved(integration_bridge)),
+                Quarantine(ofctl),
+            ),
             self._told,
             self.troubles,
             backoff=Backoff(ours.retry_initial, ours.retry_max),

@@ -108,8 +108,10 @@ class Reconciler:
         self._news.set()
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
-        """Apply and verify ports (None: all) whether or not anything has changed."""
+        """Apply and verify ports (None: all) whether or not anything has changed, and compare
+        every flow."""
         with self._lock:
+            self._switch.firewall.distrust()
             chosen = self._told.known() if port_ids is None else frozenset(port_ids)
             for port_id in chosen:
                 self._proven.pop(port_id, None)

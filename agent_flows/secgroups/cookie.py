@@ -45,6 +45,8 @@ BASE = (OWNER << 48 | Kind.BASE << 40, 0xFFFF_FF << 40)
 SHARED = (OWNER << 48 | 0x80 << 40, 0xFFFF_80 << 40)
 FIREWALL = (OWNER << 48, 0xFFFF_40 << 40)
 """Those that select the pipeline itself, every flow that ports share, and all but the networks'."""
+ANY = (0, 0)
+"""Those that select every flow, whosever it is."""
 
 
 def of_port(ofport: int) -> tuple[int, int]:

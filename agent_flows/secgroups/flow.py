@@ -43,7 +43,17 @@ class Flow:
 
 def add(text: str, cookie_: int) -> str:
     """The bundle line that adds the flow ``text``."""
-    return f"add cookie={cookie_:#x},{text}"
+    return f"add {with_cookie(text, cookie_)}"
+
+
+def with_cookie(text: str, cookie_: int) -> str:
+    """The flow ``text`` with whose it is."""
+    return f"cookie={cookie_:#x},{text}"
+
+
+def added_by(line: str) -> str:
+    """The flow with its cookie that the bundle line ``line`` of :func:`add` adds."""
+    return line.removeprefix("add ")
 
 
 def delete(cookie_: int) -> str:

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from agent_flows.secgroups import cookie
-from agent_flows.secgroups.conjunction import Conjunctions, Members, Remote, Use
+from agent_flows.secgroups import cookie, flow
+from agent_flows.secgroups.conjunction import Conjunctions, Members, Remote, Use, address_flow
 from agent_flows.secgroups.delivery import Destination, flows_to
 from agent_flows.secgroups.programme import Programme
 
@@ -29,6 +29,13 @@ class Standing:
         counts[cookie.port(ofport, self.generation)] += self.programme.count - len(self.later)
         return +counts
 
+    def flows(self) -> Iterator[str]:
+        """The flows of the port, each with its cookie."""
+        programme = self.programme
+        for line in programme.lines:
+            generation = self.later.get(line, self.generation)
+            yield flow.with_cookie(line, cookie.port(programme.ofport, generation))
+
 
 @dataclass(frozen=True)
 class Installed:
@@ -40,8 +47,7 @@ class Installed:
     for, by ofport: those of an older process, until their port is applied
     again. ``members`` also keeps groups nobody uses just now, so that a
     programme can be put back; :func:`forget_unused` lets go of them.
-    ``doubtful`` ports were read back wrong and are written anew. ``generation``
-    is the newest given to a bundle.
+    ``generation`` is the newest given to a bundle.
     """
 
     ports: Mapping[str, Standing] = field(default_factory=dict)
@@ -51,7 +57,6 @@ class Installed:
     holders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     shared: Mapping[str, int] = field(default_factory=dict)
     strays: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    doubtful: frozenset[str] = frozenset()
     generation: int = 0
 
     def cookies(self) -> Counter[int]:
@@ -67,14 +72,25 @@ class Installed:
         return len(self.shared) + sum(each.programme.count for each in self.ports.values())
 
 
-def shared_keys(programme: Programme, installed: Installed, conj: Conjunctions) -> Iterator[str]:
-    """The keys of all shared flows that ``programme`` depends on."""
-    for destination in programme.destinations:
-        for each in flows_to(destination, installed.receivers.get(destination, {})):
-            yield each.key
-    for use in programme.uses:
-        yield conj.accept(use.remote, use.direction).key
-        yield from address_keys(use, installed.members, conj)
+def flows(installed: Installed, conjunctions: Conjunctions) -> Iterator[str]:
+    """Every flow of ports, and shared by them, that the switch should hold, with its cookie;
+    strays are not among them."""
+    for standing in installed.ports.values():
+        yield from standing.flows()
+    for text in _shared_texts(installed, conjunctions):
+        # One that an older process worded otherwise is not known yet.
+        known = installed.shared.get(flow.key_of(text))
+        if known is not None:
+            yield flow.with_cookie(text, known)
+
+
+def _shared_texts(installed: Installed, conjunctions: Conjunctions) -> Iterator[str]:
+    for destination, receivers in installed.receivers.items():
+        yield from map(str, flows_to(destination, receivers))
+    for remote, direction in {(use.remote, use.direction) for use in installed.users}:
+        yield str(conjunctions.accept(remote, direction))
+    for key, ids in installed.holders.items():
+        yield address_flow(key, ids)
 
 
 def forget_unused(installed: Installed, needed: Iterable[Programme]) -> Installed:

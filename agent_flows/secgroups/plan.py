@@ -5,7 +5,7 @@ bundle leaves the values before it as they were.
 
 Everything is changed by difference: of a port's flows, and of those that ports
 share, only what comes, goes or says something else is sent. A port of which
-little stays, or which was read back wrong, is written as a whole.
+little stays is written as a whole.
 """
 
 from collections import defaultdict
@@ -70,10 +70,8 @@ class _Draft:
         self._members = dict(before.members)
         self._users = dict(before.users)
         self._strays = dict(before.strays)
-        self._doubtful = set(before.doubtful)
         self._touched: dict[Destination, None] = {}
         self._changed_uses: set[Use] = set()
-        self._rewritten_uses: set[Use] = set()
         self._generation = before.generation % cookie.MAX_GENERATION + 1
         self._deletes: list[tuple[str, Set[str]]] = []
         self._adds: list[tuple[str, int, Set[str]]] = []
@@ -88,8 +86,7 @@ class _Draft:
         wants: list[Destination | Use] = [*programme.destinations, *programme.uses]
         for want in wants:
             self._wanted_by[want].add(port_id)
-        doubtful = port_id in self._doubtful
-        if standing is not None and not doubtful:
+        if standing is not None:
             if standing.programme == programme:
                 return
             if standing.programme.ofport == programme.ofport:
@@ -105,8 +102,6 @@ class _Draft:
         self._write(programme)
         self._by_ofport[programme.ofport] = port_id
         self._connect(programme)
-        if doubtful:
-            self._rewritten_uses |= programme.uses
 
     def _change_by_difference(self, standing: Standing, programme: Programme) -> None:
         owner = frozenset({programme.port_id})
@@ -140,7 +135,6 @@ class _Draft:
     def _take_away(self, port_id: str, standing: Standing) -> None:
         del self._ports[port_id]
         del self._by_ofport[standing.programme.ofport]
-        self._doubtful.discard(port_id)
         self._delete_flows(standing, frozenset({port_id}))
         self.clear_strays(standing.programme.ofport, {port_id})
         self._disconnect(standing.programme)
@@ -211,8 +205,7 @@ class _Draft:
                 owners.append(item.ports or everyone)
         after = Installed(
             self._ports, self._receivers, self._members, self._users, holders, shared,
-            self._strays, frozenset(self._doubtful),
-            self._generation if self._adds else self._before.generation,
+            self._strays, self._generation if self._adds else self._before.generation,
         )  # fmt: skip
         return Plan(lines, owners, after)
 
@@ -223,29 +216,25 @@ class _Draft:
                 text = str(each) if receivers else None
                 ports = self._wanted_by[destination]
                 yield _Shared(each.key, text, cookie.Kind.DELIVERY, ports)
-        uses = self._changed_uses | self._rewritten_uses
-        yield from self._accepting_flows(uses)
-        yield from self._address_flows(uses, holders)
+        yield from self._accepting_flows()
+        yield from self._address_flows(holders)
 
-    def _accepting_flows(self, uses: Set[Use]) -> Iterator[_Shared]:
+    def _accepting_flows(self) -> Iterator[_Shared]:
         live = {(use.remote, use.direction) for use in self._users}
         ports: defaultdict[tuple[Remote, Direction], set[str]] = defaultdict(set)
-        for use in uses:
+        for use in self._changed_uses:
             ports[use.remote, use.direction] |= self._wanted_by[use]
         for pair, wanting in sorted(ports.items()):
             accept = self._conjunctions.accept(*pair)
             text = str(accept) if pair in live else None
             yield _Shared(accept.key, text, cookie.Kind.CONJUNCTION, wanting)
 
-    def _address_flows(
-        self, uses: Set[Use], holders: dict[str, tuple[int, ...]]
-    ) -> Iterator[_Shared]:
+    def _address_flows(self, holders: dict[str, tuple[int, ...]]) -> Iterator[_Shared]:
         """Each use takes its id from the addresses it had and gives it to those it has."""
         ports: defaultdict[str, set[str]] = defaultdict(set)
-        for use in sorted(uses):
+        for use in sorted(self._changed_uses):
             same = self._before.members.get(use.remote) == self._members.get(use.remote)
-            rewrite = use in self._rewritten_uses
-            if same and not rewrite and use in self._before.users and use in self._users:
+            if same and use in self._before.users and use in self._users:
                 continue
             number = self._conjunctions.id_of(use.remote)
             had = self._keys(use, self._before.users, self._before.members)
@@ -254,7 +243,7 @@ class _Draft:
                 holders[key] = tuple(each for each in holders[key] if each != number)
             for key in has - had:
                 holders[key] = (*holders.get(key, ()), number)
-            for key in had | has if rewrite else had ^ has:
+            for key in had ^ has:
                 ports[key] |= self._wanted_by[use]
         for key, wanting in ports.items():
             text = address_flow(key, holders[key]) if holders[key] else None

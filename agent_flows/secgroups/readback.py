@@ -40,9 +40,11 @@ def cookies(lines: Iterable[str]) -> Counter[int]:
 @dataclass(frozen=True)
 class Found:
     """What an older process left: taken over, so that nothing it opened closes before its
-    port is applied again."""
+    port is applied again. ``shared`` are the cookies of what its ports share, networks' flows
+    among them."""
 
     base: frozenset[int]
+    shared: frozenset[int]
     installed: Installed
     conjunction_priority: int
     next_conjunction_id: int
@@ -53,6 +55,7 @@ def read(lines: Iterable[str]) -> Found:
     base: set[int] = set()
     strays: defaultdict[int, set[int]] = defaultdict(set)
     seen: set[int] = set()
+    shared: set[int] = set()
     receivers: dict[Destination, dict[int, bool]] = {}
     priorities: Counter[int] = Counter()
     newest_id = newest_generation = 0
@@ -61,6 +64,8 @@ def read(lines: Iterable[str]) -> Found:
         if not found:
             continue
         value = int(found[1], 16)
+        if cookie.kind(value) not in (Kind.BASE, Kind.PORT):
+            shared.add(value)
         match cookie.kind(value):
             case Kind.BASE:
                 base.add(value)
@@ -82,7 +87,7 @@ def read(lines: Iterable[str]) -> Found:
     )
     # The free one; should a run of crashes have used up all, the least used.
     priority = min(CONJUNCTION_PRIORITIES, key=lambda each: (priorities[each], -each))
-    return Found(frozenset(base), installed, priority, newest_id + 1)
+    return Found(frozenset(base), frozenset(shared), installed, priority, newest_id + 1)
 
 
 def _number(pattern: re.Pattern[str], line: str) -> int:

@@ -37,12 +37,12 @@ class ApplySecurityGroups(_FirewallTask):
 
 
 class VerifySecurityGroups(_FirewallTask):
-    """Reads the flows back and compares them with what was compiled."""
+    """Reads the flows back, and puts right what is not as compiled."""
 
     name_ = "verify-security-groups"
 
     def execute(self, port_ids: tuple[str, ...]) -> None:
-        self._firewall.verify(port_ids)
+        self._firewall.prove(port_ids)
 
 
 class RemoveSecurityGroups(_FirewallTask):

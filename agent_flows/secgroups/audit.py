@@ -1,0 +1,120 @@
+"""Is the bridge as it should be: every flow compared, what differs put right or told."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+from agent_flows.report import TaskError
+from agent_flows.secgroups import cookie, difference, flow, readback, strangers
+from agent_flows.secgroups.conjunction import Conjunctions
+from agent_flows.secgroups.cookie import Kind
+from agent_flows.secgroups.difference import Difference, DiffFlow
+from agent_flows.secgroups.installed import Installed, flows
+from agent_flows.secgroups.ofctl import Ofctl
+from agent_flows.secgroups.plan import Plan
+from agent_flows.secgroups.strangers import Bridge
+
+
+class NetworkFlows(Protocol):
+    """The flows of networks on our own bridge."""
+
+    def flow_count(self) -> int: ...
+
+    def held_flows(self) -> AbstractContextManager[Sequence[str]]:
+        """The bundle lines that add them; none of them changes inside the block."""
+
+
+class Audit:
+    """``networks`` are None where it is not known which there are: their flows are then not
+    judged."""
+
+    def __init__(
+        self, ofctl: Ofctl, base: Mapping[int, str], networks: NetworkFlows | None, bridge: Bridge
+    ) -> None:
+        self._ofctl = ofctl
+        self._base = [flow.with_cookie(text, each) for each, text in base.items()]
+        self._networks = networks
+        self._bridge = bridge
+
+    def counts(self, installed: Installed) -> bool:
+        """Whether the bridge holds as many flows as it should: one call, whatever their number."""
+        expected = len(self._base) + installed.count()
+        if self._networks is None or not self._bridge.removes:
+            return self._ofctl.count(*cookie.FIREWALL) == expected
+        return self._ofctl.count(*cookie.ANY) == expected + self._networks.flow_count()
+
+    def look(
+        self, installed: Installed, conjunctions: Conjunctions, left: Set[int], *, judging: bool
+    ) -> Difference:
+        """Compare every flow. ``left`` are cookies of flows that an older process' ports share;
+        whether strangers' flows are judged is told by ``judging``.
+
+        Raises :class:`SwitchError` or :class:`Timeout`.
+        """
+        with self._networks.held_flows() if self._networks else nullcontext(()) as lines:
+            expected = [*self._base, *flows(installed, conjunctions), *map(flow.added_by, lines)]
+            found = difference.read(self._ofctl.differences(expected))
+        provisioned = {cookie.serial(each) for each in readback.cookies(lines)}
+
+        def needed(each: DiffFlow) -> bool:
+            """Not compiled here, and yet some port may need it."""
+            match cookie.kind(each.cookie):
+                case Kind.NETWORK if self._networks is None:
+                    return True
+                case Kind.NETWORK:
+                    return each.cookie in left and cookie.serial(each.cookie) not in provisioned
+                case Kind.PORT:
+                    ofport = cookie.serial(each.cookie)
+                    return each.cookie in installed.strays.get(ofport, ())
+            return each.cookie in left
+
+        return Difference(
+            found.missing,
+            tuple(each for each in found.surplus if not needed(each)),
+            self._bridge.strange(found.strange, _ofports(installed)) if judging else (),
+        )
+
+    def removable(self, found: Difference) -> Sequence[DiffFlow]:
+        """What of ``found`` is ours to remove."""
+        return (*found.surplus, *(found.strange if self._bridge.removes else ()))
+
+    def correction(
+        self, found: Difference, installed: Installed, port_ids: Collection[str]
+    ) -> Plan:
+        """What puts ``found`` right, as far as it is ours to do, for the sake of these ports."""
+        everyone = frozenset(port_ids)
+        surplus = self.removable(found)
+        owners: dict[int, Set[str]] = {
+            each.programme.ofport: frozenset({port_id})
+            for port_id, each in installed.ports.items()
+            if port_id in everyone
+        }
+        lines = [flow.delete_key(each.key) for each in surplus]
+        blamed: list[Set[str]] = [everyone] * len(surplus)
+        for each in found.missing:
+            lines.append(flow.add(f"{each.key} actions={each.actions}", each.cookie))
+            own = cookie.kind(each.cookie) == Kind.PORT
+            blamed.append(owners.get(cookie.serial(each.cookie), everyone) if own else everyone)
+        return Plan(lines, blamed, installed)
+
+    def errors(
+        self, found: Difference, installed: Installed, port_ids: Iterable[str]
+    ) -> dict[str, TaskError]:
+        """What of ``found`` is wrong for which of these ports."""
+        errors: dict[str, TaskError] = {}
+        ofports = _ofports(installed)
+        for port_id in port_ids:
+            standing = installed.ports.get(port_id)
+            if standing is None:
+                errors[port_id] = TaskError("NotAsCompiled", "the port's flows were not applied")
+                continue
+            ofport = standing.programme.ofport
+            strange = [e for e in found.strange if self._bridge.decides(e, ofport, ofports)]
+            error = strangers.error(strange) if strange else found.error_of(ofport)
+            if error is not None:
+                errors[port_id] = error
+        return errors
+
+
+def _ofports(installed: Installed) -> frozenset[int]:
+    return frozenset(each.programme.ofport for each in installed.ports.values())

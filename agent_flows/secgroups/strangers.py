@@ -1,0 +1,132 @@
+"""Flows that neither we wrote nor anybody we know: which there may be, and what they do. Pure.
+
+On our own bridge there may be none. On Neutron's, its agent and its extensions
+write flows, too, under cookies they have reserved; anything else that decides
+about our ports' packets must not be taken for their security groups' work.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Set
+from typing import Protocol
+
+from agent_flows.report import TaskError
+from agent_flows.secgroups.difference import DiffFlow, shown
+from agent_flows.secgroups.pipeline import Priority, Table
+
+
+class Bridge(Protocol):
+    """Whose flows there may be on a bridge beside ours."""
+
+    removes: bool
+    """Whether a stranger's flow is removed; else it fails the ports it decides about."""
+
+    def strange(self, flows: Iterable[DiffFlow], ofports: Set[int]) -> tuple[DiffFlow, ...]:
+        """Those of ``flows`` that are nobody's and decide about packets of one of ``ofports``."""
+        ...
+
+    def decides(self, flow: DiffFlow, ofport: int, ofports: Set[int]) -> bool:
+        """Whether a strange flow decides about packets of ``ofport``, one of ours."""
+        ...
+
+
+class AnyonesBridge:
+    """Nobody knows whose flows there may be, so none is judged."""
+
+    removes = False
+
+    def strange(self, flows: Iterable[DiffFlow], ofports: Set[int]) -> tuple[DiffFlow, ...]:
+        return ()
+
+    def decides(self, flow: DiffFlow, ofport: int, ofports: Set[int]) -> bool:
+        return False
+
+
+class OwnBridge:
+    """Ours as a whole."""
+
+    removes = True
+
+    def strange(self, flows: Iterable[DiffFlow], ofports: Set[int]) -> tuple[DiffFlow, ...]:
+        return tuple(flows)
+
+    def decides(self, flow: DiffFlow, ofport: int, ofports: Set[int]) -> bool:
+        return True
+
+
+class NeutronsBridge:
+    """Neutron's. ``reserved`` tells the cookies of those who may write there."""
+
+    removes = False
+
+    def __init__(self, reserved: Callable[[int], bool]) -> None:
+        self._reserved = reserved
+
+    def strange(self, flows: Iterable[DiffFlow], ofports: Set[int]) -> tuple[DiffFlow, ...]:
+        unknown = (each for each in flows if not self._reserved(each.cookie))
+        return tuple(each for each in unknown if overruled(each, ofports))
+
+    def decides(self, flow: DiffFlow, ofport: int, ofports: Set[int]) -> bool:
+        return ofport in overruled(flow, ofports)
+
+
+_OURS = frozenset(
+    {
+        Table.BASE_EGRESS,
+        Table.RULES_EGRESS,
+        Table.ACCEPT_OR_INGRESS,
+        Table.BASE_INGRESS,
+        Table.RULES_INGRESS,
+        Table.ACCEPT_INGRESS,
+        Table.LAST_DOOR,
+        Table.ACCEPTED_EGRESS,
+        Table.ACCEPTED_INGRESS,
+        Table.DROPPED,
+        Table.UPLINK,
+    }
+)
+"""Of Neutron's bridge. Nothing there is decided by Neutron's own flows."""
+_NEUTRONS_FOR_PORTS = 10
+"""The highest priority of Neutron's in table 0 for what ports send (ARP and neighbour discovery,
+its br_int.py)."""
+_ANYWHERE = re.compile(
+    r"\b(?:NORMAL|FLOOD|ALL|TABLE)\b|\b(?:group:|learn\(|bundle|enqueue|output\(|output:[A-Z])"
+)
+"""Actions that may send to any port."""
+
+
+def overruled(flow: DiffFlow, ofports: Set[int]) -> Set[int]:
+    """Those of ``ofports``, all that are ours, for which a stranger's flow on Neutron's bridge
+    decides what ours should: whether their packets come to ours at all, what becomes of them, or
+    what reaches them past their rules."""
+    receiving, matched = flow.receivers & ofports, flow.matched & ofports
+    if flow.table in _OURS:
+        return receiving | (matched or _rest(flow, ofports))
+    if flow.table == Table.TRANSIENT:
+        # Whatever a port sends is taken up by its door (100), or dropped for its tag (95).
+        if matched:
+            return receiving | (matched if flow.priority >= Priority.TAGGED else frozenset())
+        above = flow.priority >= Priority.UNICAST
+    elif matched:
+        return receiving | matched
+    else:
+        # Neutron's own drop there (the dead VLAN) lets nothing past our tables.
+        first = flow.table == Table.LOCAL_SWITCHING and flow.actions != "drop"
+        above = first and flow.priority > _NEUTRONS_FOR_PORTS
+    return receiving | (_rest(flow, ofports) if above else frozenset())
+
+
+def _rest(flow: DiffFlow, ofports: Set[int]) -> Set[int]:
+    """Ports that a flow may concern without naming them."""
+    named = flow.matched | flow.receivers
+    return ofports if not named or _ANYWHERE.search(flow.actions) else frozenset()
+
+
+def error(flows: Iterable[DiffFlow]) -> TaskError:
+    """What a port fails with about whose packets strangers' flows decide."""
+    found = list(flows)
+    return TaskError(
+        "StrangersFlow",
+        f"{len(found)} flows decide about the port's packets that neither agent_flows nor a known "
+        "owner wrote",
+        shown(found),
+    )
