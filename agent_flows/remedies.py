@@ -63,6 +63,11 @@ EXPLANATIONS: Sequence[Explanation] = (
         "find out who deleted it; the agent makes it anew and wires every port again",
     ),
     _of(
+        "BridgeChanged",
+        "somebody else changes the integration bridge again and again while the agent mends it",
+        "find out who: two agents, or another controller on the bridge",
+    ),
+    _of(
         "PatchPort",
         "Open vSwitch gave the patch port to the physical bridge no number",
         "look into the log of ovs-vswitchd",
