@@ -1,7 +1,9 @@
 """Sets up a process: options, logging, threads; and waits for the signal to end it."""
 
+import copy
 import gc
 import importlib.metadata
+import logging
 import select
 import signal
 import socket
@@ -16,6 +18,7 @@ from oslo_log import log
 from oslo_service import backend
 
 from agent_flows import conf as options
+from agent_flows.printable import printable
 
 PROJECT = "agent_flows"
 
@@ -68,7 +71,23 @@ def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> 
     except (cfg.Error, ValueError) as exc:
         raise SystemExit(f"{prog}: {' '.join(str(exc).split())}") from None
     log.setup(conf, PROJECT)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Harmless(handler.formatter or logging.Formatter()))
     return conf
+
+
+class _Harmless(logging.Formatter):
+    """What others wrote stays in the line that quotes it, and moves no cursor."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        quoted = copy.copy(record)
+        quoted.msg, quoted.args = printable(record.getMessage()), ()
+        # What ends lines now is a traceback.
+        return "\n".join(printable(line) for line in self._inner.format(quoted).split("\n"))
 
 
 def started() -> None:

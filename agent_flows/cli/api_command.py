@@ -9,7 +9,7 @@ from cliff.lister import Lister
 from cliff.show import ShowOne
 
 from agent_flows.cli.failure import EXIT_CODES
-from agent_flows.cli.printable import printable
+from agent_flows.printable import printable
 
 if TYPE_CHECKING:  # the client takes a while to import, and --help needs none
     from agent_flows.cli.client import Api

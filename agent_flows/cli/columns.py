@@ -6,7 +6,7 @@ from typing import Any
 
 from cliff.columns import FormattableColumn
 
-from agent_flows.cli.printable import printable
+from agent_flows.printable import printable
 
 Task = Mapping[str, Any]
 

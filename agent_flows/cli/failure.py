@@ -2,7 +2,7 @@
 
 import enum
 
-from agent_flows.cli.printable import printable
+from agent_flows.printable import printable
 
 
 class ExitCode(enum.IntEnum):

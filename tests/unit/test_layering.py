@@ -23,9 +23,10 @@ ARROWS: dict[str, set[str]] = {
     "spec": {"validation"},
     "report": {"validation", "spec"},
     "conf": set(),
-    "process": {"conf"},
+    "process": {"conf", "printable"},
     "supervision": set(),
     "remedies": set(),
+    "printable": set(),
     "watchdog": {"report", "supervision"},
     "rpc": WORDS,
     "flows": WORDS | {"rpc"},
@@ -35,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "server": WORDS | SETUP | {"rpc", "remedies"},
     "neutron": WORDS | SETUP | {"rpc", "flows", "secgroups", "l2", "server"},
     # Commands talk REST; only the words of the API are shared.
-    "cli": {"report"},
+    "cli": {"report", "printable"},
 }
 # all-in-one is the one command that is not a client.
 EXCEPTIONS = {

@@ -111,3 +111,27 @@ def _take(number: signal.Signals) -> None:
     time.sleep(0.2)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
     os.kill(os.getpid(), number)
+
+
+EVIL = "name\x1b[2J \x9b31m\u202e\n2026-01-01 00:00:00 INFO all is well\rX"
+
+
+def test_what_others_wrote_makes_up_no_line_of_the_log_and_moves_no_cursor(tmp_path: Path) -> None:
+    code = f"""
+from oslo_config import cfg
+from oslo_log import log
+from agent_flows import process
+process.prepare(["--log-file", "{tmp_path}/log"], "agent-flows-test", cfg.ConfigOpts())
+log.getLogger("agent_flows.x").warning("Refused %s, 100%%", {EVIL!r})
+try:
+    raise ValueError({EVIL!r})
+except ValueError:
+    log.getLogger("agent_flows.x").exception("Failed")
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
+    text = (tmp_path / "log").read_text()
+    assert all(char == "\n" or char.isprintable() for char in text)
+    assert (
+        r"Refused name\x1b[2J \x9b31m\u202e\n2026-01-01 00:00:00 INFO all is well\rX, 100%" in text
+    )
+    assert "Traceback" in text

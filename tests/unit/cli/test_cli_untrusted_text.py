@@ -7,7 +7,7 @@ import pytest
 
 from agent_flows.cli.app import ClientManager
 from agent_flows.cli.failure import CommandFailed
-from agent_flows.cli.printable import printable
+from agent_flows.printable import printable
 from tests.unit.cli.stage import PORT, Run
 
 EVIL = "\x1b[31mowned\x1b]0;title\x07 c1\x9b1m \u202eabc\u2066 two\nlines\rback\x7f\u200f end"

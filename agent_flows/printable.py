@@ -1,8 +1,8 @@
-"""Text from outside, made harmless for a terminal.
+"""Text from outside, made harmless for a terminal and for a log.
 
 Names, errors and what an agent says of itself come from people and hosts that
 need not be trusted: an escape sequence among them could recolour, retitle or
-hide what an operator sees.
+hide what an operator sees, and an end of a line could make up a line of a log.
 """
 
 import unicodedata
