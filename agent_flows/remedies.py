@@ -125,7 +125,7 @@ EXPLANATIONS: Sequence[Explanation] = (
     ),
     _of(
         "InvalidSpec",
-        "the server sent a port, a group or a rule that makes no sense; the message names the "
+        "the server sent an invalid spec of a port, a group or a rule; the message names the "
         "field and what would be right, the detail shows it. The port keeps what it has; others "
         "are not touched. Inside Neutron a single rule, member, address pair or fixed IP that "
         "cannot be used is left out instead, and named in the agent's log",
@@ -157,8 +157,20 @@ EXPLANATIONS: Sequence[Explanation] = (
         "look on the host whether ovs-vswitchd runs and `ovs_run_dir` is right",
     ),
     _of(
+        "ToolMissing",
+        "the agent cannot run `ovs-ofctl`",
+        "install Open vSwitch's tools on the host, and have `ovs-ofctl` in the agent's PATH",
+    ),
+    _of(
+        "OSError FileNotFoundError PermissionError MemoryError",
+        "the host has run out of something (memory, open files, processes), or a file or tool is "
+        "missing: the message says of what",
+        "mend it on the host; the agent tries again",
+    ),
+    _of(
         "Timeout",
-        "no answer within `openflow_timeout` or `ovsdb_timeout`",
+        "no answer within `openflow_timeout` or `ovsdb_timeout`; a call of `ovs-ofctl` that does "
+        "not end by itself is killed a second later",
         "look at the load of ovs-vswitchd and ovsdb-server on the host",
     ),
     _of(

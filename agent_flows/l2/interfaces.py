@@ -1,13 +1,18 @@
 """Interfaces of ports: what the switch says about them, and where they are."""
 
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.report import TaskError
 from agent_flows.secgroups.attachment import Attachment
 
+# Types of interfaces with a kernel link of their name, "" being "system"
+# (vswitchd.conf.db(5), Interface:type). The others are ports of a userspace
+# datapath (dpdk, vhost-user), tunnels, patch ports, or nothing at all.
+_WITH_KERNEL_LINK = frozenset({"", "system", "internal", "tap", "afxdp", "afxdp-nonpmd"})
 # ovs-vswitchd writes this ofport for an interface it could not open (vswitchd.conf.db(5)).
 _NO_OFPORT = -1
 
@@ -17,7 +22,10 @@ class Interface:
     """The interface that carries a port.
 
     ``ofport`` is None until ovs-vswitchd has opened it; ``error`` is what it
-    said if it could not.
+    said if it could not. ``row`` and ``port_row`` are the rows of OVSDB: with
+    another row the interface was plugged again, whatever its name and ofport.
+    ``claimants`` are the names of all interfaces that claim the port, if more
+    than one of them works.
     """
 
     port_id: str
@@ -25,6 +33,9 @@ class Interface:
     type: str
     ofport: int | None
     error: str | None = None
+    row: uuid.UUID | None = None
+    port_row: uuid.UUID | None = None
+    claimants: tuple[str, ...] = ()
 
     @property
     def is_settled(self) -> bool:
@@ -33,8 +44,8 @@ class Interface:
 
     @property
     def has_kernel_link(self) -> bool:
-        """A vhost-user interface is a socket of the userspace datapath (OVS, dpdk/vhost-user)."""
-        return not self.type.startswith("dpdk")
+        """Whether the kernel has a link of this name to be raised."""
+        return self.type in _WITH_KERNEL_LINK
 
 
 def find(ovsdb: Ovsdb, bridge: str, port_ids: Collection[str]) -> dict[str, Interface]:
@@ -48,11 +59,8 @@ def find(ovsdb: Ovsdb, bridge: str, port_ids: Collection[str]) -> dict[str, Inte
         plugged = content.ports_on(bridge) if port_ids else frozenset()
         found = {}
         for port_id in port_ids:
-            claims = [
-                _interface(port_id, row)
-                for row in content.interfaces_of(port_id)
-                if content.port_of(row) in plugged
-            ]
+            rows = ((row, content.port_of(row)) for row in content.interfaces_of(port_id))
+            claims = [_interface(port_id, row, port) for row, port in rows if port in plugged]
             if claims:
                 found[port_id] = _choose(claims)
         return found
@@ -72,7 +80,7 @@ def attach(interface: Interface, vlan: int) -> Attachment:
 
 
 def missing(port_ids: Collection[str], found: Mapping[str, Interface]) -> dict[str, TaskError]:
-    """What is wrong with the ports that cannot be wired, for want of a working interface."""
+    """What is wrong with the ports that have no working interface and so cannot be wired."""
     errors = {}
     for port_id in port_ids:
         interface = found.get(port_id)
@@ -80,6 +88,12 @@ def missing(port_ids: Collection[str], found: Mapping[str, Interface]) -> dict[s
             errors[port_id] = TaskError(
                 "InterfaceNotFound",
                 "no interface on the integration bridge names this port as its iface-id",
+            )
+        elif interface.claimants:
+            errors[port_id] = TaskError(
+                "Conflict",
+                f"interfaces {' and '.join(interface.claimants)} name the same port as their "
+                "iface-id",
             )
         elif interface.error is not None:
             errors[port_id] = TaskError(
@@ -94,21 +108,22 @@ def missing(port_ids: Collection[str], found: Mapping[str, Interface]) -> dict[s
     return errors
 
 
-def _interface(port_id: str, row: Any) -> Interface:
+def _interface(port_id: str, row: Any, port_row: uuid.UUID | None) -> Interface:
     ofport = next(iter(row.ofport), None)
     error = next(iter(row.error), None)
     if ofport == _NO_OFPORT:
         ofport, error = None, error or "ovs-vswitchd could not open it"
-    return Interface(port_id, row.name, row.type, ofport, error)
+    return Interface(port_id, row.name, row.type, ofport, error, row.uuid, port_row)
 
 
 def _choose(claims: list[Interface]) -> Interface:
+    # Rows come in no order: the same claims must give the same interface.
+    claims.sort(key=lambda each: each.name)
     working = [each for each in claims if each.ofport is not None]
     if len(working) > 1:
-        names = ", ".join(sorted(each.name for each in working))
-        first = working[0]
-        error = f"several interfaces claim the port: {names}"
-        return Interface(first.port_id, first.name, first.type, None, error)
+        names = tuple(each.name for each in working)
+        error = f"several interfaces claim the port: {', '.join(names)}"
+        return replace(working[0], ofport=None, error=error, claimants=names)
     return (working or claims)[0]
 
 

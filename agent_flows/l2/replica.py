@@ -11,6 +11,7 @@ from ovs import timeval
 from ovsdbapp.backend.ovs_idl import connection
 
 from agent_flows.supervision import described
+from agent_flows.validation import is_port_id
 
 LOG = log.getLogger(__name__)
 
@@ -130,7 +131,15 @@ class Content:
             self._rows[raw.uuid] = row
         if table in _NAMED and event != "update":
             self._note_name((table, row.name), row.uuid, event)
-        return self._note_port(row, event) if table == "Interface" else set()
+        if table == "Interface":
+            return self._note_port(row, event)
+        return self._ports_of(row) if table == "Port" and event != "update" else set()
+
+    def _ports_of(self, port: Row) -> set[str]:
+        """The ports whose interface is in a Port row, which came or went without it."""
+        interface = self._by_name.get(("Interface", port.name))
+        port_id = self._port_ids.get(interface) if interface is not None else None
+        return {port_id} if port_id is not None else set()
 
     def _note_name(self, name: tuple[str, str], row_id: uuid.UUID, event: str) -> None:
         if event == "create":
@@ -141,6 +150,8 @@ class Content:
     def _note_port(self, row: Row, event: str) -> set[str]:
         before = self._port_ids.pop(row.uuid, None)
         now = row.external_ids.get(IFACE_ID) if event != "delete" else None
+        if not is_port_id(now):
+            now = None
         if before and before != now:
             self._by_port[before].discard(row.uuid)
             if not self._by_port[before]:

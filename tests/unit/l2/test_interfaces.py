@@ -1,5 +1,7 @@
 """What is wrong with an interface, in words."""
 
+import pytest
+
 from agent_flows.l2.interfaces import Interface, attach, missing
 from agent_flows.l2.tasks import linkless
 
@@ -27,6 +29,46 @@ def test_a_working_interface_is_no_error():
     assert interface.is_settled
     assert missing(["one"], {"one": interface}) == {}
     assert attach(interface, 9).ofport == 4
+
+
+def test_two_working_interfaces_that_claim_a_port_are_a_conflict_of_both():
+    both = Interface("one", "tap1", "", None, "several", claimants=("tap1", "tap2"))
+    assert both.is_settled
+    error = missing(["one"], {"one": both})["one"]
+    assert error.type == "Conflict"
+    assert "tap1 and tap2" in error.message
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "patch",
+        "dpdk",
+        "dpdkvhostuser",
+        "dpdkvhostuserclient",
+        "geneve",
+        "vxlan",
+        "gre",
+        "ip6gre",
+        "erspan",
+        "stt",
+        "lisp",
+        "gtpu",
+        "srv6",
+        "bareudp",
+        "null",
+        "dummy",
+        "dummy-internal",
+    ],
+)
+def test_an_interface_of_a_type_without_kernel_link_is_skipped_with_its_reason(kind):
+    interface = Interface("one", "no-such-link", kind, 4)
+    assert linkless([interface]) == {"one": f"a {kind} interface has no kernel link"}
+
+
+@pytest.mark.parametrize("kind", ["", "system", "tap", "afxdp", "afxdp-nonpmd"])
+def test_an_interface_of_a_type_with_kernel_link_has_it_raised(kind):
+    assert linkless([Interface("one", "no-such-link", kind, 4)]) == {}
 
 
 def test_interfaces_without_a_kernel_link_are_told_with_the_reason():
