@@ -238,6 +238,10 @@ class Reconciler:
             if proven:
                 self._wired.pop(port_id, None)
                 self._note_absence(batch, port_id)
+            elif port_id in self._wired:
+                # Half taken away: wanted again, it is to be wired from the start.
+                before = self._wired[port_id]
+                self._wired[port_id] = dataclasses.replace(before, proven=False)
             return
         self._absent.pop(port_id, None)
         if batch.flow is FlowName.REFRESH and not proven:

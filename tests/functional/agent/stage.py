@@ -202,7 +202,9 @@ class Host:
         ]
 
     def tag(self, name: str) -> int:
-        return int(self.switch.vsctl("--if-exists", "get", "Port", name, "tag") or 0)
+        """The tag of a port; 0 if it has none."""
+        tag = self.switch.vsctl("--if-exists", "get", "Port", name, "tag").strip()
+        return int(tag) if tag.isdecimal() else 0
 
     def local_vlans(self) -> dict[str, int]:
         """Network id to VLAN, as recorded in OVSDB."""
