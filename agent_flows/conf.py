@@ -189,6 +189,27 @@ SERVER_OPTS: list[Opt] = [
         help="Seconds without a heartbeat after which an agent is dead and its ports UNKNOWN.",
     ),
     cfg.FloatOpt(
+        "agent_forget_after",
+        default=7 * 24 * 3600.0,
+        min=1,
+        help="Seconds without a heartbeat after which an agent is forgotten if no port is bound to "
+        "its host. One that comes back is known again.",
+    ),
+    cfg.IntOpt(
+        "max_idle_agents",
+        default=1000,
+        min=1,
+        help="Most hosts without a port that are known. Beyond it those that are silent are "
+        "forgotten, and if there is none, the signs of life of further ones are refused.",
+    ),
+    cfg.FloatOpt(
+        "database_timeout",
+        default=30.0,
+        min=1,
+        help="Seconds a PostgreSQL or MariaDB may take to accept a connection or to answer a "
+        "statement, before the request or report that waits for it fails and may be tried again.",
+    ),
+    cfg.FloatOpt(
         "sweep_interval",
         default=5.0,
         min=0.1,

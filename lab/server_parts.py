@@ -14,8 +14,10 @@ from oslo_config import cfg
 
 from agent_flows import conf as options
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
+from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.server import Accepted
 from agent_flows.server import database, schema
+from agent_flows.server.agents import Rules
 from agent_flows.server.api.app import application
 from agent_flows.server.casts import Caster, Casts
 from agent_flows.server.directory import PortDirectory
@@ -25,6 +27,7 @@ from agent_flows.server.own_directory import OwnDirectory
 from agent_flows.server.store import Store
 from agent_flows.server.sweeper import Limits, Sweeper
 from agent_flows.spec import DesiredState
+from agent_flows.supervision import Troubles
 
 WIRE = {
     "locate-interface": Step.L2,
@@ -82,11 +85,14 @@ class Server:
     def __init__(
         self,
         url: str,
+        *,
         settings: Settings | None = None,
         directory: PortDirectory | None = None,
         limits: Mapping[str, Any] | None = None,
         api: Mapping[str, Any] | None = None,
+        rules: Rules | None = None,
     ) -> None:
+        self.rules = rules or Rules()
         self.conf = configuration(url)
         for name, value in (api or {}).items():
             self.conf.set_override(name, value, options.API)
@@ -97,19 +103,30 @@ class Server:
         self.caster = Caster(self.told, self.metrics)
         self.directory = directory or OwnDirectory()
         self.store = Store(
-            self.database, self.directory, self.caster, self.metrics, settings or Settings()
+            self.database,
+            self.directory,
+            self.caster,
+            self.metrics,
+            settings or Settings(),
+            rules=self.rules,
         )
         bounds = {
             "interval": 60.0,
             "report_timeout": 60.0,
-            "agent_down_time": 35.0,
             "history_attempts": 10,
             "history_failures": 100,
             "history_after_delete": 3600.0,
             **(limits or {}),
         }
+        self.troubles = Troubles()
         self.sweeper = Sweeper(
-            self.database, self.directory, self.caster, self.metrics, Limits(**bounds)
+            self.database,
+            self.directory,
+            self.caster,
+            self.metrics,
+            Limits(**bounds),
+            rules=self.rules,
+            troubles=self.troubles,
         )
         app = application(self.conf, self.database, self.caster, self.metrics, {})
         self.rest = falcon.testing.TestClient(app)
@@ -178,15 +195,28 @@ def running(url: str, **kwargs: Any) -> Iterator[Server]:
 
 
 class AgentOf:
-    """The agent of ``host``: asks for specs and reports what it is told to have done."""
+    """The agent of ``host``: asks for specs, reports what it is told to have done.
 
-    def __init__(self, server: Server, host: str) -> None:
+    It gives its first sign of life when it is made, unless it is not to.
+    """
+
+    def __init__(
+        self, server: Server, host: str, identity: Identity | None = None, *, lives: bool = True
+    ) -> None:
         self.server = server
         self.host = host
+        self.identity = identity
         self.sequence = 0
+        if lives:
+            self.beat()
+
+    def beat(self, **state: Any) -> int:
+        """Give a sign of life; answers the highest sequence the server holds."""
+        return self.server.store.take_heartbeat(self.host, state, self.identity)
 
     def specs(self, *port_ids: str) -> DesiredState:
-        return DesiredState.of(self.server.store.get_ports(self.host, port_ids or None))
+        found = self.server.store.get_ports(self.host, port_ids or None, self.identity)
+        return DesiredState.of(found)
 
     def report(
         self, port_id: str, flow: FlowName = FlowName.WIRE, fails: str | None = None, **fields: Any
@@ -207,7 +237,7 @@ class AgentOf:
         return flow_report(fails=fails, **told)
 
     def send(self, *reports: FlowReport) -> Accepted:
-        return self.server.store.take_reports(self.host, reports)
+        return self.server.store.take_reports(self.host, reports, self.identity)
 
     def wire(self, *port_ids: str) -> None:
         """Wire these ports, and have it accepted."""

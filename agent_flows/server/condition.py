@@ -12,7 +12,7 @@ from typing import Any
 
 from agent_flows.report import MAX_MESSAGE_CHARS, UNTRUE, Trouble
 
-_TEXTS = ("bridge", "version")
+_TEXTS = ("bridge", "version", "boot_id", "started_at")
 _LISTS = ("extensions",)
 _MOST = 16
 _TEXT_CHARS = 255

@@ -230,7 +230,7 @@ def _rewire(session: Session, which: sa.ColumnElement[bool], now: datetime.datet
         .values(revision_number=port.revision_number + 1, updated_at=now)
         .execution_options(synchronize_session=False)
     )
-    effects.start_clock(
+    effects.await_reports(
         session, [row.id for row in rows if row.sync_state in effects.REPORTED], now
     )
     told: dict[str, set[str]] = {}

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from agent_flows.report import PortStatus, SyncState
-from agent_flows.server import bodies, effects, models
+from agent_flows.server import agents, bodies, effects, models
 from agent_flows.server.casts import Casts, to_hosts
 from agent_flows.server.desired import Written, missing
 from agent_flows.server.errors import Conflict, NotFound
@@ -21,7 +21,8 @@ def put_port(session: Session, body: bodies.Port, now: datetime.datetime) -> Wri
     """Create or replace a port.
 
     Its revision rises if something its wiring depends on changed. Bound to
-    another host it starts anew there: DOWN and ABSENT.
+    another host it starts anew there, DOWN: SYNCING if an agent lives there,
+    which is to look for its interface, else UNKNOWN.
     """
     port = session.get(models.Port, body.id, with_for_update=True)
     before = None if port is None else _values(port)
@@ -36,15 +37,17 @@ def put_port(session: Session, body: bodies.Port, now: datetime.datetime) -> Wri
         port = _new(session, body, now)
     elif _wiring(before or {}) != _wiring(wanted):
         port.revision_number += 1
-        if port.sync_state in effects.REPORTED:
-            port.sync_state, port.syncing_since = SyncState.SYNCING, now
     port.updated_at = now
     _write(session, port, body)
-    if old_host != port.host:
-        _start_anew(session, port)
+    rewired = before is None or _wiring(before) != _wiring(wanted)
+    rebound = old_host != port.host
+    if rebound:
+        _start_anew(session, port, now)
     session.add(port)
     session.flush()
-    rewired = before is None or _wiring(before) != _wiring(wanted)
+    if rebound or (rewired and port.sync_state in effects.REPORTED):
+        effects.await_reports(session, [port.id], now)
+        session.refresh(port)
     casts = Casts(ports=to_hosts({old_host, port.host}, [port.id] if rewired else []))
     member_after = effects.contribution(port)
     return Written(
@@ -86,15 +89,12 @@ def _new(session: Session, body: bodies.Port, now: datetime.datetime) -> models.
     return port
 
 
-def _start_anew(session: Session, port: models.Port) -> None:
+def _start_anew(session: Session, port: models.Port, now: datetime.datetime) -> None:
     port.status, port.sync_state = PortStatus.DOWN.value, SyncState.ABSENT.value
     port.syncing_since = port.proven_revision = None
     # Sequences are compared for one host. What this host reported until now is
     # about a time when the port was not bound to it, or bound at another revision.
-    held = session.scalar(
-        sa.select(models.Agent.sequence).where(models.Agent.host == (port.host or ""))
-    )
-    port.sequence = held or 0
+    port.sequence = agents.held(session, port.host, now) if port.host else 0
 
 
 def _write(session: Session, port: models.Port, body: bodies.Port) -> None:

@@ -13,8 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from agent_flows.report import SyncState
-from agent_flows.server import models
+from agent_flows.server import agents, models, unknown
 from agent_flows.server.casts import Casts, to_hosts
+from agent_flows.server.directory import CLAIMED
+from agent_flows.server.own_directory import OwnDirectory
 
 # Ports that were reported upon: their switch holds what was right until now.
 REPORTED = (SyncState.IN_SYNC, SyncState.OUT_OF_SYNC, SyncState.UNKNOWN)
@@ -88,9 +90,10 @@ def _revise(
         .order_by(port.id)
         .with_for_update()
     ).all()
-    start_clock(session, [row.id for row in rows if row.sync_state in REPORTED], now)
-    hosts = {row.host for row in rows if row.sync_state != SyncState.ABSENT}
-    return Casts(groups=to_hosts(hosts, told))
+    await_reports(session, [row.id for row in rows if row.sync_state in REPORTED], now)
+    # The agents of ports that are said to be ABSENT, too: what is not there needs
+    # nothing, and if that is a mistake no switch keeps a rule that was revoked.
+    return Casts(groups=to_hosts({row.host for row in rows}, told))
 
 
 def lock_groups(session: Session, groups: Collection[str]) -> set[str]:
@@ -100,13 +103,29 @@ def lock_groups(session: Session, groups: Collection[str]) -> set[str]:
     return set(session.scalars(query)) if groups else set()
 
 
-def start_clock(session: Session, port_ids: Collection[str], now: datetime.datetime) -> None:
-    """These ports' desired state is newer than any report: SYNCING until one comes."""
+def await_reports(session: Session, port_ids: Collection[str], now: datetime.datetime) -> None:
+    """These locked ports' desired state is newer than any report of them.
+
+    They are SYNCING until one comes. Where no agent lives none will, and they
+    are UNKNOWN, with a task that says why. A port bound to no host stays as it is.
+    """
     if not port_ids:
         return
+    row = models.Port
+    hosts = session.execute(
+        sa.select(row.host).where(row.id.in_(list(port_ids)), row.host.is_not(None)).distinct()
+    ).scalars()
+    missing = agents.absence(session, [host for host in hosts if host])
+    waiting = row.host.is_not(None), row.host.not_in(list(missing))
     session.execute(
-        sa.update(models.Port)
-        .where(models.Port.id.in_(list(port_ids)))
+        sa.update(row)
+        .where(row.id.in_(list(port_ids)), *waiting)
         .values(sync_state=SyncState.SYNCING, syncing_since=now, updated_at=now)
         .execution_options(synchronize_session=False)
     )
+    directory = OwnDirectory()
+    for host, why in missing.items():
+        locked = directory.lock(session, port_ids, host).values()
+        theirs = (port for port in locked if port.state.host == host)
+        claimed = [(port, why) for port in theirs if port.state.sync_state in CLAIMED]
+        unknown.give_up(session, directory, claimed, now)

@@ -66,8 +66,11 @@ class PortState:
         One that is not known yet (a database restored from a backup) is no
         more so than an older one.
         """
-        latest = self.revision if self.latest_revision is None else self.latest_revision
-        return self.revision <= revision <= latest
+        return self.revision <= revision <= self.newest_revision
+
+    @property
+    def newest_revision(self) -> int:
+        return self.revision if self.latest_revision is None else self.latest_revision
 
 
 class Ruling(enum.Enum):
@@ -102,11 +105,19 @@ class Decision:
         )
 
 
-def decide(port: PortState, report: FlowReport, settings: Settings) -> Decision:
-    """What ``report`` makes of ``port``."""
+def decide(
+    port: PortState, report: FlowReport, settings: Settings, highest_sequence: int = 2**62
+) -> Decision:
+    """What ``report`` makes of ``port``.
+
+    No report may have a sequence above ``highest_sequence``, which follows from
+    the server's clock. A port that has one (a lie was taken, or a clock was
+    wrong) is known as if it had none, so that the next report is newer.
+    """
+    if port.sequence > highest_sequence:
+        port = dataclasses.replace(port, sequence=0)
     same = Decision(Ruling.STALE, port.status, port.sync_state, port.sequence, port.proven_revision)
-    if report.host != port.host:
-        reason = f"port {port.id} is bound to {port.host or 'no host'}, not to {report.host}"
+    if reason := _refusal(port, report, highest_sequence):
         return dataclasses.replace(same, ruling=Ruling.REFUSED, reason=reason)
     if report.sequence <= port.sequence:
         return same
@@ -145,6 +156,17 @@ def decide(port: PortState, report: FlowReport, settings: Settings) -> Decision:
     )
 
 
+def _refusal(port: PortState, report: FlowReport, highest_sequence: int) -> str:
+    if report.host != port.host:
+        return f"port {port.id} is bound to {port.host or 'no host'}, not to {report.host}"
+    if report.sequence > highest_sequence:
+        return (
+            f"sequence {report.sequence} is more than a day ahead of the server's clock "
+            f"(at most {highest_sequence} now)"
+        )
+    return ""
+
+
 def _current(port: PortState, report: FlowReport) -> bool:
     """Whether the report is about the desired state of now, the port's and its groups'."""
     return port.is_current(report.revision) and all(
@@ -176,4 +198,5 @@ def _proven_revision(port: PortState, report: FlowReport) -> int | None:
         return port.proven_revision
     if report.flow is FlowName.UNWIRE or not report.proves(Step.L2):
         return None
-    return report.revision
+    # Nobody can have wired what was not wanted yet.
+    return report.revision if report.revision <= port.newest_revision else None

@@ -1,5 +1,6 @@
 """The history of attempts and their tasks: written in bulk, bounded, purged in small batches."""
 
+import dataclasses
 import datetime
 import uuid
 from collections.abc import Collection, Sequence
@@ -10,11 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
+from agent_flows.server import clock
 from agent_flows.server.directory import KnownPort
 from agent_flows.server.models import Attempt, DeletedPort, Task
 
 _PER_MICROSECOND = 64
 AWAIT_REPORT = "await-report"
+_LONGEST = datetime.timedelta(days=6)
 
 
 class Ordinals:
@@ -41,9 +44,10 @@ class Record:
     report: FlowReport
 
 
-def silence(port: KnownPort, error_type: str, message: str, now: datetime.datetime) -> FlowReport:
+def silence(port: KnownPort, error: TaskError, now: datetime.datetime) -> FlowReport:
     """What stands in the history where a report should be: one FAILED task that says so."""
-    started = min(port.syncing_since or now, now)
+    # A clock that was set may have left a time of another year there.
+    started = max(min(port.syncing_since or now, now), now - _LONGEST)
     # Built as what an agent reports, so that it is stored and read alike; its
     # own sequence is of no account.
     return FlowReport(
@@ -62,9 +66,31 @@ def silence(port: KnownPort, error_type: str, message: str, now: datetime.dateti
                 step=Step.L2,
                 state=TaskState.FAILED,
                 started_at=started,
-                duration=min((now - started).total_seconds(), 600_000),
-                error=TaskError(error_type, message),
+                duration=(now - started).total_seconds(),
+                error=error,
             ),
+        ),
+    )
+
+
+def not_of_the_future(report: FlowReport, now: datetime.datetime) -> FlowReport:
+    """``report`` as it is kept: with times of a clock that is days ahead, it ended when it came."""
+    times = [report.finished_at, *(task.started_at for task in report.tasks if task.started_at)]
+    if not clock.is_ahead(max(times), now):
+        return report
+    ended = report.finished_at
+    wrong = ended - now if clock.is_ahead(ended, now) else datetime.timedelta()
+
+    def right(moment: datetime.datetime) -> datetime.datetime:
+        return max(min(moment - wrong, now), now - _LONGEST)
+
+    return dataclasses.replace(
+        report,
+        started_at=right(report.started_at),
+        finished_at=now,
+        tasks=tuple(
+            dataclasses.replace(task, started_at=task.started_at and right(task.started_at))
+            for task in report.tasks
         ),
     )
 

@@ -29,6 +29,11 @@ class Metrics:
         self.sweeps_failed = Counter(
             "agent_flows_sweeps_failed", "Sweeps that ended in an error.", registry=self.registry
         )
+        self.hosts_taken = Counter(
+            "agent_flows_host_taken",
+            "Calls refused because another agent speaks for the host.",
+            registry=self.registry,
+        )
         self.requests = Histogram(
             "agent_flows_request_seconds",
             "REST requests.",

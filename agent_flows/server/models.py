@@ -233,7 +233,8 @@ class Agent(Base):
     """What is known of a host: ``sequence`` is the highest of its reports.
 
     ``boot_id`` is the process that speaks for the host, None for an agent of a
-    release without identities. ``contender`` is the last other process that
+    release without identities, ``spoke_at`` when it did so itself (others may
+    vouch for it, which is a sign of life too). ``contender`` is the last other process that
     wanted to, ``contended_at`` when it was last heard, None if none did.
     """
 
@@ -245,6 +246,7 @@ class Agent(Base):
     declared_dead: Mapped[bool]
     state: Mapped[str] = mapped_column(LongText)
     boot_id: Mapped[str | None] = mapped_column(Uuid)
+    spoke_at: Mapped[datetime.datetime | None]
     contender: Mapped[str | None] = mapped_column(Uuid)
     contended_at: Mapped[datetime.datetime | None]
 

@@ -24,7 +24,9 @@ from agent_flows.server.casts import Caster
 from agent_flows.server.metrics import Metrics
 from agent_flows.server.own_directory import OwnDirectory
 from agent_flows.server.store import Store
+from agent_flows.server.sweeper import TROUBLE as SWEEPER
 from agent_flows.server.sweeper import Sweeper
+from agent_flows.supervision import Troubles
 
 LOG = log.getLogger(__name__)
 PROG = "agent-flows-server"
@@ -69,9 +71,10 @@ class ServerService(ServiceBase):  # type: ignore[misc]
         directory = OwnDirectory()
         caster = Caster(AgentClient(self._transport), metrics)
         self._undo.callback(caster.stop)
-        store = Store(held, directory, caster, metrics, settings.of_the_gate(conf))
-
-        sweeper = Sweeper(held, directory, caster, metrics, settings.limits(conf))
+        rules, troubles = settings.of_the_agents(conf), Troubles()
+        store = Store(held, directory, caster, metrics, settings.of_the_gate(conf), rules=rules)
+        limits = settings.limits(conf)
+        sweeper = Sweeper(held, directory, caster, metrics, limits, rules=rules, troubles=troubles)
         rpc, endpoint = self._rpc_server(store)
 
         def counts() -> dict[tuple[str, str, str], int]:
@@ -82,7 +85,7 @@ class ServerService(ServiceBase):  # type: ignore[misc]
         metrics.watch_refusals(endpoint.refused)
         checks: dict[str, Check] = {
             "database": lambda: _reachable(held),
-            "sweeper": lambda: sweeper.failure,
+            "sweeper": lambda: troubles.current().get(SWEEPER),
             "casts": lambda: caster.failure,
         }
         self._api = WsgiServer(application(conf, held, caster, metrics, checks), conf)

@@ -4,6 +4,7 @@ from oslo_config import cfg
 
 from agent_flows import conf as options
 from agent_flows.report import Step
+from agent_flows.server.agents import Rules
 from agent_flows.server.gate import Settings
 from agent_flows.server.sweeper import Limits
 
@@ -17,12 +18,16 @@ def of_the_gate(conf: cfg.ConfigOpts) -> Settings:
     )
 
 
+def of_the_agents(conf: cfg.ConfigOpts) -> Rules:
+    server = conf[options.SERVER]
+    return Rules(server.agent_down_time, server.max_idle_agents, server.agent_forget_after)
+
+
 def limits(conf: cfg.ConfigOpts) -> Limits:
     server = conf[options.SERVER]
     return Limits(
         interval=server.sweep_interval,
         report_timeout=server.report_timeout,
-        agent_down_time=server.agent_down_time,
         history_attempts=server.history_attempts,
         history_failures=server.history_failures,
         history_after_delete=server.history_after_delete,

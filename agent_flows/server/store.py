@@ -9,15 +9,17 @@ import dataclasses
 import datetime
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from oslo_log import log
+from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowReport, SyncState
-from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.identity import HostTaken, Identity
 from agent_flows.rpc.server import Accepted, Held
-from agent_flows.server import agents, clock, gate, history
+from agent_flows.server import agents, clock, condition, gate, history
+from agent_flows.server.agents import Sign
 from agent_flows.server.casts import Caster, Casts, to_hosts
 from agent_flows.server.database import Transactions, retried
 from agent_flows.server.directory import KnownPort, PortDirectory
@@ -36,6 +38,13 @@ class _Taken:
     rulings: Counter[str]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    specs: Sequence[Spec] = ()
+    casts: Casts = field(default_factory=Casts)
+    taken: HostTaken | None = None
+
+
 class Store:
     """Implements :class:`agent_flows.rpc.server.Consumer`."""
 
@@ -46,7 +55,10 @@ class Store:
         caster: Caster,
         metrics: Metrics,
         settings: gate.Settings,
+        *,
+        rules: agents.Rules,
     ) -> None:
+        self._rules = rules
         self._database = database
         self._directory = directory
         self._caster = caster
@@ -56,9 +68,15 @@ class Store:
     def take_reports(
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
     ) -> Accepted:
-        """Store ``reports`` and move their ports; raises DBError if it cannot be done now."""
+        """Store ``reports`` and move their ports.
+
+        Raises DBError if it cannot be done now, and HostTaken if another agent
+        speaks for the host.
+        """
         with self._metrics.store_seconds.time():
-            taken = self._take(host, reports)
+            taken = self._take(host, reports, agent)
+        if isinstance(taken, HostTaken):
+            raise self._counted(taken)
         self._directory.moved(taken.ports)
         for ruling, number in taken.rulings.items():
             self._metrics.reports.labels(ruling).inc(number)
@@ -66,9 +84,14 @@ class Store:
         return taken.answer
 
     @retried
-    def _take(self, host: str, reports: Sequence[FlowReport]) -> _Taken:
+    def _take(
+        self, host: str, reports: Sequence[FlowReport], agent: Identity | None
+    ) -> _Taken | HostTaken:
         now = clock.now()
         with self._database.writer() as session:
+            admitted = self._admit(session, Sign(host, agent, now))
+            if admitted.taken is not None:
+                return admitted.taken
             ports = self._directory.lock(session, {each.resource_id for each in reports}, host)
             # Known only after the locks: another worker may just have stored the same.
             counted = history.known(session, [report.id for report in reports])
@@ -78,15 +101,13 @@ class Store:
                 batch.take(report)
             self._directory.move(session, list(batch.moved.values()))
             history.add(session, batch.records)
-            sequence, casts = agents.lives(
-                session, self._directory, host, now, sequence=batch.sequence
-            )
+            sequence = agents.hold(admitted.row, batch.sequence, now)
         # An agent that reports an old desired state may have missed that there
         # is a newer one.
         outdated = Casts(ports=to_hosts([host], batch.outdated))
         return _Taken(
             Accepted(batch.accepted, batch.rejected, Held(sequence)),
-            casts | outdated,
+            admitted.casts | outdated,
             list(batch.moved.values()),
             batch.rulings,
         )
@@ -94,30 +115,70 @@ class Store:
     def get_ports(
         self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
     ) -> Sequence[Spec]:
-        """Specs for an agent; ports it asks for by id are expected to be reported upon."""
-        if not port_ids:
-            with self._database.reader() as session:
-                return self._directory.specs(session, host, port_ids)
-        return self._specs_asked_for(host, port_ids)
+        """Specs for an agent; ports it asks for by id are expected to be reported upon.
+
+        Raises HostTaken if another agent speaks for the host: what is wanted of
+        its ports is not this one's.
+        """
+        asked = self._answer(host, port_ids, agent)
+        if isinstance(asked.taken, HostTaken):
+            raise self._counted(asked.taken)
+        self._cast(asked.casts)
+        return asked.specs
 
     @retried
-    def _specs_asked_for(self, host: str, port_ids: Collection[str]) -> Sequence[Spec]:
+    def _answer(
+        self, host: str, port_ids: Collection[str] | None, agent: Identity | None
+    ) -> _Asked:
+        now = clock.now()
+        if not port_ids:
+            with self._database.reader() as session:
+                if agents.speaks(session, host, agent):
+                    return _Asked(self._directory.specs(session, host, port_ids))
         with self._database.writer() as session:
-            self._directory.asked_for(session, host, port_ids, clock.now())
-            return self._directory.specs(session, host, port_ids)
+            admitted = self._admit(session, Sign(host, agent, now))
+            if admitted.taken is not None:
+                return _Asked(taken=admitted.taken)
+            if port_ids:
+                self._directory.asked_for(session, host, port_ids, now)
+            return _Asked(self._directory.specs(session, host, port_ids), admitted.casts)
 
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None
     ) -> int:
-        """Note that the agent lives; answers the highest sequence held for the host."""
-        sequence, casts = self._note_heartbeat(host, agents.as_text(state))
+        """Note that the agent lives, and what it says of its host.
+
+        Answers the highest sequence held for the host. Raises HostTaken if
+        another agent speaks for it.
+        """
+        return self._note(Sign(host, agent, clock.now(), condition.of(state)))
+
+    def vouch(self, host: str) -> int:
+        """Somebody else, who knows no identities, says that the agent of ``host`` lives."""
+        return self._note(Sign(host, None, clock.now(), vouched=True))
+
+    def _note(self, sign: Sign) -> int:
+        noted = self._note_sign_of_life(sign)
+        if isinstance(noted, HostTaken):
+            raise self._counted(noted)
+        sequence, casts = noted
         self._cast(casts)
         return sequence
 
     @retried
-    def _note_heartbeat(self, host: str, state: str) -> tuple[int, Casts]:
+    def _note_sign_of_life(self, sign: Sign) -> tuple[int, Casts] | HostTaken:
         with self._database.writer() as session:
-            return agents.lives(session, self._directory, host, clock.now(), state=state)
+            admitted = self._admit(session, sign)
+            if admitted.taken is not None:
+                return admitted.taken
+            return agents.hold(admitted.row, 0, sign.at), admitted.casts
+
+    def _admit(self, session: Session, sign: Sign) -> agents.Admitted:
+        return agents.admit(session, self._directory, self._rules, sign)
+
+    def _counted(self, taken: HostTaken) -> HostTaken:
+        self._metrics.hosts_taken.inc()
+        return taken
 
     def _cast(self, casts: Casts) -> None:
         if casts != Casts():
@@ -139,6 +200,7 @@ class _Batch:
         self._counted = set(counted)
         self._settings = settings
         self._now = now
+        self._highest_sequence = clock.highest_sequence(now)
         self._ordinals = ordinals
         self.accepted: list[str] = []
         self.rejected: dict[str, str] = {}
@@ -153,7 +215,7 @@ class _Batch:
         if port is None:
             self._refuse(report, f"there is no port {report.resource_id}")
             return
-        decision = gate.decide(port.state, report, self._settings)
+        decision = gate.decide(port.state, report, self._settings, self._highest_sequence)
         if decision.ruling is Ruling.REFUSED:
             self._refuse(report, decision.reason)
             return
@@ -168,7 +230,8 @@ class _Batch:
             self.outdated.add(port.state.id)
         else:
             self.outdated.discard(port.state.id)
-        self.records.append(history.Record(self._ordinals.next(), report))
+        kept = history.not_of_the_future(report, self._now)
+        self.records.append(history.Record(self._ordinals.next(), kept))
         after = _moved(port, decision, self._now)
         self._ports[report.resource_id] = self.moved[report.resource_id] = after
 

@@ -3,24 +3,25 @@
 Any number of servers may sweep: what one has found, the others find done.
 """
 
-import dataclasses
 import datetime
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oslo_log import log
-from sqlalchemy.orm import Session
 
-from agent_flows.report import FlowReport, SyncState
-from agent_flows.server import agents, clock, history
+from agent_flows.server import agents, clock, history, unknown
 from agent_flows.server.casts import Caster, Casts
-from agent_flows.server.database import ERRORS, Transactions, retried
+from agent_flows.server.database import Transactions, retried
 from agent_flows.server.directory import CLAIMED, KnownPort, PortDirectory
 from agent_flows.server.metrics import Metrics
+from agent_flows.supervision import Backoff, Loop, Troubles
 
 LOG = log.getLogger(__name__)
+TROUBLE = "sweeper"
 _BATCH = 500
+_LONGEST_PAUSE = 30.0
+# Seconds for which the end of the process waits for a sweep.
+_PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,15 @@ class Limits:
 
     interval: float
     report_timeout: float
-    agent_down_time: float
     history_attempts: int
     history_failures: int
     history_after_delete: float
 
 
 class Sweeper:
-    """A thread that sweeps every ``interval`` seconds.
+    """Sweeps every ``interval`` seconds, in a thread of its own.
 
-    ``failure`` is why the last sweep failed, None if it did not.
+    A sweep that fails is the trouble ``sweeper`` of ``troubles`` until one does not.
     """
 
     def __init__(
@@ -48,44 +48,46 @@ class Sweeper:
         caster: Caster,
         metrics: Metrics,
         limits: Limits,
+        *,
+        rules: agents.Rules,
+        troubles: Troubles,
     ) -> None:
         self._database = database
         self._directory = directory
         self._caster = caster
         self._metrics = metrics
         self._limits = limits
+        self._rules = rules
         self._purged_up_to = ""
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
-        self.failure: str | None = None
+        pause = Backoff(limits.interval, max(limits.interval, _LONGEST_PAUSE))
+        self._loop = Loop("sweeper", self._step, troubles, TROUBLE, pause)
 
     def start(self) -> None:
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._loop.stop(_PATIENCE)
 
-    def _run(self) -> None:
-        while not self._stopped.wait(self._limits.interval):
-            try:
-                self.sweep()
-                self.failure = None
-            except ERRORS as exc:
-                # The next sweep tries again; until it succeeds /healthz says so.
-                self.failure = " ".join(str(exc).split())[:200]
-                self._metrics.sweeps_failed.inc()
-                LOG.exception("Sweep failed")
+    def is_alive(self) -> bool:
+        return self._loop.is_alive()
+
+    def _step(self) -> None:
+        if self._loop.stopping.wait(self._limits.interval):
+            return
+        try:
+            self.sweep()
+        except Exception:
+            self._metrics.sweeps_failed.inc()
+            raise
 
     def sweep(self) -> None:
         """Everything that is due now."""
         self._caster.retry()
         self._directory.settle()
-        while len(self._sweep_silent()) == _BATCH:
-            pass
+        self._sweep_silent()
         while overdue := self._sweep_overdue():
             self._ask_again(overdue)
+        self._forget()
         self._purge()
 
     def _ask_again(self, ports: Sequence[KnownPort]) -> None:
@@ -95,67 +97,49 @@ class Sweeper:
             lost.setdefault(port.state.host or "", set()).add(port.state.id)
         self._caster.send(Casts(resyncs={host: frozenset(ids) for host, ids in lost.items()}))
 
+    def _sweep_silent(self) -> None:
+        """More is said of the ports of these hosts than is known."""
+        for host in sorted(self._hosts_to_look_at()):
+            while ports := self._give_up_silent(host):
+                LOG.info("%d ports of host %s are UNKNOWN: no agent lives there", len(ports), host)
+
     @retried
-    def _sweep_silent(self) -> Sequence[KnownPort]:
+    def _hosts_to_look_at(self) -> set[str]:
         now = clock.now()
-        seconds = self._limits.agent_down_time
+        with self._database.reader() as session:
+            claimed = self._directory.hosts_in_states(session, CLAIMED)
+            return agents.newly_silent(session, now, self._rules) | agents.not_living(
+                session, claimed
+            )
+
+    @retried
+    def _give_up_silent(self, host: str) -> Sequence[KnownPort]:
+        now = clock.now()
         with self._database.writer() as session:
-            dead = {
-                agent.host: agent.heartbeat_at
-                for agent in agents.declare_dead(session, now - _seconds(seconds))
-            }
-            ports = self._directory.in_states(session, list(dead), CLAIMED, _BATCH) if dead else []
-
-            def report(port: KnownPort) -> FlowReport:
-                since = dead[port.state.host or ""]
-                message = (
-                    f"no sign of life from the agent of {port.state.host} since {_shown(since)}, "
-                    f"longer than {seconds:g} s"
-                )
-                return history.silence(port, "AgentSilent", message, now)
-
-            return self._give_up(session, ports, report, now)
+            why = agents.lock_silent(session, [host], now, self._rules).get(host)
+            if why is None:
+                return ()
+            ports = self._directory.in_states(session, [host], CLAIMED, _BATCH)
+            unknown.give_up(session, self._directory, [(port, why) for port in ports], now)
+            return ports
 
     @retried
     def _sweep_overdue(self) -> Sequence[KnownPort]:
         now = clock.now()
         seconds = self._limits.report_timeout
+        before, ahead = now - _seconds(seconds), now + _seconds(seconds)
         with self._database.writer() as session:
-            before, ahead = now - _seconds(seconds), now + _seconds(seconds)
             ports = self._directory.overdue(session, before, ahead, _BATCH)
-
-            def report(port: KnownPort) -> FlowReport:
-                since = _shown(port.syncing_since or now)
-                message = (
-                    f"no report of revision {port.state.revision} from the agent of "
-                    f"{port.state.host} within {seconds:g} s of {since}"
-                )
-                return history.silence(port, "ReportOverdue", message, now)
-
-            return self._give_up(session, ports, report, now)
-
-    def _give_up(
-        self,
-        session: Session,
-        ports: Sequence[KnownPort],
-        report: Callable[[KnownPort], FlowReport],
-        now: datetime.datetime,
-    ) -> Sequence[KnownPort]:
-        if not ports:
+            late = [(port, unknown.overdue(port, seconds, now)) for port in ports]
+            unknown.give_up(session, self._directory, late, now)
             return ports
-        ordinals = history.Ordinals(session, now)
-        history.add(session, [history.Record(ordinals.next(), report(port)) for port in ports])
-        unknown = [
-            dataclasses.replace(
-                port,
-                state=dataclasses.replace(port.state, sync_state=SyncState.UNKNOWN),
-                syncing_since=None,
-                updated_at=now,
-            )
-            for port in ports
-        ]
-        self._directory.move(session, unknown)
-        return ports
+
+    @retried
+    def _forget(self) -> None:
+        with self._database.writer() as session:
+            gone = agents.forget_gone(session, self._directory, clock.now(), self._rules)
+        if gone:
+            LOG.info("Forgot %d agents without ports that are long gone: %s", len(gone), gone[:20])
 
     @retried
     def _purge(self) -> None:
@@ -180,7 +164,3 @@ class Sweeper:
 
 def _seconds(seconds: float) -> datetime.timedelta:
     return datetime.timedelta(seconds=seconds)
-
-
-def _shown(moment: datetime.datetime) -> str:
-    return moment.isoformat(timespec="seconds")

@@ -24,11 +24,13 @@ from agent_flows.rpc import transport as wire
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.server import Accepted, AgentClient, ServerEndpoint
 from agent_flows.server import settings
+from agent_flows.server.agents import Rules
 from agent_flows.server.casts import Caster
 from agent_flows.server.database import retried
 from agent_flows.server.metrics import Metrics
 from agent_flows.server.store import Store
 from agent_flows.server.sweeper import Sweeper
+from agent_flows.supervision import Troubles
 
 LOG = log.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Intake:
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf
         self._metrics = Metrics()
+        self.troubles = Troubles()
 
     @cached_property
     def database(self) -> NeutronDatabase:
@@ -96,15 +99,28 @@ class Intake:
     @cached_property
     def store(self) -> NeutronStore:
         gate = settings.of_the_gate(self._conf)
-        return NeutronStore(self.database, self.directory, self.caster, self._metrics, gate)
+        return NeutronStore(
+            self.database, self.directory, self.caster, self._metrics, gate, rules=self._rules
+        )
 
     @cached_property
     def sweeper(self) -> Sweeper:
-        # An agent is dead when Neutron says so.
-        limits = dataclasses.replace(
-            settings.limits(self._conf), agent_down_time=float(self._conf.agent_down_time)
+        return Sweeper(
+            self.database,
+            self.directory,
+            self.caster,
+            self._metrics,
+            settings.limits(self._conf),
+            rules=self._rules,
+            troubles=self.troubles,
         )
-        return Sweeper(self.database, self.directory, self.caster, self._metrics, limits)
+
+    @property
+    def _rules(self) -> Rules:
+        # An agent is dead when Neutron says so.
+        return dataclasses.replace(
+            settings.of_the_agents(self._conf), down_time=float(self._conf.agent_down_time)
+        )
 
     def listen(self) -> list[oslo_messaging.MessageHandlingServer]:
         """Take reports, and find out what nobody reports, until the process ends."""
@@ -125,7 +141,7 @@ class Intake:
         never report on them.
         """
         if gating.has_extension(configurations):
-            self.store.take_heartbeat(host, {"extensions": list(configurations["extensions"])})
+            self.store.vouch(host)
             return
         mine = GatedPort.host == host
         with self.database.reader() as session:

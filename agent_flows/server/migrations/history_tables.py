@@ -104,6 +104,7 @@ def add_identities() -> None:
     """Which process speaks for a host, and which other one wants to."""
     for column in (
         sa.Column("boot_id", sa.String(length=36), nullable=True),
+        sa.Column("spoke_at", moment, nullable=True),
         sa.Column("contender", sa.String(length=36), nullable=True),
         sa.Column("contended_at", moment, nullable=True),
     ):

@@ -104,7 +104,7 @@ def test_a_port_that_is_not_plugged_waits_for_nothing(
     add_rule(neutron, group)
     neutron.change(port, fixed_ips=[{"ip_address": "10.0.200.9"}])
     assert neutron.state(port) == ("DOWN", "ABSENT")
-    neutron.do("later", seconds=100)
+    neutron.do("later", seconds=70)
     neutron.do("sweep")
     assert neutron.state(port) == ("DOWN", "ABSENT")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agent_flows.report import FlowName
 from agent_flows.spec import AddressGroupSpec, DesiredState, Member, NetworkSpec, NetworkType
 from lab.server_parts import AgentOf, Server, new_id, together
 
@@ -84,6 +85,7 @@ def test_only_a_port_that_is_asked_for_by_id_is_expected_to_be_reported(
     server: Server, agent: AgentOf, make_port: MakePort
 ) -> None:
     one, other = make_port(), make_port()
+    agent.send(agent.report(one, FlowName.UNWIRE), agent.report(other, FlowName.UNWIRE))
     agent.specs()
     assert server.state(one) == ("DOWN", "ABSENT")
     agent.specs(one, new_id())

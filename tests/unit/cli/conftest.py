@@ -13,12 +13,13 @@ from oslo_config import cfg
 from agent_flows import conf as options
 from agent_flows.cli import app
 from agent_flows.server import database, gate, schema
+from agent_flows.server.agents import Rules
 from agent_flows.server.api.app import application
 from agent_flows.server.casts import Caster
 from agent_flows.server.metrics import Metrics
 from agent_flows.server.own_directory import OwnDirectory
 from agent_flows.server.store import Store
-from tests.unit.cli.stage import CLOUD, Agents, Quiet, Ran, Run, Server
+from tests.unit.cli.stage import CLOUD, HOST, Agents, Quiet, Ran, Run, Server
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     )
     thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    store = Store(base, OwnDirectory(), caster, metrics, gate.Settings())
+    store = Store(base, OwnDirectory(), caster, metrics, gate.Settings(), rules=Rules())
     yield Server(f"http://127.0.0.1:{web.server_port}", store, agents)
     web.shutdown()
     thread.join()
@@ -74,8 +75,9 @@ def run(shell: Run, server: Server) -> Run:
 
 
 @pytest.fixture
-def cloud(run: Run, tmp_path: Path) -> None:
-    """One network, one group, one port on :data:`HOST`."""
+def cloud(run: Run, server: Server, tmp_path: Path) -> None:
+    """One network, one group, one port on :data:`HOST`, whose agent lives and saw no interface."""
+    server.store.take_heartbeat(HOST, {})
     file = tmp_path / "cloud.json"
     file.write_text(json.dumps(CLOUD))
     assert run("apply", str(file)).code == 0

@@ -114,3 +114,7 @@ def test_credentials_that_cannot_be_used_are_one_line(
     assert ran.code == 1
     assert len(ran.err.splitlines()) == 1
     assert "do-not-print-me" not in ran.err
+
+
+def test_a_cloud_without_agents_is_an_empty_list(run: Run) -> None:
+    assert run("agent", "list", "-f", "json").json == []

@@ -33,7 +33,7 @@ def test_ports_are_listed_with_where_they_stand(run: Run, server: Server) -> Non
         (["--name", "web2"], []),
         (["--status", "DOWN"], [PORT]),
         (["--status", "ACTIVE"], []),
-        (["--sync-state", "ABSENT"], [PORT]),
+        (["--sync-state", "SYNCING"], [PORT]),
         (["--sync-state", "IN_SYNC"], []),
     ],
 )
@@ -116,6 +116,7 @@ def test_resync_reaches_the_agent_of_each_port(run: Run, server: Server) -> None
 
 
 def test_resync_says_that_no_agent_lives_to_be_asked(run: Run, server: Server) -> None:
+    run("agent", "delete", HOST)
     ran = run("port", "resync", PORT)
     assert ran.code == 1
     assert f"no agent was ever seen on host {HOST}; nothing was asked" in ran.err
@@ -145,7 +146,7 @@ def test_wait_returns_0_when_the_port_gets_there(run: Run, server: Server) -> No
     plugged.join()
     assert ran.code == 0
     assert ran.out == ""
-    assert [line.split()[2:] for line in ran.err.splitlines()][0::99] == [["DOWN", "ABSENT"]]
+    assert [line.split()[2:] for line in ran.err.splitlines()][0::99] == [["DOWN", "SYNCING"]]
     assert "ACTIVE IN_SYNC" in ran.err.splitlines()[-1]
 
 
@@ -163,6 +164,7 @@ def test_wait_returns_3_in_the_end_and_says_what_failed(run: Run, server: Server
 
 
 def test_wait_says_what_a_port_waits_for_and_what_to_do(run: Run) -> None:
+    run("agent", "delete", HOST)
     ran = run("port", "wait", PORT, "--timeout", "0.1")
     assert ran.code == 3
     assert ran.err.count(f"No agent was ever seen on host {HOST}") == 2  # while it waits, and last

@@ -76,7 +76,7 @@ def test_agents_are_listed_with_whether_they_live(run: Run, server: Server) -> N
     (agent,) = run("agent", "list", "-f", "json").json
     assert agent["host"] == HOST
     assert agent["alive"] is True
-    assert agent["state"] == {"bridge": "br-int"}
+    assert agent["state"]["bridge"] == "br-int"
 
 
 def test_an_agent_is_shown_with_its_troubles_and_how_long_ago_it_was_heard(
@@ -122,7 +122,3 @@ def test_a_list_of_tasks_that_stopped_at_its_limit_says_so(run: Run, server: Ser
     assert "--limit 0 shows all" in run("task", "list", "--limit", "2").err
     assert run("task", "list", "--limit", "4").err == ""
     assert run("task", "list", "--limit", "0").err == ""
-
-
-def test_a_cloud_without_agents_is_an_empty_list(run: Run) -> None:
-    assert run("agent", "list", "-f", "json").json == []

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from agent_flows.report import FlowName
 from lab.server_parts import AgentOf, Server, new_id
 
 PORT = new_id()
@@ -32,7 +33,8 @@ def port(server: Server, agent: AgentOf, network: str, group: str) -> dict[str, 
     return body
 
 
-def test_a_new_port_is_down_and_absent(server: Server, network: str) -> None:
+@pytest.mark.usefixtures("agent")
+def test_a_new_port_is_down_and_waits_for_its_agent_to_look(server: Server, network: str) -> None:
     shown = server.put("ports", PORT, **BODY, network_id=network)
     assert shown == {
         "id": PORT,
@@ -47,7 +49,7 @@ def test_a_new_port_is_down_and_absent(server: Server, network: str) -> None:
         "device_owner": "",
         "binding:host_id": "host-a",
         "status": "DOWN",
-        "sync_state": "ABSENT",
+        "sync_state": "SYNCING",
         "reason": shown["reason"],
         "revision_number": 1,
         "updated_at": shown["updated_at"],
@@ -134,8 +136,9 @@ def test_a_network_that_differs_on_the_wire_rewires_its_ports(
 
 
 def test_bound_to_another_host_a_port_starts_anew(server: Server, port: dict[str, Any]) -> None:
+    AgentOf(server, "host-b")
     server.put("ports", PORT, **{**port, "binding:host_id": "host-b"})
-    assert server.state(PORT) == ("DOWN", "ABSENT")
+    assert server.state(PORT) == ("DOWN", "SYNCING")
     assert sorted(server.heard()) == [
         ("host-a", "ports_changed", frozenset({PORT})),
         ("host-b", "ports_changed", frozenset({PORT})),
@@ -355,14 +358,18 @@ def test_a_port_without_port_security_does_not_depend_on_groups(
     assert server.heard() == []
 
 
-def test_hosts_where_nobody_is_wired_are_not_told(
+def test_hosts_whose_ports_are_absent_are_told_too_so_that_no_revoked_rule_stays_by_mistake(
     server: Server, port: dict[str, Any], network: str, group: str
 ) -> None:
     body = {**another(2), "network_id": network, "security_groups": [group]}
-    server.put("ports", new_id(), **{**body, "binding:host_id": "host-b"})
+    absent, other = new_id(), AgentOf(server, "host-b")
+    server.put("ports", absent, **{**body, "binding:host_id": "host-b"})
+    other.send(other.report(absent, FlowName.UNWIRE))
+    assert server.state(absent) == ("DOWN", "ABSENT")
     server.heard()
     server.put("security-groups", group, security_group_rules=[{"direction": "egress"}])
-    assert {host for host, _, _ in server.heard()} == {"host-a"}
+    assert {host for host, _, _ in server.heard()} == {"host-a", "host-b"}
+    assert server.state(absent) == ("DOWN", "ABSENT")
 
 
 # When nobody can be told.

@@ -144,7 +144,7 @@ def test_agents_are_shown_with_their_ports(server: Server, agent: AgentOf) -> No
         "alive": True,
         "heartbeat_at": shown["heartbeat_at"],
         "sequence": agent.sequence,
-        "state": {"ports": 2},
+        "state": {"ports": 2, "trouble": None, "troubles": {}},
         "conflict": None,
         "ports": {"IN_SYNC": 2},
     }
