@@ -125,6 +125,8 @@ class Trouble(enum.StrEnum):
     """This host's clock and the server's are more than a day apart."""
     CONTROL = "control"
     """What concerns the whole host cannot be done."""
+    RESYNC = "resync"
+    """The server could not be asked for all ports of this host."""
     OTHER = "other"
     """Anything that a newer agent may know."""
 

@@ -1,45 +1,54 @@
 """Keeps the switch ready for ports, and has every port looked at when that is called for."""
 
 import enum
-import queue
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
-import oslo_messaging
 from oslo_log import log
 
 from agent_flows.agent.reconcile import Reconciler, Specs
 from agent_flows.flows.participant import Participant
-from agent_flows.flows.task import PortErrors, TaskFailed
+from agent_flows.flows.task import TaskFailed
+from agent_flows.l2 import bridges as making
 from agent_flows.l2 import interfaces
-from agent_flows.l2.bridges import Bridges
+from agent_flows.l2.bridges import Bridges, Make, Uplink
 from agent_flows.l2.flows import Switch
 from agent_flows.l2.interfaces import PresentPorts
-from agent_flows.l2.ovsdb import OvsdbUnreachable
 from agent_flows.l2.vswitchd import SwitchWatch
-from agent_flows.secgroups.ofctl import SwitchError, Timeout
-from agent_flows.supervision import Backoff
-from agent_flows.validation import Invalid
+from agent_flows.report import Trouble
+from agent_flows.supervision import Backoff, Loop, Troubles
 
 LOG = log.getLogger(__name__)
 
-_BACKOFF = Backoff(0.5, 10.0)
+# Of what is done on the host itself a failure is no reason to be late for what comes next.
+_HOST_BACKOFF = Backoff(0.25, 2.0)
+_SERVER_BACKOFF = Backoff(0.5, 10.0)
+_OVSDB_BACKOFF = Backoff(1.0, 3.0)
+# Seconds between two looks at the connection to OVSDB.
+_OVSDB_TICK = 0.5
+# Seconds in which whoever deleted the integration bridge may make it again himself.
+_GRACE = 1.0
+# Seconds after the switch hung up in which OVSDB tells that its bridge was deleted.
+_TELLING = 0.2
 
 
-class _Event(enum.Enum):
-    SWITCH_RESTARTED = "Open vSwitch was restarted"
-    DATABASE_RELOADED = "the connection to OVSDB was lost and is back"
-    RESYNC = "a resync of every port is wanted"
-    SERVER_BACK = "the server answers again"
-    ALL_SEEN = "every port has been dealt with"
-    STOP = "the agent ends"
+class _Work(enum.IntEnum):
+    """What is to be done for the whole host, the most urgent first."""
+
+    CONNECT = enum.auto()
+    PREPARE = enum.auto()
+    LOOK = enum.auto()
+    SUBMIT = enum.auto()
+    SWEEP = enum.auto()
 
 
 class Control:
-    """One thread that acts on what concerns the whole host; everything else goes port by port.
+    """Acts on what concerns the whole host; everything else goes port by port.
 
-    It is the listener of the database and of the server's casts: those methods
-    only note what is to be done.
+    It is the listener of the database, of the switch and of the server's
+    casts: those methods only note what is to be done. One loop does what
+    concerns the switch, so that it never waits for the server; another asks
+    the server for all ports, and a third looks whether OVSDB answers.
     """
 
     def __init__(
@@ -49,27 +58,54 @@ class Control:
         participant: Participant,
         reconciler: Reconciler,
         server: Specs,
+        *,
+        troubles: Troubles,
     ) -> None:
         self._switch = switch
         self._bridges = bridges
         self._participant = participant
         self._reconciler = reconciler
         self._server = server
-        self._events: queue.Queue[_Event] = queue.Queue()
+        self._troubles = troubles
+        self._changed = threading.Condition()
+        self._pending: set[_Work] = set()
+        self._switch_is_gone = False
+        self._resync_wanted = threading.Event()
+        # The integration bridge that has our flows, and the uplinks our networks use.
+        self._made: Make | None = None
+        self._ready = False
+        self._uplinks: dict[str, Uplink | None] = {}
+        self._works: Mapping[_Work, Callable[[], None]] = {
+            _Work.CONNECT: self._connect,
+            _Work.PREPARE: self._prepare,
+            _Work.LOOK: self._look,
+            _Work.SUBMIT: self._submit,
+            _Work.SWEEP: self._sweep,
+        }
+        self._loops = (
+            Loop("control", self._act, troubles, Trouble.CONTROL, _HOST_BACKOFF),
+            Loop("resync", self._resync, troubles, Trouble.RESYNC, _SERVER_BACKOFF),
+            Loop("ovsdb-watch", self._watch_ovsdb, troubles, Trouble.OVSDB, _OVSDB_BACKOFF),
+        )
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
-        self.trouble: str | None = "starting"
 
     def start(self, watch: SwitchWatch) -> None:
         """``watch`` is started once there is a bridge to watch."""
         self._watch = watch
-        self._thread.start()
+        self._troubles.report(Trouble.CONTROL, "starting")
+        self._request(_Work.CONNECT)
+        for loop in self._loops:
+            loop.start()
 
     def stop(self, timeout: float) -> None:
         self._stopping.set()
-        self._events.put(_Event.STOP)
-        if self._thread.is_alive():
-            self._thread.join(timeout)
+        for loop in self._loops:
+            loop.stopping.set()
+        self._resync_wanted.set()
+        with self._changed:
+            self._changed.notify_all()
+        for loop in self._loops:
+            loop.stop(timeout)
 
     # What happens on the host.
 
@@ -77,126 +113,188 @@ class Control:
         self._participant.submit(port_ids)
 
     def bridges_changed(self) -> None:
-        """What a port needs of them is looked at when it is wired."""
+        self._request(_Work.LOOK)
 
     def database_reloaded(self) -> None:
-        self._events.put(_Event.DATABASE_RELOADED)
+        """What changed while nobody followed it is not known: everything is looked at."""
+        LOG.info("The connection to OVSDB was lost and is back; looking at every port")
+        self._request(_Work.LOOK)
+        self._resync_wanted.set()
+
+    def switch_gone(self, reason: str) -> None:
+        """The switch hung up, or does not answer any more."""
+        with self._changed:
+            self._switch_is_gone = True
+        self._stopping.wait(_TELLING)
+        if self._bridges.is_missing(self._bridges.integration):
+            self._request(_Work.LOOK)
+        else:
+            self._troubles.report(Trouble.SWITCH, reason)
 
     def switch_restarted(self) -> None:
-        self._events.put(_Event.SWITCH_RESTARTED)
+        """The bridge is served again, by a switch that has none of our flows."""
+        with self._changed:
+            self._switch_is_gone = False
+        self._request(_Work.PREPARE)
+
+    def switch_answers(self) -> None:
+        """It hung, and has the flows it had."""
+        with self._changed:
+            self._switch_is_gone = False
+        self._troubles.clear(Trouble.SWITCH)
+        self._resync_wanted.set()
 
     def server_back(self) -> None:
         """Casts may have been lost while it was away."""
-        self._events.put(_Event.SERVER_BACK)
+        self._request(_Work.SUBMIT)
 
     # What the server tells.
 
     def ports_changed(self, port_ids: Collection[str]) -> None:
-        self._participant.submit(port_ids, asked=True)
+        self._participant.submit(port_ids)
 
     def security_groups_changed(self, ids: Collection[str]) -> None:
-        # Their backoff goes on: a group that changes often must not undo it.
-        self._participant.submit(self._switch.firewall.affected_by(ids), afresh=False)
+        self._participant.submit(self._switch.firewall.affected_by(ids))
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
         if port_ids is None:
-            self._events.put(_Event.RESYNC)
+            self._resync_wanted.set()
         else:
             self._participant.submit(port_ids, forced=True)
 
-    def _run(self) -> None:
-        try:
-            self._act()
-        except BaseException as exc:
-            # No such end is foreseen; from now on every heartbeat tells of it.
-            self.trouble = f"ended by {type(exc).__name__}: {exc}"
-            raise
+    # The loops.
 
     def _act(self) -> None:
-        if all(map(self._until_done, (self._connect, self._ensure_bridge, self._prepare))):
-            self._participant.start()
-            self._events.put(_Event.RESYNC)
-        while (event := self._events.get()) is not _Event.STOP:
-            LOG.info("Acting on this: %s", event.value)
-            match event:
-                case _Event.SWITCH_RESTARTED:
-                    self._until_done(self._restore)
-                    self._events.put(_Event.RESYNC)
-                case _Event.RESYNC:
-                    self._until_done(self._submit_all, later=event)
-                case _Event.ALL_SEEN:
-                    self._until_done(self._sweep)
-                case _:
-                    self._participant.submit(self._present() | self._reconciler.known())
+        with self._changed:
+            while not self._pending and not self._stopping.is_set():
+                self._changed.wait()
+            if self._stopping.is_set():
+                return
+            work = min(self._pending)
+            self._pending.remove(work)
+        try:
+            self._works[work]()
+        except BaseException:
+            self._request(work)
+            raise
 
-    def _until_done(self, step: Callable[[], None], later: _Event | None = None) -> bool:
-        """Try ``step`` until it succeeds; what keeps it from that is the agent's trouble,
-        which its heartbeats tell. False if the agent is to end.
+    def _request(self, work: _Work) -> None:
+        with self._changed:
+            self._pending.add(work)
+            self._changed.notify_all()
 
-        A step that other events need not wait for comes back as the event ``later``.
-        """
-        failures = 0
-        while not self._stopping.is_set():
-            try:
-                step()
-            except (
-                OvsdbUnreachable,
-                TaskFailed,
-                PortErrors,
-                SwitchError,
-                Timeout,
-                OSError,
-                oslo_messaging.MessagingException,
-                Invalid,
-            ) as exc:
-                failures += 1
-                pause = _BACKOFF.delay(failures)
-                self.trouble = f"{type(exc).__name__}: {str(exc).partition(chr(10))[0]}"
-                LOG.error("%s; ports keep their flows; next try in %.1f s", self.trouble, pause)
-                self._stopping.wait(pause)
-                if later is not None and not self._events.empty():
-                    self._events.put(later)
-                    return False
-            else:
-                self.trouble = None
-                return True
-        return False
+    def _resync(self) -> None:
+        self._resync_wanted.wait()
+        self._resync_wanted.clear()
+        if self._stopping.is_set():
+            return
+        try:
+            self._submit_all()
+        except BaseException:
+            self._resync_wanted.set()
+            raise
+
+    def _watch_ovsdb(self) -> None:
+        self._stopping.wait(_OVSDB_TICK)
+        self._switch.ovsdb.check()
+
+    # What they do.
 
     def _connect(self) -> None:
         self._switch.ovsdb.start(self)
-
-    def _ensure_bridge(self) -> None:
-        self._bridges.ensure_integration()
-        # Before the first flow: whatever takes it away from here on is noticed.
-        self._watch.start()
-
-    def _restore(self) -> None:
-        # The flows are gone, and so is all we knew of them.
-        self._switch.networks.forget()
-        self._reconciler.forget_proofs()
-        self._bridges.ensure_integration()
-        self._prepare()
+        self._request(_Work.PREPARE)
 
     def _prepare(self) -> None:
-        """The switch as it must be before any port."""
+        """The switch as it must be before any port; what it lost is not taken for proven."""
+        if self._made is not None:
+            self._switch.networks.forget()
+            self._reconciler.forget_proofs()
+            if self._bridges.integration_make() is None:
+                self._stopping.wait(_GRACE)
+        # Whatever happens to the bridge from here on is another make of it.
+        made = self._bridges.ensure_integration()
+        if not self._watch.started:
+            self._start_watch()
         self._switch.ovsdb.settle()
         self._switch.firewall.start()
+        self._made = made
+        self._troubles.clear(Trouble.BRIDGE)
+        with self._changed:
+            serves = not self._switch_is_gone
+        if serves:
+            self._troubles.clear(Trouble.SWITCH)
+        self._join()
+        if not self._ready:
+            self._participant.start()
+            self._ready = True
+            self._troubles.clear(Trouble.CONTROL)
+        self._request(_Work.LOOK)
+        self._resync_wanted.set()
+
+    def _start_watch(self) -> None:
+        try:
+            self._watch.start()
+        except OSError as exc:
+            self._troubles.report(
+                Trouble.SWITCH,
+                f"ovs-vswitchd does not serve bridge {self._bridges.integration}: {exc}; is it "
+                "running, is ovs_run_dir right?",
+            )
+            raise
+
+    def _look(self) -> None:
+        """At the bridges: is each the one that has our flows?"""
+        if self._made is None:
+            return
+        now = self._bridges.integration_make()
+        if now != self._made:
+            reason = making.difference(self._bridges.integration, self._made, now)
+            self._troubles.report(Trouble.BRIDGE, f"{reason}; restoring it and its ports")
+            LOG.warning("%s; restoring it and its ports", reason)
+            self._request(_Work.PREPARE)
+            return
+        self._switch.networks.mend_records()
+        self._join()
+
+    def _join(self) -> None:
+        """Join the physical networks' bridges; ports whose way out is another now are looked at."""
+        missing: list[TaskFailed] = []
+        failed: list[TaskFailed] = []
+        moved: set[str] = set()
         for physical_network in self._bridges.mappings:
+            uplink = None
             try:
-                self._bridges.uplink(physical_network)
+                uplink = self._switch.networks.join(physical_network)
             except TaskFailed as exc:
-                # Becomes the outcome of every port that needs it.
-                LOG.error("%s", exc.error.message)
+                # Of the bridge, or of the tool and the database.
+                (failed if exc.whole_batch else missing).append(exc)
+            if uplink != self._uplinks.get(physical_network):
+                moved.add(physical_network)
+            self._uplinks[physical_network] = uplink
+        if missing:
+            lines = [each.error.message for each in missing]
+            self._troubles.report(Trouble.UPLINK, "; ".join(lines))
+        else:
+            self._troubles.clear(Trouble.UPLINK)
+        moved |= self._switch.networks.cut_off()
+        if moved:
+            self._participant.submit(self._reconciler.on(moved), forced=True)
+        if failed:
+            raise failed[0]
+
+    def _submit(self) -> None:
+        """Ports that may have changed without a word."""
+        self._participant.submit(self._present() | self._reconciler.known())
 
     def _submit_all(self) -> None:
         """Every port here, and those bound here, so that their absence is told."""
         bound = self._server.get_ports(None).ports
         present = self._present()
-        self._reconciler.watch_for(present, lambda: self._events.put(_Event.ALL_SEEN))
+        self._reconciler.watch_for(present, lambda: self._request(_Work.SWEEP))
         self._participant.submit(present | self._reconciler.known() | bound.keys(), forced=True)
 
     def _sweep(self) -> None:
-        """Nobody's flows go. Only now: before, a port's own might have been taken for such."""
+        """Flows of no port go. Only now: before, a port's own might have been taken for such."""
         ovsdb, bridge = self._switch.ovsdb, self._switch.bridge
         # A port that failed before its security groups' turn keeps what an older
         # process left for it; one that is not desired here any more does not.

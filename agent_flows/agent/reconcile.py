@@ -123,6 +123,15 @@ class Reconciler:
         with self._lock:
             return frozenset(self._wired)
 
+    def on(self, physical_networks: Collection[str]) -> frozenset[str]:
+        """Those of them whose network is on one of these physical networks."""
+        with self._lock:
+            return frozenset(
+                port_id
+                for port_id, wired in self._wired.items()
+                if wired.spec.network.physical_network in physical_networks
+            )
+
     def proven(self) -> int:
         """How many ports are as last desired."""
         with self._lock:

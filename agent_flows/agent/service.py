@@ -89,7 +89,9 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._watchdog = Watchdog(self.troubles)
         self._ovsdb = Ovsdb(conf.ovsdb_connection, conf.ovsdb_timeout)
         bridge = conf.integration_bridge
-        bridges = Bridges(self._ovsdb, bridge, conf.datapath_type, conf.bridge_mappings)
+        bridges = self._bridges = Bridges(
+            self._ovsdb, bridge, conf.datapath_type, conf.bridge_mappings
+        )
         networks = Networks(Vlans(self._ovsdb, bridge), bridges, self._ofctl)
         pipeline = Pipeline(Home.OWN, frozenset(conf.permitted_ethertypes))
         switch = Switch(
@@ -108,8 +110,22 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             Backoff(conf.retry_initial, conf.retry_max),
             troubles=self.troubles,
         )
-        self._control = Control(switch, bridges, self._participant, self._reconciler, self._server)
-        self._watch = SwitchWatch(conf.ovs_run_dir, bridge, self._control.switch_restarted)
+        self._control = Control(
+            switch,
+            bridges,
+            self._participant,
+            self._reconciler,
+            self._server,
+            troubles=self.troubles,
+        )
+        self._watch = SwitchWatch(
+            conf.ovs_run_dir,
+            bridge,
+            self._control.switch_restarted,
+            on_gone=self._control.switch_gone,
+            on_answer=self._control.switch_answers,
+            troubles=self.troubles,
+        )
         self._reporter = Reporter(
             self._outbox,
             self._server,
@@ -170,8 +186,6 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         # Before the troubles are read: it may add one.
         unreported = self._unreported()
         troubles = dict(self.troubles.current())
-        if self._control.trouble is not None:
-            troubles.setdefault(Trouble.CONTROL, self._control.trouble)
         return {
             "bridge": self._conf.integration_bridge,
             "troubles": troubles,
@@ -199,6 +213,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             self._conf.ovs_run_dir,
             bridge,
             self._conf.openflow_timeout,
+            is_missing=lambda: self._bridges.is_missing(bridge),
             watch=self._watchdog.watch(Trouble.OPENFLOW, _SLOW_CALL),
         )
 

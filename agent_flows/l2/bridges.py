@@ -184,6 +184,13 @@ class Bridges:
         with self._ovsdb.reading() as content:
             return content.row("Bridge", bridge) is not None
 
+    def is_missing(self, bridge: str) -> bool:
+        """Whether OVSDB says that there is no such bridge; not if it does not answer."""
+        try:
+            return not self.exists(bridge)
+        except TaskFailed:
+            return False
+
     def _join(self, physical_network: str) -> Uplink:
         bridge = self.mappings.get(physical_network)
         if bridge is None:

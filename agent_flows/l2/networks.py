@@ -65,6 +65,7 @@ class Networks:
         self._vlans: dict[str, int] = {}
         self._last = 0
         self._empty_zones: set[int] = set()
+        self._cut_off: set[str] = set()
 
     def provision(self, ports: Mapping[str, PortSpec], *, rewrite: bool = False) -> dict[str, int]:
         """Make the networks of ``ports`` work here; answers each port's local VLAN.
@@ -120,6 +121,13 @@ class Networks:
         """
         with self._lock:
             return self._join(physical_network)
+
+    def cut_off(self) -> frozenset[str]:
+        """The physical networks whose networks lost their way out since this was last asked:
+        their ports are to be provisioned again."""
+        with self._lock:
+            cut_off, self._cut_off = frozenset(self._cut_off), set()
+            return cut_off
 
     def mend_records(self) -> None:
         """Write again what others changed in the records of VLANs. Raises :class:`TaskFailed`."""
@@ -230,6 +238,7 @@ class Networks:
             removals = [network_flows.removal(each.vlan) for each in moved]
             self._write(self._bridges.integration, removals)
         for each in moved:
+            self._cut_off.add(physical_network)
             del self._provisioned[each.network.id]
         return self._bridges.uplink(physical_network)
 

@@ -1,16 +1,28 @@
 """Notices that ovs-vswitchd, or its bridge, is no longer the one our flows are in."""
 
 import socket
-import threading
+import struct
+import time
 from collections.abc import Callable
 
 from oslo_log import log
 
+from agent_flows.report import Trouble
+from agent_flows.supervision import Backoff, Loop, Troubles
+
 LOG = log.getLogger(__name__)
 
+# All in seconds. How long the socket is listened to at a time, and until it is tried again.
+_TICK = 0.25
 _PAUSE = 0.1
-# Of an OpenFlow message: version, type, length (2 bytes), transaction id (4).
-_HEADER_BYTES = 8
+# How long nothing is heard until the switch is asked for an echo, and how long it may take.
+_QUIET = 1.0
+_PATIENCE = 2.5
+# How long a new connection's greeting may take.
+_GREETING = 5.0
+# An OpenFlow message begins with its version, type, length and transaction id.
+_HEADER = struct.Struct("!BBHI")
+_ECHO_REQUEST = 2
 
 
 class SwitchWatch:
@@ -20,77 +32,123 @@ class SwitchWatch:
     crash), and ovs-vswitchd closes it when the bridge is deleted or made anew:
     one event for everything that takes our flows away, at the cost of one
     descriptor. OVSDB tells less: after a restart with a kept database nothing
-    in it changes for certain, ofports included.
+    in it changes for certain, ofports included. A switch that hangs keeps the
+    connection, so it is asked for an echo (OpenFlow 1.0 to 1.5, "Echo").
+
+    ``on_gone`` gets a line on what has happened, ``on_restart`` is called once
+    there is a new bridge, without our flows, and ``on_answer`` once a bridge
+    that hung answers, with the flows it had.
     """
 
-    def __init__(self, run_dir: str, bridge: str, on_restart: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        run_dir: str,
+        bridge: str,
+        on_restart: Callable[[], None],
+        *,
+        on_gone: Callable[[str], None] = lambda reason: None,
+        on_answer: Callable[[], None] = lambda: None,
+        troubles: Troubles | None = None,
+    ) -> None:
         self._path = f"{run_dir}/{bridge}.mgmt"
-        self._on_restart = on_restart
-        self._stopping = threading.Event()
+        self._bridge = bridge
+        self._on_restart, self._on_gone, self._on_answer = on_restart, on_gone, on_answer
         self._socket: socket.socket | None = None
-        self._thread = threading.Thread(target=self._watch, name="switch-watch", daemon=True)
+        self._version = 0
+        self._heard = 0.0
+        self._asked: float | None = None
+        self._hangs = False
+        self._loop = Loop(
+            "switch-watch", self._watch, troubles or Troubles(), Trouble.OTHER, Backoff(_PAUSE, 1.0)
+        )
 
     def start(self) -> None:
         """Connect before anything is written to the switch. Raises :class:`OSError`."""
         self._socket = self._connect()
-        self._thread.start()
+        self._loop.start()
+
+    @property
+    def started(self) -> bool:
+        return self._loop.is_alive()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._socket is not None:
-            self._shut(self._socket)
-        if self._thread.is_alive():
-            self._thread.join()
+        self._loop.stop(_GREETING + _TICK)
+        self._close()
 
     def _watch(self) -> None:
-        while not self._stopping.is_set():
-            if self._socket is None:
-                self._reconnect()
-                continue
-            if not self._hears(self._socket):
-                self._socket.close()
-                self._socket = None
-                if not self._stopping.is_set():
-                    LOG.warning("The switch behind %s has gone; waiting for it", self._path)
+        if self._socket is None:
+            self._reconnect()
+        elif not self._hears(self._socket):
+            self._close()
+            LOG.warning("The switch behind %s has gone; waiting for it", self._path)
+            self._on_gone(
+                f"ovs-vswitchd does not serve bridge {self._bridge}: nothing answers at "
+                f"{self._path}; is it running?"
+            )
 
-    @staticmethod
-    def _hears(sock: socket.socket) -> bool:
-        """Wait for the next word of the switch, which we do not need; False at the end."""
+    def _hears(self, sock: socket.socket) -> bool:
+        """Listen for a moment: False if the connection has ended."""
         try:
-            return bool(sock.recv(65536))
+            if self._asked is None and time.monotonic() - self._heard > _QUIET:
+                sock.sendall(_HEADER.pack(self._version, _ECHO_REQUEST, _HEADER.size, 0))
+                self._asked = time.monotonic()
+            # What it says does not matter, only that it says something.
+            said = sock.recv(65536)
+        except TimeoutError:
+            if self._asked is not None and time.monotonic() - self._asked > _PATIENCE:
+                self._hang()
+            return True
         except OSError:
             return False
+        self._heard, self._asked = time.monotonic(), None
+        if said and self._hangs:
+            self._hangs = False
+            LOG.warning("The switch behind %s answers again", self._path)
+            self._on_answer()
+        return bool(said)
+
+    def _hang(self) -> None:
+        if self._hangs:
+            return
+        self._hangs = True
+        LOG.warning("The switch behind %s does not answer an echo request", self._path)
+        self._on_gone(
+            f"ovs-vswitchd hangs: it has not answered an OpenFlow echo request at {self._path} "
+            f"for {_PATIENCE:g} s"
+        )
 
     def _reconnect(self) -> None:
         try:
             self._socket = self._connect()
         except OSError:
             # Not there yet, which is what we wait for.
-            self._stopping.wait(_PAUSE)
+            self._loop.stopping.wait(_PAUSE)
         else:
             self._on_restart()
 
     def _connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.settimeout(5)
+            sock.settimeout(_GREETING)
             sock.connect(self._path)
             # Its own greeting back is a valid answer (OpenFlow 1.0 to 1.5,
             # "Hello"), and without one the switch hangs up after a second.
-            header = sock.recv(_HEADER_BYTES, socket.MSG_WAITALL)
-            rest = int.from_bytes(header[2:4]) - _HEADER_BYTES
-            if rest < 0:
+            header = sock.recv(_HEADER.size, socket.MSG_WAITALL)
+            if len(header) < _HEADER.size:
                 raise OSError("the switch hung up")
+            self._version, _, length, _ = _HEADER.unpack(header)
+            rest = length - _HEADER.size
+            if rest < 0:
+                raise OSError("the switch does not speak OpenFlow")
             sock.sendall(header + (sock.recv(rest, socket.MSG_WAITALL) if rest else b""))
-            sock.settimeout(None)
+            sock.settimeout(_TICK)
         except OSError:
             sock.close()
             raise
+        self._heard, self._asked, self._hangs = time.monotonic(), None, False
         return sock
 
-    @staticmethod
-    def _shut(sock: socket.socket) -> None:
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            LOG.debug("The connection to the switch had ended already")
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

@@ -56,6 +56,10 @@ class SwitchUnreachable(SwitchError):
     """ovs-vswitchd does not listen: nothing was sent."""
 
 
+class BridgeNotFound(SwitchUnreachable):
+    """There is no such bridge: nothing was sent."""
+
+
 class ToolMissing(SwitchError):
     """ovs-ofctl cannot be run on this host: nothing was sent."""
 
@@ -120,7 +124,8 @@ def _kill(child: subprocess.Popen[str]) -> None:
 
 class Ofctl:
     """One bridge. ``timeout`` in whole seconds bounds one call; ``run`` is for a process that may
-    not use the bridge's management socket itself; ``watch`` watches each call."""
+    not use the bridge's management socket itself; ``is_missing`` tells, where a bridge does not
+    answer, whether it does not exist; ``watch`` watches each call."""
 
     def __init__(
         self,
@@ -129,9 +134,11 @@ class Ofctl:
         timeout: int,
         run: Execute = execute,
         *,
+        is_missing: Callable[[], bool] = lambda: False,
         watch: Watch = unwatched,
     ) -> None:
         self._bridge = bridge
+        self._is_missing = is_missing
         self._watch = watch
         self._target = f"unix:{run_dir}/{bridge}.mgmt"
         self._timeout = timeout
@@ -214,7 +221,10 @@ class Ofctl:
         if ran.code == -signal.SIGALRM:
             raise Timeout(f"{command} took longer than {self._timeout} s")
         if ran.code not in done:
-            raise error_from(ran.stderr)
+            error = error_from(ran.stderr)
+            if isinstance(error, SwitchUnreachable) and self._is_missing():
+                raise BridgeNotFound(f"bridge {self._bridge} does not exist", error.detail)
+            raise error
         return ran.stdout
 
 
@@ -235,6 +245,8 @@ def error_from(stderr: str) -> SwitchError:
     if refusals:
         return SwitchError(f"the switch refused a flow: {refusals[0].error}", detail, refusals)
     if _UNREACHABLE.search(stderr):
-        return SwitchUnreachable("ovs-vswitchd cannot be reached", detail)
+        return SwitchUnreachable(
+            "the bridge's management socket does not answer: is ovs-vswitchd running?", detail
+        )
     last = detail.splitlines()[-1] if detail else "ovs-ofctl failed and said nothing"
     return SwitchError(last, detail)

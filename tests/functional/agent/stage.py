@@ -12,7 +12,7 @@ from oslo_config import cfg
 
 from agent_flows import conf as options
 from agent_flows.agent.service import AgentService
-from agent_flows.report import FlowName, FlowReport
+from agent_flows.report import FlowName, FlowReport, Trouble
 from agent_flows.rpc import transport
 from agent_flows.rpc.server import Accepted, AgentClient, Held
 from agent_flows.secgroups import cookie
@@ -175,18 +175,45 @@ class Host:
         self._conf.clear()
 
     def ready(self) -> None:
-        """Until the agent has looked at the whole host and has nothing left to do."""
+        """Until the agent has looked at the whole host and has nothing left to do; a physical
+        network it cannot reach does not keep it from the others."""
         asked = len(self.server.states)
         self.until(lambda: None in self.server.asked, "the agent asks for all ports")
 
         def idle() -> bool:
             last = self.server.states[asked + 1 :][-1:]
-            return any(state["trouble"] is None and state["waiting"] == 0 for state in last)
+            return any(
+                state["troubles"].keys() <= {Trouble.UPLINK} and state["waiting"] == 0
+                for state in last
+            )
 
         self.until(idle, "the agent is idle")
 
     def until(self, check: Callable[[], Any], what: str, seconds: float = 10) -> Any:
         return wait_until(check, seconds, what)
+
+    # What the heartbeats say.
+
+    def troubles(self) -> Mapping[str, str]:
+        """Of the last heartbeat: source to line."""
+        troubles: Mapping[str, str] = (
+            self.server.states[-1]["troubles"] if self.server.states else {}
+        )
+        return troubles
+
+    def trouble(self, source: Trouble, seconds: float = 5) -> str:
+        """The line of that trouble, waited for; however short it was."""
+        seen = len(self.server.states)
+
+        def told() -> str | None:
+            lines = (state["troubles"].get(source) for state in self.server.states[seen:])
+            return next((line for line in lines if line), None)
+
+        line: str = self.until(told, f"trouble {source}", seconds)
+        return line
+
+    def without_trouble(self, seconds: float = 10) -> None:
+        self.until(lambda: not self.troubles(), "no trouble is left", seconds)
 
     # What the switch says.
 
