@@ -1,0 +1,48 @@
+"""What is cast is heard as soon as the message bus lets it."""
+
+import oslo_messaging
+import pytest
+
+from agent_flows.report import Trouble
+from agent_flows.rpc.listener import Listener
+from agent_flows.supervision import Troubles
+from lab.process import wait_until
+
+
+class Bus:
+    """A message bus that refuses to listen so many times."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.listening = False
+
+    def get_rpc_server(self, *_: object) -> "Bus":
+        return self
+
+    def start(self) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise oslo_messaging.MessageDeliveryFailure("PRECONDITION_FAILED - inequivalent arg")
+        self.listening = True
+
+    def stop(self) -> None:
+        self.listening = False
+
+    def wait(self) -> None:
+        return None
+
+
+def test_a_listener_that_the_bus_refuses_is_a_trouble_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bus, troubles, seen = Bus(2), Troubles(), list[dict[str, str]]()
+    troubles.changed = lambda: seen.append(dict(troubles.current()))
+    monkeypatch.setattr(oslo_messaging, "get_rpc_server", bus.get_rpc_server)
+    listener = Listener(None, None, object(), troubles)
+    listener.start()
+    wait_until(lambda: bus.listening, 10, "it listens")
+    wait_until(lambda: troubles.current() == {}, 5, "the trouble is over")
+    assert "PRECONDITION_FAILED" in seen[0][Trouble.LISTENER]
+    listener.stop()
+    listener.wait()
+    assert not bus.listening

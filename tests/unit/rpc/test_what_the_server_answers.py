@@ -1,0 +1,71 @@
+"""An agent takes no answer of the server for what it is not."""
+
+from typing import Any
+
+import oslo_messaging
+import pytest
+
+from agent_flows.rpc.agent import ServerClient, host_taken
+from agent_flows.rpc.server import Held
+from agent_flows.validation import Invalid
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> ServerClient:
+    monkeypatch.setattr(oslo_messaging, "get_rpc_client", lambda *_, **__: None)
+    return ServerClient(None, "host-1", 1.0)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, client: ServerClient, answer: Any) -> None:
+    monkeypatch.setattr(client, "_call", lambda *_, **__: answer)
+
+
+GOOD = {"accepted": [], "rejected": {}, "sequence": 3, "clock": 4}
+ODD: list[Any] = [
+    None,
+    [],
+    "ok",
+    {},
+    {**GOOD, "accepted": None},
+    {**GOOD, "accepted": [1]},
+    {**GOOD, "rejected": ["a"]},
+    {**GOOD, "rejected": {"a": None}},
+    {**GOOD, "sequence": "3"},
+    {**GOOD, "sequence": -1},
+    {**GOOD, "sequence": 3.5},
+    {**GOOD, "clock": "noon"},
+]
+
+
+@pytest.mark.parametrize("answer", ODD, ids=repr)
+def test_a_malformed_answer_to_reports_is_invalid(
+    monkeypatch: pytest.MonkeyPatch, client: ServerClient, answer: Any
+) -> None:
+    answering(monkeypatch, client, answer)
+    with pytest.raises(Invalid):
+        client.report([])
+
+
+@pytest.mark.parametrize("answer", [*ODD[:4], *ODD[-4:]], ids=repr)
+def test_a_malformed_answer_to_a_heartbeat_is_invalid(
+    monkeypatch: pytest.MonkeyPatch, client: ServerClient, answer: Any
+) -> None:
+    answering(monkeypatch, client, answer)
+    with pytest.raises(Invalid):
+        client.heartbeat({})
+
+
+def test_what_a_newer_server_adds_is_ignored_and_an_older_one_says_no_clock(
+    monkeypatch: pytest.MonkeyPatch, client: ServerClient
+) -> None:
+    answering(monkeypatch, client, {**GOOD, "mood": "fine"})
+    assert client.report([]).held == Held(3, 4)
+    answering(monkeypatch, client, {"sequence": 3})
+    assert client.heartbeat({}) == Held(3, 0)
+
+
+def test_only_the_servers_own_word_says_that_a_host_is_taken() -> None:
+    taken = oslo_messaging.RemoteError("HostTaken", "host h1 is taken:\nby boot 7")
+    assert host_taken(taken) == "host h1 is taken: by boot 7"
+    assert host_taken(oslo_messaging.RemoteError("KeyError", "x")) is None
+    assert host_taken(oslo_messaging.MessagingTimeout("x")) is None
