@@ -228,6 +228,12 @@ OF_OTHER_DRIVERS: Sequence[Explanation] = (
         "mend what `detail` names",
     ),
     _of(
+        "GroupsUnreadable",
+        "Neutron's agent knows the port's groups only in part: one of them, or an address group "
+        "that a rule names, is gone from its cache. The message is what Neutron's code raised",
+        "take the group off the port or the rule out of the group, or restart the agent",
+    ),
+    _of(
         "NeutronUnreachable",
         "neutron-server did not tell the port's groups",
         "look at the message bus and the RPC server",

@@ -1,17 +1,22 @@
 """The agent's resource cache (neutron/agent/resource_cache.py), to which the server pushes what
 changes: how it is read, what it says of security groups, and at which revisions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import oslo_messaging
 from neutron.api.rpc.callbacks import resources
 from neutron.api.rpc.handlers.securitygroups_rpc import SecurityGroupServerAPIShim
 from neutron_lib import context
+from oslo_log import log
 
 from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron import desired, revision
 from agent_flows.report import TaskError
+from agent_flows.supervision import described
+
+LOG = log.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -32,23 +37,49 @@ def steadily(read: Callable[[], T]) -> T:
     return read()
 
 
+@dataclass(frozen=True)
+class Known:
+    """What the cache has of some ports' groups, in the words in which firewall drivers are told
+    (``security_group_info_for_ports``), and of which ports it cannot be read."""
+
+    devices: Mapping[str, Mapping[str, Any]]
+    security_groups: Mapping[str, Sequence[Mapping[str, Any]]]
+    members: Mapping[str, Mapping[str, Any]]
+    unreadable: Mapping[str, TaskError]
+
+
 class SecurityGroupInfo(SecurityGroupServerAPIShim):  # type: ignore[misc]  # untyped
-    """What ``cache`` knows of ports' groups, in the words in which firewall drivers are told."""
+    """What ``cache`` knows of ports' groups."""
 
     def __init__(self, cache: Any) -> None:
         # Not the parent's: it subscribes for good, so that every change would be handled twice.
         self.rcache = cache
 
-    def of(self, port_ids: list[str]) -> dict[str, Any]:
-        """``devices``, ``security_groups`` and ``sg_member_ips``.
+    def of(self, port_ids: Sequence[str]) -> Known:
+        """All that these ports' filters follow from; a trusted port is in none of it.
 
-        Raises :class:`TaskFailed` if the server had to be asked and does not
+        Neutron's code raises for all of them if one refers to a group that is gone, so then each
+        is asked for alone. Raises :class:`TaskFailed` if the server had to be asked and does not
         answer.
         """
+        try:
+            told = self._of(port_ids)
+        except TaskFailed:
+            raise
+        # Whatever the cache makes of it: it is the outcome of the port concerned.
+        except Exception as exc:
+            if len(port_ids) != 1:
+                return _joined([self.of([port_id]) for port_id in port_ids])
+            LOG.exception("The security groups of port %s cannot be read", port_ids[0])
+            message = f"the port's security groups cannot be read: {described(exc)}"
+            return Known({}, {}, {}, {port_ids[0]: TaskError("GroupsUnreadable", message)})
+        return Known(told["devices"], told["security_groups"], told["sg_member_ips"], {})
+
+    def _of(self, port_ids: Sequence[str]) -> dict[str, Any]:
         admin = context.get_admin_context()
         try:
             told: dict[str, Any] = steadily(
-                lambda: self.security_group_info_for_devices(admin, port_ids)
+                lambda: self.security_group_info_for_devices(admin, list(port_ids))
             )
         except oslo_messaging.MessagingException as exc:
             error = TaskError(
@@ -66,6 +97,20 @@ class SecurityGroupInfo(SecurityGroupServerAPIShim):  # type: ignore[misc]  # un
             lambda: self._get_devices_info(admin, [port_id])
         )
         return found.get(port_id, {})
+
+
+def _joined(parts: Sequence[Known]) -> Known:
+    members: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        # Each part has the families that its own ports' rules need.
+        for group, families in part.members.items():
+            members.setdefault(group, {}).update(families)
+    return Known(
+        {id_: each for part in parts for id_, each in part.devices.items()},
+        {id_: each for part in parts for id_, each in part.security_groups.items()},
+        members,
+        {id_: each for part in parts for id_, each in part.unreadable.items()},
+    )
 
 
 class CachedRevisions:

@@ -12,6 +12,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from agent_flows import conf as options
+from agent_flows.flows.runner import Runner
 from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron import bridge, desired, privileged
 from agent_flows.neutron.cached import SecurityGroupInfo
@@ -20,14 +21,18 @@ from agent_flows.neutron.quarantine import Closed, Quarantine
 from agent_flows.neutron.reconcile import Reconciler
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.told import Told
-from agent_flows.report import FlowReport
+from agent_flows.report import FlowReport, Trouble
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.ofctl import Ofctl
 from agent_flows.secgroups.pipeline import Home, Pipeline
 from agent_flows.supervision import Backoff, Troubles
 from agent_flows.validation import Hostname, Invalid, parse
+from agent_flows.watchdog import Watchdog
 
 LOG = log.getLogger(__name__)
+
+SLOW_CALL = 5.0
+"""Seconds a call of ovs-ofctl may run before that is the host's trouble."""
 
 FIREWALL = "agent_flows_firewall"
 """Resource of Neutron's callback registry: the driver makes itself known there (AFTER_INIT), for
@@ -60,18 +65,23 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
             frozenset(int(each, 16) for each in permitted),
             distributed_routing=conf.AGENT.enable_distributed_routing,
         )
+        self.troubles = Troubles()
+        self._watchdog = Watchdog(self.troubles)
         ofctl = Ofctl(
-            ours.ovs_run_dir, integration_bridge.br_name, ours.openflow_timeout, privileged.execute
+            ours.ovs_run_dir,
+            integration_bridge.br_name,
+            ours.openflow_timeout,
+            privileged.execute,
+            watch=self._watchdog.watch(Trouble.OPENFLOW, SLOW_CALL),
         )
         host = parse(pydantic.TypeAdapter(Hostname), conf.host)
-        self.troubles = Troubles()
         self._told = Told(host)
         self._changed: set[str] = set()
         self._gone: set[str] = set()
         self._deferred = False
         self._put_back = False
         self._reconciler = Reconciler(
-            host,
+            Runner(host, watch=self._watchdog.watch(Trouble.FLOW, ours.slow_flow)),
             integration_bridge,
             Switch(
                 integration_bridge,
@@ -83,6 +93,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
             backoff=Backoff(ours.retry_initial, ours.retry_max),
             max_batch=ours.max_batch,
         )
+        self._watchdog.start()
         self._reconciler.start()
         bridge.watch(integration_bridge, self._before_the_bridge_opens)
         registry.subscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
@@ -102,8 +113,8 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         try:
             known = info.of(sorted(self._told.members_of(groups)))
             changed = [
-                *(self._told.rules(*each) for each in known["security_groups"].items()),
-                *(self._told.members(*each) for each in known["sg_member_ips"].items()),
+                *(self._told.rules(*each) for each in known.security_groups.items()),
+                *(self._told.members(*each) for each in known.members.items()),
             ]
         except (TaskFailed, Invalid) as exc:
             LOG.warning("Changed rules wait for the agent's own turn: %s", exc)
@@ -140,6 +151,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         """End what runs in the background, within ``timeout`` seconds."""
         registry.unsubscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
         self._reconciler.stop(timeout)
+        self._watchdog.stop(timeout)
 
     # Neutron's interface.
 

@@ -8,7 +8,6 @@ broke) is lost, and its resource cache stays as it was until it is restarted.
 
 import itertools
 import queue
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,11 +15,10 @@ from typing import Any, Protocol
 from neutron.api.rpc.callbacks import resources
 from neutron_lib import context
 from neutron_lib.callbacks import events, registry
-from oslo_log import log
 
 from agent_flows.neutron.cached import steadily
-
-LOG = log.getLogger(__name__)
+from agent_flows.report import Trouble
+from agent_flows.supervision import Loop, Troubles
 
 # Values in one question: the server makes one condition of them.
 _AT_ONCE = 100
@@ -124,41 +122,58 @@ def _batches(values: Iterable[str]) -> Iterator[tuple[str, ...]]:
 @dataclass(frozen=True)
 class _Request:
     port_ids: Collection[str] | None
-    then: Callable[[], None]
+    then: Callable[[], None] = lambda: None
 
 
 class CatchingUp:
-    """A thread that asks, for an answer may take as long as the message bus lets it."""
+    """A thread that asks, for an answer may take as long as the message bus lets it. A question
+    that got no answer is asked again, and is the host's trouble until it is answered."""
 
-    def __init__(self, catch_up: Callable[[Collection[str] | None], None]) -> None:
+    def __init__(
+        self, catch_up: Callable[[Collection[str] | None], None], troubles: Troubles
+    ) -> None:
         self._catch_up = catch_up
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="agent_flows catch up", daemon=True).start()
+        # Of the last question, if it got no answer: None stands for all ports.
+        self._unanswered: frozenset[str] | None = frozenset()
+        self._loop = Loop("agent_flows catch up", self._step, troubles, Trouble.CONTROL)
+        self._loop.start()
+
+    def stop(self, timeout: float) -> None:
+        """End the thread; what is not asked yet is dropped."""
+        self._loop.stopping.set()
+        self._requests.put(_Request(frozenset()))
+        self._loop.stop(timeout)
 
     def soon(
         self, port_ids: Collection[str] | None, then: Callable[[], None] = lambda: None
     ) -> None:
         """Catch up on these ports (None: all of this host), and call ``then``, whether or not
-        the server answered."""
+        the server answered at first."""
         self._requests.put(_Request(port_ids, then))
 
-    def _run(self) -> None:
-        while True:
-            requests = [self._requests.get()]
-            while not self._requests.empty():
-                requests.append(self._requests.get())
-            try:
-                self._catch_up(_together(requests))
-            # Whatever it was: ports the server knows to be behind are SYNCING or UNKNOWN there, and
-            # its sweep asks for them again.
-            except Exception:
-                LOG.exception("The server did not tell what was missed")
+    def _step(self) -> None:
+        requests = self._waiting()
+        asked = _together([self._unanswered, *(each.port_ids for each in requests)])
+        self._unanswered = asked
+        try:
+            if asked != frozenset():
+                self._catch_up(asked)
+            self._unanswered = frozenset()
+        finally:
             for each in requests:
                 each.then()
 
+    def _waiting(self) -> list[_Request]:
+        requests: list[_Request] = []
+        if self._unanswered == frozenset():
+            requests.append(self._requests.get())
+        while not self._requests.empty():
+            requests.append(self._requests.get())
+        return requests
 
-def _together(requests: Collection[_Request]) -> frozenset[str] | None:
-    chosen = [each.port_ids for each in requests]
+
+def _together(chosen: Collection[Collection[str] | None]) -> frozenset[str] | None:
     if any(each is None for each in chosen):
         return None
     return frozenset().union(*filter(None, chosen))

@@ -1,4 +1,4 @@
-"""What is heard of ports and groups, and which ports are to be closed at once. Pure."""
+"""What is heard of ports and groups, and what of a port is to be closed at once. Pure."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +17,10 @@ class Here:
     """The details of a port that was bound, or changed (ovs_neutron_agent.py, handle_port)."""
 
     details: Mapping[str, Any]
+
+    @property
+    def port_id(self) -> str:
+        return str(self.details.get("port_id"))
 
 
 @dataclass(frozen=True)
@@ -38,25 +42,25 @@ class Rules:
     group_id: str
 
 
-Said = Here | Gone | Resync | Rules
+Event = Here | Gone | Resync | Rules
 
 
-def to_close(said: Iterable[Said]) -> list[Closed]:
-    """Every port that is here and was not said to go after that."""
-    closed: dict[str, Closed] = {}
-    for each in said:
+def arrived(events: Iterable[Event]) -> list[Here]:
+    """What was last heard of every port that is here and was not said to go after that."""
+    here: dict[str, Here] = {}
+    for each in events:
         match each:
-            case Here(details):
-                port_id = str(details["port_id"])
-                closed[port_id] = _closed(port_id, details)
+            case Here():
+                here[each.port_id] = each
             case Gone(port_id):
-                closed.pop(port_id, None)
-    return list(closed.values())
+                here.pop(port_id, None)
+    return list(here.values())
 
 
-def _closed(port_id: str, details: Mapping[str, Any]) -> Closed:
+def to_close(here: Here) -> Closed:
     """Without a local VLAN by ofport alone; a MAC that no flow can carry, or that is not one
-    station's, is left out."""
+    station's, is left out. Raises whatever details that are none make it raise."""
+    port_id, details = here.port_id, here.details
     ofport, vlan = int(details["vif_port"].ofport), details.get("local_vlan")
     if vlan is None:
         return Closed(port_id, ofport)

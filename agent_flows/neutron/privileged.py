@@ -1,17 +1,40 @@
 """Running tools as root, in an agent that need not be root itself."""
 
 import os
+import signal
 from collections.abc import Sequence
 
 from neutron.privileged.agent.linux import utils
+from oslo_privsep.comm import PrivsepTimeout
 
 from agent_flows.secgroups import ofctl
 from agent_flows.secgroups.ofctl import Ran
 
+# Seconds more than the command may take, in which the helper may say that it was killed.
+_GRACE = 2.0
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+_NOT_RUN = (126, 127)
+
 
 def execute(argv: Sequence[str], stdin: str, limit: float) -> Ran:
     """By the privsep helper that Neutron's agent has for its own tools (section ``privsep``), if
-    the agent is not root."""
+    the agent is not root.
+
+    Raises OSError as :data:`agent_flows.secgroups.ofctl.Execute` does. timeout(1) kills the command
+    in the helper, which has no limit of its own; a helper that does not answer is not waited for.
+    """
     if os.geteuid() == 0:
         return ofctl.execute(argv, stdin, limit)
-    return Ran(*utils.execute_process(list(argv), stdin.encode(), None))
+    command = ["timeout", "--signal=KILL", f"{limit:g}", *argv]
+    try:
+        ran = Ran(
+            *utils.execute_process(command, stdin.encode(), None, _wrap_timeout=limit + _GRACE)
+        )
+    except PrivsepTimeout:
+        raise TimeoutError(f"the privsep helper did not answer for {limit + _GRACE:g} s") from None
+    if ran.code in _KILLED:
+        raise TimeoutError(f"{argv[0]} did not end within {limit:g} s")
+    if ran.code in _NOT_RUN:
+        # timeout(1) says so, and why.
+        raise FileNotFoundError(ran.stderr.strip())
+    return ran

@@ -207,3 +207,6 @@ def _told(ask: Callable[[], T]) -> T:
     except SwitchError as exc:
         error = TaskError("QuarantineFailed", exc.message, exc.detail)
         raise TaskFailed(error, whole_batch=True) from exc
+    except OSError as exc:
+        error = TaskError("QuarantineFailed", "ovs-ofctl could not be run", str(exc))
+        raise TaskFailed(error, whole_batch=True) from exc

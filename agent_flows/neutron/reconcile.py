@@ -58,7 +58,7 @@ class Reconciler:
 
     def __init__(
         self,
-        host: str,
+        runner: Runner,
         bridge: Bridge,
         switch: Switch,
         told: Told,
@@ -69,7 +69,7 @@ class Reconciler:
     ) -> None:
         self.reporting = Reporting()
         self._bridge, self._switch, self._told = bridge, switch, told
-        self._runner = Runner(host)
+        self._runner = runner
         self._troubles, self._max_batch = troubles, max_batch
         self.closing = Closing(switch.quarantine, told, self._proven_interfaces)
         self._lock = threading.RLock()

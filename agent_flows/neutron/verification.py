@@ -14,7 +14,9 @@ from taskflow.flow import Flow
 from agent_flows import conf as options
 from agent_flows.flows.participant import Participant, Request, Verdict
 from agent_flows.flows.runner import Runner, Work, error_of
+from agent_flows.flows.task import TaskFailed
 from agent_flows.neutron.cached import CachedRevisions, SecurityGroupInfo
+from agent_flows.neutron.firewall import SLOW_CALL
 from agent_flows.neutron.interfaces import Located
 from agent_flows.neutron.others import choice, details, flows
 from agent_flows.neutron.others.checks import Checks
@@ -22,9 +24,10 @@ from agent_flows.neutron.others.details import Plugged
 from agent_flows.neutron.others.watchlist import Sight, Watchlist
 from agent_flows.neutron.quarantine import Closed
 from agent_flows.neutron.reporting import Reporting
-from agent_flows.report import FlowName, FlowReport
+from agent_flows.report import FlowName, FlowReport, Trouble
 from agent_flows.secgroups.tasks import ApplySecurityGroups
-from agent_flows.supervision import Backoff
+from agent_flows.supervision import Backoff, Loop, Troubles, described
+from agent_flows.watchdog import Watchdog
 
 LOG = log.getLogger(__name__)
 
@@ -48,23 +51,32 @@ class OtherFirewall:
     changes the switch.
     """
 
-    def __init__(self, agent_api: Any, reporting: Reporting) -> None:
+    def __init__(
+        self, agent_api: Any, reporting: Reporting, troubles: Troubles | None = None
+    ) -> None:
         """``agent_api`` is neutron's OVSAgentExtensionAPI."""
+        self.troubles = troubles or Troubles()
         conf = options.register(cfg.CONF)
         ours = conf[options.AGENT]
         # Not request_int_br(): that is a copy with a cookie of its own.
         bridge, cache = agent_api.br_int, agent_api.plugin_rpc.remote_resource_cache
-        self._runner = Runner(conf.host)
+        self._watchdog = Watchdog(self.troubles)
+        self._watchdog.start()
+        self._runner = Runner(conf.host, watch=self._watchdog.watch(Trouble.FLOW, ours.slow_flow))
         self._reporting = reporting
         self._revisions = CachedRevisions(SecurityGroupInfo(cache))
-        self._checks = Checks(bridge, choice.configured(conf, bridge, cache))
+        slow_calls = self._watchdog.watch(Trouble.OPENFLOW, SLOW_CALL)
+        self._checks = Checks(bridge, choice.configured(conf, bridge, cache, slow_calls))
         self._watchlist = Watchlist(ours.verify_timeout)
         self._lock = threading.Lock()
-        self._news, self._stopping = threading.Event(), threading.Event()
+        self._news = threading.Event()
         backoff = Backoff(ours.retry_initial, ours.retry_max)
-        self._participant = Participant(self._process, ours.max_batch, 1, backoff)
+        self._participant = Participant(
+            self._process, ours.max_batch, 1, backoff, troubles=self.troubles
+        )
         self._participant.start()
-        self._watcher = threading.Thread(target=self._watch, name="agent_flows watch", daemon=True)
+        self._pause = 0.0
+        self._watcher = Loop("agent_flows watch", self._look, self.troubles, Trouble.PORTS)
         self._watcher.start()
         for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
             registry.subscribe(self._rule_changed, cached.SECURITYGROUPRULE, event)
@@ -75,10 +87,11 @@ class OtherFirewall:
         for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
             registry.unsubscribe(self._rule_changed, cached.SECURITYGROUPRULE, event)
         registry.unsubscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
-        self._stopping.set()
+        self._watcher.stopping.set()
         self._news.set()
-        self._watcher.join(timeout)
+        self._watcher.stop(timeout)
         self._participant.stop(timeout)
+        self._watchdog.stop(timeout)
 
     # What the extension says.
 
@@ -132,33 +145,36 @@ class OtherFirewall:
 
     # Waiting.
 
-    def _watch(self) -> None:
-        pause = 0.0
-        while not self._stopping.wait(pause):
-            with self._lock:
-                rest = 0.0 if self._watchlist.waits else self._watchlist.rest(time.monotonic())
-            self._news.wait(rest)
-            self._news.clear()
-            if self._stopping.is_set():
-                return
-            with self._lock:
-                sight = self._watchlist.sight(time.monotonic())
-            began = time.monotonic()
+    def _look(self) -> None:
+        if self._watcher.stopping.wait(self._pause):
+            return
+        with self._lock:
+            rest = 0.0 if self._watchlist.waits else self._watchlist.rest(time.monotonic())
+        self._news.wait(rest)
+        self._news.clear()
+        if self._watcher.stopping.is_set():
+            return
+        with self._lock:
+            sight = self._watchlist.sight(time.monotonic())
+        began = time.monotonic()
+        good: set[str] = set()
+        try:
             good = self._good(sight)
+        finally:
+            # Whatever happened: time passes for those that are waited for.
             now = time.monotonic()
             with self._lock:
                 due = self._watchlist.seen(sight, good, now)
             self._participant.submit(due)
-            pause = max(_BETWEEN_LOOKS, (now - began) * (1 / _SHARE - 1))
+            self._pause = max(_BETWEEN_LOOKS, (now - began) * (1 / _SHARE - 1))
 
     def _good(self, sight: Sight) -> set[str]:
         if not sight.present and not sight.gone:
             return set()
         try:
             return self._checks.good(sight)
-        # Whatever it is: if it lasts, it meets the ports' flows when their time is up, and is
-        # their outcome.
-        except Exception as exc:  # noqa: BLE001
+        except TaskFailed as exc:
+            # If it lasts, it meets the ports' flows when their time is up, and is their outcome.
             LOG.debug("Ports could not be looked at: %s", exc)
             return set()
 
@@ -242,8 +258,10 @@ class OtherFirewall:
     def _delivered(self, reports: Sequence[FlowReport]) -> bool:
         try:
             self._reporting.deliver(reports)
-        # Whatever the receiver's trouble is: what it was not told is told again.
-        except Exception:
+        # Whatever the receiver's trouble is: what it did not take is reported again.
+        except Exception as exc:
             LOG.exception("%d reports could not be delivered", len(reports))
+            self.troubles.report(Trouble.OUTBOX, described(exc))
             return False
+        self.troubles.clear(Trouble.OUTBOX)
         return True

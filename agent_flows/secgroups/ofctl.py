@@ -68,6 +68,11 @@ class Timeout(Exception):
     """ovs-ofctl took longer than allowed: whether the bundle is in the tables is not known."""
 
 
+class ToolStuck(Timeout):
+    """ovs-ofctl did not even say that its time was over, and was killed: it says nothing of the
+    switch."""
+
+
 @dataclass(frozen=True)
 class Ran:
     """A command that ended; ``code`` is negative if a signal ended it, as in subprocess."""
@@ -185,6 +190,11 @@ class Ofctl:
         out = self._run("diff-flows", self._target, "/dev/stdin", stdin=f"{text}\n", done=(0, 2))
         return [line for line in out.splitlines() if line]
 
+    def probe(self) -> None:
+        """Have the switch answer one OpenFlow echo. Raises :class:`SwitchError` or
+        :class:`Timeout`."""
+        self._run("probe", self._target)
+
     def seal(self, ofport: int) -> None:
         """Nothing goes out to this port, whatever the flows say, NORMAL included (OpenFlow's
         no-forward). Raises :class:`SwitchError` or :class:`Timeout`."""
@@ -215,7 +225,7 @@ class Ofctl:
             with self._watch(f"{command} on {self._bridge}"):
                 ran = self._execute(argv, stdin, self._timeout + _GRACE)
         except TimeoutError:
-            raise Timeout(f"{command} did not end within {self._timeout} s; killed") from None
+            raise ToolStuck(f"{command} did not end within {self._timeout} s; killed") from None
         except (FileNotFoundError, PermissionError) as exc:
             raise ToolMissing("ovs-ofctl cannot be run on this host", str(exc)) from exc
         if ran.code == -signal.SIGALRM:

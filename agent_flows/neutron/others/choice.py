@@ -14,11 +14,14 @@ from agent_flows.neutron.others.driver import NoFirewall, OtherDriver, UnknownFi
 from agent_flows.neutron.others.iptables import HybridFirewall
 from agent_flows.neutron.others.openvswitch import OpenvswitchFirewall
 from agent_flows.secgroups.ofctl import Ofctl
+from agent_flows.watchdog import Watch, unwatched
 
 
-def configured(conf: cfg.ConfigOpts, bridge: Any, cache: Any) -> OtherDriver:
+def configured(
+    conf: cfg.ConfigOpts, bridge: Any, cache: Any, watch: Watch = unwatched
+) -> OtherDriver:
     """What to expect of the driver that ``[securitygroup]`` names. ``bridge`` is the agent's
-    integration bridge, ``cache`` its RemoteResourceCache.
+    integration bridge, ``cache`` its RemoteResourceCache; ``watch`` watches calls of ovs-ofctl.
 
     Raises ImportError for a driver that the agent could not load either.
     """
@@ -31,7 +34,13 @@ def configured(conf: cfg.ConfigOpts, bridge: Any, cache: Any) -> OtherDriver:
         return NoFirewall(f"firewall_driver = {name}")
     # Not what is derived from them: that may leave something else.
     if kind is OVSFirewallDriver:
-        ofctl = Ofctl(ours.ovs_run_dir, bridge.br_name, ours.openflow_timeout, privileged.execute)
+        ofctl = Ofctl(
+            ours.ovs_run_dir,
+            bridge.br_name,
+            ours.openflow_timeout,
+            privileged.execute,
+            watch=watch,
+        )
         return OpenvswitchFirewall(bridge, ofctl, SecurityGroupInfo(cache))
     if kind is OVSHybridIptablesFirewallDriver:
         return HybridFirewall(SecurityGroupInfo(cache), ours.openflow_timeout)

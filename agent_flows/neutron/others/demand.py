@@ -13,6 +13,7 @@ from neutron.agent.linux.openvswitch_firewall import firewall as driver
 from neutron.agent.linux.openvswitch_firewall import rules
 from neutron_lib import constants
 
+from agent_flows.neutron.cached import Known
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.others import match
 from agent_flows.neutron.others.match import Effect, Key
@@ -39,16 +40,20 @@ class Groups:
     """The rules and members of what ports of one batch refer to, as
     ``security_group_info_for_ports`` tells them (neutron/db/securitygroups_rpc_base.py)."""
 
-    def __init__(self, info: Mapping[str, Any]) -> None:
-        self._rules, self._addresses = info["security_groups"], info["sg_member_ips"]
+    def __init__(self, known: Known) -> None:
+        self._rules, self._addresses = known.security_groups, known.members
         self._members: dict[object, Members] = {}
-        self._groups = {}
-        for group_id, told in self._rules.items():
-            group = self._groups[group_id] = driver.SecurityGroup(group_id)
-            group.update_rules(told)
+        self._groups: dict[str, driver.SecurityGroup] = {}
 
     def of(self, device: Mapping[str, Any]) -> list[driver.SecurityGroup]:
-        return [self._groups[group_id] for group_id in device["security_groups"]]
+        return [self._group(group_id) for group_id in device["security_groups"]]
+
+    def _group(self, group_id: str) -> driver.SecurityGroup:
+        if group_id not in self._groups:
+            made = driver.SecurityGroup(group_id)
+            made.update_rules(self._rules[group_id])
+            self._groups[group_id] = made
+        return self._groups[group_id]
 
     def basis(self, device: Mapping[str, Any], ids: Ids) -> object:
         """What the port's flows follow from: equal for equal flows."""
@@ -57,7 +62,7 @@ class Groups:
         return (
             [device[name] for name in ("security_groups", "fixed_ips", "allowed_address_pairs")],
             told,
-            {remote: self._addresses.get(remote) for remote in remotes},
+            {remote: self._addresses.get(remote) for remote in remotes if remote is not None},
             {of: given for of, given in ids.items() if of[0] in device["security_groups"]},
         )
 

@@ -1,11 +1,12 @@
 """What is asked of a firewall driver that is not ours: did it leave what it must have?"""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from oslo_log import log
 
+from agent_flows.flows.runner import error_of
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.report import TaskError
 
@@ -26,7 +27,7 @@ class Finding:
 
 class OtherDriver(Protocol):
     """One that is loaded in this process. Methods only look; they raise :class:`TaskFailed`
-    where they cannot, and whatever Neutron's resource cache raises."""
+    where they cannot look at all."""
 
     def inspect(self, ports: Mapping[str, Interface]) -> Mapping[str, Finding]:
         """Each of ``ports``, by where it is plugged in."""
@@ -35,6 +36,19 @@ class OtherDriver(Protocol):
     def left_over(self, ofports: Mapping[str, int]) -> Mapping[str, TaskError]:
         """What still stands for ports that are gone, by the ofport they had."""
         ...
+
+
+def each_alone(port_ids: Iterable[str], judge: Callable[[str], Finding]) -> dict[str, Finding]:
+    """What ``judge`` finds for each port; an exception about one is what is wrong with that one."""
+    findings = {}
+    for port_id in port_ids:
+        try:
+            findings[port_id] = judge(port_id)
+        # Neutron's generators raise what they like for data they do not expect.
+        except Exception as exc:
+            LOG.exception("What port %s must have cannot be said", port_id)
+            findings[port_id] = Finding(missing=error_of(exc))
+    return findings
 
 
 class NoFirewall:

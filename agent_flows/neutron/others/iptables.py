@@ -17,9 +17,9 @@ from oslo_config import cfg
 from oslo_utils import netutils
 
 from agent_flows.flows.task import TaskFailed
-from agent_flows.neutron.cached import SecurityGroupInfo
+from agent_flows.neutron.cached import Known, SecurityGroupInfo
 from agent_flows.neutron.interfaces import Interface
-from agent_flows.neutron.others.driver import Finding
+from agent_flows.neutron.others.driver import Finding, each_alone
 from agent_flows.report import TaskError
 
 Save = Callable[[str, int], str]
@@ -27,6 +27,7 @@ Save = Callable[[str, int], str]
 
 _RULE = re.compile(r"-A (?P<chain>\S+)(?P<rest>.*)")
 _PROGRAMS = ("iptables-save", "ip6tables-save")
+_NOTHING = Known({}, {}, {}, {})
 
 
 class HybridFirewall:
@@ -40,14 +41,14 @@ class HybridFirewall:
         if not ports:
             return {}
         saved = {program: self._rules(program) for program in self._programs}
-        info = self._neutron.of(list(ports))
-        return {port_id: _judge(port_id, info, saved) for port_id in ports}
+        known = self._neutron.of(list(ports))
+        return each_alone(ports, lambda port_id: _judge(port_id, known, saved))
 
     def left_over(self, ofports: Mapping[str, int]) -> Mapping[str, TaskError]:
         if not ofports:
             return {}
         rules = [each for program in self._programs for each in self._rules(program)]
-        stale = {port_id: len(_about(_Writer({}), port_id, rules)) for port_id in ofports}
+        stale = {port_id: len(_about(_Writer(_NOTHING), port_id, rules)) for port_id in ofports}
         return {
             port_id: TaskError(
                 "RulesSurplus", f"iptables has {number} rules that belong to a port that is gone"
@@ -72,9 +73,11 @@ def run(program: str, seconds: int) -> str:
     return printed
 
 
-def _judge(port_id: str, info: Mapping[str, Any], saved: Mapping[str, Sequence[str]]) -> Finding:
-    writer = _Writer(info)
-    writer.write(port_id, info["devices"].get(port_id))
+def _judge(port_id: str, known: Known, saved: Mapping[str, Sequence[str]]) -> Finding:
+    if port_id in known.unreadable:
+        return Finding(missing=known.unreadable[port_id])
+    writer = _Writer(known)
+    writer.write(port_id, known.devices.get(port_id))
     lacking = []
     for program, rules in saved.items():
         demanded = Counter(_about(writer, port_id, writer.rules(program)))
@@ -101,13 +104,13 @@ def _about(writer: "_Writer", port_id: str, rules: Iterable[str]) -> list[str]:
 class _Writer(iptables_firewall.OVSHybridIptablesFirewallDriver):  # type: ignore[misc]  # untyped
     """Neutron's driver, whose rules stay where they were made."""
 
-    def __init__(self, info: Mapping[str, Any]) -> None:
+    def __init__(self, known: Known) -> None:
         # Not the parent's: it looks at the kernel and begins to filter.
         self.iptables = iptables_manager.IptablesManager(state_less=True, use_ipv6=True)
-        self.ipset = _FilledSets(info.get("sg_member_ips", {}))
+        self.ipset = _FilledSets(known.members)
         self.enable_ipset = cfg.CONF.SECURITYGROUP.enable_ipset
-        self.sg_rules = info.get("security_groups", {})
-        self.sg_members = info.get("sg_member_ips", {})
+        self.sg_rules = known.security_groups
+        self.sg_members = known.members
         self._iptables_protocol_name_map: dict[str, str] = {}
         self._add_chain_by_name_v4v6(iptables_firewall.SG_CHAIN)
 

@@ -11,7 +11,7 @@ from agent_flows.neutron.cached import SecurityGroupInfo
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.others import standing
 from agent_flows.neutron.others.demand import Groups, Writer, conjunction_ids, is_filtered
-from agent_flows.neutron.others.driver import Finding
+from agent_flows.neutron.others.driver import Finding, each_alone
 from agent_flows.neutron.others.standing import Demand, Dump
 from agent_flows.report import TaskError
 from agent_flows.secgroups.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout
@@ -57,17 +57,19 @@ class OpenvswitchFirewall:
     def _judge(self, ports: Mapping[str, Interface], dump: Dump, cookie: int) -> dict[str, Finding]:
         if not ports:
             return {}
-        info = self._neutron.of(list(ports))
-        writer = Writer(self._bridge, self._permitted, Groups(info), conjunction_ids())
-        findings = {}
-        for port_id, interface in ports.items():
-            device = info["devices"].get(port_id)
+        known = self._neutron.of(list(ports))
+        writer = Writer(self._bridge, self._permitted, Groups(known), conjunction_ids())
+
+        def judge(port_id: str) -> Finding:
+            interface, device = ports[port_id], known.devices.get(port_id)
+            if port_id in known.unreadable:
+                return Finding(missing=known.unreadable[port_id])
             if interface.mac is None and is_filtered(device):
-                findings[port_id] = _NO_MAC
-            else:
-                demand = self._demand(writer, port_id, device, interface)
-                findings[port_id] = standing.judge(demand, dump, interface.ofport, cookie)
-        return findings
+                return _NO_MAC
+            demand = self._demand(writer, port_id, device, interface)
+            return standing.judge(demand, dump, interface.ofport, cookie)
+
+        return each_alone(ports, judge)
 
     def _demand(
         self, writer: Writer, port_id: str, device: Mapping[str, Any] | None, interface: Interface
@@ -91,6 +93,9 @@ class OpenvswitchFirewall:
             raise TaskFailed(error, whole_batch=True) from exc
         except SwitchError as exc:
             error = TaskError("SwitchError", exc.message, exc.detail)
+            raise TaskFailed(error, whole_batch=True) from exc
+        except OSError as exc:
+            error = TaskError("SwitchError", "ovs-ofctl could not be run", str(exc))
             raise TaskFailed(error, whole_batch=True) from exc
         return self._bridge.default_cookie, Dump(self._bridge.br_name, lines)
 

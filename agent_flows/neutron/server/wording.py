@@ -45,6 +45,7 @@ _MESSAGES = {
     "Timeout": "the port's host did not answer in time",
     "RevertFailed": "a task could not be undone",
     "NeutronUnreachable": "the port's host cannot reach Neutron's server",
+    "GroupsUnreadable": "the port's host knows its security groups only in part",
     "UnknownFirewallDriver": "the firewall driver of the port's host cannot be verified",
 }
 

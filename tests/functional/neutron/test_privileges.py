@@ -1,8 +1,12 @@
 """An agent that is not root uses the switch by the helper Neutron's agent has for its own tools."""
 
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,18 +16,22 @@ from tests.functional.secgroups.host import BRIDGE
 
 # As Neutron's agent with a privsep helper, which is root; then nobody.
 _NOBODY = 65534
-_AGENT = f"""\
-import os, sys
+_ROOT = """\
+import os, signal, sys, time
 from oslo_service import backend
 backend.init_backend(backend.BackendType.THREADING)
 from neutron import privileged as neutrons
 from oslo_privsep import priv_context
 from agent_flows.neutron import privileged
-from agent_flows.secgroups.ofctl import Ofctl, SwitchError
+from agent_flows.secgroups.ofctl import Ofctl, SwitchError, Timeout
 neutrons.default.start(priv_context.Method.FORK)
+"""
+_NOBODY_FROM_HERE = f"""\
 os.setgroups([])
 os.setgid({_NOBODY})
 os.setuid({_NOBODY})
+"""
+_WRITES = f"""\
 ofctl = Ofctl(sys.argv[1], sys.argv[2], 10, privileged.execute)
 try:
     ofctl.bundle(["add table=60,priority=7,cookie={cookie.OWNER << 48:#x} actions=drop"])
@@ -32,6 +40,20 @@ try:
 except SwitchError as refused:
     print(refused, flush=True)
 os._exit(0)
+"""
+_IS_KEPT_WAITING = """\
+for _ in range(2):
+    try:
+        Ofctl(sys.argv[1], sys.argv[2], 1, privileged.execute).probe()
+    except Timeout as late:
+        print(late, flush=True)
+os._exit(0)
+"""
+_HELPER_IS_STOPPED = """\
+helpers = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+print(*helpers, flush=True)
+for each in helpers:
+    os.kill(int(each), signal.SIGSTOP)
 """
 
 
@@ -42,10 +64,47 @@ def bridge(dummy_switch: Switch) -> Iterator[Switch]:
     dummy_switch.vsctl("del-br", BRIDGE)
 
 
+def run(switch: Switch, *script: str, path: str | None = None) -> list[str]:
+    """The lines that an agent of this script prints."""
+    argv = [sys.executable, "-W", "ignore", "-c", "".join(script), str(switch.run_dir), BRIDGE]
+    env = {**os.environ, "PATH": path or os.environ["PATH"]}
+    # A file: the end of a pipe would come with the end of the helper.
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as log:
+        ran = subprocess.run(argv, stdout=said, stderr=log, timeout=60, check=False, env=env)
+        for each in (said, log):
+            each.seek(0)
+        assert ran.returncode == 0, log.read()
+        return said.read().splitlines()
+
+
+def runs(pid: str) -> bool:
+    """Whether the process is there, and not only waits to be buried."""
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
 def test_flows_are_written_read_and_refused_as_by_root(bridge: Switch) -> None:
-    argv = [sys.executable, "-W", "ignore", "-c", _AGENT, str(bridge.run_dir), BRIDGE]
-    ran = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-    assert ran.returncode == 0, ran.stderr
-    written, refused = ran.stdout.splitlines()
+    written, refused = run(bridge, _ROOT, _NOBODY_FROM_HERE, _WRITES)
     assert written == "1"
     assert refused.startswith("the switch refused a flow: unknown action nonsense")
+
+
+def test_an_ovs_ofctl_that_hangs_is_killed_in_the_helper(bridge: Switch, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    tool = tmp_path / "bin" / "ovs-ofctl"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\necho $$ >> {pids}\nsleep 600\n")
+    tool.chmod(0o755)
+    path = f"{tool.parent}:{os.environ['PATH']}"
+    said = run(bridge, _ROOT, _NOBODY_FROM_HERE, _IS_KEPT_WAITING, path=path)
+    assert said == ["ovs-ofctl probe did not end within 1 s; killed"] * 2
+    started = pids.read_text().split()
+    assert len(started) == 2
+    assert not any(map(runs, started))
+
+
+def test_a_helper_that_does_not_answer_keeps_nobody_waiting(bridge: Switch) -> None:
+    helpers, *said = run(bridge, _ROOT, _HELPER_IS_STOPPED, _NOBODY_FROM_HERE, _IS_KEPT_WAITING)
+    for each in helpers.split():
+        os.kill(int(each), signal.SIGKILL)
+    assert said == ["ovs-ofctl probe did not end within 1 s; killed"] * 2

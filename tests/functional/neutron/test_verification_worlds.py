@@ -11,6 +11,7 @@ from hypothesis import HealthCheck
 from neutron_lib.callbacks import registry
 from oslo_config import cfg
 
+from agent_flows.neutron.cached import Known
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.others import standing
 from agent_flows.neutron.others.demand import Groups, Writer, conjunction_ids
@@ -50,7 +51,7 @@ def demands(world: World) -> dict[int, Demand]:
     """By ofport."""
     told = said(world)
     devices = {device["device"]: device for device in told.devices}
-    groups = Groups({"security_groups": told.rules, "sg_member_ips": told.members})
+    groups = Groups(Known({}, told.rules, told.members, {}))
     bridge = SimpleNamespace(is_hw_offload_enabled=False)
     ethertypes = [f"{each:#06x}" for each in world.permitted_ethertypes]
     writer = Writer(bridge, ethertypes, groups, conjunction_ids())

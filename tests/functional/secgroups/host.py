@@ -232,6 +232,10 @@ class Host:
             for name, capture in self._captures.items()
         }
 
+    def captured(self, name: str) -> int:
+        """Bytes of what came out of a port so far, as its capture file counts them."""
+        return self._captured()[name]
+
     def sent(self, source: Vm, destination: Vm, packet: str) -> bool:
         """Whether ``destination`` got ``packet``; to and from the uplink it is tagged."""
         if source.name == UPLINK:

@@ -8,6 +8,9 @@ import oslo_messaging
 import pytest
 
 from agent_flows.neutron.missed import CatchingUp
+from agent_flows.report import Trouble
+from agent_flows.supervision import Troubles
+from lab.process import wait_until
 
 Ports = Collection[str] | None
 
@@ -31,7 +34,7 @@ def server() -> Server:
 
 
 def test_who_asks_while_an_answer_is_awaited_is_served_by_the_next_one(server: Server) -> None:
-    catching_up, served = CatchingUp(server.catch_up), SimpleQueue[str]()
+    catching_up, served = CatchingUp(server.catch_up, Troubles()), SimpleQueue[str]()
     catching_up.soon(["a"], lambda: served.put("first"))
     assert server.asked.get(timeout=10) == {"a"}
     catching_up.soon(["b"], lambda: served.put("second"))
@@ -47,12 +50,47 @@ def test_who_asks_while_an_answer_is_awaited_is_served_by_the_next_one(server: S
     server.answering.release()
 
 
-def test_a_server_that_does_not_answer_keeps_nobody_waiting() -> None:
-    def refuse(port_ids: Ports) -> None:
-        raise oslo_messaging.MessagingTimeout("nobody answered")
+def test_a_question_without_an_answer_keeps_no_caller_waiting_and_is_asked_again() -> None:
+    troubles = Troubles()
+    asked: SimpleQueue[Ports] = SimpleQueue()
+    down = threading.Event()
+    down.set()
 
-    catching_up = CatchingUp(refuse)
-    for _ in range(2):
-        served = threading.Event()
-        catching_up.soon(["a"], served.set)
-        assert served.wait(10)
+    def catch_up(port_ids: Ports) -> None:
+        asked.put(port_ids)
+        if down.is_set():
+            raise oslo_messaging.MessagingTimeout("no answer")
+
+    catching_up = CatchingUp(catch_up, troubles)
+    served = threading.Event()
+    catching_up.soon(["a"], served.set)
+    assert served.wait(10)
+    assert asked.get(timeout=10) == {"a"}
+    wait_until(lambda: Trouble.CONTROL in troubles.current(), 10, "the trouble")
+    served.clear()
+    catching_up.soon(["b"], served.set)
+    assert served.wait(10)
+    assert asked.get(timeout=10) == {"a", "b"}
+    down.clear()
+    wait_until(lambda: not troubles.current(), 10, "the question is answered")
+    catching_up.soon(["c"])
+    last: Ports = None
+    while last != {"c"}:
+        last = asked.get(timeout=10)
+        assert last in ({"a", "b"}, {"c"})
+    catching_up.stop(10)
+
+
+def test_a_question_that_raises_what_nobody_expects_does_not_end_the_thread() -> None:
+    asked: SimpleQueue[Ports] = SimpleQueue()
+    errors = [AttributeError("no rules"), RuntimeError("changed size")]
+
+    def catch_up(port_ids: Ports) -> None:
+        if errors:
+            raise errors.pop()
+        asked.put(port_ids)
+
+    catching_up = CatchingUp(catch_up, Troubles())
+    catching_up.soon(None)
+    assert asked.get(timeout=10) is None
+    catching_up.stop(10)

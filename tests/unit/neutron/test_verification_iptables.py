@@ -13,6 +13,7 @@ from oslo_config import cfg
 from oslo_utils import netutils
 
 from agent_flows.flows.task import TaskFailed
+from agent_flows.neutron.cached import Known
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.others.iptables import HybridFirewall
 from agent_flows.spec import NetworkSpec, NetworkType
@@ -80,8 +81,9 @@ class Neutron:
             "sg_member_ips": {REMOTE: {"IPv4": {("10.0.0.9", "fa:16:3e:00:00:09")}}},
         }
 
-    def of(self, port_ids: list[str]) -> dict[str, Any]:
-        return self.info
+    def of(self, port_ids: list[str]) -> Known:
+        info = self.info
+        return Known(info["devices"], info["security_groups"], info["sg_member_ips"], {})
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,250 @@
+"""The extension beside our driver, and a server that listens: what keeps the host from its work is
+heard, and one event that cannot be acted upon keeps nothing else from it."""
+
+import sqlite3
+import threading
+import types
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import oslo_messaging
+import pytest
+from neutron_lib import rpc
+from neutron_lib.callbacks import events, registry
+from oslo_config import cfg
+
+from agent_flows import conf as options
+from agent_flows.flows.state_dir import StateDirTaken
+from agent_flows.neutron.extension import AgentFlowsAgentExtension
+from agent_flows.neutron.firewall import FIREWALL
+from agent_flows.report import FlowReport, Trouble
+from agent_flows.rpc import transport
+from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.server import Accepted, Held, ServerEndpoint
+from agent_flows.spec import Spec
+from lab.process import wait_until
+from tests.functional.neutron.cloud import Cloud
+from tests.functional.secgroups.host import BRIDGE, Vm, outsider
+
+SECONDS = 20
+WEB = {"protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
+
+
+class Server:
+    """Takes everything that is reported, and notes it."""
+
+    def __init__(self) -> None:
+        self.reports: list[FlowReport] = []
+        self.states: list[Mapping[str, Any]] = []
+        self.agents: set[Identity | None] = set()
+        self._lock = threading.Lock()
+
+    def take_reports(
+        self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
+    ) -> Accepted:
+        with self._lock:
+            self.reports += reports
+            self.agents.add(agent)
+        return Accepted([each.id for each in reports], held=Held(1))
+
+    def get_ports(
+        self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
+    ) -> Sequence[Spec]:
+        return []
+
+    def take_heartbeat(
+        self, host: str, state: Mapping[str, Any], agent: Identity | None = None
+    ) -> int:
+        with self._lock:
+            self.states.append(state)
+            self.agents.add(agent)
+        return 1
+
+    def trouble(self, source: Trouble) -> str:
+        """What the last heartbeat says of it."""
+        return str(self.states[-1]["troubles"].get(source, "")) if self.states else ""
+
+
+@pytest.fixture
+def server(cloud: Cloud) -> Iterator[Server]:
+    server = Server()
+    listening = oslo_messaging.get_rpc_server(
+        rpc.TRANSPORT, transport.server_target("server"), [ServerEndpoint(server)]
+    )
+    listening.start()
+    yield server
+    listening.stop()
+    listening.wait()
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Iterator[Path]:
+    cfg.CONF.set_override("state_dir", str(tmp_path / "state"), options.AGENT)
+    yield tmp_path / "state"
+    cfg.CONF.clear_override("state_dir", options.AGENT)
+
+
+@pytest.fixture
+def extension(cloud: Cloud, server: Server, state_dir: Path) -> Iterator[AgentFlowsAgentExtension]:
+    made = extension_of(cloud)
+    registry.publish(FIREWALL, events.AFTER_INIT, cloud.driver)
+    yield made
+    made.stop(10)
+
+
+def extension_of(cloud: Cloud) -> AgentFlowsAgentExtension:
+    extension = AgentFlowsAgentExtension()
+    plugin = types.SimpleNamespace(remote_resource_cache=cloud._cache)
+    extension.consume_api(types.SimpleNamespace(br_int=cloud.bridge, plugin_rpc=plugin))
+    extension.initialize(None, "ovs")
+    return extension
+
+
+def details(cloud: Cloud, vm: Vm, **fields: Any) -> dict[str, Any]:
+    return {
+        "port_id": vm.id,
+        "mac_address": vm.mac,
+        "local_vlan": vm.vlan,
+        "physical_network": None,
+        "status": "DOWN",
+        "vif_port": cloud.bridge.get_vif_port_by_id(vm.id),
+        **fields,
+    }
+
+
+@pytest.fixture
+def group(cloud: Cloud) -> str:
+    made = cloud.security_group()
+    cloud.everything_out(made)
+    cloud.rule(made, **WEB)
+    return made
+
+
+@pytest.fixture
+def vm(cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, group: str) -> Vm:
+    """A machine whose port was reported."""
+    booted = cloud.boot(1)
+    cloud.neutron_port(booted, group)
+    cloud.bind(booted)
+    extension.handle_port(None, details(cloud, booted))
+    cloud.sg_agent.setup_port_filters({booted.id}, set())
+    reported(server, booted)
+    return booted
+
+
+def reported(server: Server, vm: Vm, after: int = 0) -> FlowReport:
+    def last() -> FlowReport | None:
+        of_vm = [each for each in server.reports if each.resource_id == vm.id][after:]
+        return of_vm[-1] if of_vm else None
+
+    return wait_until(last, SECONDS, f"a report of {vm.name}")
+
+
+def test_heartbeats_say_how_the_host_fares_and_who_speaks_for_it(
+    extension: AgentFlowsAgentExtension, server: Server, vm: Vm
+) -> None:
+    wait_until(lambda: server.states, SECONDS, "a heartbeat")
+    state = server.states[-1]
+    assert (state["bridge"], state["troubles"], state["trouble"]) == ("br-int", {}, None)
+    [agent] = server.agents
+    assert agent is not None
+    assert agent.boot_id == state["boot_id"]
+    assert reported(server, vm).failed is None
+
+
+def test_a_restarted_agent_says_whom_it_follows(
+    cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server
+) -> None:
+    wait_until(lambda: server.states, SECONDS, "a heartbeat")
+    extension.stop(10)
+    [first] = server.agents
+    assert first is not None
+    again = extension_of(cloud)
+    try:
+        wait_until(lambda: len(server.agents) == 2, SECONDS, "the next agent")
+        [second] = server.agents - {first}
+        assert second is not None
+        assert second.predecessors[0] == first.boot_id
+    finally:
+        again.stop(10)
+        extension.initialize(None, "ovs")
+
+
+def test_a_second_agent_is_refused_the_state_directory(
+    cloud: Cloud, extension: AgentFlowsAgentExtension
+) -> None:
+    with pytest.raises(StateDirTaken):
+        extension_of(cloud)
+
+
+def test_a_switch_that_is_gone_is_heard_of_at_once(
+    cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, vm: Vm
+) -> None:
+    with cloud.switch_stopped():
+        wait_until(lambda: server.trouble(Trouble.SWITCH), SECONDS, "the trouble")
+        assert "ovs-vswitchd cannot be reached" in server.trouble(Trouble.SWITCH)
+        assert server.states[-1]["trouble"]
+    cloud.recover()
+    wait_until(lambda: not server.states[-1]["troubles"], SECONDS, "no trouble")
+
+
+def test_a_report_that_cannot_be_kept_is_heard_of_and_made_again(
+    cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, vm: Vm, state_dir: Path
+) -> None:
+    wait_until(lambda: len(extension._outbox) == 0, SECONDS, "all is reported")
+    number = len(server.reports)
+    with sqlite3.connect(state_dir / "outbox.sqlite") as outbox:
+        outbox.execute("CREATE TRIGGER full BEFORE INSERT ON reports "
+                       "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END")  # fmt: skip
+    cloud.remove(vm)
+    wait_until(lambda: "disk is full" in server.trouble(Trouble.OUTBOX), SECONDS, "the trouble")
+    assert len(server.reports) == number
+    with sqlite3.connect(state_dir / "outbox.sqlite") as outbox:
+        outbox.execute("DROP TRIGGER full")
+    outbox.close()
+    assert reported(server, vm, after=number).flow == "unwire"
+    wait_until(lambda: not server.states[-1]["troubles"], SECONDS, "no trouble")
+
+
+def test_a_group_that_is_gone_from_the_cache_keeps_no_new_port_from_being_closed(
+    cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, vm: Vm, group: str
+) -> None:
+    gone = cloud.security_group()
+    cloud.rule(gone, **WEB)
+    odd = cloud.boot(2)
+    cloud.neutron_port(odd, gone)
+    cloud.wire_ports(odd)
+    cloud._cache._type_cache("SecurityGroup").pop(gone)
+    cloud._cache._satisfied_server_queries.clear()
+    cloud.server.delete("SecurityGroup", gone)
+    before = len(cloud.ofctl.dump())
+    cloud.rule(gone, protocol="udp")
+    cloud.rule(group, protocol="sctp")
+    wait_until(lambda: len(cloud.ofctl.dump()) > before, SECONDS, "the other group's rule")
+    new = cloud.boot(3)
+    cloud.neutron_port(new, group)
+    cloud.bind(new)
+    assert cloud.bridge.get_vif_port_by_id(new.id) is not None
+    extension.handle_port(None, details(cloud, new))
+    door = f"in_port={cloud.switch.ofport(new.name)}"
+    quarantine = "table=60,cookie=0xaf11000000000000/0xffff000000000000"
+    wait_until(
+        lambda: any(door in each for each in cloud.switch.flows(BRIDGE, quarantine)),
+        SECONDS,
+        "the new port is closed",
+    )
+
+
+def test_details_of_which_nothing_can_be_made_are_their_ports_outcome(
+    cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, vm: Vm, group: str
+) -> None:
+    odd = cloud.boot(2)
+    cloud.neutron_port(odd, group)
+    extension.handle_port(None, details(cloud, odd, vif_port=None))
+    failed = reported(server, odd).failed
+    assert failed is not None
+    wait_until(lambda: odd.id in server.trouble(Trouble.PORTS), SECONDS, "the trouble")
+    extension.delete_port(None, {"port_id": odd.id})
+    wait_until(lambda: not server.states[-1]["troubles"], SECONDS, "no trouble")
+    assert cloud.tcp(outsider(), vm, 80)
