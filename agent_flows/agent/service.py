@@ -71,6 +71,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._server = server
         self._started_at = utcnow()
         self.troubles = Troubles()
+        self._unreadable = False
 
     def start(self) -> None:
         """Returns at once; what is not there yet is waited for in the background.
@@ -203,10 +204,15 @@ class AgentService(ServiceBase):  # type: ignore[misc]
 
     def _unreported(self) -> int | None:
         try:
-            return len(self._outbox)
+            unreported = len(self._outbox)
         except sqlite3.Error as exc:
+            self._unreadable = True
             self.troubles.report(Trouble.OUTBOX, described(exc))
             return None
+        if self._unreadable:
+            self._unreadable = False
+            self.troubles.clear(Trouble.OUTBOX)
+        return unreported
 
     def _ofctl(self, bridge: str) -> Ofctl:
         return Ofctl(

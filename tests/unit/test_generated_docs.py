@@ -4,6 +4,7 @@ import ast
 import re
 
 from agent_flows import remedies
+from agent_flows.report import Trouble
 from doc import generate
 
 
@@ -73,3 +74,9 @@ def test_no_page_links_to_a_page_that_is_not_there() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_every_trouble_of_a_host_is_explained_to_operators() -> None:
+    page = (generate.ROOT / "doc/operator/troubleshooting.md").read_text()
+    unexplained = {each for each in Trouble if f"| `{each}` |" not in page}
+    assert unexplained == {Trouble.OTHER}
