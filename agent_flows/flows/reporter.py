@@ -1,5 +1,6 @@
 """Drains the outbox through rpc: a report is forgotten only when the server acknowledged it."""
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from agent_flows.flows.outbox import Outbox
 from agent_flows.report import FlowReport, Trouble
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import host_taken
-from agent_flows.rpc.server import Accepted
+from agent_flows.rpc.server import NO_SUCH_PORT, Accepted
 from agent_flows.supervision import Backoff, Loop, Troubles, one_line
 
 LOG = log.getLogger(__name__)
@@ -87,7 +88,9 @@ class Reporter:
         sent = {item.id for item in reports}
         refused = {each: why for each, why in answer.rejected.items() if each in sent}
         for report_id, reason in refused.items():
-            LOG.error("The server refused report %s for good: %s", report_id, one_line(reason))
+            # A port that was deleted while its host worked on it is in order.
+            level = logging.INFO if reason.startswith(NO_SUCH_PORT) else logging.ERROR
+            LOG.log(level, "The server rejected report %s: %s", report_id, one_line(reason))
         settled = sent.intersection(answer.accepted) | refused.keys()
         self._outbox.forget(settled)
         self._outbox.raise_sequence(answer.held)

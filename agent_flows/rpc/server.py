@@ -24,6 +24,9 @@ _HOST: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Hostname)
 _CAST_RETRIES = 2
 _STATE_BYTES = 16 * 1024
 
+NO_SUCH_PORT = "there is no port"
+"""Begins the reason why the report of a port is rejected that was deleted meanwhile: no fault."""
+
 
 @dataclass(frozen=True)
 class Held:
@@ -110,7 +113,8 @@ class ServerEndpoint:
                 rejected.update(dict.fromkeys(_ids_of([raw]), str(exc)))
         answer = self._consumer.take_reports(speaker, valid, agent)
         for reason in answer.rejected.values():
-            self._count(speaker, "store", reason)
+            if not reason.startswith(NO_SUCH_PORT):
+                self._count(speaker, "store", reason)
         return {
             "accepted": list(answer.accepted),
             "rejected": {**rejected, **answer.rejected},

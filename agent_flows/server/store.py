@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowReport, SyncState
 from agent_flows.rpc.identity import HostTaken, Identity
-from agent_flows.rpc.server import Accepted, Held
+from agent_flows.rpc.server import NO_SUCH_PORT, Accepted, Held
 from agent_flows.server import agents, clock, condition, gate, history
 from agent_flows.server.agents import Sign
 from agent_flows.server.casts import Caster, Casts, to_hosts
@@ -213,7 +213,7 @@ class _Batch:
     def take(self, report: FlowReport) -> None:
         port = self._ports.get(report.resource_id)
         if port is None:
-            self._refuse(report, f"there is no port {report.resource_id}")
+            self._refuse(report, f"{NO_SUCH_PORT} {report.resource_id}")
             return
         decision = gate.decide(port.state, report, self._settings, self._highest_sequence)
         if decision.ruling is Ruling.REFUSED:

@@ -26,7 +26,7 @@ from agent_flows.report import (
     TaskState,
     Trouble,
 )
-from agent_flows.rpc.server import Accepted, Held
+from agent_flows.rpc.server import NO_SUCH_PORT, Accepted, Held
 from agent_flows.supervision import Backoff, Troubles
 from lab.process import wait_until
 
@@ -66,6 +66,7 @@ class Server:
         self.messages: list[list[FlowReport]] = []
         self.outages = 0
         self.refuse: set[str] = set()
+        self.reason = "not bound here"
         self.ignore: set[str] = set()
 
     def report(self, reports: Sequence[FlowReport]) -> Accepted:
@@ -76,7 +77,7 @@ class Server:
             self.messages.append(list(reports))
         accepted = [r.id for r in reports if r.id not in self.refuse | self.ignore]
         self.held = max([self.held, *(r.sequence for r in reports if r.id in accepted)])
-        refused = {r.id: "not bound here" for r in reports if r.id in self.refuse}
+        refused = {r.id: self.reason for r in reports if r.id in self.refuse}
         return Accepted(accepted, refused, Held(self.held))
 
 
@@ -101,6 +102,24 @@ def test_a_report_the_server_refuses_is_dropped_and_the_others_are_not(outbox: O
     with pytest.raises(oslo_messaging.MessagingException, match="neither"):
         Reporter(outbox, server).send_once()
     assert [r.id for r in outbox.oldest(10, 10**6)] == [reports[1].id]
+
+
+@pytest.mark.parametrize(
+    ("reason", "level"),
+    [(f"{NO_SUCH_PORT} {uuid.UUID(int=1)}", "INFO"), ("not bound here", "ERROR")],
+)
+def test_only_the_report_of_a_port_that_was_deleted_is_rejected_without_an_error(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture, reason: str, level: str
+) -> None:
+    caplog.set_level("INFO")
+    server = Server()
+    [rejected] = reports = [report()]
+    outbox.put(reports)
+    server.refuse, server.reason = {rejected.id}, reason
+    Reporter(outbox, server).send_once()
+    [record] = [each for each in caplog.records if rejected.id in each.message]
+    assert (record.levelname, reason in record.message) == (level, True)
+    assert len(outbox) == 0
 
 
 def test_reports_leave_in_the_order_they_were_made(outbox: Outbox) -> None:

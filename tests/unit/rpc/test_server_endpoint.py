@@ -11,7 +11,7 @@ from agent_flows import report
 from agent_flows.report import FlowName, FlowReport, Step, TaskOutcome, TaskState
 from agent_flows.rpc import transport
 from agent_flows.rpc.identity import Identity
-from agent_flows.rpc.server import Accepted, Held, ServerEndpoint
+from agent_flows.rpc.server import NO_SUCH_PORT, Accepted, Held, ServerEndpoint
 from agent_flows.spec import NetworkSpec, NetworkType, PortSpec, Spec
 from agent_flows.validation import Invalid
 
@@ -116,6 +116,13 @@ def test_what_the_store_refuses_is_answered_and_counted() -> None:
     answer = endpoint.report(CONTEXT, HOST, [a_report(1)])
     assert answer["rejected"] == {str(uuid.UUID(int=1)): "not bound to compute-1"}
     assert endpoint.refused["store"] == 1
+
+
+def test_a_report_of_a_port_that_was_deleted_is_answered_and_counts_for_no_refusal() -> None:
+    endpoint = ServerEndpoint(Store(refuses={PORT: f"{NO_SUCH_PORT} {PORT}"}))
+    answer = endpoint.report(CONTEXT, HOST, [a_report(1)])
+    assert answer["rejected"] == {str(uuid.UUID(int=1)): f"there is no port {PORT}"}
+    assert not endpoint.refused
 
 
 @pytest.mark.parametrize(
