@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent_flows.cli import columns
@@ -77,7 +77,7 @@ class ListPorts(ListCommand):
         ]
         if parsed_args.problems:
             names = (*names, "reason")
-            reasons = [port.get("reason") for port in ports]
+            reasons = [_reason(port) for port in ports]
             found = [(*row, reason) for row, reason in zip(rows, reasons, strict=True) if reason]
             return names, found[: parsed_args.limit]
         return names, rows
@@ -211,6 +211,15 @@ class WaitForPort(ApiCommand):
         if failed is None:
             return f"Last attempt: {columns.attempt(tasks)}."
         return f"{failed['name']} failed: {columns.error_in_words(failed['error'])}"
+
+
+def _reason(port: Mapping[str, Any]) -> str | None:
+    """What keeps a port from working, None if nothing does; Neutron's API does not say it."""
+    if "reason" in port:
+        reason: str | None = port["reason"]
+        return reason
+    works = port["sync_state"] in (None, SyncState.IN_SYNC.value)
+    return None if works else "port show has its last attempt"
 
 
 def last_attempt(api: Any, port_id: str) -> list[dict[str, Any]]:

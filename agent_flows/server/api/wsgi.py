@@ -22,6 +22,8 @@ LOG = log.getLogger(__name__)
 _SILENT_SECONDS = 30
 # Beyond this a body that is being received is kept in a file.
 _BODY_IN_MEMORY = 64 * 1024
+# The largest are those with a token, of some KiB.
+_HEADERS = 64 * 1024
 # Besides connections: the database, the message bus, what libraries open.
 _OTHER_FILES = 256
 
@@ -39,6 +41,7 @@ class WsgiServer:
             sockets=[self._socket],
             threads=settings.threads,
             max_request_body_size=settings.max_body_bytes + 1,
+            max_request_header_size=_HEADERS,
             inbuf_overflow=_BODY_IN_MEMORY,
             # Never reached: beyond max_connections the oldest is closed.
             connection_limit=most + 2 * BURST,
