@@ -109,13 +109,14 @@ class Reconciler:
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
         """Apply and verify ports (None: all) whether or not anything has changed, and compare
-        every flow."""
+        every flow. Of those that nobody spoke of, report the ones without an interface."""
         with self._lock:
             self._switch.firewall.distrust()
             chosen = self._told.known() if port_ids is None else frozenset(port_ids)
             for port_id in chosen:
                 self._proven.pop(port_id, None)
-            self.apply(chosen)
+            unheard = chosen - self._told.known() - self._leaving.keys()
+            self.apply(chosen, gone=interfaces.locate(self._bridge, unheard).absent)
 
     def prove_anew(self, port_id: str) -> None:
         """Apply and verify the port if it stands; one that does not is on its way."""

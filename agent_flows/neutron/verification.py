@@ -121,10 +121,19 @@ class OtherFirewall:
         """Nothing: changed rules are heard of here, too, and the other driver needs its time."""
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
-        """Look at ports (None: all) and report them, changed or not."""
+        """Look at ports (None: all) and report them, changed or not. Of those that nobody spoke
+        of, report the ones without an interface."""
         with self._lock:
             self._watchlist.again(port_ids, time.monotonic())
+            unheard = frozenset(port_ids or ()) - self._watchlist.known()
         self._news.set()
+        if absent := self._checks.absent(unheard):
+            works = [Work(port_id, 0, {}, 1) for port_id in sorted(absent)]
+            # What is not delivered, the server asks for again.
+            deliver = self._reporting.deliver
+            self._runner.run(
+                FlowName.UNWIRE, lambda: flows.absence(self._checks), works, {}, deliver
+            )
 
     # What else is heard.
 

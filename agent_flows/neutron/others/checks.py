@@ -1,6 +1,6 @@
 """Looks at ports: where they are, what filters them, whether they are on their network."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from neutron_lib.plugins.ml2 import ovs_constants
@@ -37,6 +37,10 @@ class Checks:
             if ports[port_id].admin_state_up or error.type != "NoTag"
         }
         return Located(located.interfaces, errors, located.ofports)
+
+    def absent(self, port_ids: Collection[str]) -> frozenset[str]:
+        """Those of ``port_ids`` that have no interface."""
+        return interfaces.locate(self._bridge, list(port_ids)).absent
 
     def filters(self, ports: Ports, located: Located) -> Mapping[str, Finding]:
         """What the firewall driver did for each of ``ports``."""

@@ -68,6 +68,18 @@ class RemoveSecurityGroups(_CheckTask):
         raise_for(port_ids, self._checks.left_over(_only(plugged, port_ids)))
 
 
+class ConfirmAbsence(_CheckTask):
+    """Whether the ports have no interface."""
+
+    name_: ClassVar[str] = "confirm-absence"
+    step: ClassVar[Step] = Step.L2
+
+    def execute(self, port_ids: tuple[str, ...]) -> None:
+        absent = self._checks.absent(port_ids)
+        plugged = TaskError("InterfaceChanged", "the port was plugged in meanwhile")
+        raise_for(port_ids, {each: plugged for each in port_ids if each not in absent})
+
+
 def wire(checks: Checks) -> Flow:
     """Inputs: ``plugged``, ``located``. A refresh runs the same tasks."""
     return linear_flow.Flow(FlowName.WIRE).add(
@@ -78,6 +90,11 @@ def wire(checks: Checks) -> Flow:
 def unwire(checks: Checks) -> Flow:
     """Input: ``plugged`` as the ports were."""
     return linear_flow.Flow(FlowName.UNWIRE).add(RemoveSecurityGroups(checks))
+
+
+def absence(checks: Checks) -> Flow:
+    """Of ports that nothing was heard of."""
+    return linear_flow.Flow(FlowName.UNWIRE).add(ConfirmAbsence(checks))
 
 
 def _only(plugged: Mapping[str, Plugged], port_ids: tuple[str, ...]) -> dict[str, Plugged]:

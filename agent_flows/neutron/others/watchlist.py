@@ -95,6 +95,10 @@ class Watchlist:
                 entry.proven = None
                 self._await(entry, now)
 
+    def known(self) -> frozenset[str]:
+        """The ports of which something was heard, those that leave included."""
+        return frozenset(self._entries)
+
     def audit(self) -> None:
         """Look soon at everything that stands."""
         self._audit_at = 0.0

@@ -23,12 +23,18 @@ from agent_flows.neutron import revision
 from agent_flows.neutron.server import gating, live_migration
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.report import PortStatus, SyncState
+from agent_flows.server import clock
+from agent_flows.server.casts import Casts, Ids
+from agent_flows.server.database import Transactions, retried
 from agent_flows.server.directory import KnownPort, PortDirectory
 from agent_flows.server.gate import PortState
 from agent_flows.spec import Spec
 from agent_flows.validation import Invalid
 
 _Row = GatedPort
+# Mostly the machine's interface follows its binding at once, and the agent's report that.
+_UNTIL_PLUGGED = datetime.timedelta(seconds=10)
+_MOST_ASKED = 500
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class _Facts:
 class NeutronDirectory(PortDirectory):
     """``settle_soon`` brings about what was decided of ports, after the commit; ``forgotten`` are
     those for which nobody did. ``arrived`` is called with ports that are proven on the host they
-    are being moved to.
+    are being moved to, ``ask`` with what agents are asked to look at.
 
     Rows are locked in the order of their ids, so that workers do not lock each other out.
     """
@@ -76,10 +82,14 @@ class NeutronDirectory(PortDirectory):
         settle_soon: Callable[[Collection[str]], None],
         forgotten: Callable[[], Collection[str]],
         arrived: Callable[[Collection[str]], None],
+        ask: Callable[[Casts], object],
+        database: Transactions,
     ) -> None:
         self._settle_soon = settle_soon
         self._forgotten = forgotten
         self._arrived = arrived
+        self._ask = ask
+        self._database = database
 
     def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, KnownPort]:
         rows = _locked(session, sa.select(_Row).where(_Row.port_id.in_(list(port_ids))))
@@ -125,6 +135,28 @@ class NeutronDirectory(PortDirectory):
     def settle(self) -> None:
         if left_over := self._forgotten():
             self._settle_soon(left_over)
+        if unheard := self._unheard():
+            self._ask(Casts(resyncs=unheard))
+
+    @retried
+    def _unheard(self) -> Ids:
+        """Bound ports that no report has come of, by host. Neutron's agents speak of a port when it
+        is plugged in; of one that is not, they say so when they are asked."""
+        since = clock.now() - _UNTIL_PLUGGED
+        query = (
+            sa.select(_Row.host, _Row.port_id)
+            .where(
+                _Row.sync_state == SyncState.SYNCING.value,
+                _Row.sequence == 0,
+                _Row.syncing_since < since,
+            )
+            .limit(_MOST_ASKED)
+        )
+        by_host: dict[str, set[str]] = {}
+        with self._database.reader() as session:
+            for row in session.execute(query):
+                by_host.setdefault(row.host, set()).add(row.port_id)
+        return {host: frozenset(ids) for host, ids in by_host.items()}
 
     def specs(self, session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
         self._refuse()

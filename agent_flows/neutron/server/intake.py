@@ -25,7 +25,7 @@ from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.server import Accepted, AgentClient, ServerEndpoint
 from agent_flows.server import settings
 from agent_flows.server.agents import Rules
-from agent_flows.server.casts import Caster
+from agent_flows.server.casts import Caster, Casts
 from agent_flows.server.database import retried
 from agent_flows.server.metrics import Metrics
 from agent_flows.server.store import Store
@@ -89,8 +89,15 @@ class Intake:
     @cached_property
     def directory(self) -> NeutronDirectory:
         return NeutronDirectory(
-            self.settler.soon, lambda: forgotten(self.database), live_migration.tell_nova
+            self.settler.soon,
+            lambda: forgotten(self.database),
+            live_migration.tell_nova,
+            self._ask,
+            self.database,
         )
+
+    def _ask(self, casts: Casts) -> None:
+        self.caster.send(casts)
 
     @cached_property
     def caster(self) -> Caster:

@@ -32,7 +32,8 @@ def host_of(session: Session, port_id: str) -> str | None:
 def take(
     session: Session, port_id: str, before: PortFacts, after: PortFacts, now: datetime.datetime
 ) -> None:
-    """A port that was not looked after is, from now on: nothing is known of it yet."""
+    """A port that was not looked after is, from now on: nothing is known of it yet, not even
+    that it is not plugged in, so its agent's report is waited for."""
     values = {
         "port_id": port_id,
         "host": after.host,
@@ -41,10 +42,10 @@ def take(
         "admin_state_up": after.wiring.admin_state_up,
         "status": PortStatus.DOWN.value,
         "unsettled": True,
-        "sync_state": SyncState.ABSENT.value,
+        "sync_state": SyncState.SYNCING.value,
         "sequence": 0,
         "proven_revision": None,
-        "syncing_since": None,
+        "syncing_since": now,
         "updated_at": now,
     }
     session.execute(sa.insert(_Row).values(values))

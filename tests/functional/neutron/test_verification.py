@@ -10,6 +10,7 @@ from neutron_lib.callbacks import registry
 from oslo_config import cfg
 
 from agent_flows.report import FlowName, Step
+from lab.server_parts import new_id
 from lab.switch import Switch
 from tests.functional.neutron.other_cloud import SECONDS, OtherCloud, error_of, succeeded
 from tests.functional.secgroups.host import BRIDGE, Vm
@@ -257,6 +258,14 @@ def test_resync_looks_and_reports_again(cloud: OtherCloud, standing: Vm) -> None
     seen = len(cloud.reports_of(standing))
     cloud.verifier.resync([standing.id])
     assert cloud.reported(standing, succeeded, after=seen).flow is FlowName.WIRE
+
+
+def test_a_resync_of_a_port_that_is_not_plugged_in_reports_its_absence(cloud: OtherCloud) -> None:
+    plugged, absent = cloud.boot(1), new_id()
+    cloud.heard_of(plugged)
+    cloud.verifier.resync([plugged.id, absent])
+    (report,) = cloud.reports
+    assert (report.resource_id, report.flow, report.failed) == (absent, FlowName.UNWIRE, None)
 
 
 def test_a_port_without_port_security_needs_its_way_past_the_rules(

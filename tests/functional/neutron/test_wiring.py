@@ -3,6 +3,7 @@
 import pytest
 
 from agent_flows.report import FlowName, TaskState
+from lab.server_parts import new_id
 from tests.functional.neutron.cloud import Cloud
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import Vm, outsider
@@ -77,6 +78,19 @@ def test_a_report_names_the_rules_that_were_applied_and_not_those_that_just_came
     cloud.loop()
     assert cloud.report(a).security_group_revisions == {group: cloud.group_revision(group)}
     assert cloud.tcp(outsider(), a, 80)
+
+
+def test_a_resync_of_a_port_that_is_not_plugged_in_reports_its_absence(
+    cloud: Cloud, group: str
+) -> None:
+    plugged, absent = cloud.boot(1), new_id()
+    cloud.heard_of(plugged)
+    cloud.driver.resync([plugged.id, absent])
+    (report,) = cloud.reports
+    assert (report.resource_id, report.flow, report.failed) == (absent, FlowName.UNWIRE, None)
+    cloud.neutron_port(plugged, group)
+    cloud.wire_ports(plugged)
+    assert cloud.succeeded(plugged)
 
 
 def test_a_report_names_the_ports_revision_that_was_applied(cloud: Cloud, group: str) -> None:

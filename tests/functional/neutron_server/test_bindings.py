@@ -45,10 +45,10 @@ def test_a_port_that_moves_is_proven_on_its_new_host(
     other = Host(neutron, "agent_flows")
     late = ours.report(active)
     neutron.change(active, **{"binding:host_id": other.name})
-    assert neutron.state(active) == ("DOWN", "ABSENT")
+    assert neutron.state(active) == ("DOWN", "SYNCING")
     assert list(ours.send(late)["rejected"]) == [late.id]
     other.plug(active)
-    assert neutron.state(active) == ("DOWN", "ABSENT")
+    assert neutron.state(active) == ("DOWN", "SYNCING")
     other.says(active)
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
 

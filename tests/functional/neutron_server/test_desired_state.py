@@ -101,10 +101,12 @@ def test_a_port_that_is_not_plugged_waits_for_nothing(
     neutron: Neutron, ours: Host, make_port: MakePort, group: str
 ) -> None:
     port = make_port(ours, security_groups=[group])["id"]
+    ours.says(port, flow=FlowName.UNWIRE)
     add_rule(neutron, group)
     neutron.change(port, fixed_ips=[{"ip_address": "10.0.200.9"}])
     assert neutron.state(port) == ("DOWN", "ABSENT")
-    neutron.do("later", seconds=70)
+    neutron.do("later", seconds=100)
+    ours.lives("agent_flows")
     neutron.do("sweep")
     assert neutron.state(port) == ("DOWN", "ABSENT")
 

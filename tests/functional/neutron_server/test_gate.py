@@ -27,11 +27,42 @@ def test_a_port_of_our_host_is_down_until_its_report(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
     port = make_port(ours)
-    assert port["sync_state"] == "ABSENT"
+    assert port["sync_state"] == "SYNCING"
     ours.plug(port["id"])
-    assert neutron.state(port["id"]) == ("DOWN", "ABSENT")
+    assert neutron.state(port["id"]) == ("DOWN", "SYNCING")
     ours.says(port["id"])
     assert neutron.state(port["id"]) == ("ACTIVE", "IN_SYNC")
+
+
+def test_an_agent_that_said_nothing_of_a_bound_port_is_asked_and_only_its_word_makes_it_absent(
+    neutron: Neutron, ours: Host, make_port: MakePort
+) -> None:
+    port = make_port(ours)["id"]
+    neutron.do("sweep")
+    assert neutron.do("casts") == []
+    neutron.do("later", seconds=11)
+    neutron.do("sweep")
+    neutron.do("settle")
+    assert neutron.do("casts") == [["resync", ours.name, [port]]]
+    assert neutron.state(port) == ("DOWN", "SYNCING")
+    ours.says(port, flow=FlowName.UNWIRE)
+    assert neutron.state(port) == ("DOWN", "ABSENT")
+    neutron.do("sweep")
+    neutron.do("settle")
+    assert neutron.do("casts") == []
+
+
+def test_a_bound_port_that_no_agent_speaks_of_is_unknown_in_time(
+    neutron: Neutron, ours: Host, make_port: MakePort
+) -> None:
+    port = make_port(ours)["id"]
+    ours.lives("agent_flows")
+    neutron.do("later", seconds=61)
+    ours.lives("agent_flows")
+    neutron.do("sweep")
+    assert neutron.state(port) == ("DOWN", "UNKNOWN")
+    (task,) = neutron.tasks(f"?resource_id={port}&task_state=FAILED")
+    assert (task["name"], task["error"]["type"]) == ("await-report", "ReportOverdue")
 
 
 def test_the_report_alone_does_not_make_it_active_either(
@@ -58,7 +89,7 @@ def test_neutron_never_waits_for_its_own_services_and_still_knows_how_their_port
 ) -> None:
     port = make_port(ours, device_owner="network:dhcp")["id"]
     ours.plug(port)
-    assert neutron.state(port) == ("ACTIVE", "ABSENT")
+    assert neutron.state(port) == ("ACTIVE", "SYNCING")
     ours.says(port, fails=REFUSAL)
     assert neutron.state(port) == ("ACTIVE", "OUT_OF_SYNC")
     ours.says(port)
