@@ -41,11 +41,21 @@ class Invalid(ValueError):
     """
 
     def __init__(self, field: str, value: object, reason: str) -> None:
-        self.field = field
-        shown = repr(value)
-        self.value = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+        # The names of fields may be the sender's, too.
+        self.field = field if field.isprintable() else repr(field)
+        if len(self.field) > _SHOWN:
+            self.field = self.field[:_SHOWN] + "..."
+        self.value = _shown(value)
         self.reason = reason
-        super().__init__(f"{field or 'document'}: {reason} (got {self.value})")
+        super().__init__(f"{self.field or 'document'}: {reason} (got {self.value})")
+
+
+def _shown(value: object) -> str:
+    try:
+        shown = repr(value[: _SHOWN + 1] if isinstance(value, str | bytes) else value)
+    except RecursionError:
+        return f"a {type(value).__name__} of too many levels"
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
 
 
 class FieldError(ValueError):

@@ -11,10 +11,11 @@ from agent_flows import report, spec
 from agent_flows.report import FlowReport
 from agent_flows.rpc import transport
 from agent_flows.rpc.identity import HostTaken, Identity
+from agent_flows.rpc.refusals import Refusals
 from agent_flows.rpc.server import Accepted, Held
 from agent_flows.spec import DesiredState
 from agent_flows.supervision import one_line
-from agent_flows.validation import parse
+from agent_flows.validation import Invalid, parse
 
 LOG = log.getLogger(__name__)
 
@@ -117,18 +118,26 @@ class Changes(Protocol):
 
 
 class AgentEndpoint:
-    """Hands the server's casts on; a malformed one is refused and logged."""
+    """Hands the server's casts on; a malformed one is refused, counted and logged."""
 
     target = oslo_messaging.Target(version=transport.VERSION)
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
+        self.refusals = Refusals()
 
     def ports_changed(self, ctxt: Mapping[str, Any], port_ids: object) -> None:
-        self._changes.ports_changed(transport.id_list("port_ids", port_ids))
+        self._changes.ports_changed(self._ids("port_ids", port_ids))
 
     def security_groups_changed(self, ctxt: Mapping[str, Any], ids: object) -> None:
-        self._changes.security_groups_changed(transport.id_list("ids", ids))
+        self._changes.security_groups_changed(self._ids("ids", ids))
 
     def resync(self, ctxt: Mapping[str, Any], port_ids: object = None) -> None:
-        self._changes.resync(None if port_ids is None else transport.id_list("port_ids", port_ids))
+        self._changes.resync(None if port_ids is None else self._ids("port_ids", port_ids))
+
+    def _ids(self, name: str, ids: object) -> list[str]:
+        try:
+            return transport.id_list(name, ids)
+        except Invalid as exc:
+            self.refusals.add("whoever casts to this agent", [exc])
+            raise

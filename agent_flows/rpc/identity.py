@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pydantic
@@ -14,7 +13,6 @@ _KEY = "agent_flows_agent"
 _MOST_PREDECESSORS = 16
 
 
-@dataclass(frozen=True)
 class HostTaken(Exception):
     """Another agent speaks for the host. The agent that hears this tries again, later.
 
@@ -22,11 +20,10 @@ class HostTaken(Exception):
     since when it was last heard.
     """
 
-    host: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"host {self.host} is taken: {self.reason}"
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"host {host} is taken: {reason}")
+        self.host = host
+        self.reason = reason
 
 
 @validated(frozen=True, config=STRICT)

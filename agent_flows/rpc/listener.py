@@ -7,6 +7,7 @@ from typing import Any
 import oslo_messaging
 
 from agent_flows.report import Trouble
+from agent_flows.rpc.dispatch import Endpoint, listener
 from agent_flows.supervision import Loop, Troubles
 
 # Seconds for a call to a message bus that may not be there.
@@ -21,13 +22,11 @@ class Listener:
         self,
         transport: oslo_messaging.Transport,
         target: oslo_messaging.Target,
-        endpoint: object,
+        endpoint: Endpoint,
         troubles: Troubles,
     ) -> None:
         # oslo.messaging publishes no types.
-        self._make: Callable[[], Any] = lambda: oslo_messaging.get_rpc_server(
-            transport, target, [endpoint]
-        )
+        self._make: Callable[[], Any] = lambda: listener(transport, target, endpoint)
         self._server: Any = None
         self._loop = Loop("listen", self._step, troubles, Trouble.LISTENER)
 

@@ -1,6 +1,5 @@
 """The server's side of the wire: the endpoint agents call, the client that casts to them."""
 
-import collections
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -9,16 +8,14 @@ from typing import Any, Protocol
 
 import oslo_messaging
 import pydantic
-from oslo_log import log
 
 from agent_flows import report, spec
 from agent_flows.report import FlowReport
 from agent_flows.rpc import identity, transport
 from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.refusals import UNKNOWN, Refusals
 from agent_flows.spec import Spec
 from agent_flows.validation import Hostname, Invalid, parse
-
-LOG = log.getLogger(__name__)
 
 _HOST: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Hostname)
 _CAST_RETRIES = 2
@@ -78,43 +75,51 @@ class Consumer(Protocol):
 class ServerEndpoint:
     """Validates what agents send, then hands it to the consumer.
 
-    What is refused is counted in ``refused`` by reason, logged once per reason
-    and host, and answered; it never stops the consumer.
+    What is refused is counted in ``refusals``, logged within bounds, and
+    answered; it never stops the consumer.
     """
 
     target = oslo_messaging.Target(version=transport.VERSION)
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
-        self.refused: collections.Counter[str] = collections.Counter()
-        self._logged: set[tuple[str, str]] = set()
+        self.refusals = Refusals()
 
     def report(self, ctxt: Mapping[str, Any], host: object, reports: object) -> dict[str, Any]:
+        speaker = UNKNOWN
         try:
-            speaker, agent = self._host(host), identity.from_context(ctxt)
+            speaker = self._host(host)
+            agent = identity.from_context(ctxt)
             batch = _bounded_list(reports)
         except Invalid as exc:
-            self._refuse(repr(host), exc)
-            ids = _ids_of(reports)
+            self.refusals.add(speaker, [exc])
             return {
                 "accepted": [],
-                "rejected": dict.fromkeys(ids, str(exc)),
+                "rejected": dict.fromkeys(_ids_of(reports), str(exc)),
                 "refused": str(exc),
                 "sequence": 0,
                 "clock": _clock(),
             }
         valid: list[FlowReport] = []
+        refused: list[Invalid] = []
         rejected = {}
         for raw in batch:
             try:
                 valid.append(_spoken_by(speaker, report.from_wire(raw)))
             except Invalid as exc:
-                self._refuse(speaker, exc)
+                refused.append(exc)
                 rejected.update(dict.fromkeys(_ids_of([raw]), str(exc)))
-        answer = self._consumer.take_reports(speaker, valid, agent)
-        for reason in answer.rejected.values():
-            if not reason.startswith(NO_SUCH_PORT):
-                self._count(speaker, "store", reason)
+        try:
+            answer = self._consumer.take_reports(speaker, valid, agent)
+        except Invalid as exc:
+            self.refusals.add(speaker, [*refused, exc])
+            raise
+        refused += [
+            Invalid("store", each, why)
+            for each, why in answer.rejected.items()
+            if not why.startswith(NO_SUCH_PORT)
+        ]
+        self.refusals.add(speaker, refused)
         return {
             "accepted": list(answer.accepted),
             "rejected": {**rejected, **answer.rejected},
@@ -125,39 +130,37 @@ class ServerEndpoint:
     def get_ports(
         self, ctxt: Mapping[str, Any], host: object, port_ids: object = None
     ) -> list[dict[str, Any]]:
+        speaker = UNKNOWN
         try:
-            speaker, agent = self._host(host), identity.from_context(ctxt)
+            speaker = self._host(host)
+            agent = identity.from_context(ctxt)
             wanted = None if port_ids is None else transport.id_list("port_ids", port_ids)
+            found = self._consumer.get_ports(speaker, wanted, agent)
         except Invalid as exc:
-            self._refuse(repr(host), exc)
+            self.refusals.add(speaker, [exc])
             raise
-        return [spec.to_wire(item) for item in self._consumer.get_ports(speaker, wanted, agent)]
+        return [spec.to_wire(item) for item in found]
 
     def heartbeat(self, ctxt: Mapping[str, Any], host: object, state: object) -> dict[str, Any]:
+        speaker = UNKNOWN
         try:
-            speaker, agent = self._host(host), identity.from_context(ctxt)
-            if not isinstance(state, Mapping) or len(json.dumps(state)) > _STATE_BYTES:
-                raise Invalid("state", state, f"must be an object of at most {_STATE_BYTES} bytes")
+            speaker = self._host(host)
+            agent = identity.from_context(ctxt)
+            sequence = self._consumer.take_heartbeat(speaker, _bounded_state(state), agent)
         except Invalid as exc:
-            self._refuse(repr(host), exc)
+            self.refusals.add(speaker, [exc])
             raise
-        sequence = self._consumer.take_heartbeat(speaker, state, agent)
         return {"sequence": sequence, "clock": _clock()}
+
+    def ping(self, ctxt: Mapping[str, Any]) -> dict[str, Any]:
+        """Says that this server hears the bus."""
+        return {"clock": _clock()}
 
     def _host(self, host: object) -> str:
         try:
             return parse(_HOST, host)
         except Invalid as exc:
             raise Invalid("host", host, exc.reason) from None
-
-    def _refuse(self, host: str, exc: Invalid) -> None:
-        self._count(host, exc.field or "message", str(exc))
-
-    def _count(self, host: str, kind: str, reason: str) -> None:
-        self.refused[kind] += 1
-        if (host, kind) not in self._logged and len(self._logged) < 10_000:
-            self._logged.add((host, kind))
-            LOG.warning("Refused from %s: %s (further ones are only counted)", host[:255], reason)
 
 
 class AgentClient:
@@ -195,13 +198,23 @@ def _bounded_list(reports: object) -> list[object]:
         raise Invalid("reports", reports, "must be a list")
     if len(reports) > transport.MAX_REPORTS:
         raise Invalid("reports", len(reports), f"at most {transport.MAX_REPORTS} in a message")
-    try:
-        size = len(json.dumps(reports))
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise Invalid("reports", type(exc).__name__, "must be JSON") from None
+    size = _size("reports", reports)
     if size > transport.MAX_BYTES:
         raise Invalid("reports", size, f"at most {transport.MAX_BYTES} bytes in a message")
     return reports
+
+
+def _bounded_state(state: object) -> Mapping[str, Any]:
+    if not isinstance(state, Mapping) or _size("state", state) > _STATE_BYTES:
+        raise Invalid("state", state, f"must be an object of at most {_STATE_BYTES} bytes")
+    return state
+
+
+def _size(name: str, value: object) -> int:
+    try:
+        return len(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise Invalid(name, type(exc).__name__, "must be JSON") from None
 
 
 def _spoken_by(host: str, item: FlowReport) -> FlowReport:

@@ -9,12 +9,12 @@ import oslo_messaging
 import sqlalchemy
 from oslo_config import cfg
 from oslo_log import log
-from oslo_messaging.rpc import dispatcher
 from oslo_service.backend.base import ServiceBase
 
 from agent_flows import conf as options
 from agent_flows import process
 from agent_flows.rpc import transport as wire
+from agent_flows.rpc.dispatch import listener
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
 from agent_flows.server import auth, database, schema, settings
 from agent_flows.server.api.app import application
@@ -82,7 +82,7 @@ class ServerService(ServiceBase):  # type: ignore[misc]
                 return dict(directory.counts(session))
 
         metrics.watch_ports(counts)
-        metrics.watch_refusals(endpoint.refused)
+        metrics.watch_refusals(endpoint.refusals.counts)
         checks: dict[str, Check] = {
             "database": lambda: _reachable(held),
             "sweeper": lambda: troubles.current().get(SWEEPER),
@@ -105,13 +105,8 @@ class ServerService(ServiceBase):  # type: ignore[misc]
         endpoint = ServerEndpoint(store)
         # Every process takes from the queue of the topic. The one named after the
         # server outlives it on the bus, so the name is the same after a restart.
-        server = oslo_messaging.get_rpc_server(
-            self._transport,
-            wire.server_target(socket.gethostname()),
-            [endpoint],
-            access_policy=dispatcher.DefaultRPCAccessPolicy,
-        )
-        return server, endpoint
+        target = wire.server_target(socket.gethostname())
+        return listener(self._transport, target, endpoint), endpoint
 
     def stop(self, graceful: bool = False) -> None:
         self._undo.close()

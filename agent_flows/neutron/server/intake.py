@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from neutron_lib import rpc as n_rpc
 from oslo_config import cfg
 from oslo_log import log
-from oslo_messaging.rpc import dispatcher
 
 from agent_flows.neutron.server import gating, live_migration
 from agent_flows.neutron.server.database import NeutronDatabase
@@ -21,6 +20,7 @@ from agent_flows.neutron.server.settler import Settler
 from agent_flows.neutron.server.settling import forgotten, proclaim, settle
 from agent_flows.report import FlowReport, TaskOutcome
 from agent_flows.rpc import transport as wire
+from agent_flows.rpc.dispatch import listener
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.server import Accepted, AgentClient, ServerEndpoint
 from agent_flows.server import settings
@@ -131,12 +131,8 @@ class Intake:
 
     def listen(self) -> list[oslo_messaging.MessageHandlingServer]:
         """Take reports, and find out what nobody reports, until the process ends."""
-        server = oslo_messaging.get_rpc_server(
-            n_rpc.TRANSPORT,
-            wire.server_target(socket.gethostname()),
-            [ServerEndpoint(self.store)],
-            access_policy=dispatcher.DefaultRPCAccessPolicy,
-        )
+        endpoint, target = ServerEndpoint(self.store), wire.server_target(socket.gethostname())
+        server = listener(n_rpc.TRANSPORT, target, endpoint)
         server.start()
         self.sweeper.start()
         return [server]

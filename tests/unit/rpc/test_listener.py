@@ -1,9 +1,13 @@
 """What is cast is heard as soon as the message bus lets it."""
 
+from collections.abc import Collection
+
 import oslo_messaging
 import pytest
 
 from agent_flows.report import Trouble
+from agent_flows.rpc import listener as listener_module
+from agent_flows.rpc.agent import AgentEndpoint
 from agent_flows.rpc.listener import Listener
 from agent_flows.supervision import Troubles
 from lab.process import wait_until
@@ -32,13 +36,21 @@ class Bus:
         return None
 
 
+class Deaf:
+    def ports_changed(self, port_ids: Collection[str]) -> None: ...
+
+    def security_groups_changed(self, ids: Collection[str]) -> None: ...
+
+    def resync(self, port_ids: Collection[str] | None) -> None: ...
+
+
 def test_a_listener_that_the_bus_refuses_is_a_trouble_and_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bus, troubles, seen = Bus(2), Troubles(), list[dict[str, str]]()
     troubles.changed = lambda: seen.append(dict(troubles.current()))
-    monkeypatch.setattr(oslo_messaging, "get_rpc_server", bus.get_rpc_server)
-    listener = Listener(None, None, object(), troubles)
+    monkeypatch.setattr(listener_module, "listener", bus.get_rpc_server)
+    listener = Listener(None, None, AgentEndpoint(Deaf()), troubles)
     listener.start()
     wait_until(lambda: bus.listening, 10, "it listens")
     wait_until(lambda: troubles.current() == {}, 5, "the trouble is over")

@@ -13,7 +13,8 @@ from oslo_config import cfg
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
-from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.dispatch import Endpoint, listener
+from agent_flows.rpc.identity import HostTaken, Identity
 from agent_flows.rpc.server import Accepted, AgentClient, Held, ServerEndpoint
 from agent_flows.spec import (
     Direction,
@@ -34,6 +35,7 @@ class Server:
     def __init__(self) -> None:
         self.reports: list[FlowReport] = []
         self.broken = False
+        self.taken = False
 
     def take_reports(
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
@@ -55,6 +57,8 @@ class Server:
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None
     ) -> int:
+        if self.taken:
+            raise HostTaken(host, "the agent with boot id 7 speaks for it")
         return 9
 
 
@@ -86,9 +90,9 @@ def bus() -> Iterator[oslo_messaging.Transport]:
 
 
 def listening(
-    bus: oslo_messaging.Transport, target: oslo_messaging.Target, endpoint: object
+    bus: oslo_messaging.Transport, target: oslo_messaging.Target, endpoint: Endpoint
 ) -> Iterator[None]:
-    server = oslo_messaging.get_rpc_server(bus, target, [endpoint])
+    server = listener(bus, target, endpoint)
     server.start()
     yield
     server.stop()
@@ -204,3 +208,82 @@ def test_a_malformed_cast_does_not_stop_the_agent(
     caster.ports_changed("compute-1", [PORT])
     assert agent.arrived.acquire(timeout=LONGEST)
     assert agent.told == [("ports_changed", [PORT])]
+
+
+@pytest.fixture
+def raw(bus: oslo_messaging.Transport) -> oslo_messaging.RPCClient:
+    """Calls whatever it likes, as anybody may who reaches the bus."""
+    target = oslo_messaging.Target(topic=transport.SERVER_TOPIC)
+    return oslo_messaging.get_rpc_client(bus, target, timeout=LONGEST)
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (("nonsense", {}), "must be one of get_ports, heartbeat, ping, report"),
+        (("_host", {"host": "compute-1"}), "must be one of"),
+        (("refusals", {}), "must be one of"),
+        (("report", {"hots": "compute-1", "reports": []}), "wrong arguments"),
+        (("report", {}), "wrong arguments"),
+        (("heartbeat", {"host": "compute-1", "state": {}, "more": 1}), "wrong arguments"),
+        (("heartbeat", {"host": "../../etc", "state": {}}), "host"),
+        (("get_ports", {"host": "compute-1", "port_ids": [["x"]]}), "lower-case UUIDs"),
+    ],
+)
+def test_what_is_no_call_is_refused_in_one_line_without_a_traceback(
+    client: ServerClient,
+    raw: oslo_messaging.RPCClient,
+    caplog: pytest.LogCaptureFixture,
+    call: tuple[str, dict[str, Any]],
+    reason: str,
+) -> None:
+    with pytest.raises(oslo_messaging.RemoteError) as refusal:
+        raw.call({}, call[0], **call[1])
+    said = str(refusal.value)
+    assert reason in said
+    assert "Traceback" not in said
+    assert ".py" not in said
+    lines = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert len(lines) <= 1
+    assert not any(record.exc_info for record in caplog.records)
+    assert client.heartbeat({}).sequence == 9
+
+
+def test_a_call_of_a_version_that_is_not_spoken_is_refused(
+    server: Server, raw: oslo_messaging.RPCClient
+) -> None:
+    with pytest.raises(oslo_messaging.RemoteError, match=r"version 1.0 is spoken"):
+        raw.prepare(version="2.0").call({}, "heartbeat", host="compute-1", state={})
+
+
+def test_an_agent_hears_who_has_its_host(
+    server: Server, client: ServerClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.taken = True
+    try:
+        with pytest.raises(oslo_messaging.RemoteError) as refusal:
+            client.heartbeat({})
+    finally:
+        server.taken = False
+    assert refusal.value.exc_type == "HostTaken"
+    assert "host compute-1 is taken: the agent with boot id 7" in str(refusal.value)
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_a_failure_of_the_server_says_its_kind_and_nothing_of_its_insides(
+    server: Server, client: ServerClient
+) -> None:
+    server.broken = True
+    try:
+        with pytest.raises(oslo_messaging.RemoteError) as failure:
+            client.report([a_report()])
+    finally:
+        server.broken = False
+    assert "RuntimeError in report" in str(failure.value)
+    assert "the database is away" not in str(failure.value)
+    assert ".py" not in str(failure.value)
+
+
+def test_a_server_answers_whether_it_hears(server: Server, raw: oslo_messaging.RPCClient) -> None:
+    assert raw.call({}, "ping")["clock"] > 0

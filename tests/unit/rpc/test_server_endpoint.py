@@ -1,6 +1,7 @@
 """What agents send is validated at the door; what is refused is counted and answered."""
 
 import datetime
+import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from agent_flows import report
 from agent_flows.report import FlowName, FlowReport, Step, TaskOutcome, TaskState
 from agent_flows.rpc import transport
 from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.refusals import KINDS, UNKNOWN
 from agent_flows.rpc.server import NO_SUCH_PORT, Accepted, Held, ServerEndpoint
 from agent_flows.spec import NetworkSpec, NetworkType, PortSpec, Spec
 from agent_flows.validation import Invalid
@@ -108,21 +110,21 @@ def test_invariant_10_a_report_in_the_name_of_another_host_is_refused() -> None:
     assert answer["accepted"] == []
     assert "compute-2" in answer["rejected"][str(uuid.UUID(int=1))]
     assert store.taken == []
-    assert endpoint.refused["host"] == 1
+    assert endpoint.refusals.counts["host"] == 1
 
 
 def test_what_the_store_refuses_is_answered_and_counted() -> None:
     endpoint = ServerEndpoint(Store(refuses={PORT: "not bound to compute-1"}))
     answer = endpoint.report(CONTEXT, HOST, [a_report(1)])
     assert answer["rejected"] == {str(uuid.UUID(int=1)): "not bound to compute-1"}
-    assert endpoint.refused["store"] == 1
+    assert endpoint.refusals.counts["store"] == 1
 
 
 def test_a_report_of_a_port_that_was_deleted_is_answered_and_counts_for_no_refusal() -> None:
     endpoint = ServerEndpoint(Store(refuses={PORT: f"{NO_SUCH_PORT} {PORT}"}))
     answer = endpoint.report(CONTEXT, HOST, [a_report(1)])
     assert answer["rejected"] == {str(uuid.UUID(int=1)): f"there is no port {PORT}"}
-    assert not endpoint.refused
+    assert not endpoint.refusals.counts
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_a_message_that_cannot_be_taken_is_refused_whole_and_counted(
     answer = endpoint.report(CONTEXT, host, reports)
     assert answer["accepted"] == []
     assert store.taken == []
-    assert endpoint.refused.total() == 1
+    assert endpoint.refusals.counts.total() == 1
 
 
 @pytest.mark.parametrize("raw", [None, 7, "x", [], {"id": 5}, {"id": "é" * 500}])
@@ -156,7 +158,7 @@ def test_a_report_without_a_usable_id_does_not_break_the_answer(raw: object) -> 
     answer = endpoint.report(CONTEXT, HOST, [raw, a_report(1)])
     assert answer["accepted"] == [str(uuid.UUID(int=1))]
     assert all(len(each) <= 64 for each in answer["rejected"])
-    assert endpoint.refused.total() == 1
+    assert endpoint.refusals.counts.total() == 1
 
 
 def test_what_is_refused_again_and_again_is_logged_once(
@@ -165,7 +167,7 @@ def test_what_is_refused_again_and_again_is_logged_once(
     endpoint = ServerEndpoint(Store())
     for _ in range(50):
         endpoint.report(CONTEXT, HOST, ["nonsense"])
-    assert endpoint.refused.total() == 50
+    assert endpoint.refusals.counts.total() == 50
     assert len([record for record in caplog.records if "Refused" in record.message]) == 1
 
 
@@ -189,7 +191,7 @@ def test_a_malformed_question_for_specs_is_refused_with_the_field(ids: object) -
     with pytest.raises(Invalid) as refusal:
         endpoint.get_ports(CONTEXT, HOST, ids)
     assert refusal.value.field == "port_ids"
-    assert endpoint.refused["port_ids"] == 1
+    assert endpoint.refusals.counts["port_ids"] == 1
 
 
 def test_a_heartbeat_answers_the_highest_sequence() -> None:
@@ -208,4 +210,57 @@ def test_a_malformed_heartbeat_is_refused_with_the_field(state: object) -> None:
     with pytest.raises(Invalid) as refusal:
         endpoint.heartbeat(CONTEXT, HOST, state)
     assert refusal.value.field == "state"
-    assert endpoint.refused["state"] == 1
+    assert endpoint.refusals.counts["state"] == 1
+
+
+def test_messages_full_of_misfits_grow_neither_counters_nor_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    endpoint = ServerEndpoint(Store())
+    for message in range(20):
+        misfits = [
+            {**a_report(number), f"field-{message}-{number}\n{'x' * 5000}": "y" * 5000}
+            for number in range(1, transport.MAX_REPORTS // 100)
+        ] + [{f"only-{message}-{number}": 1} for number in range(transport.MAX_REPORTS - 4)]
+        answer = endpoint.report(CONTEXT, HOST, misfits)
+        assert answer["accepted"] == []
+        assert all(len(reason) < 500 for reason in answer["rejected"].values())
+    assert endpoint.refusals.counts.total() == 20 * transport.MAX_REPORTS
+    assert set(endpoint.refusals.counts) <= KINDS | {UNKNOWN}
+    said = [record.getMessage() for record in caplog.records if "Refused" in record.message]
+    assert len(said) <= 2
+    assert all(len(line) < 600 and "\n" not in line for line in said)
+
+
+def test_hosts_that_were_made_up_fill_the_log_within_bounds_and_not_for_ever(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = ServerEndpoint(Store())
+    for number in range(500):
+        endpoint.report(CONTEXT, f"made-up-{number}", "nonsense")
+    assert len([record for record in caplog.records if "Refused" in record.message]) == 20
+    began = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: began + 61)
+    endpoint.report(CONTEXT, HOST, "nonsense")
+    assert f"Refused from {HOST}" in caplog.records[-1].message
+
+
+def test_a_message_that_is_refused_whole_says_why_at_the_top() -> None:
+    endpoint = ServerEndpoint(Store())
+    too_many = [a_report(n) for n in range(1, transport.MAX_REPORTS + 2)]
+    assert "at most 500 in a message" in endpoint.report(CONTEXT, HOST, too_many)["refused"]
+    assert "must be a list" in endpoint.report(CONTEXT, HOST, {"id": 1})["refused"]
+    assert "refused" not in endpoint.report(CONTEXT, HOST, [a_report(1)])
+
+
+@pytest.mark.parametrize("reports", [False, True], ids=["a state", "reports"])
+def test_what_is_nested_without_end_is_refused(reports: bool) -> None:
+    endpoint = ServerEndpoint(Store())
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    if reports:
+        assert "must be JSON" in endpoint.report(CONTEXT, HOST, nested)["refused"]
+    else:
+        with pytest.raises(Invalid, match="must be JSON"):
+            endpoint.heartbeat(CONTEXT, HOST, {"a": nested})

@@ -1,0 +1,120 @@
+"""Between the bus and an endpoint: a message that is no call of it is refused in one line.
+
+oslo.messaging would log a traceback for each and send it to the caller, with
+the paths of this machine.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import oslo_messaging
+from oslo_log import log
+from oslo_messaging.rpc import dispatcher
+from oslo_messaging.rpc.server import RPCServer
+
+from agent_flows.rpc.identity import HostTaken
+from agent_flows.rpc.refusals import Refusals
+from agent_flows.supervision import described
+from agent_flows.validation import Invalid
+
+LOG = log.getLogger(__name__)
+
+
+class Failed(Exception):
+    """The other side could not do it now. Try again, later; its log says why."""
+
+
+class Endpoint(Protocol):
+    """What calls are for: its public methods, each of which counts itself what it refuses."""
+
+    target: oslo_messaging.Target
+    refusals: Refusals
+
+
+def listener(
+    transport: oslo_messaging.Transport, target: oslo_messaging.Target, endpoint: Endpoint
+) -> oslo_messaging.MessageHandlingServer:
+    """Hands what arrives at ``target`` to the public methods of ``endpoint``."""
+    logging.getLogger("oslo_messaging._drivers.impl_rabbit").addFilter(_without_traceback)
+    return RPCServer(transport, target, _Dispatcher(endpoint))
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Of a message that the driver itself cannot read."""
+    if str(record.msg).startswith("Failed to process message"):
+        record.exc_info = None
+    return True
+
+
+class _Dispatcher(dispatcher.RPCDispatcher):  # type: ignore[misc]
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__([endpoint], None, dispatcher.DefaultRPCAccessPolicy)
+        self._endpoint = endpoint
+        self._last = ""
+        self._methods: Mapping[str, inspect.Signature] = {
+            name: inspect.signature(method)
+            for name, method in inspect.getmembers(endpoint, callable)
+            if not name.startswith("_")
+        }
+
+    def dispatch(self, incoming: Any) -> Any:
+        try:
+            self._check(incoming)
+        except Invalid as exc:
+            self._endpoint.refusals.add("an unknown sender", [exc])
+            raise _answered(exc) from None
+        try:
+            return super().dispatch(incoming)
+        except (Invalid, HostTaken) as exc:
+            # The endpoint has counted and logged it.
+            raise _answered(exc) from None
+        # The one door between the bus and the endpoint; it ends in an answer.
+        except Exception as exc:
+            said = f"{incoming.message['method']} failed: {described(exc)}"
+            # A database that is away would fill the log with tracebacks.
+            LOG.error("%s", said, exc_info=said != self._last)
+            self._last = said
+            raise _answered(
+                Failed(f"{type(exc).__name__} in {incoming.message['method']}")
+            ) from None
+
+    def _check(self, incoming: Any) -> None:
+        """Raises Invalid unless the message is a call of one of the endpoint's methods."""
+        message = incoming.message
+        if not isinstance(message, Mapping):
+            raise Invalid("message", message, "must be an object")
+        method, args = message.get("method"), message.get("args", {})
+        signature = self._methods.get(method) if isinstance(method, str) else None
+        if signature is None:
+            raise Invalid("call", method, f"must be one of {', '.join(sorted(self._methods))}")
+        if not isinstance(args, Mapping):
+            raise Invalid("call", args, "the arguments must be an object")
+        try:
+            signature.bind(incoming.ctxt, **args)
+        except TypeError as exc:
+            raise Invalid("call", method, f"wrong arguments: {exc}"[:200]) from None
+        version = message.get("version", "1.0")
+        if message.get("namespace") is not None or not _is_spoken(self._endpoint.target, version):
+            raise Invalid("version", version, f"version {self._endpoint.target.version} is spoken")
+        # oslo.messaging starts a thread that reckons with it.
+        timeout = incoming.client_timeout
+        if not isinstance(timeout, int | float) or isinstance(timeout, bool):
+            incoming.client_timeout = None
+
+
+def _is_spoken(target: oslo_messaging.Target, version: object) -> bool:
+    compatible: Callable[[Any, Any], bool] = dispatcher.RPCDispatcher._is_compatible
+    try:
+        return compatible(target, version)
+    except (ValueError, TypeError, AttributeError):
+        return False
+
+
+def _answered(exc: Exception) -> dispatcher.ExpectedException:
+    """Answers ``exc`` without what led to it."""
+    exc.__cause__ = exc.__context__ = None
+    answer = dispatcher.ExpectedException()
+    answer.exc_info = (type(exc), exc, None)
+    return answer

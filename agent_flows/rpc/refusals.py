@@ -1,0 +1,76 @@
+"""What was refused on the bus: counted by a fixed set of reasons, logged within bounds.
+
+Whoever may publish writes the messages, so nothing of them becomes a name that
+is kept, and no number of them fills the log.
+"""
+
+import collections
+import dataclasses
+import threading
+import time
+from collections.abc import Sequence
+
+from oslo_log import log
+
+from agent_flows.report import FlowReport
+from agent_flows.validation import Invalid
+
+LOG = log.getLogger(__name__)
+
+UNKNOWN = "unknown"
+# Fields of what is sent, the call itself, and what the store refused.
+KINDS = frozenset(field.name for field in dataclasses.fields(FlowReport)) | {
+    "agent", "call", "ids", "message", "port_ids", "reports", "state", "store", "version",
+}  # fmt: skip
+_MOST_REMEMBERED = 1000
+_AGAIN = 3600.0
+_MINUTE = 60.0
+_LINES_A_MINUTE = 20
+
+
+class Refusals:
+    """``counts`` is by reason, of :data:`KINDS` or :data:`UNKNOWN`. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self.counts: collections.Counter[str] = collections.Counter()
+        self._lock = threading.Lock()
+        self._logged: collections.OrderedDict[tuple[str, str], float] = collections.OrderedDict()
+        self._minute = (0.0, 0)
+
+    def add(self, host: str, refused: Sequence[Invalid]) -> None:
+        """Something of one message was refused; ``host`` is whom it says to be from, validated.
+
+        It is one line in the log at most: of the first that was refused.
+        """
+        if not refused:
+            return
+        first = _kind(refused[0])
+        with self._lock:
+            self.counts.update(_kind(each) for each in refused)
+            speak = self._may_log((host, first))
+        if speak:
+            more = f", and {len(refused) - 1} more in the message" if len(refused) > 1 else ""
+            LOG.warning("Refused from %s: %s%s", host, refused[0], more)
+
+    def _may_log(self, what: tuple[str, str]) -> bool:
+        """Once an hour for each host and reason, and not more than so many lines a minute."""
+        now = time.monotonic()
+        last = self._logged.get(what)
+        if last is not None and now - last < _AGAIN:
+            return False
+        began, lines = self._minute
+        if now - began >= _MINUTE:
+            began, lines = now, 0
+        if lines >= _LINES_A_MINUTE:
+            return False
+        self._minute = began, lines + 1
+        self._logged[what] = now
+        self._logged.move_to_end(what)
+        if len(self._logged) > _MOST_REMEMBERED:
+            self._logged.popitem(last=False)
+        return True
+
+
+def _kind(refused: Invalid) -> str:
+    name = refused.field.partition(".")[0]
+    return name if name in KINDS else UNKNOWN
