@@ -255,6 +255,7 @@ class Control:
             return
         self._switch.networks.mend_records()
         self._join()
+        self._switch.networks.empty_ahead()
 
     def _join(self) -> None:
         """Join the physical networks' bridges; ports whose way out is another now are looked at."""

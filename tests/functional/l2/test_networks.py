@@ -266,6 +266,27 @@ def test_a_zone_with_an_older_process_connections_is_emptied_before_a_network_ge
     assert connections(switch, 1) == ""
 
 
+def test_zones_emptied_ahead_cost_the_first_port_of_a_network_no_call(networks, ofctl):
+    networks.empty_ahead()
+    assert sum("ct-flush" in words for words in ofctl.calls) == 4
+    ofctl.calls.clear()
+    networks.empty_ahead()
+    provision(networks, port(), port())
+    assert not any("ct-flush" in words for words in ofctl.calls)
+    networks.empty_ahead()
+    assert sum("ct-flush" in words for words in ofctl.calls) == 2
+
+
+def test_the_zone_of_a_network_that_only_its_ports_tell_of_is_not_emptied_ahead(
+    switch, ovsdb, make, connect
+):
+    one = port()
+    carry(switch, ovsdb, "p1", one.network.id, 1)
+    connect(1, "10.0.0.1", "10.0.0.2")
+    make().empty_ahead()
+    assert "10.0.0.1" in connections(switch, 1)
+
+
 def test_a_network_keeps_its_connections_over_a_restart_of_the_agent(switch, make, connect):
     one = port(None, "10.0.0.1")
     (vlan,) = provision(make(), one)
