@@ -54,6 +54,8 @@ class SecurityGroupInfo(SecurityGroupServerAPIShim):  # type: ignore[misc]  # un
     def __init__(self, cache: Any) -> None:
         # Not the parent's: it subscribes for good, so that every change would be handled twice.
         self.rcache = cache
+        # What was logged last of each port that cannot be read: it is asked for time and again.
+        self._logged: dict[str, str] = {}
 
     def of(self, port_ids: Sequence[str]) -> Known:
         """All that these ports' filters follow from; a trusted port is in none of it.
@@ -67,13 +69,21 @@ class SecurityGroupInfo(SecurityGroupServerAPIShim):  # type: ignore[misc]  # un
         except TaskFailed:
             raise
         # Whatever the cache makes of it: it is the outcome of the port concerned.
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001
             if len(port_ids) != 1:
                 return _joined([self.of([port_id]) for port_id in port_ids])
-            LOG.exception("The security groups of port %s cannot be read", port_ids[0])
-            message = f"the port's security groups cannot be read: {described(exc)}"
-            return Known({}, {}, {}, {port_ids[0]: TaskError("GroupsUnreadable", message)})
+            return self._unreadable(port_ids[0], exc)
+        for port_id in port_ids:
+            self._logged.pop(port_id, None)
         return Known(told["devices"], told["security_groups"], told["sg_member_ips"], {})
+
+    def _unreadable(self, port_id: str, exc: Exception) -> Known:
+        said = described(exc)
+        if self._logged.get(port_id) != said:
+            self._logged[port_id] = said
+            LOG.error("The security groups of port %s cannot be read", port_id, exc_info=exc)
+        error = TaskError("GroupsUnreadable", f"the port's security groups cannot be read: {said}")
+        return Known({}, {}, {}, {port_id: error})
 
     def _of(self, port_ids: Sequence[str]) -> dict[str, Any]:
         admin = context.get_admin_context()

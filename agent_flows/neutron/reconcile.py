@@ -325,8 +325,8 @@ class Reconciler:
             self.reporting.deliver(reports)
         # Whatever the receiver's trouble is: what it did not take is done and reported again,
         # after each port's backoff.
-        except Exception as exc:
-            LOG.exception("%d reports could not be delivered", len(reports))
+        except Exception as exc:  # noqa: BLE001
+            LOG.error("%d reports could not be delivered: %s", len(reports), described(exc))
             self._troubles.report(Trouble.OUTBOX, described(exc))
             return False
         self._troubles.clear(Trouble.OUTBOX)

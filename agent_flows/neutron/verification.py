@@ -268,8 +268,8 @@ class OtherFirewall:
         try:
             self._reporting.deliver(reports)
         # Whatever the receiver's trouble is: what it did not take is reported again.
-        except Exception as exc:
-            LOG.exception("%d reports could not be delivered", len(reports))
+        except Exception as exc:  # noqa: BLE001
+            LOG.error("%d reports could not be delivered: %s", len(reports), described(exc))
             self.troubles.report(Trouble.OUTBOX, described(exc))
             return False
         self.troubles.clear(Trouble.OUTBOX)

@@ -141,6 +141,12 @@ class Cloud(Host):
     def delete_rule(self, rule_id: str) -> None:
         self._delete("SecurityGroupRule", rule_id)
 
+    def lose_group(self, group_id: str) -> None:
+        """The cache has its rules, and no longer the group itself; nor has the server."""
+        self._cache._type_cache("SecurityGroup").pop(group_id)
+        self._cache._satisfied_server_queries.clear()
+        self.server.delete("SecurityGroup", group_id)
+
     def delete_port(self, vm: Vm) -> None:
         self._delete("Port", vm.id)
 

@@ -4,12 +4,17 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from neutron_lib.callbacks import registry
 from oslo_config import cfg
 
-from agent_flows.report import FlowName, Step
+from agent_flows.neutron.others import demand
+from agent_flows.neutron.others.checks import Checks
+from agent_flows.report import FlowName, Step, Trouble
+from lab.process import wait_until
 from lab.server_parts import new_id
 from lab.switch import Switch
 from tests.functional.neutron.other_cloud import SECONDS, OtherCloud, error_of, succeeded
@@ -373,3 +378,51 @@ def test_with_noop_there_is_nothing_to_wait_for_but_the_wiring(
     assert cloud.flows_of(vm, ENTRY) == []
     cloud.bridge.set_db_attribute("Port", vm.name, "tag", 4095, check_error=True)
     cloud.fails(vm, "WrongTag")
+
+
+def test_a_port_whose_group_is_gone_from_the_cache_keeps_no_other_from_being_proven(
+    cloud: OtherCloud, standing: Vm, group: str
+) -> None:
+    gone = cloud.security_group()
+    cloud.rule(gone, **WEB)
+    odd = boot(cloud, 2, gone)
+    cloud.wire_ports(odd)
+    cloud.proven(odd)
+    cloud.lose_group(gone)
+    cloud.take_up(odd)
+    new = boot(cloud, 3, group)
+    cloud.wire_ports(new)
+    cloud.proven(new)
+    assert "stateful" in cloud.fails(odd, "GroupsUnreadable").message
+
+
+def test_a_port_that_the_drivers_generators_choke_on_keeps_no_other_from_being_proven(
+    cloud: OtherCloud, standing: Vm, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, new = boot(cloud, 2, group), boot(cloud, 3, group)
+    original = demand.Writer.demand
+
+    def choke(writer: demand.Writer, port_id: str, *rest: Any) -> Any:
+        if port_id == odd.id:
+            raise KeyError("ethertype")
+        return original(writer, port_id, *rest)
+
+    monkeypatch.setattr(demand.Writer, "demand", choke)
+    cloud.wire_ports(odd, new)
+    cloud.proven(new)
+    assert "ethertype" in cloud.fails(odd, "KeyError").message
+
+
+def test_a_look_that_raises_is_the_hosts_trouble_and_the_next_one_is_taken(
+    cloud: OtherCloud, standing: Vm, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = boot(cloud, 2, group)
+    with monkeypatch.context() as broken:
+        broken.setattr(Checks, "good", mock.Mock(side_effect=OSError("cannot fork")))
+        cloud.wire_ports(new)
+        trouble = wait_until(
+            lambda: cloud.verifier.troubles.current().get(Trouble.PORTS), SECONDS, "the trouble"
+        )
+        assert "cannot fork" in trouble
+    cloud.proven(new)
+    wait_until(lambda: not cloud.verifier.troubles.current(), SECONDS, "no trouble")
