@@ -151,10 +151,11 @@ class Control:
     # What the server tells.
 
     def ports_changed(self, port_ids: Collection[str]) -> None:
-        self._participant.submit(port_ids)
+        self._participant.submit(port_ids, asked=True)
 
     def security_groups_changed(self, ids: Collection[str]) -> None:
-        self._participant.submit(self._switch.firewall.affected_by(ids))
+        # Their backoff goes on: a group that changes often must not undo it.
+        self._participant.submit(self._switch.firewall.affected_by(ids), afresh=False)
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
         if port_ids is None:
