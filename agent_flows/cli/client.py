@@ -20,6 +20,7 @@ SINGULAR = {
     "ports": "port",
     "tasks": "task",
     "agents": "agent",
+    "agent-flows-agents": "agent_flows_agent",
 }
 _PAGE = 500
 _SECONDS = 30.0

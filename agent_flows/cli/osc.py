@@ -7,11 +7,12 @@ authentication. OpenStackClient finds this module by the entry point
 """
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from cliff.hooks import CommandHook
 
-from agent_flows.cli.client import Client, path_of
+from agent_flows.cli.client import Client, Resource, path_of
 
 # What OpenStackClient asks of a plugin.
 API_NAME = "agent_flows"
@@ -20,6 +21,7 @@ API_VERSION_OPTION = "os_agent_flows_api_version"
 DEFAULT_API_VERSION = "2.0"
 
 _SECONDS = 30.0
+_IN_NEUTRON = {"agents": "agent-flows-agents"}
 
 
 def build_option_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -40,6 +42,16 @@ class NeutronClient(Client):
 
     def __init__(self, network: Any) -> None:
         self._network = network
+
+    # Neutron's own agents are ``/agents``.
+
+    def find(
+        self, collection: str, filters: Mapping[str, object], limit: int | None = None
+    ) -> list[Resource]:
+        return super().find(_IN_NEUTRON.get(collection, collection), filters, limit)
+
+    def show(self, collection: str, resource_id: str) -> Resource:
+        return super().show(_IN_NEUTRON.get(collection, collection), resource_id)
 
     def resync(self, port_id: str) -> None:
         self._request("PUT", path_of("ports", port_id) + "/resync")

@@ -1,4 +1,5 @@
-"""What the API extension ``agent-flows`` adds: tasks, a port's ``sync_state``, its ``resync``."""
+"""What the API extension ``agent-flows`` adds: tasks, a port's ``sync_state`` and ``resync``, and
+how the hosts fare."""
 
 from typing import Any
 
@@ -18,6 +19,7 @@ OPTIONAL_EXTENSIONS: list[str] = []
 PLUGIN_TYPE = "AGENT_FLOWS"
 
 TASK, TASKS = "task", "tasks"
+AGENT, AGENTS = "agent_flows_agent", "agent_flows_agents"
 PORT, PORTS = "port", "ports"
 RESYNC = "resync"
 SYNC_STATE = "sync_state"
@@ -49,6 +51,11 @@ RESOURCE_ATTRIBUTE_MAP: dict[str, dict[str, Any]] = {
             for name in ("order", "attempt", "revision", "started_at", "duration")
         },
         "error": _read_only(),
+    },
+    AGENTS: {
+        "id": _read_only(primary_key=True, filtered=True),
+        "host": _read_only(filtered=True),
+        **{name: _read_only() for name in ("alive", "heartbeat_at", "state", "conflict", "ports")},
     },
     PORTS: {SYNC_STATE: _read_only(filtered=True)},
 }

@@ -7,6 +7,10 @@ class TaskNotFound(exceptions.NotFound):  # type: ignore[misc]
     message = "Task %(task_id)s could not be found."
 
 
+class HostNotFound(exceptions.NotFound):  # type: ignore[misc]
+    message = "No agent with agent_flows was ever seen on host %(host)s."
+
+
 class NotLookedAfter(exceptions.Conflict):  # type: ignore[misc]
     """The port is not bound to a host whose agent has our extension."""
 

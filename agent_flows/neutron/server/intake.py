@@ -1,5 +1,6 @@
 """What takes reports: our store on Neutron's database, in as many workers as Neutron has."""
 
+import contextlib
 import dataclasses
 import socket
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,11 @@ from agent_flows.rpc import transport as wire
 from agent_flows.rpc.dispatch import listener
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.server import Accepted, AgentClient, ServerEndpoint
-from agent_flows.server import settings
+from agent_flows.server import agents, settings
 from agent_flows.server.agents import Rules
 from agent_flows.server.casts import Caster, Casts
 from agent_flows.server.database import retried
+from agent_flows.server.errors import NotFound
 from agent_flows.server.metrics import Metrics
 from agent_flows.server.store import Store
 from agent_flows.server.sweeper import Sweeper
@@ -107,7 +109,7 @@ class Intake:
     def store(self) -> NeutronStore:
         gate = settings.of_the_gate(self._conf)
         return NeutronStore(
-            self.database, self.directory, self.caster, self._metrics, gate, rules=self._rules
+            self.database, self.directory, self.caster, self._metrics, gate, rules=self.rules
         )
 
     @cached_property
@@ -118,12 +120,12 @@ class Intake:
             self.caster,
             self._metrics,
             settings.limits(self._conf),
-            rules=self._rules,
+            rules=self.rules,
             troubles=self.troubles,
         )
 
     @property
-    def _rules(self) -> Rules:
+    def rules(self) -> Rules:
         # An agent is dead when Neutron says so.
         return dataclasses.replace(
             settings.of_the_agents(self._conf), down_time=float(self._conf.agent_down_time)
@@ -159,6 +161,12 @@ class Intake:
             for port_id in ports:
                 proclaim(port_id)
             self._forget(ports)
+
+    @retried
+    def agent_deleted(self, host: str) -> None:
+        """An administrator deleted the OVS agent of ``host``: what is known of it goes, too."""
+        with contextlib.suppress(NotFound), self.database.writer() as session:
+            agents.forget(session, host)
 
     @retried
     def _forget(self, port_ids: Sequence[str]) -> None:

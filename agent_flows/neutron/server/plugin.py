@@ -20,6 +20,7 @@ from sqlalchemy import orm
 
 from agent_flows import conf as options
 from agent_flows.neutron.server import (
+    agent_listing,
     api_definition,
     live_migration,
     policies,
@@ -28,9 +29,15 @@ from agent_flows.neutron.server import (
     wording,
 )
 from agent_flows.neutron.server import extensions as our_extensions
-from agent_flows.neutron.server.errors import AgentNotTold, NotLookedAfter, TaskNotFound
+from agent_flows.neutron.server.errors import (
+    AgentNotTold,
+    HostNotFound,
+    NotLookedAfter,
+    TaskNotFound,
+)
 from agent_flows.neutron.server.intake import Intake
 from agent_flows.neutron.server.models import GatedPort
+from agent_flows.server import clock
 from agent_flows.server.casts import Casts, to_hosts
 from agent_flows.validation import Invalid
 
@@ -79,6 +86,14 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         if state["agent_type"] == constants.AGENT_TYPE_OVS:
             self._intake.agent_reported(state["host"], state.get("configurations") or {})
 
+    @registry.receives(resources.AGENT, [events.AFTER_DELETE])  # type: ignore[untyped-decorator]
+    def _agent_deleted(
+        self, resource: str, event: str, trigger: object, payload: Any = None
+    ) -> None:
+        agent = payload.states[0]
+        if agent.agent_type == constants.AGENT_TYPE_OVS:
+            self._intake.agent_deleted(agent.host)
+
     @staticmethod
     @resource_extend.extends([api_definition.PORTS])  # type: ignore[untyped-decorator]
     def _show_sync_state(view: View, port: Any) -> None:
@@ -113,6 +128,39 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         if found is None:
             raise TaskNotFound(task_id=task_id)
         return _shown(context, found, fields)
+
+    def get_agent_flows_agents(
+        self,
+        context: Any,
+        *,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        fields: Sequence[str] | None = None,
+        limit: int | None = None,
+        marker: str | None = None,
+        **_paging: Any,
+    ) -> list[View]:
+        """Always by host, in pages that go forward."""
+        with self._intake.database.reader() as session:
+            try:
+                found = agent_listing.hosts(
+                    session,
+                    self._intake.rules,
+                    clock.now(),
+                    filters or {},
+                    limit=limit,
+                    marker=marker,
+                )
+            except Invalid as exc:
+                raise exceptions.BadRequest(resource=api_definition.AGENTS, msg=str(exc)) from None
+        return [db_utils.resource_fields(each, fields) for each in found]
+
+    def get_agent_flows_agent(
+        self, context: Any, host: str, fields: Sequence[str] | None = None
+    ) -> View:
+        found = self.get_agent_flows_agents(context, filters={"host": [host]}, fields=fields)
+        if not found:
+            raise HostNotFound(host=host)
+        return found[0]
 
     def ask(self, host: str, port_ids: Collection[str]) -> None:
         """Have the agent of ``host`` look at ports again, soon; a hint that may be lost."""

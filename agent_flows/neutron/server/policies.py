@@ -15,6 +15,7 @@ GET_MESSAGE = "get_task:error:message"
 GET_DETAIL = "get_task:error:detail"
 GET_SYNC_STATE = "get_port:sync_state"
 RESYNC = "resync_port"
+GET_AGENT = "get_agent_flows_agent"
 
 _SCOPE = ["project"]
 _READ: list[policy.Operation] = [
@@ -57,6 +58,16 @@ _RULES = [
         rules.ADMIN_OR_PROJECT_READER,
         "Get ``sync_state`` of a port",
         [{"method": "GET", "path": "/ports"}, {"method": "GET", "path": "/ports/{id}"}],
+        scope_types=_SCOPE,
+    ),
+    policy.DocumentedRuleDefault(
+        GET_AGENT,
+        rules.ADMIN,
+        "Get how a host fares, as its agent says",
+        [
+            {"method": "GET", "path": "/agent-flows-agents"},
+            {"method": "GET", "path": "/agent-flows-agents/{host}"},
+        ],
         scope_types=_SCOPE,
     ),
     policy.DocumentedRuleDefault(

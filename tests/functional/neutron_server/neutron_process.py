@@ -124,8 +124,12 @@ class Process:
         call = self._agents.update_device_up if up else self._agents.update_device_down
         call(_admin(), agent_id=f"ovs-agent-{host}", host=host, device=port)
 
-    def report(self, host: str, reports: list[Any]) -> Any:
-        return self._endpoint.report({}, host, reports)
+    def report(self, host: str, reports: list[Any], agent: Any = None) -> Any:
+        return self._endpoint.report(agent or {}, host, reports)
+
+    def heartbeat(self, host: str, state: dict[str, Any], agent: Any = None) -> Any:
+        """The extension's own; ``agent`` is its identity as the RPC context has it."""
+        return self._endpoint.heartbeat(agent or {}, host, state)
 
     def settle(self) -> None:
         """Wait until what was decided is brought about."""

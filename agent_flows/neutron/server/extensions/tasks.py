@@ -1,4 +1,5 @@
-"""``/v2.0/tasks``, ``sync_state`` of a port and ``PUT /v2.0/ports/{id}/resync``.
+"""``/v2.0/tasks``, ``/v2.0/agent-flows-agents``, ``sync_state`` of a port and
+``PUT /v2.0/ports/{id}/resync``.
 
 Neutron finds the class by the file's name.
 """
@@ -57,9 +58,10 @@ class Tasks(api_extensions.APIExtensionDescriptor):  # type: ignore[misc]
 
     @classmethod
     def get_resources(cls) -> list[extensions.ResourceExtension]:
+        plugin = directory.get_plugin(api_definition.PLUGIN_TYPE)
         attributes = api_definition.RESOURCE_ATTRIBUTE_MAP[api_definition.TASKS]
         listing = PagedController(
-            directory.get_plugin(api_definition.PLUGIN_TYPE),
+            plugin,
             api_definition.TASKS,
             api_definition.TASK,
             attributes,
@@ -70,9 +72,16 @@ class Tasks(api_extensions.APIExtensionDescriptor):  # type: ignore[misc]
         action = resource.Resource(
             ResyncController(), faults.FAULT_MAP, action_status={_RESYNC: _ASKED}
         )
+        of_agents = api_definition.RESOURCE_ATTRIBUTE_MAP[api_definition.AGENTS]
+        agents = base.create_resource(
+            api_definition.AGENTS, api_definition.AGENT, plugin, of_agents, allow_pagination=True
+        )
         port = {"member_name": api_definition.PORT, "collection_name": api_definition.PORTS}
         return [
             extensions.ResourceExtension(api_definition.TASKS, tasks, attr_map=attributes),
+            extensions.ResourceExtension(
+                api_definition.AGENTS.replace("_", "-"), agents, attr_map=of_agents
+            ),
             extensions.ResourceExtension(
                 _RESYNC, action, port, collection_methods={_RESYNC: "PUT"}
             ),
