@@ -53,7 +53,8 @@ EXPLANATIONS: Sequence[Explanation] = (
     _of(
         "UnknownPhysicalNetwork BridgeNotFound",
         "`bridge_mappings` of the host does not name the network's `physical_network`, or its "
-        "bridge does not exist",
+        "bridge does not exist; the message names it. An integration bridge that does not exist is "
+        "made again by the agent",
         "add the physical network to `bridge_mappings` of the port's host and restart its agent, "
         "or make the bridge",
     ),
@@ -69,7 +70,8 @@ EXPLANATIONS: Sequence[Explanation] = (
     ),
     _of(
         "PatchPort",
-        "Open vSwitch gave the patch port to the physical bridge no number",
+        "Open vSwitch gave a patch port between the integration bridge and the physical "
+        "network's no number",
         "look into the log of ovs-vswitchd",
     ),
     _of(

@@ -3,6 +3,7 @@
 import pytest
 
 from agent_flows.flows.task import TaskFailed
+from agent_flows.secgroups.ofctl import BridgeNotFound, Ofctl, SwitchUnreachable
 
 
 def test_the_integration_bridge_is_made_and_lets_nothing_pass(switch, bridges):
@@ -47,3 +48,19 @@ def test_a_physical_network_without_mapping_is_named(bridges):
         bridges.uplink("physnet9")
     assert failed.value.error.type == "UnknownPhysicalNetwork"
     assert "physnet9" in failed.value.error.message
+
+
+def test_a_missing_bridge_is_told_from_a_switch_that_does_not_run(switch, ovsdb, bridges):
+    def call(bridge):
+        tool = Ofctl(str(switch.run_dir), bridge, 5, is_missing=lambda: bridges.is_missing(bridge))
+        with pytest.raises(SwitchUnreachable) as raised:
+            tool.dump()
+        return raised.value
+
+    error = call("br-none")
+    assert isinstance(error, BridgeNotFound)
+    assert "br-none" in str(error)
+    switch.stop_vswitchd()
+    error = call("br-int")
+    assert not isinstance(error, BridgeNotFound)
+    assert "ovs-vswitchd" in str(error)
