@@ -246,7 +246,8 @@ class Firewall:
         }
 
     def sweep(self, keep: Set[str], ofports: Collection[int] = ()) -> int:
-        """Remove the flows of every port not in ``keep``; the number of flows removed.
+        """Remove the flows of every port not in ``keep``, and put right what else is not as it
+        should be; the number of flows of ports removed.
 
         A kept port that could not be applied yet keeps what an older process
         installed for it, shared flows included; so does the port of every
@@ -265,6 +266,9 @@ class Firewall:
             self._execute(replace(swept, lines=lines))
             self._left = self._left.difference(orphans) if swept.after.strays else frozenset()
             self._forget_ports(gone)
+            found = self._look()
+            if found:
+                self._put_right(found, keep)
             replaced = sum(line.startswith("add ") for line in swept.lines)
             return sum(seen[each] for each in orphans) - replaced
 
