@@ -78,7 +78,7 @@ def read(lines: Iterable[str]) -> Found:
                 newest_id = max(newest_id, _newest_id(line))
             case Kind.DELIVERY:
                 seen.add(value)
-                _note_receivers(line, receivers)
+                _note_receivers(line, value, receivers)
     installed = Installed(
         receivers=receivers,
         shared=_delivery_flows(receivers, seen),
@@ -99,7 +99,9 @@ def _newest_id(line: str) -> int:
     return max(map(int, _CONJUNCTION.findall(line)), default=0)
 
 
-def _note_receivers(line: str, receivers: dict[Destination, dict[int, bool]]) -> None:
+def _note_receivers(line: str, value: int, receivers: dict[Destination, dict[int, bool]]) -> None:
+    """A flow that does not say what its cookie is the digest of is not one of an older process:
+    whoever changed it, or copied the cookie, is not to become a receiver."""
     table, network = _number(_TABLE, line), _number(_NETWORK, line)
     mac = _DL_DST.search(line)
     if table == Table.FLOOD:
@@ -111,7 +113,10 @@ def _note_receivers(line: str, receivers: dict[Destination, dict[int, bool]]) ->
     else:
         return  # The uplink's twin of one of these.
     own = not mac or _TO_UPLINK not in line
-    receivers[destination] = {int(found[1], 0): own for found in _RECEIVER.finditer(line)}
+    found = {int(each[1], 0): own for each in _RECEIVER.finditer(line)}
+    texts = map(str, flows_to(destination, found))
+    if value in {cookie.content(Kind.DELIVERY, text) for text in texts}:
+        receivers[destination] = found
 
 
 def _delivery_flows(

@@ -188,3 +188,19 @@ def test_flow_with_the_same_key_is_one_change() -> None:
         "cookie=0xaf10010000010001,table=82,priority=7,reg5=0x1 actions=output:1"
     ]
     assert (found.surplus, found.strange) == ((), ())
+
+
+@pytest.mark.parametrize("last", ["the delivery", "the copy"])
+def test_copied_cookie_makes_nobody_a_receiver_after_a_restart(own: House, last: str) -> None:
+    key = next(each for each in own.right if each.startswith("table=73,priority=100,"))
+    value, actions = own.right[key]
+    copy = (value, "load:77->NXM_NX_REG5[],resubmit(,81)")
+    own.add(key.replace("priority=100", "priority=400"), copy[1], value)
+    if last == "the delivery":
+        del own.tables.flows[key]
+        own.add(key, actions, value)
+    restarted = Firewall(own.tables, networks=OneNetwork())  # type: ignore[arg-type]
+    House(restarted, own.tables)
+    restarted.sweep(set(own.ids))
+    assert own.tables.flows.keys() == own.right.keys()
+    assert own.tables.flows[key] == own.right[key]
