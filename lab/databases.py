@@ -1,10 +1,14 @@
 """PostgreSQL and MariaDB of our own: private directories and sockets, no TCP, unprivileged."""
 
+import contextlib
 import itertools
+import os
 import pwd
 import shutil
+import signal
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -76,6 +80,20 @@ class _Server:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
         engine.dispose()
         return self._url(name)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It runs, takes connections, and answers nothing: SIGSTOP to all its processes."""
+        pid = self._daemon.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        everyone = [pid, *map(int, children)]
+        for each in everyone:
+            os.kill(each, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for each in everyone:
+                os.kill(each, signal.SIGCONT)
 
     def _answers(self) -> bool:
         probe = socket.socket(socket.AF_UNIX)

@@ -15,6 +15,7 @@ from agent_flows.server.casts import Casts, to_hosts
 from agent_flows.server.condition import Condition
 from agent_flows.server.directory import CLAIMED, PortDirectory
 from agent_flows.server.errors import NotFound
+from agent_flows.server.metrics import AGENT_NUMBERS, AgentGauges
 from agent_flows.server.models import Agent
 from agent_flows.validation import Invalid
 
@@ -226,6 +227,24 @@ def not_living(session: Session, hosts: Collection[str]) -> set[str]:
     """Of ``hosts`` those whose agent was never seen or is declared dead."""
     living = set(session.scalars(sa.select(Agent.host).where(sa.not_(Agent.declared_dead))))
     return set(hosts) - living
+
+
+def gauges(session: Session, now: datetime.datetime, rules: Rules) -> list[AgentGauges]:
+    """Of every agent that is known."""
+    found = []
+    for row in session.scalars(sa.select(Agent).order_by(Agent.host)):
+        said = condition.of_text(row.state)
+        found.append(
+            AgentGauges(
+                host=row.host,
+                alive=is_alive(row, now, rules),
+                age=max((now - row.heartbeat_at).total_seconds(), 0.0),
+                conflict=conflict(row, now, rules) is not None,
+                troubles=frozenset(said.troubles),
+                numbers={name: said.facts[name] for name in AGENT_NUMBERS if name in said.facts},
+            )
+        )
+    return found
 
 
 def hold(row: Agent, sequence: int, now: datetime.datetime) -> int:

@@ -1,6 +1,7 @@
 """What agents are told after a transaction committed."""
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from oslo_log import log
 from agent_flows.server.metrics import Metrics
 
 LOG = log.getLogger(__name__)
+
+# Seconds after which a cast that is not taken is a failure.
+_LONG = 30.0
 
 Ids = Mapping[str, frozenset[str]]
 
@@ -78,7 +82,15 @@ class Caster:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="casts")
         self._lock = threading.Lock()
         self._waiting = Casts()
-        self.failure: str | None = None
+        self._failure: str | None = None
+        self._sending_since: float | None = None
+
+    @property
+    def failure(self) -> str | None:
+        since = self._sending_since
+        if since is not None and (busy := time.monotonic() - since) > _LONG:
+            return f"the message bus has not taken a cast for {busy:.0f} s"
+        return self._failure
 
     def send(self, casts: Casts) -> "Future[None]":
         """Send soon. The future fails if something that waited with it could not be sent."""
@@ -97,6 +109,7 @@ class Caster:
         failures: list[Exception] = []
         for kind, send in self._send.items():
             for host, ids in getattr(casts, kind).items():
+                self._sending_since = time.monotonic()
                 try:
                     send(host, sorted(ids))
                 except Exception as exc:
@@ -105,8 +118,10 @@ class Caster:
                     failures.append(exc)
                     with self._lock:
                         self._waiting |= Casts(**{kind: {host: ids}})
+                finally:
+                    self._sending_since = None
         if casts != Casts():
-            self.failure = " ".join(str(failures[0]).split())[:200] if failures else None
+            self._failure = " ".join(str(failures[0]).split())[:200] if failures else None
         if failures:
             raise failures[0]
 

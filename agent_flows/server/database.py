@@ -6,6 +6,8 @@ inside one, which is fair where SQLite's own waiting is a lottery).
 """
 
 import contextlib
+import math
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +30,11 @@ T = TypeVar("T")
 DEFAULT_URL = "sqlite:////var/lib/agent-flows/server.sqlite"
 _BUSY_MS = 20_000
 _WRITER = "agent_flows_writer"
+# Seconds we wait longer than the database itself is to.
+_GRACE = 5.0
+_NO_ANSWER = "the database did not answer within"
+# What hung once is not waited for again at once: by us, PyMySQL, PostgreSQL and MariaDB.
+_TOO_LONG = (_NO_ANSWER, "timed out", "due to statement timeout", "Lock wait timeout")
 _MYSQL = ("mysql", "mariadb")
 
 # What a transaction can end in: oslo.db leaves SQLAlchemy's own where it knows
@@ -46,6 +53,11 @@ def register(conf: cfg.ConfigOpts) -> None:
 
 def _passes(exc: Exception) -> bool:
     """Whether it may be gone at the next attempt."""
+    # The driver's own words: what is above it repeats the statement and its values.
+    cause = getattr(exc, "inner_exception", None) or exc
+    said = str(getattr(cause, "orig", None) or cause)
+    if any(words in said for words in _TOO_LONG):
+        return False
     locked = isinstance(exc, exception.DBError) and "is locked" in str(exc.inner_exception)
     return locked or isinstance(exc, (*_RACES, *UNREACHABLE))
 
@@ -62,8 +74,6 @@ def retried(function: Callable[P, T]) -> Callable[P, T]:
         max_retry_interval=1.0,
         inc_retry_interval=True,
         jitter=True,
-        retry_on_deadlock=True,
-        retry_on_disconnect=True,
         exception_checker=_passes,
     )
     wrapped: Callable[P, T] = retry(function)
@@ -81,11 +91,12 @@ class Transactions(Protocol):
 class Database:
     """One engine and the two kinds of transaction.
 
-    Raises one of :data:`ERRORS` if the database cannot be reached within the
-    configured retries.
+    ``timeout`` is how many seconds a PostgreSQL or MariaDB may take for a
+    statement, None for any time. Raises one of :data:`ERRORS` if the database
+    cannot be reached within the configured retries.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, timeout: float | None = None) -> None:
         settings = conf.database
         url = make_url(settings.connection)
         self.is_sqlite = url.get_backend_name() == "sqlite"
@@ -103,8 +114,10 @@ class Database:
             pool_timeout=settings.pool_timeout,
             sqlite_synchronous=settings.sqlite_synchronous,
             max_retries=0,
-            connection_parameters=_whole_unicode(url),
+            connection_parameters=_parameters(url, timeout),
         )
+        if timeout is not None:
+            _bound(self.engine, timeout)
         if self.is_sqlite:
             self._prepare_sqlite()
         elif self.engine.dialect.name in _MYSQL:
@@ -177,7 +190,52 @@ class Database:
         self.engine.dispose()
 
 
-def _whole_unicode(url: URL) -> str:
-    """MariaDB's ``utf8`` holds three bytes of four; what a tool said may need all."""
-    mysql = url.get_backend_name() in _MYSQL
-    return "charset=utf8mb4" if mysql and "charset" not in url.query else ""
+def _parameters(url: URL, timeout: float | None) -> str:
+    """What the driver of MariaDB is to know, unless the operator's URL says it."""
+    if url.get_backend_name() not in _MYSQL:
+        return ""
+    # Its ``utf8`` holds three bytes of four; what a tool said may need all.
+    wanted = {"charset": "utf8mb4"}
+    if timeout is not None:
+        seconds = str(math.ceil(timeout))
+        late = str(math.ceil(timeout + _GRACE))
+        wanted |= {"connect_timeout": seconds, "read_timeout": late, "write_timeout": late}
+    return "&".join(f"{name}={value}" for name, value in wanted.items() if name not in url.query)
+
+
+def _bound(engine: sqlalchemy.Engine, timeout: float) -> None:
+    """A statement ends after ``timeout`` seconds, by the database; or by us if that hangs."""
+    if engine.dialect.name == "postgresql":
+        limit = f"SET statement_timeout = {math.ceil(timeout * 1000)}"
+        if engine.dialect.driver == "psycopg2":
+            _bound_psycopg2(timeout + _GRACE)
+    elif engine.dialect.name in _MYSQL:
+        limit = f"SET SESSION innodb_lock_wait_timeout = {math.ceil(timeout)}"
+    else:
+        return
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(limit)
+        connection.commit()
+
+
+def _bound_psycopg2(seconds: float) -> None:
+    """libpq waits for ever for a server that is stopped; psycopg2 lets us do the waiting."""
+    import psycopg2  # only where it is the driver
+    from psycopg2 import extensions
+
+    def wait(connection: Any) -> None:
+        until = time.monotonic() + seconds
+        while (state := connection.poll()) != extensions.POLL_OK:
+            poll = select.poll()
+            poll.register(
+                connection.fileno(),
+                select.POLLIN if state == extensions.POLL_READ else select.POLLOUT,
+            )
+            left = until - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise psycopg2.OperationalError(f"{_NO_ANSWER} {seconds:g} s")
+
+    extensions.set_wait_callback(wait)

@@ -1,12 +1,48 @@
-"""What Prometheus may ask: counters of this process and gauges from the database."""
+"""What Prometheus may ask: counters of this process and gauges from the database.
 
-from collections.abc import Callable, Iterable, Mapping
+Labels are names from the code, and hosts that are in the database.
+"""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from oslo_log import log
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from agent_flows.report import Trouble
+
+LOG = log.getLogger(__name__)
+
 PortCounts = Mapping[tuple[str, str, str], int]
+# Numbers of a heartbeat that have a gauge of their own, with what they are.
+AGENT_NUMBERS = {
+    "waiting": "Ports that wait for a flow.",
+    "oldest": "Seconds for which the port that waits longest has waited.",
+    "oldest_flow": "Seconds for which the flow that takes longest has run.",
+    "unreported": "Reports that the server has not yet taken.",
+}
+
+
+@dataclass(frozen=True)
+class AgentGauges:
+    """``age``: seconds since its last sign of life. ``numbers`` are those of its heartbeat."""
+
+    host: str
+    alive: bool
+    age: float
+    conflict: bool
+    troubles: frozenset[Trouble]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the database says now; ``ports`` counts by host, status and sync_state."""
+
+    ports: PortCounts
+    agents: Sequence[AgentGauges]
 
 
 class Metrics:
@@ -41,33 +77,86 @@ class Metrics:
             registry=self.registry,
         )
 
-    def watch_ports(self, counts: Callable[[], PortCounts]) -> None:
-        self.registry.register(_Ports(counts))
+    def watch_database(self, ask: Callable[[], Snapshot]) -> None:
+        """Gauges of what ``ask`` answers; if it raises they are left out, and one says so."""
+        self.registry.register(_FromDatabase(ask))
 
     def watch_refusals(self, refused: Mapping[str, int]) -> None:
         self.registry.register(_Refusals(refused))
+
+    def watch_process(self, failing: Callable[[], Mapping[str, bool]]) -> None:
+        """A gauge for each thing this process needs: 1 if it fails."""
+        self.registry.register(_Process(failing))
 
     def text(self) -> bytes:
         """In Prometheus' exposition format."""
         return generate_latest(self.registry)
 
 
-class _Ports(Collector):
-    def __init__(self, counts: Callable[[], PortCounts]) -> None:
-        self._counts = counts
+class _Described(Collector):
+    """Names are known without asking, so that registering asks nothing."""
 
     def describe(self) -> Iterable[Metric]:
-        return [GaugeMetricFamily("agent_flows_ports", "Ports.")]
+        return []
+
+
+class _FromDatabase(_Described):
+    def __init__(self, ask: Callable[[], Snapshot]) -> None:
+        self._ask = ask
 
     def collect(self) -> Iterable[Metric]:
-        labels = ["host", "status", "sync_state"]
-        family = GaugeMetricFamily("agent_flows_ports", "Ports.", labels=labels)
-        for key, number in self._counts().items():
-            family.add_metric(list(key), number)
-        return [family]
+        try:
+            snapshot = self._ask()
+        # A scrape always answers: counters are needed most when this fails.
+        except Exception as exc:  # noqa: BLE001
+            LOG.warning("Metrics without the database: %s", type(exc).__name__)
+            return [_up(False)]
+        return [_up(True), _ports(snapshot.ports), *_agents(snapshot.agents)]
 
 
-class _Refusals(Collector):
+def _up(there: bool) -> Metric:
+    return GaugeMetricFamily(
+        "agent_flows_database_up", "Whether the database answers.", value=float(there)
+    )
+
+
+def _ports(counts: PortCounts) -> Metric:
+    labels = ["host", "status", "sync_state"]
+    family = GaugeMetricFamily("agent_flows_ports", "Ports.", labels=labels)
+    for key, number in counts.items():
+        family.add_metric(list(key), number)
+    return family
+
+
+def _agents(agents: Sequence[AgentGauges]) -> Iterator[Metric]:
+    up = _by_host("agent_flows_agent_up", "Whether the host's agent lives.")
+    age = _by_host("agent_flows_agent_heartbeat_age_seconds", "Since its last sign of life.")
+    conflict = _by_host("agent_flows_agent_conflict", "Whether two agents report as this host.")
+    trouble = GaugeMetricFamily(
+        "agent_flows_agent_trouble",
+        "What keeps a host from its work.",
+        labels=["host", "source"],
+    )
+    for agent in agents:
+        up.add_metric([agent.host], float(agent.alive))
+        age.add_metric([agent.host], agent.age)
+        conflict.add_metric([agent.host], float(agent.conflict))
+        for source in sorted(agent.troubles):
+            trouble.add_metric([agent.host, source.value], 1.0)
+    yield from (up, age, conflict, trouble)
+    for name, what in AGENT_NUMBERS.items():
+        family = _by_host(f"agent_flows_agent_{name}", what)
+        for agent in agents:
+            if name in agent.numbers:
+                family.add_metric([agent.host], agent.numbers[name])
+        yield family
+
+
+def _by_host(name: str, what: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, what, labels=["host"])
+
+
+class _Refusals(_Described):
     def __init__(self, refused: Mapping[str, int]) -> None:
         self._refused = refused
 
@@ -75,6 +164,19 @@ class _Refusals(Collector):
         family = CounterMetricFamily(
             "agent_flows_rpc_refused", "What agents sent and was refused.", labels=["field"]
         )
-        for field, number in dict(self._refused).items():
-            family.add_metric([field], number)
+        for name, number in dict(self._refused).items():
+            family.add_metric([name], number)
+        return [family]
+
+
+class _Process(_Described):
+    def __init__(self, failing: Callable[[], Mapping[str, bool]]) -> None:
+        self._failing = failing
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "agent_flows_server_failing", "What this process needs and fails.", labels=["part"]
+        )
+        for part, fails in self._failing().items():
+            family.add_metric([part], float(fails))
         return [family]

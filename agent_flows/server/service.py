@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 import oslo_messaging
-import sqlalchemy
 from oslo_config import cfg
 from oslo_log import log
 from oslo_service.backend.base import ServiceBase
@@ -16,15 +15,14 @@ from agent_flows import process
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.dispatch import listener
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
-from agent_flows.server import auth, database, schema, settings
+from agent_flows.server import agents, auth, clock, database, liveness, schema, settings
 from agent_flows.server.api.app import application
-from agent_flows.server.api.resources import Check
 from agent_flows.server.api.wsgi import WsgiServer
+from agent_flows.server.bounded import Bounded
 from agent_flows.server.casts import Caster
-from agent_flows.server.metrics import Metrics
+from agent_flows.server.metrics import Metrics, Snapshot
 from agent_flows.server.own_directory import OwnDirectory
 from agent_flows.server.store import Store
-from agent_flows.server.sweeper import TROUBLE as SWEEPER
 from agent_flows.server.sweeper import Sweeper
 from agent_flows.supervision import Troubles
 
@@ -64,7 +62,7 @@ class ServerService(ServiceBase):  # type: ignore[misc]
     def _start(self) -> None:
         conf = self._conf
         auth.check_bind(conf)
-        held = database.Database(conf)
+        held = database.Database(conf, conf[options.SERVER].database_timeout)
         self._undo.callback(held.close)
         schema.ensure(held)
         metrics = Metrics()
@@ -77,17 +75,15 @@ class ServerService(ServiceBase):  # type: ignore[misc]
         sweeper = Sweeper(held, directory, caster, metrics, limits, rules=rules, troubles=troubles)
         rpc, endpoint = self._rpc_server(store)
 
-        def counts() -> dict[tuple[str, str, str], int]:
+        def snapshot() -> Snapshot:
             with held.reader() as session:
-                return dict(directory.counts(session))
+                ports = dict(directory.counts(session))
+                return Snapshot(ports, agents.gauges(session, clock.now(), rules))
 
-        metrics.watch_ports(counts)
+        metrics.watch_database(Bounded(snapshot, liveness.DATABASE_PATIENCE))
         metrics.watch_refusals(endpoint.refusals.counts)
-        checks: dict[str, Check] = {
-            "database": lambda: _reachable(held),
-            "sweeper": lambda: troubles.current().get(SWEEPER),
-            "casts": lambda: caster.failure,
-        }
+        checks = liveness.checks(held, sweeper, caster, troubles)
+        metrics.watch_process(lambda: {name: check() is not None for name, check in checks.items()})
         self._api = WsgiServer(application(conf, held, caster, metrics, checks), conf)
         self._undo.callback(self._api.stop)
 
@@ -96,6 +92,9 @@ class ServerService(ServiceBase):  # type: ignore[misc]
         self._undo.callback(rpc.stop)
         sweeper.start()
         self._undo.callback(sweeper.stop)
+        ping = liveness.Ping(self._transport, troubles)
+        ping.start()
+        self._undo.callback(ping.stop)
         self._api.start()
         LOG.info("REST on %s port %d", conf[options.API].bind_host, self._api.port)
 
@@ -116,15 +115,6 @@ class ServerService(ServiceBase):  # type: ignore[misc]
 
     def reset(self) -> None:
         return
-
-
-def _reachable(held: database.Database) -> str | None:
-    try:
-        with held.reader() as session:
-            session.execute(sqlalchemy.text("SELECT 1"))
-    except database.ERRORS as exc:
-        return type(exc).__name__
-    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

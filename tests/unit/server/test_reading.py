@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from agent_flows.report import FlowName
+from agent_flows.server import agents, clock
+from agent_flows.server.metrics import Snapshot
 from lab.server_parts import WIRE, AgentOf, Server, new_id
 
 FIRST, SECOND = sorted([new_id(), new_id()])
@@ -158,13 +160,43 @@ def test_a_port_that_was_unwired_is_absent(server: Server, agent: AgentOf) -> No
 
 
 @pytest.mark.usefixtures("ports")
-def test_metrics_tell_how_ports_are(server: Server) -> None:
-    def counts() -> dict[tuple[str, str, str], int]:
+def test_metrics_tell_how_ports_and_hosts_are(server: Server, agent: AgentOf) -> None:
+    def snapshot() -> Snapshot:
         with server.database.reader() as session:
-            return dict(server.directory.counts(session))
+            ports = dict(server.directory.counts(session))
+            return Snapshot(ports, agents.gauges(session, clock.now(), server.rules))
 
-    server.metrics.watch_ports(counts)
+    agent.beat(troubles={"switch": "gone", "made-up\n": "x"}, waiting=3, unreported=2)
+    agent.wire(FIRST, SECOND)
+    server.metrics.watch_database(snapshot)
     text = server.rest.simulate_get("/metrics").text
     line = 'agent_flows_ports{host="host-a",status="ACTIVE",sync_state="IN_SYNC"} 2.0'
     assert line in text
+    for known in (
+        "agent_flows_database_up 1.0",
+        'agent_flows_agent_up{host="host-a"} 1.0',
+        'agent_flows_agent_heartbeat_age_seconds{host="host-a"} ',
+        'agent_flows_agent_conflict{host="host-a"} 0.0',
+        'agent_flows_agent_trouble{host="host-a",source="switch"} 1.0',
+        'agent_flows_agent_trouble{host="host-a",source="other"} 1.0',
+        'agent_flows_agent_waiting{host="host-a"} 3.0',
+        'agent_flows_agent_unreported{host="host-a"} 2.0',
+    ):
+        assert known in text
+    assert "made-up" not in text
     assert 'agent_flows_reports_total{ruling="failed"} 1.0' in text
+
+
+def test_metrics_go_on_without_the_database(server: Server) -> None:
+    def away() -> Snapshot:
+        raise ConnectionError("no database")
+
+    server.metrics.watch_database(away)
+    server.metrics.watch_process(lambda: {"database": True, "bus": False})
+    answer = server.rest.simulate_get("/metrics")
+    assert answer.status_code == 200
+    assert "agent_flows_database_up 0.0" in answer.text
+    assert 'agent_flows_server_failing{part="database"} 1.0' in answer.text
+    assert 'agent_flows_server_failing{part="bus"} 0.0' in answer.text
+    assert "agent_flows_sweeps_failed_total 0.0" in answer.text
+    assert "agent_flows_ports" not in answer.text
