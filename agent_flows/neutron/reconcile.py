@@ -119,10 +119,13 @@ class Reconciler:
             self.apply(chosen, gone=interfaces.locate(self._bridge, unheard).absent)
 
     def prove_anew(self, port_id: str) -> None:
-        """Apply and verify the port if it stands; one that does not is on its way."""
+        """Apply and verify the port if it stands; one that does not is on its way.
+
+        Unlike :meth:`resync` without a comparison of every flow: it comes port by port.
+        """
         with self._lock:
-            if port_id in self._proven:
-                self.resync([port_id])
+            if self._proven.pop(port_id, None):
+                self.apply([port_id])
 
     def switch_restarted(self) -> None:
         """All flows are gone: put the pipeline back and apply every port."""

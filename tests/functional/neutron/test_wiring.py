@@ -4,7 +4,7 @@ import pytest
 
 from agent_flows.report import FlowName, TaskState
 from lab.server_parts import new_id
-from tests.functional.neutron.cloud import Cloud
+from tests.functional.neutron.cloud import NETWORK, Cloud
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import Vm, outsider
 
@@ -307,3 +307,21 @@ def test_a_port_that_fell_on_the_server_is_proven_and_reported_again(
     (report,) = cloud.reports[told:]
     assert report.resource_id == a.id
     assert {task.state for task in report.tasks} == {TaskState.SUCCEEDED}
+
+
+@pytest.mark.parametrize("kind", ["vlan", "flat"])
+@pytest.mark.parametrize("name", ["dc1/leaf3", "provider net", "Ünï", "a,b=c", 'a"b', "x" * 64])
+def test_a_physical_network_has_whatever_name_neutron_gives_it(
+    cloud: Cloud, group: str, name: str, kind: str
+) -> None:
+    cloud.rule(group, **web_port())
+    a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    cloud.bind(a, b)
+    segment = "1001" if kind == "vlan" else "None"
+    for vm in (a, b):
+        binding = {"tag": "1", "net_uuid": NETWORK, "network_type": kind,
+                   "physical_network": name, "segmentation_id": segment}  # fmt: skip
+        cloud.bridge.set_db_attribute("Port", vm.name, "other_config", binding, check_error=True)
+    cloud.sg_agent.setup_port_filters({a.id, b.id}, set())
+    assert cloud.succeeded(b)
+    assert cloud.tcp(a, b, 80)
