@@ -18,6 +18,17 @@ _REFUSALS = frozenset({"FlowRefused", "SwitchError"})
 
 _OTHERS = "the host could not do what was asked of it; an administrator can read why"
 _MESSAGES = {
+    "InvalidSpec": "a security group, a rule or an address of the port cannot be used",
+    "MissingSpec": "the host does not know a security group of the port",
+    "Unsupported": "no switch can carry what a rule or an address of the port asks for",
+    "UnknownPhysicalNetwork": "the port's network is not connected to its host",
+    "BridgeNotFound": "the port's network is not connected to its host",
+    "BridgeChanged": "somebody changed the integration bridge of the port's host",
+    "PatchPort": "the port's network is not connected to its host",
+    "SegmentInUse": "another network has the segment of the port's network on its host",
+    "NoLocalVlan": "the port's host has too many networks",
+    "OvsdbError": "the database of the port's switch refused a change",
+    "IptablesError": "the port's host could not read its iptables rules",
     "AgentSilent": "the agent of the port's host is silent",
     "AgentNeverSeen": "no agent was ever seen on the port's host",
     "ReportOverdue": "the agent of the port's host did not report in time",
@@ -35,6 +46,7 @@ _MESSAGES = {
     "LinkMtu": "the port's link has another MTU than its network",
     "QuarantineFailed": "the switch refused the flows that keep an unverified port closed",
     "NotAsCompiled": "the switch does not hold the flows that the port's security groups demand",
+    "StrangersFlow": "the switch holds flows of an unknown owner that concern the port",
     "FlowsMissing": "flows that the port's security groups demand are not in the switch",
     "FlowsSurplus": "the switch holds flows that the port's security groups do not demand",
     "RulesMissing": "rules that the port's security groups demand are not in iptables",

@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent_flows import remedies
 from agent_flows.neutron.server.wording import for_project
 
 HOST = "Compute-7.example"
@@ -42,3 +43,15 @@ def test_what_is_wrong_with_the_projects_own_rules_is_told_as_the_agent_said_it(
     assert for_project(error_type, said, HOST) == said
     for inside in ("compute-7.EXAMPLE", "ofport 5", "br-int", "tap6b4a8f0e", "other_config"):
         assert inside not in for_project(error_type, f"{said}, {inside}", HOST)
+
+
+def test_every_documented_type_of_error_has_a_message_of_its_own_for_projects() -> None:
+    unforeseen = for_project("KeyError", HOST, HOST)
+    types = {
+        each
+        for explanation in (*remedies.EXPLANATIONS, *remedies.OF_OTHER_DRIVERS)
+        for each in explanation.types
+    }
+    # These say what the host lacks, which is nothing to a project.
+    of_the_host = {"ToolMissing", "OSError", "FileNotFoundError", "PermissionError", "MemoryError"}
+    assert {each for each in types if for_project(each, "", HOST) == unforeseen} <= of_the_host
