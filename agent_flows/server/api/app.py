@@ -13,7 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from agent_flows import conf as options
 from agent_flows.server import auth, clock, policies
-from agent_flows.server.api import kinds, port_view, views
+from agent_flows.server.api import agent_view, kinds
+from agent_flows.server.api.agent_view import Seen
 from agent_flows.server.api.document import TooLarge
 from agent_flows.server.api.resources import (
     AgentItem,
@@ -31,6 +32,7 @@ from agent_flows.server.casts import Caster
 from agent_flows.server.database import UNREACHABLE, Database
 from agent_flows.server.errors import Conflict, NotFound, Unavailable
 from agent_flows.server.metrics import Metrics
+from agent_flows.server.settings import of_the_agents
 from agent_flows.validation import Invalid
 
 LOG = log.getLogger(__name__)
@@ -66,13 +68,13 @@ def application(
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = JSONHandler(dumps=_dumps)
     app.set_error_serializer(_serialize)
     _handle_errors(app)
-    down_time = conf[options.SERVER].agent_down_time
-    api = Api(database, caster, settings.max_limit, settings.max_body_bytes, down_time)
+    rules = of_the_agents(conf)
+    api = Api(database, caster, settings.max_limit, settings.max_body_bytes, rules)
     _add_routes(app, api)
 
     def troubled() -> dict[str, str]:
         with database.reader() as session:
-            return views.troubled(session, port_view.since(down_time, clock.now()))
+            return agent_view.troubled(session, Seen(rules, clock.now()))
 
     app.add_route("/healthz", Health(checks, troubled, names=not keystone))
     app.add_route("/metrics", MetricsResource(metrics.text, CONTENT_TYPE_LATEST))
@@ -80,7 +82,7 @@ def application(
 
 
 def _add_routes(app: falcon.App[Any, Any], api: Api) -> None:
-    ports, agents = kinds.ports(api.down_time), kinds.agents(api.down_time)
+    ports, agents = kinds.ports(api.rules), kinds.agents(api.rules)
     for kind in (
         kinds.NETWORKS,
         kinds.ADDRESS_GROUPS,

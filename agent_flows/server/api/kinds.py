@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowName, PortStatus, SyncState, TaskState
 from agent_flows.server import bodies, clock, desired, desired_ports, models
-from agent_flows.server.api import port_view, views
+from agent_flows.server.agents import Rules
+from agent_flows.server.api import agent_view, port_view, views
+from agent_flows.server.api.agent_view import Seen
 from agent_flows.server.api.listing import Filter, Listing, Order, View
 from agent_flows.server.casts import Casts
 
@@ -120,12 +122,11 @@ SECURITY_GROUPS = Kind(
 )
 
 
-def ports(down_time: float) -> Kind:
-    """Ports; what is said of one depends on whether its agent lives, see :func:`agents`."""
+def ports(rules: Rules) -> Kind:
+    """Ports; the reason of one depends on whether its agent lives."""
 
     def view(session: Session, rows: Sequence[Any]) -> list[View]:
-        alive = port_view.since(down_time, clock.now())
-        return port_view.ports(session, [row[0] for row in rows], alive)
+        return port_view.ports(session, [row[0] for row in rows], Seen(rules, clock.now()))
 
     listing = _simple(
         "ports",
@@ -195,13 +196,12 @@ TASKS = Kind(
 )
 
 
-def agents(down_time: float) -> Kind:
-    """Agents; one without a sign of life for ``down_time`` seconds is not alive."""
+def agents(rules: Rules) -> Kind:
+    """Agents; ``rules`` say when one is dead."""
     agent = models.Agent
 
     def view(session: Session, rows: Sequence[Any]) -> list[View]:
-        alive = port_view.since(down_time, clock.now())
-        return views.agents(session, [row[0] for row in rows], alive)
+        return agent_view.shown(session, [row[0] for row in rows], Seen(rules, clock.now()))
 
     return Kind(
         "agents",

@@ -1,8 +1,6 @@
 """Ports as they are shown: with why one is not as it should be, read for a whole page at once."""
 
-import datetime
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -10,15 +8,14 @@ from sqlalchemy.orm import Session
 from agent_flows.report import REVERT_FAILED, SyncState, TaskState
 from agent_flows.server import diagnosis, models
 from agent_flows.server.api import views
+from agent_flows.server.api.agent_view import Seen
 from agent_flows.server.api.views import View
 
 _FAILED = frozenset({SyncState.OUT_OF_SYNC, SyncState.UNKNOWN})
 
 
-def ports(
-    session: Session, rows: Sequence[models.Port], alive: Callable[[models.Agent], bool]
-) -> list[View]:
-    agents = _agents(session, {row.host for row in rows if row.host}, alive)
+def ports(session: Session, rows: Sequence[models.Port], seen: Seen) -> list[View]:
+    agents = _agents(session, {row.host for row in rows if row.host}, seen)
     failures = _failures(session, [row.id for row in rows if row.sync_state in _FAILED])
     return [
         views.port(
@@ -41,14 +38,13 @@ def _port(row: models.Port) -> diagnosis.Port:
     )
 
 
-def _agents(
-    session: Session, hosts: Collection[str], alive: Callable[[models.Agent], bool]
-) -> Mapping[str, diagnosis.Agent]:
+def _agents(session: Session, hosts: Collection[str], seen: Seen) -> Mapping[str, diagnosis.Agent]:
     if not hosts:
         return {}
     rows = session.scalars(sa.select(models.Agent).where(models.Agent.host.in_(list(hosts))))
     return {
-        row.host: diagnosis.Agent(alive(row), row.heartbeat_at, views.troubles(row)) for row in rows
+        row.host: diagnosis.Agent(seen.alive(row), row.heartbeat_at, seen.troubles(row))
+        for row in rows
     }
 
 
@@ -74,9 +70,3 @@ def _failures(session: Session, port_ids: Collection[str]) -> Mapping[str, diagn
         if before is None or before.type == REVERT_FAILED:
             found[port_id] = diagnosis.Failure(name, str(type_), str(message))
     return found
-
-
-def since(down_time: float, now: datetime.datetime) -> Callable[[Any], bool]:
-    """Whether an agent lives: it gave a sign of life within ``down_time`` seconds."""
-    earliest = now - datetime.timedelta(seconds=down_time)
-    return lambda row: not row.declared_dead and row.heartbeat_at >= earliest

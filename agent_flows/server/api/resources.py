@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 
 import falcon
 import pydantic
-import sqlalchemy as sa
 
-from agent_flows.server import bodies, clock, models
-from agent_flows.server.api import document, port_view
+from agent_flows.server import agents, bodies, clock, models
+from agent_flows.server.agents import Rules
+from agent_flows.server.api import document
 from agent_flows.server.api.kinds import Kind, Writing
 from agent_flows.server.api.listing import Params, View, one, page
 from agent_flows.server.casts import Caster, Casts, to_hosts
@@ -32,7 +32,7 @@ class Api:
     caster: Caster
     max_limit: int
     max_body_bytes: int
-    down_time: float
+    rules: Rules
 
     def check_lives(self, host: str | None, agent: models.Agent | None) -> None:
         """Raises Conflict unless the agent of ``host`` lives; a port bound to none has none."""
@@ -41,7 +41,7 @@ class Api:
         if agent is None:
             message = f"no agent was ever seen on host {host}; nothing was asked"
             raise Conflict("binding:host_id", message)
-        if not port_view.since(self.down_time, clock.now())(agent):
+        if not agents.is_alive(agent, clock.now(), self.rules):
             since = agent.heartbeat_at.isoformat(timespec="seconds")
             message = f"the agent of host {host} has been silent since {since}; nothing was asked"
             raise Conflict(None, message)
@@ -193,7 +193,7 @@ class AgentItem(Item):
         with self._api.database.writer() as session:
             if one(session, self._kind.listing, host) is None:
                 raise NotFound("agent", host)
-            session.execute(sa.delete(models.Agent).where(models.Agent.host == host))
+            agents.forget(session, host)
 
 
 class AgentResync:

@@ -1,12 +1,7 @@
 """How rows are shown: Neutron's names, times in ISO 8601, UTC."""
 
 import datetime
-import json
-from collections.abc import Callable, Sequence
 from typing import Any
-
-import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from agent_flows.server import models
 from agent_flows.spec import PROTOCOLS
@@ -113,64 +108,6 @@ def task(attempt: models.Attempt, row: models.Task) -> View:
         "duration": row.duration,
         "error": error,
     }
-
-
-def agents(
-    session: Session, rows: Sequence[models.Agent], alive: Callable[[models.Agent], bool]
-) -> list[View]:
-    """Agents with the number of their ports in each sync_state."""
-    ported = models.Port
-    query = (
-        sa.select(ported.host, ported.sync_state, sa.func.count())
-        .where(ported.host.in_([row.host for row in rows]))
-        .group_by(ported.host, ported.sync_state)
-    )
-    ports: dict[str, dict[str, int]] = {}
-    for host, state, number in session.execute(query):
-        ports.setdefault(str(host), {})[state] = number
-    return [
-        {
-            "id": row.host,
-            "host": row.host,
-            "alive": alive(row),
-            "heartbeat_at": moment(row.heartbeat_at),
-            "sequence": row.sequence,
-            "state": json.loads(row.state),
-            "conflict": conflict(row),
-            "ports": ports.get(row.host, {}),
-        }
-        for row in rows
-    ]
-
-
-def troubles(row: models.Agent) -> dict[str, str]:
-    """What keeps the host from its work, one line by source."""
-    state = json.loads(row.state)
-    found = state.get("troubles") if isinstance(state, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def troubled(session: Session, alive: Callable[[models.Agent], bool]) -> dict[str, str]:
-    """Hosts whose agent is silent, in trouble or contended, each with a line that says so."""
-    found: dict[str, str] = {}
-    for row in session.scalars(sa.select(models.Agent).order_by(models.Agent.host)):
-        lines = [f"{source}: {line}" for source, line in troubles(row).items()]
-        if not alive(row):
-            lines.insert(
-                0, f"no sign of life since {row.heartbeat_at.isoformat(timespec='seconds')}"
-            )
-        if conflict(row) is not None:
-            lines.append("another agent reports as this host")
-        if lines:
-            found[row.host] = "; ".join(lines)
-    return found
-
-
-def conflict(row: models.Agent) -> View | None:
-    """Another agent that wants to speak for the host, and when it was last heard."""
-    if row.contended_at is None:
-        return None
-    return {"boot_id": row.contender, "heard_at": moment(row.contended_at)}
 
 
 def moment(value: datetime.datetime | None) -> str | None:

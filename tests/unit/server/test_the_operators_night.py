@@ -7,6 +7,7 @@ from typing import Any
 import falcon.testing
 import pytest
 
+from agent_flows.rpc.identity import HostTaken, Identity
 from agent_flows.server import clock
 from agent_flows.server.api.resources import Health
 from lab.server_parts import AgentOf, Server, new_id
@@ -175,3 +176,31 @@ def test_where_everybody_may_ask_for_health_hosts_are_not_named() -> None:
     app.add_route("/healthz", Health({}, lambda: {"host-a": "the disk is full"}, names=False))
     answer = falcon.testing.TestClient(app).simulate_get("/healthz")
     assert answer.json == {"status": "degraded", "failures": {}}
+
+
+def test_two_agents_of_one_name_are_shown_and_degrade_the_health(
+    server: Server, later: Callable[[float], None]
+) -> None:
+    first, second = Identity(new_id()), Identity(new_id())
+    server.store.take_heartbeat("host-a", {}, first)
+    with pytest.raises(HostTaken):
+        server.store.take_heartbeat("host-a", {}, second)
+    (shown,) = server.find("agents")
+    assert shown["conflict"]["boot_id"] == second.boot_id
+    assert "another agent reports as this host" in health(server)[1]["agents"]["host-a"]
+    later(30)
+    server.store.take_heartbeat("host-a", {}, first)
+    later(30)
+    assert server.find("agents")[0]["conflict"] is None
+    assert health(server)[1]["status"] == "ok"
+
+
+def test_troubles_that_an_agent_makes_up_are_shown_and_break_nothing(
+    server: Server, make: Callable[..., str]
+) -> None:
+    evil: dict[str, Any] = {"troubles": {"x" * 5000: 7, "switch": ["no"], "nonsense": "\x1b[31m"}}
+    server.store.take_heartbeat("host-a", evil)
+    make()
+    assert reason(server)
+    assert health(server)[0] == 200
+    assert all(line.isprintable() for line in health(server)[1]["agents"].values())
