@@ -1,7 +1,6 @@
 """``GET /v2.0/agent-flows-agents``: how the hosts fare, as their agents' extension says."""
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,9 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from agent_flows.neutron.server.models import GatedPort
-from agent_flows.server import agents
+from agent_flows.server import condition
 from agent_flows.server.agents import Rules
 from agent_flows.server.api import views
+from agent_flows.server.api.agent_view import Seen
 from agent_flows.server.models import Agent
 from agent_flows.validation import Invalid
 
@@ -52,14 +52,15 @@ def _shown(
         query.group_by(GatedPort.host, GatedPort.sync_state)
     ):
         ports.setdefault(host, {})[state] = number
+    seen = Seen(rules, now)
     return [
         {
             "id": row.host,
             "host": row.host,
-            "alive": agents.is_alive(row, now, rules),
+            "alive": seen.alive(row),
             "heartbeat_at": views.moment(row.heartbeat_at),
-            "state": json.loads(row.state),
-            "conflict": views.conflict(row) if agents.conflict(row, now, rules) else None,
+            "state": condition.of_text(row.state).shown(),
+            "conflict": seen.conflict(row),
             "ports": ports.get(row.host, {}),
         }
         for row in rows
