@@ -147,10 +147,10 @@ def _note_contender(
         row.host,
         f"the agent with boot id {row.boot_id or 'unknown'} speaks for it, last heard {heard}",
     )
-    if conflict(row, now, rules) is None or row.contender != boot_id:
+    if conflict(row, now, rules) is None:
         LOG.warning(
             "Two agents report as host %s: nothing is taken from the one with boot id %s while "
-            "the one with boot id %s lives (said once for each)",
+            "the one with boot id %s lives",
             row.host,
             boot_id or "unknown",
             row.boot_id or "unknown",
