@@ -1,7 +1,6 @@
 """Networks on this host: who uses them, their local VLANs and their flows."""
 
 import contextlib
-import ipaddress
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from agent_flows.l2 import network_flows, vlans
 from agent_flows.l2.bridges import Bridges, Uplink
 from agent_flows.l2.vlans import Vlans
 from agent_flows.report import TaskError
-from agent_flows.secgroups import cookie, readback
+from agent_flows.secgroups import connections, cookie, readback
 from agent_flows.secgroups.ofctl import Ofctl, SwitchError, Timeout
 from agent_flows.spec import NetworkSpec, NetworkType, PortSpec
 
@@ -92,7 +91,8 @@ class Networks:
                     }
                 )
             users = {
-                port_id: _User(port.network.id, _addresses(port)) for port_id, port in ports.items()
+                port_id: _User(port.network.id, connections.addresses_of(port))
+                for port_id, port in ports.items()
             }
             before = {port_id: self._users[port_id] for port_id in users if port_id in self._users}
             self._users |= users
@@ -379,12 +379,9 @@ class Networks:
 
     def _end_connections(self, left: Mapping[int, Collection[str]]) -> None:
         ofctl = self._ofctl(self._bridges.integration)
-        for vlan, addresses in left.items():
-            for address in sorted(addresses):
-                family = "ipv6" if ":" in address else "nw"
-                for end in ("src", "dst"):
-                    with _switch_errors():
-                        ofctl.flush_connections(vlan, f"ct_{family}_{end}={address}")
+        with _switch_errors():
+            for vlan, addresses in left.items():
+                connections.end(ofctl, vlan, addresses)
 
     def _all_bridges(self) -> list[str]:
         """Those of ours that are there: nothing is left to do on one that is gone."""
@@ -437,16 +434,6 @@ def _switch_errors() -> Iterator[None]:
     except OSError as exc:
         error = TaskError("SwitchError", f"ovs-ofctl could not be run: {exc.strerror or exc}")
         raise TaskFailed(error, whole_batch=True) from exc
-
-
-def _addresses(port: PortSpec) -> frozenset[str]:
-    """The single addresses a port speaks from; of a whole prefix in an address pair no
-    connections are ended."""
-    said = [*port.fixed_ips, *(pair.ip_address for pair in port.allowed_address_pairs)]
-    networks = [ipaddress.ip_network(each) for each in said if each is not None]
-    return frozenset(
-        str(each.network_address) for each in networks if each.prefixlen == each.max_prefixlen
-    )
 
 
 def _segment(network: NetworkSpec) -> tuple[str | None, int | None]:

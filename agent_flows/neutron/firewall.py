@@ -22,6 +22,7 @@ from agent_flows.neutron.reconcile import Reconciler
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.told import Told
 from agent_flows.report import FlowReport, Trouble
+from agent_flows.secgroups.connections import Connections
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.ofctl import Ofctl
 from agent_flows.secgroups.pipeline import Home, Pipeline
@@ -87,6 +88,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
                 integration_bridge,
                 Firewall(ofctl, pipeline, reserved=bridge.Reserved(integration_bridge)),
                 Quarantine(ofctl),
+                Connections(ofctl),
             ),
             self._told,
             self.troubles,

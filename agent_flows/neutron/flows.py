@@ -12,6 +12,7 @@ from taskflow.patterns import linear_flow
 from agent_flows.neutron.interfaces import Bridge
 from agent_flows.neutron.quarantine import Quarantine
 from agent_flows.neutron.tasks import (
+    EndConnections,
     EndQuarantine,
     LiftQuarantine,
     LocateInterface,
@@ -19,6 +20,7 @@ from agent_flows.neutron.tasks import (
     VerifyWiring,
 )
 from agent_flows.report import FlowName
+from agent_flows.secgroups.connections import Connections
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.tasks import (
     ApplySecurityGroups,
@@ -34,6 +36,7 @@ class Switch:
     bridge: Bridge
     firewall: Firewall
     quarantine: Quarantine
+    connections: Connections
 
 
 def wire(switch: Switch) -> Flow:
@@ -44,7 +47,7 @@ def wire(switch: Switch) -> Flow:
         ApplySecurityGroups(switch.firewall),
         VerifySecurityGroups(switch.firewall),
         VerifyWiring(switch.bridge),
-        LiftQuarantine(switch.quarantine),
+        LiftQuarantine(switch.quarantine, switch.connections),
     )
 
 
@@ -52,5 +55,6 @@ def unwire(switch: Switch) -> Flow:
     """Input: ``attachments`` as the ports were wired with, of those that were."""
     return linear_flow.Flow(FlowName.UNWIRE).add(
         RemoveSecurityGroups(switch.firewall),
+        EndConnections(switch.connections),
         EndQuarantine(switch.quarantine),
     )

@@ -1,17 +1,20 @@
 """The tasks of Neutron's adapter that the standalone agent has no need of."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from taskflow.types.failure import Failure
 
-from agent_flows.flows.task import FlowTask, PortErrors
+from agent_flows.flows.task import FlowTask, PortErrors, TaskFailed
 from agent_flows.neutron import interfaces
 from agent_flows.neutron.desired import macs_of
 from agent_flows.neutron.interfaces import Bridge, Located
 from agent_flows.neutron.quarantine import Closed, Quarantine
 from agent_flows.report import Step, TaskError
 from agent_flows.secgroups.attachment import Attachment
+from agent_flows.secgroups.connections import Connections, Speaker, addresses_of
+from agent_flows.secgroups.ofctl import SwitchError, Timeout
 from agent_flows.secgroups.pipeline import DEAD_VLAN
 from agent_flows.spec import DesiredState
 
@@ -86,12 +89,25 @@ class LiftQuarantine(_QuarantineTask):
 
     name_: ClassVar[str] = "lift-quarantine"
 
+    def __init__(self, quarantine: Quarantine, connections: Connections) -> None:
+        super().__init__(quarantine)
+        self._connections = connections
+
     def execute(
         self,
         port_ids: tuple[str, ...],
         attachments: Mapping[str, Attachment],
         desired: DesiredState,
     ) -> frozenset[Closed]:
+        with _switch_errors():
+            self._connections.hold(
+                {
+                    port_id: Speaker(
+                        attachments[port_id].vlan, addresses_of(desired.ports[port_id])
+                    )
+                    for port_id in port_ids
+                }
+            )
         ofports = [attachments[port_id].ofport for port_id in port_ids]
         held = {
             (attachments[port_id].vlan, mac)
@@ -105,6 +121,21 @@ class LiftQuarantine(_QuarantineTask):
             self._quarantine.close_again(result)
 
 
+class EndConnections(FlowTask):
+    """Ends the connections the ports leave behind, before another gets their address or zone."""
+
+    name_: ClassVar[str] = "end-connections"
+    step: ClassVar[Step] = Step.SECURITY_GROUPS
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__()
+        self._connections = connections
+
+    def execute(self, port_ids: tuple[str, ...]) -> None:
+        with _switch_errors():
+            self._connections.leave(port_ids)
+
+
 class EndQuarantine(_QuarantineTask):
     """Forgets ports that are gone."""
 
@@ -113,6 +144,17 @@ class EndQuarantine(_QuarantineTask):
     def execute(self, port_ids: tuple[str, ...], attachments: Mapping[str, Attachment]) -> None:
         ofports = [attachments[port_id].ofport for port_id in port_ids if port_id in attachments]
         self._quarantine.forget(port_ids, ofports)
+
+
+@contextlib.contextmanager
+def _switch_errors() -> Iterator[None]:
+    """Errors of ovs-ofctl as a task's: no port is at fault alone."""
+    try:
+        yield
+    except (SwitchError, Timeout) as exc:
+        detail = exc.detail if isinstance(exc, SwitchError) else ""
+        error = TaskError(type(exc).__name__, str(exc), detail)
+        raise TaskFailed(error, whole_batch=True) from exc
 
 
 def raise_for(port_ids: tuple[str, ...], errors: Mapping[str, TaskError]) -> None:
