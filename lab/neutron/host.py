@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -140,6 +140,16 @@ class Host:
         """Open vSwitch's daemon ends in order and starts: its flows are gone."""
         self.switch.restart_vswitchd()
         self._underlay.address_tunnels(self.switch, self._address)
+
+    @contextlib.contextmanager
+    def switch_gone(self) -> Iterator[None]:
+        """Open vSwitch's daemon was killed, and starts again afterwards: its flows are gone."""
+        self.switch.kill_vswitchd()
+        try:
+            yield
+        finally:
+            self.switch.start_vswitchd()
+            self._underlay.address_tunnels(self.switch, self._address)
 
     # Machines.
 

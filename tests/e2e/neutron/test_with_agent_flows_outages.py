@@ -73,6 +73,22 @@ def test_a_restarted_switch_is_filled_again_and_lets_nothing_forbidden_pass(
     assert not one.connect(other.ip, CLOSED, timeout=0.5)
 
 
+@pytest.mark.parametrize("name", [OURS, WATCHED])
+def test_while_the_switch_is_gone_its_ports_are_unknown_and_their_tasks_say_why(
+    neutron: Neutron, tenant: Tenant, name: str
+) -> None:
+    host = neutron.hosts[name]
+    vms = healthy(tenant, 2, name)
+    with host.switch_gone():
+        are(neutron, vms, sync_state="UNKNOWN")
+        [task, *_] = tasks(neutron, vms[0], task_state="FAILED")
+        assert task["error"]["type"] == "SwitchUnreachable"
+        assert "ovs-vswitchd" in task["error"]["message"]
+    are(neutron, vms, status="ACTIVE", sync_state="IN_SYNC")
+    wait_until(lambda: vms[0].connect(vms[1].ip, SERVED, timeout=0.1), 40, "traffic passes")
+    assert not vms[0].connect(vms[1].ip, CLOSED, timeout=0.5)
+
+
 def test_what_happens_while_the_message_bus_is_away_is_made_up_for_when_it_is_back(
     neutron: Neutron, tenant: Tenant, host: Host
 ) -> None:
