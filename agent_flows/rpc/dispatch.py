@@ -15,7 +15,7 @@ from oslo_messaging.rpc import dispatcher
 from oslo_messaging.rpc.server import RPCServer
 
 from agent_flows.rpc.identity import HostTaken
-from agent_flows.rpc.refusals import Refusals
+from agent_flows.rpc.refusals import Lines, Refusals
 from agent_flows.supervision import described
 from agent_flows.validation import Invalid
 
@@ -37,15 +37,24 @@ def listener(
     transport: oslo_messaging.Transport, target: oslo_messaging.Target, endpoint: Endpoint
 ) -> oslo_messaging.MessageHandlingServer:
     """Hands what arrives at ``target`` to the public methods of ``endpoint``."""
-    logging.getLogger("oslo_messaging._drivers.impl_rabbit").addFilter(_without_traceback)
+    logging.getLogger("oslo.messaging._drivers.impl_rabbit").addFilter(_unreadable)
     return RPCServer(transport, target, _Dispatcher(endpoint))
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Of a message that the driver itself cannot read."""
-    if str(record.msg).startswith("Failed to process message"):
-        record.exc_info = None
-    return True
+class _Unreadable:
+    """Of messages that the driver itself cannot read, one line each, and not more than so many."""
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith("Failed to process message"):
+            return True
+        record.exc_info = record.exc_text = None
+        return self._lines.may_follow()
+
+
+_unreadable = _Unreadable()
 
 
 class _Dispatcher(dispatcher.RPCDispatcher):  # type: ignore[misc]
@@ -55,7 +64,7 @@ class _Dispatcher(dispatcher.RPCDispatcher):  # type: ignore[misc]
         self._last = ""
         self._methods: Mapping[str, inspect.Signature] = {
             name: inspect.signature(method)
-            for name, method in inspect.getmembers(endpoint, callable)
+            for name, method in inspect.getmembers(endpoint, inspect.ismethod)
             if not name.startswith("_")
         }
 

@@ -28,6 +28,21 @@ _MINUTE = 60.0
 _LINES_A_MINUTE = 20
 
 
+class Lines:
+    """So many lines a minute may go into the log."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._lines = 0
+
+    def may_follow(self) -> bool:
+        now = time.monotonic()
+        if now - self._began >= _MINUTE:
+            self._began, self._lines = now, 0
+        self._lines += 1
+        return self._lines <= _LINES_A_MINUTE
+
+
 class Refusals:
     """``counts`` is by reason, of :data:`KINDS` or :data:`UNKNOWN`. Safe from any thread."""
 
@@ -35,7 +50,7 @@ class Refusals:
         self.counts: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
         self._logged: collections.OrderedDict[tuple[str, str], float] = collections.OrderedDict()
-        self._minute = (0.0, 0)
+        self._lines = Lines()
 
     def add(self, host: str, refused: Sequence[Invalid]) -> None:
         """Something of one message was refused; ``host`` is whom it says to be from, validated.
@@ -58,12 +73,8 @@ class Refusals:
         last = self._logged.get(what)
         if last is not None and now - last < _AGAIN:
             return False
-        began, lines = self._minute
-        if now - began >= _MINUTE:
-            began, lines = now, 0
-        if lines >= _LINES_A_MINUTE:
+        if not self._lines.may_follow():
             return False
-        self._minute = began, lines + 1
         self._logged[what] = now
         self._logged.move_to_end(what)
         if len(self._logged) > _MOST_REMEMBERED:
