@@ -229,7 +229,7 @@ class Reconciler:
             self._told.gone(port_id)
             self._leave(port_id)
         for port_id in absent - gone:
-            self._retries.failed(port_id, self._retries.attempts(port_id), time.monotonic())
+            self._retries.look_again(port_id, time.monotonic())
 
     def _leaving_batch(self, port_ids: Collection[str]) -> _Batch:
         gone = [port_id for port_id in self._leaving if port_id in port_ids]

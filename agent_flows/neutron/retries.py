@@ -32,9 +32,13 @@ class Retries:
         return 0 if pending is None else pending.attempts
 
     def failed(self, port_id: str, attempts: int, now: float) -> None:
-        """This many attempts have failed by ``now``; 0 for a port that is only to be looked at
-        again."""
-        self._pending[port_id] = _Pending(attempts, now + self._backoff.delay(max(1, attempts)))
+        """This many attempts have failed by ``now``."""
+        self._pending[port_id] = _Pending(attempts, now + self._backoff.delay(attempts))
+
+    def look_again(self, port_id: str, now: float) -> None:
+        """The port was only looked at: the next look is soon, and counts for no attempt."""
+        attempts = self.attempts(port_id)
+        self._pending[port_id] = _Pending(attempts, now + self._backoff.delay(1))
 
     def settled(self, port_id: str) -> None:
         """The port is where it should be, or is no more."""

@@ -32,11 +32,15 @@ def test_the_pause_grows_with_each_failed_attempt_up_to_the_longest() -> None:
         assert full / 2 <= pause <= full
 
 
-def test_a_port_that_is_only_looked_at_again_waits_as_after_its_first_failure() -> None:
+def test_a_port_that_is_only_looked_at_is_looked_at_again_soon_and_keeps_its_attempts() -> None:
     pending = retries()
-    pending.failed(A, 0, now=0.0)
+    pending.look_again(A, now=0.0)
     assert (pending.attempts(A), A in pending) == (0, True)
     assert pending.due(4.0, 10) == [A]
+    pending.failed(B, 9, now=0.0)
+    pending.look_again(B, now=0.0)
+    assert pending.attempts(B) == 9
+    assert set(pending.due(4.0, 10)) == {A, B}
 
 
 def test_who_succeeded_or_is_no_longer_needed_is_forgotten() -> None:
