@@ -153,7 +153,7 @@ def test_an_agent_that_died_before_the_clock_was_set_back_is_found_silent(
 
 def _body(server: Server, port: str) -> dict[str, Any]:
     shown = server.show("ports", port)
-    read_only = ("id", "status", "sync_state", "revision_number", "updated_at")
+    read_only = ("id", "status", "sync_state", "reason", "revision_number", "updated_at")
     return {name: value for name, value in shown.items() if name not in read_only}
 
 
