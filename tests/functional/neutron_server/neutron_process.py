@@ -29,8 +29,10 @@ from oslo_config import cfg
 from oslo_utils import timeutils
 
 from agent_flows.neutron.server.api_definition import PLUGIN_TYPE
+from agent_flows.neutron.server.models import GatedPort
 from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.server import clock
+from agent_flows.server.models import Agent
 
 # Nova, which binds ports, is a service.
 _ADMIN = ["admin", "member", "reader", "service"]
@@ -130,6 +132,12 @@ class Process:
     def heartbeat(self, host: str, state: dict[str, Any], agent: Any = None) -> Any:
         """The extension's own; ``agent`` is its identity as the RPC context has it."""
         return self._endpoint.heartbeat(agent or {}, host, state)
+
+    def poison(self, host: str, port: str, sequence: int) -> None:
+        """What an earlier release let in: a sequence that no clock has reached."""
+        with self._intake.database.writer() as session:
+            session.get(Agent, host).sequence = sequence
+            session.get(GatedPort, port).sequence = sequence
 
     def settle(self) -> None:
         """Wait until what was decided is brought about."""

@@ -144,6 +144,16 @@ def test_a_report_dated_ahead_of_the_clock_silences_nobody(
     assert neutron.state(active) == ("DOWN", "OUT_OF_SYNC")
 
 
+def test_a_poisoned_sequence_that_is_stored_already_silences_nobody(
+    neutron: Neutron, ours: Host, active: str
+) -> None:
+    neutron.do("poison", host=ours.name, port=active, sequence=2**61)
+    said = ours.report(active, fails="apply-security-groups")
+    answer = ours.send(said)
+    assert (answer["accepted"], answer["sequence"]) == ([said.id], said.sequence)
+    assert neutron.state(active) == ("DOWN", "OUT_OF_SYNC")
+
+
 def test_a_port_of_a_host_whose_agent_is_silent_is_unknown_plugged_in_or_not(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
