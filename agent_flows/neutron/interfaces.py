@@ -169,4 +169,4 @@ def ofports(bridge: Bridge) -> frozenset[int]:
 
 
 def _ovsdb_error(exc: Exception) -> TaskError:
-    return TaskError("OvsdbError", "OVSDB did not tell where the ports are", str(exc))
+    return TaskError("OvsdbError", "could not read from OVSDB where the ports are", str(exc))

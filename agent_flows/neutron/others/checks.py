@@ -96,6 +96,6 @@ class Checks:
                 "Port", columns=["name", "tag"], ports=list(names), if_exists=True
             )
         except (exceptions.OvsdbAppException, RuntimeError) as exc:
-            error = TaskError("OvsdbError", "OVSDB did not tell the ports' tags", str(exc))
+            error = TaskError("OvsdbError", "could not read the ports' tags from OVSDB", str(exc))
             raise TaskFailed(error, whole_batch=True) from exc
         return {row["name"]: row["tag"] for row in rows}

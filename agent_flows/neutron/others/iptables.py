@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from neutron.agent.linux import iptables_firewall, iptables_manager
-from neutron.agent.linux import utils as linux
 from neutron_lib import constants
-from oslo_concurrency import processutils
 from oslo_config import cfg
 from oslo_utils import netutils
 
 from agent_flows.flows.task import TaskFailed
+from agent_flows.neutron import privileged
 from agent_flows.neutron.cached import Known, SecurityGroupInfo
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.others.driver import Finding, each_alone
@@ -60,17 +59,19 @@ class HybridFirewall:
     def _rules(self, program: str) -> list[str]:
         try:
             printed = self._save(program, self._timeout)
-        except (OSError, processutils.ProcessExecutionError, RuntimeError) as exc:
-            error = TaskError("IptablesError", f"{program} did not tell the rules", str(exc))
+        except (OSError, RuntimeError) as exc:
+            error = TaskError("IptablesError", f"{program} could not read the rules", str(exc))
             raise TaskFailed(error, whole_batch=True) from exc
         return [line for line in printed.splitlines() if line.startswith("-A ")]
 
 
 def run(program: str, seconds: int) -> str:
-    """The way Neutron's driver itself runs it."""
-    command = ["timeout", "--signal=KILL", str(seconds), program, "-t", "filter"]
-    printed: str = linux.execute(command, run_as_root=True, privsep_exec=True)
-    return printed
+    """As root. Raises OSError if it cannot be run or does not end in time, RuntimeError if it
+    fails."""
+    ran = privileged.execute([program, "-t", "filter"], "", seconds)
+    if ran.code:
+        raise RuntimeError(ran.stderr.strip() or f"{program} ended with code {ran.code}")
+    return ran.stdout
 
 
 def _judge(port_id: str, known: Known, saved: Mapping[str, Sequence[str]]) -> Finding:

@@ -1,14 +1,15 @@
 """iptables_hybrid: the rules that Neutron's driver makes are all missed when they are not there."""
 
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 from neutron.agent.linux import ip_conntrack, ipset_manager, iptables_firewall, iptables_manager
 from neutron.conf.agent import securitygroups_rpc
-from oslo_concurrency import processutils
 from oslo_config import cfg
 from oslo_utils import netutils
 
@@ -191,11 +192,25 @@ def test_rules_of_a_port_that_is_gone_are_left_over(kernel: Kernel) -> None:
     assert firewall.left_over({PORT: 1}) == {}
 
 
-def test_an_iptables_that_does_not_answer_is_every_ports_trouble() -> None:
-    def refuse(program: str, seconds: int) -> str:
-        raise processutils.ProcessExecutionError("no such table")
-
-    firewall = HybridFirewall(Neutron(), 10, refuse)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo no such table >&2; exit 1", "no such table"),
+        ("exit 3", "code 3"),
+        ("sleep 600", "did not end within 1 s"),
+    ],
+)
+def test_an_iptables_that_does_not_answer_is_every_ports_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    tool = tmp_path / "iptables-save"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    # As root, whoever runs this: Neutron's helper is not there.
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    firewall = HybridFirewall(Neutron(), 1)  # type: ignore[arg-type]
     with pytest.raises(TaskFailed, match="IptablesError") as caught:
         firewall.inspect({PORT: WHERE})
     assert caught.value.whole_batch
+    assert words in caught.value.error.detail
