@@ -92,7 +92,8 @@ def admit(
     row = session.get(Agent, host, with_for_update=True)
     new = row is None
     if row is None:
-        _make_room(session, directory, host, rules)
+        if not vouched:
+            _make_room(session, directory, host, rules)
         row = Agent(
             host=host,
             sequence=0,

@@ -418,7 +418,8 @@ def test_hosts_that_were_made_up_are_bounded_and_make_room_when_they_are_silent(
         server.store.take_reports("one-more", [flow_report(host="one-more")])
     make_port(**{"binding:host_id": "compute-7"})
     AgentOf(server, "compute-7")  # a host with ports is always known
-    assert len(server.find("agents")) == 22
+    server.store.vouch("compute-8")  # and one that somebody else knows
+    assert len(server.find("agents")) == 23
     later(36)
     server.sweeper.sweep()
     AgentOf(server, "honest")
