@@ -1,5 +1,6 @@
 """What to do with each port: a pure decision from what is asked, present, desired and proven."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -49,6 +50,12 @@ def early(
             else r.asked and not r.forced and r.port_id not in wired
         )
     )
+
+
+def attempt(request: Request, present: Mapping[str, Interface], wired: Mapping[str, Wired]) -> int:
+    """Which attempt at the port this is: a look that came too :func:`early` was none."""
+    looked = early([dataclasses.replace(request, attempt=1)], present, wired)
+    return max(1, request.attempt - len(looked))
 
 
 def concerns(

@@ -99,7 +99,7 @@ class Reconciler:
             for request in concerned:
                 if request.port_id not in desired.ports:
                     self._absent.pop(request.port_id, None)
-        attempts = {request.port_id: request.attempt for request in requests}
+        attempts = {r.port_id: planning.attempt(r, present, wired) for r in requests}
         verdicts |= self._refuse([r for r in concerned if r.port_id in desired.refused], desired)
         for flow in planning.ORDER:
             if ports := todo.get(flow):

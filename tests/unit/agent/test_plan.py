@@ -152,3 +152,11 @@ def test_the_absence_of_a_port_that_is_not_bound_here_is_not_reported():
 def test_a_port_the_server_names_concerns_us_plugged_or_not():
     asked = Request(PORT, asked=True)
     assert planning.concerns([asked], {}, {}) == [asked]
+
+
+def test_a_look_that_came_too_early_counts_as_no_attempt():
+    asked = Request(PORT, attempt=2, asked=True)
+    assert planning.attempt(asked, {}, {}) == 1  # it was looked for once, and is reported absent
+    assert planning.attempt(asked, {PORT: TAP}, {}) == 2  # it was tried before
+    assert planning.attempt(asked, {}, {PORT: PROVEN}) == 2
+    assert planning.attempt(Request(PORT), {PORT: TAP}, {}) == 1
