@@ -1,7 +1,7 @@
 """A tenant of Neutron: a network, a group of web servers, and machines in it."""
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from lab.cloud import ingress
 from lab.neutron.stack import Neutron
@@ -40,15 +40,18 @@ class Tenant:
         [moved] = self.start([port])
         return moved
 
-    def migrate(self, vm: Vm, host: str) -> Vm:
+    def migrate(
+        self, vm: Vm, host: str, before_it_moves: Callable[[], object] = lambda: None
+    ) -> Vm:
         """As :meth:`move`, live, as Nova does it: the port has two bindings for a while, and a
-        machine on either host."""
+        machine on either host. ``before_it_moves`` is called when both are there."""
         [before] = [each for each in self.neutron.hosts.values() if vm.port_id in each.vms]
         path = f"/ports/{vm.port_id}/bindings"
         with contextlib.closing(self.neutron.nova()) as nova:
             nova.request("POST", path, {"binding": {"host": host}})
             port = nova.update("ports", vm.port_id, **{"binding:profile": {"migrating_to": host}})
             [moved] = self.start([{**port, "binding:host_id": host}])
+            before_it_moves()
             nova.request("PUT", f"{path}/{host}/activate")
             before.shut_down(vm)
             self._vms.remove(vm)
