@@ -71,6 +71,7 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         if driver_type != ovs_constants.EXTENSION_DRIVER_TYPE:
             raise ValueError(f"agent_flows works in the Open vSwitch agent, not in {driver_type}")
         conf = options.register(cfg.CONF)
+        options.check(conf)
         ours = conf[options.AGENT]
         state_dir = Path(ours.state_dir)
         self._lock = take(state_dir)
