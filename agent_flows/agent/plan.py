@@ -44,6 +44,7 @@ def early(
         r.port_id
         for r in requests
         if r.attempt == 1
+        and not r.looked
         and (
             not present[r.port_id].is_settled
             if r.port_id in present

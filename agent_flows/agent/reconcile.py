@@ -66,7 +66,8 @@ class Reconciler:
         self._see(())
 
     def process(self, requests: Sequence[Request]) -> dict[str, Verdict]:
-        """One batch; RETRY for ports that are not where they should be yet."""
+        """One batch; RETRY for ports that are not where they should be, LATER for those of which
+        nothing can be said yet."""
         ids = [request.port_id for request in requests]
         present = interfaces.find(self._switch.ovsdb, self._switch.bridge, ids)
         with self._lock:
@@ -75,7 +76,7 @@ class Reconciler:
         early = planning.early(requests, present, wired)
         settled = [request for request in requests if request.port_id not in early]
         concerned = planning.concerns(settled, present, wired)
-        verdicts = dict.fromkeys(early, Verdict.RETRY)
+        verdicts = dict.fromkeys(early, Verdict.LATER)
         if not concerned:
             self._see(set(ids) - early)
             return verdicts

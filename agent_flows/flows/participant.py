@@ -39,6 +39,8 @@ _GO_ON = 0
 class Verdict(enum.Enum):
     DONE = "done"
     RETRY = "retry"
+    LATER = "later"
+    """It is too early to tell: look once more, which is no attempt that failed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Request:
 
     ``forced``: act even if nothing seems to have changed. ``asked``: the server
     named this port, so it wants to hear even that the port is not here.
+    ``looked``: the last answer was LATER.
     ``since`` is when it was first asked for, by the queue's clock.
     """
 
@@ -54,6 +57,7 @@ class Request:
     attempt: int = 1
     forced: bool = False
     asked: bool = False
+    looked: bool = False
     since: float = dataclasses.field(default=0.0, compare=False)
 
 
@@ -138,7 +142,7 @@ class Participant:
                 queue = self._superseded if in_flight else self._ready
                 known = queue.get(port_id) or (delayed[1] if delayed else None)
                 first = _GO_ON if in_flight and not afresh else 1
-                new = Request(port_id, first, forced, asked, now)
+                new = Request(port_id, first, forced, asked, since=now)
                 queue[port_id] = new if known is None else _merged(known, new, afresh)
             self._changed.notify_all()
 
@@ -252,8 +256,13 @@ class Participant:
                 port_id = request.port_id
                 self._in_flight.pop(port_id, None)
                 newer = self._superseded.pop(port_id, None)
-                retry = verdicts.get(port_id) is Verdict.RETRY
-                again = dataclasses.replace(request, attempt=request.attempt + 1)
+                verdict = verdicts.get(port_id)
+                retry = verdict in {Verdict.RETRY, Verdict.LATER}
+                again = (
+                    dataclasses.replace(request, looked=True)
+                    if verdict is Verdict.LATER
+                    else dataclasses.replace(request, attempt=request.attempt + 1)
+                )
                 if newer is not None and retry:
                     # A forced request that failed is not done by a plain one.
                     self._ready[port_id] = _merged(again, newer, newer.attempt != _GO_ON)
@@ -273,5 +282,6 @@ def _merged(known: Request, new: Request, afresh: bool) -> Request:
         new.attempt if afresh else known.attempt,
         known.forced or new.forced,
         known.asked or new.asked,
+        known.looked and not afresh,
         known.since,
     )

@@ -111,6 +111,7 @@ def test_forced_the_absence_of_a_bound_port_is_reported():
 def test_an_interface_the_switch_has_not_opened_yet_is_waited_for_once():
     unsettled = dataclasses.replace(TAP, ofport=None)
     assert flow_of(Request(PORT), interface=unsettled) == "early"
+    assert flow_of(Request(PORT, looked=True), interface=unsettled) is FlowName.WIRE
     assert flow_of(Request(PORT, attempt=2), interface=unsettled) is FlowName.WIRE
 
 
@@ -134,13 +135,13 @@ def test_a_missing_group_is_left_out_so_that_its_port_fails_alone():
 
 def test_the_absence_of_a_port_the_server_names_is_reported_if_it_is_not_plugged_meanwhile():
     assert flow_of(Request(PORT, asked=True), interface=None) == "early"
-    again = Request(PORT, attempt=2, asked=True)
+    again = Request(PORT, asked=True, looked=True)
     assert flow_of(again, interface=None) is FlowName.UNWIRE
     assert flow_of(again) is FlowName.WIRE
 
 
 def test_an_absence_is_reported_once_for_each_revision():
-    asked = Request(PORT, attempt=2, asked=True)
+    asked = Request(PORT, asked=True, looked=True)
     assert flow_of(asked, interface=None, absent=SPEC.revision) is None
     assert flow_of(asked, interface=None, absent=SPEC.revision - 1) is FlowName.UNWIRE
 

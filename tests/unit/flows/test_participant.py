@@ -267,6 +267,22 @@ def test_ports_that_failed_before_are_not_taken_together_with_those_that_did_not
         assert ids(worker.next_batch()) == ["better"]
 
 
+def test_a_port_that_is_looked_at_too_early_comes_back_and_that_is_no_attempt() -> None:
+    worker = Worker()
+    worker.answers = {"a": [Verdict.LATER, Verdict.RETRY]}
+    with participant(worker) as queue:
+        queue.submit(["a"], asked=True)
+        seen = []
+        for _ in range(3):
+            seen += worker.next_batch()
+            worker.finish()
+        assert [(each.attempt, each.looked, each.asked) for each in seen] == [
+            (1, False, True),
+            (1, True, True),
+            (2, True, True),
+        ]
+
+
 def test_ports_that_failed_before_are_not_starved_by_those_that_did_not() -> None:
     worker = Worker()
     worker.answers = {"bad": [Verdict.RETRY]}
