@@ -114,7 +114,7 @@ class SwitchWatch:
         LOG.warning("The switch behind %s does not answer an echo request", self._path)
         self._on_gone(
             f"ovs-vswitchd hangs: it has not answered an OpenFlow echo request at {self._path} "
-            f"for {_PATIENCE:g} s"
+            f"for {_PATIENCE:g} s (it answers nobody while ovsdb-server is away)"
         )
 
     def _reconnect(self) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.report import FlowName, Trouble
 from agent_flows.spec import Direction, Ethertype, SecurityGroupRule
 from tests.functional.agent.stage import group, network
@@ -189,6 +190,34 @@ def test_an_agent_started_without_a_switch_says_so_and_starts_with_it(host, make
     assert "ovs-vswitchd" in host.trouble(Trouble.SWITCH)
     host.switch.start_vswitchd()
     host.without_trouble(20)
+
+
+def test_an_error_that_nobody_foresaw_is_told_and_ends_no_loop(host, make_vm, monkeypatch):
+    start, failures = Ovsdb.start, iter(["first", "second"])
+
+    def fails_twice(self, listener=None):
+        # As ovsdbapp does when ovsdb-server goes while its schema is asked for.
+        if failure := next(failures, None):
+            raise Exception(f"as the test wants it: {failure}")
+        start(self, listener)
+
+    monkeypatch.setattr(Ovsdb, "start", fails_twice)
+    vm = make_vm()
+    host.bind(vm, network(), [closed()])
+    host.start()
+    assert "as the test wants it" in host.trouble(Trouble.CONTROL)
+    host.without_trouble()
+    host.plug_quietly(vm)
+    host.server.wait_wired([vm.port_id])
+
+
+def test_every_port_is_looked_at_when_the_database_was_away(host, pair):
+    one, two = pair
+    host.switch.restart_ovsdb()
+    for vm in pair:
+        host.server.wait_for(lambda vm=vm: host.server.of(vm.port_id, FlowName.RESYNC), 20)
+    host.server.wait_wired([vm.port_id for vm in pair])
+    assert one.connect(two.ip, 80)
 
 
 # The physical networks.
