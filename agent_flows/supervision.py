@@ -69,6 +69,8 @@ class Loop:
     ``step`` waits for what it acts on, acts once and returns; it looks at
     ``stopping`` when it waits. What it raises is logged, is the trouble
     ``source`` until a step succeeds, and is followed by a pause (``backoff``).
+    What is ``expected`` (a peer that does not answer) is one line of the log;
+    anything else is a fault and shows its traceback, once.
     """
 
     def __init__(
@@ -78,12 +80,15 @@ class Loop:
         troubles: Troubles,
         source: str,
         backoff: Backoff = Backoff(0.5, 30.0),
+        *,
+        expected: tuple[type[Exception], ...] = (),
     ) -> None:
         self.stopping = threading.Event()
         self._step = step
         self._troubles = troubles
         self._source = source
         self._backoff = backoff
+        self._expected = expected
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -100,7 +105,7 @@ class Loop:
 
     def _run(self) -> None:
         failures = 0
-        last = ""
+        shown: set[str] = set()
         while not self.stopping.is_set():
             try:
                 self._step()
@@ -110,15 +115,22 @@ class Loop:
                 pause = self._backoff.delay(failures)
                 said = described(exc)
                 self._troubles.report(self._source, said)
-                if said == last:
-                    LOG.error("%s: %s; next try in %.1f s", self._thread.name, said, pause)
-                else:
-                    LOG.exception("%s: %s; next try in %.1f s", self._thread.name, said, pause)
-                last = said
+                # Its type: what it says may differ each time, by a time or an id.
+                kind = type(exc).__name__
+                foreseen = isinstance(exc, self._expected) or kind in shown
+                shown.add(kind)
+                LOG.error(
+                    "%s: %s; next try in %.1f s",
+                    self._thread.name,
+                    said,
+                    pause,
+                    exc_info=None if foreseen else exc,
+                )
                 self.stopping.wait(pause)
             else:
                 if failures:
-                    failures, last = 0, ""
+                    failures = 0
+                    shown.clear()
                     self._troubles.clear(self._source)
 
 

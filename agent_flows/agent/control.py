@@ -4,19 +4,22 @@ import enum
 import threading
 from collections.abc import Callable, Collection, Mapping
 
+import oslo_messaging
 from oslo_log import log
 
 from agent_flows.agent.reconcile import Reconciler, Specs
 from agent_flows.flows.participant import Participant
-from agent_flows.flows.task import TaskFailed
+from agent_flows.flows.task import PortErrors, TaskFailed
 from agent_flows.l2 import bridges as making
 from agent_flows.l2 import interfaces
 from agent_flows.l2.bridges import Bridges, Make, Uplink
 from agent_flows.l2.flows import Switch
 from agent_flows.l2.interfaces import PresentPorts
+from agent_flows.l2.ovsdb import OvsdbUnreachable
 from agent_flows.l2.vswitchd import SwitchWatch
 from agent_flows.report import Trouble
 from agent_flows.supervision import Backoff, Loop, Troubles
+from agent_flows.validation import Invalid
 
 LOG = log.getLogger(__name__)
 
@@ -83,9 +86,30 @@ class Control:
             _Work.SWEEP: self._sweep,
         }
         self._loops = (
-            Loop("control", self._act, troubles, Trouble.CONTROL, _HOST_BACKOFF),
-            Loop("resync", self._resync, troubles, Trouble.RESYNC, _SERVER_BACKOFF),
-            Loop("ovsdb-watch", self._watch_ovsdb, troubles, Trouble.OVSDB, _OVSDB_BACKOFF),
+            Loop(
+                "control",
+                self._act,
+                troubles,
+                Trouble.CONTROL,
+                _HOST_BACKOFF,
+                expected=(OvsdbUnreachable, TaskFailed, PortErrors, OSError),
+            ),
+            Loop(
+                "resync",
+                self._resync,
+                troubles,
+                Trouble.RESYNC,
+                _SERVER_BACKOFF,
+                expected=(oslo_messaging.MessagingException, Invalid),
+            ),
+            Loop(
+                "ovsdb-watch",
+                self._watch_ovsdb,
+                troubles,
+                Trouble.OVSDB,
+                _OVSDB_BACKOFF,
+                expected=(OvsdbUnreachable,),
+            ),
         )
         self._stopping = threading.Event()
 

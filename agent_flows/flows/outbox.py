@@ -8,6 +8,7 @@ across restarts, and the boot ids of the processes that used it.
 
 import dataclasses
 import json
+import os
 import pathlib
 import sqlite3
 import threading
@@ -64,6 +65,8 @@ DELETE FROM set_aside WHERE EXISTS (
                             AND reports.sequence > set_aside.sequence)
 """
 
+# A disk with less room than this, in bytes, takes no batch of reports any more.
+_LEAST_ROOM = 64 * 1024
 _MOST_SET_ASIDE = 100
 _MOST_BOOTS = 17
 # 2020, in microseconds: a clock before it was never set.
@@ -99,6 +102,8 @@ class Outbox:
         # The host's clock is more than a day ahead of the server's: it numbers nothing.
         self._clock_is_fast = False
         self._unwritten = 0
+        self._disk = None if str(path) == ":memory:" else pathlib.Path(path).parent
+        self._disk_is_full = False
         self._sequence: int = self._one(
             "SELECT max(last.sequence, coalesce((SELECT max(sequence) FROM reports), 0)) FROM last"
         )
@@ -179,6 +184,22 @@ class Outbox:
                 return False
             self._kept()
             return True
+
+    def look_at_disk(self) -> None:
+        """Report a full disk before a report is to be kept on it. Raises OSError."""
+        if self._disk is None:
+            return
+        disk = os.statvfs(self._disk)
+        blocks = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail
+        self._disk_is_full = blocks * disk.f_frsize < _LEAST_ROOM
+        if self._disk_is_full:
+            self._troubles.report(
+                Trouble.OUTBOX,
+                f"disk full: {self._disk} has less than {_LEAST_ROOM // 1024} KiB left; reports "
+                "cannot be kept",
+            )
+        elif not self._unwritten:
+            self._troubles.clear(Trouble.OUTBOX)
 
     def oldest(self, limit: int, max_bytes: int) -> list[FlowReport]:
         """The oldest ``limit`` reports, or as many as fit ``max_bytes`` (but always one).
@@ -310,7 +331,8 @@ class Outbox:
 
     def _kept(self) -> None:
         self._unwritten = 0
-        self._troubles.clear(Trouble.OUTBOX)
+        if not self._disk_is_full:
+            self._troubles.clear(Trouble.OUTBOX)
 
     def _any(self) -> bool:
         return bool(self._one("SELECT EXISTS (SELECT 1 FROM reports)"))

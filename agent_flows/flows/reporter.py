@@ -53,7 +53,14 @@ class Reporter:
         self._troubles = troubles or Troubles()
         self._on_return = on_return
         self._lost = lost
-        self._loop = Loop("reporter", self._step, self._troubles, Trouble.REPORTER, backoff)
+        self._loop = Loop(
+            "reporter",
+            self._step,
+            self._troubles,
+            Trouble.REPORTER,
+            backoff,
+            expected=(oslo_messaging.MessagingException,),
+        )
         self._introduced = False
         self._failed = False
         self._set_aside: frozenset[str] = frozenset()
@@ -101,6 +108,7 @@ class Reporter:
             )
 
     def _step(self) -> None:
+        self._outbox.look_at_disk()
         if self._introduced and not self._outbox.wait(_IDLE):
             self._tell_set_aside()
             return

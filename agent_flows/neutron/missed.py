@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import oslo_messaging
 from neutron.api.rpc.callbacks import resources
 from neutron_lib import context
 from neutron_lib.callbacks import events, registry
@@ -136,7 +137,13 @@ class CatchingUp:
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         # Of the last question, if it got no answer: None stands for all ports.
         self._unanswered: frozenset[str] | None = frozenset()
-        self._loop = Loop("agent_flows catch up", self._step, troubles, Trouble.CONTROL)
+        self._loop = Loop(
+            "agent_flows catch up",
+            self._step,
+            troubles,
+            Trouble.CONTROL,
+            expected=(oslo_messaging.MessagingException,),
+        )
         self._loop.start()
 
     def stop(self, timeout: float) -> None:

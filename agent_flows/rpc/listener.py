@@ -28,7 +28,13 @@ class Listener:
         # oslo.messaging publishes no types.
         self._make: Callable[[], Any] = lambda: listener(transport, target, endpoint)
         self._server: Any = None
-        self._loop = Loop("listen", self._step, troubles, Trouble.LISTENER)
+        self._loop = Loop(
+            "listen",
+            self._step,
+            troubles,
+            Trouble.LISTENER,
+            expected=(oslo_messaging.MessagingException,),
+        )
 
     def start(self) -> None:
         self._loop.start()

@@ -34,7 +34,9 @@ class Ping:
         self._client = oslo_messaging.get_rpc_client(
             transport, target, timeout=_PING_PATIENCE, retry=0
         )
-        self._loop = Loop(BUS, self._step, troubles, BUS)
+        self._loop = Loop(
+            BUS, self._step, troubles, BUS, expected=(oslo_messaging.MessagingException,)
+        )
 
     def start(self) -> None:
         self._loop.start()

@@ -11,7 +11,7 @@ from oslo_log import log
 
 from agent_flows.server import agents, clock, history, unknown
 from agent_flows.server.casts import Caster, Casts
-from agent_flows.server.database import Transactions, retried
+from agent_flows.server.database import ERRORS, Transactions, retried
 from agent_flows.server.directory import CLAIMED, KnownPort, PortDirectory
 from agent_flows.server.metrics import Metrics
 from agent_flows.supervision import Backoff, Loop, Troubles
@@ -60,7 +60,7 @@ class Sweeper:
         self._rules = rules
         self._purged_up_to = ""
         pause = Backoff(limits.interval, max(limits.interval, _LONGEST_PAUSE))
-        self._loop = Loop("sweeper", self._step, troubles, TROUBLE, pause)
+        self._loop = Loop("sweeper", self._step, troubles, TROUBLE, pause, expected=ERRORS)
 
     def start(self) -> None:
         self._loop.start()

@@ -67,6 +67,8 @@ def test_with_a_full_disk_ports_pass_traffic_and_are_reported_when_there_is_room
         host.bind(vm, net, rules)
     before = len(host.server.reports)
     ballast = fill(small_disk)
+    # Nothing is to be reported yet.
+    host.until(lambda: "disk full" in troubles(host).get(Trouble.OUTBOX, ""), "the trouble", SOON)
     caplog.clear()
     host.plug_quietly(*late)
     gone.unplug()
