@@ -4,6 +4,7 @@ import copy
 import gc
 import importlib.metadata
 import logging
+import re
 import select
 import signal
 import socket
@@ -21,6 +22,9 @@ from agent_flows import conf as options
 from agent_flows.printable import printable
 
 PROJECT = "agent_flows"
+
+# Where oslo.config read a value, as it writes that into its errors.
+_PLACE = re.compile(r"from LocationInfo\(location=<[^>]*>, detail='([^']*)'\)")
 
 # What these say at INFO is about themselves, not about ports.
 _QUIET = ["oslo_service=WARNING", "cotyledon=WARNING", "taskflow=WARNING", "ovsdbapp=WARNING"]
@@ -69,7 +73,8 @@ def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> 
         )
         _read_every_option(conf)
     except (cfg.Error, ValueError) as exc:
-        raise SystemExit(f"{prog}: {' '.join(str(exc).split())}") from None
+        said = _PLACE.sub(r"in \1", " ".join(str(exc).split()))
+        raise SystemExit(f"{prog}: {said}") from None
     log.setup(conf, PROJECT)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Harmless(handler.formatter or logging.Formatter()))

@@ -61,6 +61,7 @@ def test_a_value_that_cannot_be_used_ends_the_start_and_is_named(
     assert message.startswith("agent-flows-test: ")
     assert named in message
     assert "\n" not in message
+    assert "LocationInfo" not in message
 
 
 def test_a_configuration_file_that_is_not_there_is_named() -> None:
