@@ -12,7 +12,7 @@ from agent_flows.report import FlowReport
 from lab.neutron.client import PROJECT, Client
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import Tenant
-from lab.process import run
+from lab.process import CommandFailed, run
 from lab.rest import Body, Refused
 from lab.server_parts import flow_report
 from lab.vm import Vm
@@ -55,12 +55,19 @@ def test_a_report_on_a_port_bound_elsewhere_is_refused_and_changes_nothing(
     neutron: Neutron, refused: Vm
 ) -> None:
     revision = neutron.api.show("ports", refused.port_id)["revision_number"]
-    lie = flow_report(host=WATCHED, resource_id=refused.port_id, revision=revision, sequence=2**61)
-    answer = say_as(neutron, WATCHED, lie)
+    lie = flow_report(host="third", resource_id=refused.port_id, revision=revision, sequence=2**61)
+    answer = say_as(neutron, "third", lie)
     assert answer["accepted"] == []
     assert f"bound to {OURS}" in answer["rejected"][lie.id]
     are(neutron, [refused], status="DOWN", sync_state="OUT_OF_SYNC")
     assert {task["host"] for task in tasks(neutron, refused)} == {OURS}
+
+
+def test_nobody_speaks_for_a_host_beside_its_agent(neutron: Neutron, refused: Vm) -> None:
+    lie = flow_report(host=WATCHED, resource_id=refused.port_id, revision=1)
+    with pytest.raises(CommandFailed, match=f"host {WATCHED} is taken"):
+        say_as(neutron, WATCHED, lie)
+    are(neutron, [refused], status="DOWN", sync_state="OUT_OF_SYNC")
 
 
 def test_a_filter_that_does_not_exist_is_neutrons_usual_400(neutron: Neutron) -> None:

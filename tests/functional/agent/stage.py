@@ -47,6 +47,7 @@ class FakeServer:
         self.states: list[Mapping[str, Any]] = []
         self.asked: list[Collection[str] | None] = []
         self.silent = False
+        self.gives_specs = True
         self._changed = threading.Condition()
 
     def report(self, reports: Sequence[FlowReport]) -> Accepted:
@@ -58,6 +59,8 @@ class FakeServer:
 
     def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState:
         self._speak()
+        if not self.gives_specs:
+            raise oslo_messaging.MessagingTimeout("no answer to get_ports")
         self.asked.append(port_ids)
         return DesiredState(
             {

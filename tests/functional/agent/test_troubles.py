@@ -107,15 +107,11 @@ def test_a_stored_report_that_cannot_be_read_is_a_trouble_until_its_port_is_repo
             (str(uuid.uuid4()), one.port_id),
         )
     host.server.silent = False
+    # Its port is not to be reported again before the trouble was seen.
+    host.server.gives_specs = False
     host.start()
-    host.until(
-        lambda: any(
-            "set aside" in state["troubles"].get(Trouble.REPORTER, "")
-            for state in host.server.states
-        ),
-        "the trouble",
-        SOON,
-    )
+    host.until(lambda: "set aside" in troubles(host).get(Trouble.REPORTER, ""), "the trouble", SOON)
+    host.server.gives_specs = True
     host.server.wait_wired([one.port_id, two.port_id])
     host.until(lambda: troubles(host) == {}, "the trouble is over")
 

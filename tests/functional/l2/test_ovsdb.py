@@ -43,11 +43,16 @@ def heard(switch, ovsdb, bridges):
     connection.stop()
 
 
+def id_of(name):
+    """The id of a port that is plugged in as ``name``."""
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+
+
 def plug(switch, *names, no_wait=False):
     words = ["--no-wait"] if no_wait else []
     for name in names:
         words += ["--", "add-port", "br-int", name, "--", "set", "Interface", name]
-        words += ["type=internal", f"external_ids:iface-id=id-{name}"]
+        words += ["type=internal", f"external_ids:iface-id={id_of(name)}"]
     switch.vsctl(*words)
 
 
@@ -69,45 +74,49 @@ def test_what_is_no_port_and_statistics_tell_nothing(switch, heard):
         "add-port", "br-int", "nobody", "--", "set", "Interface", "nobody", "type=internal"
     )
     plug(switch, "known")
-    wait_until(lambda: settled(heard.ovsdb, "id-known"), 5, "the other is told, with its ofport")
+    wait_until(
+        lambda: settled(heard.ovsdb, id_of("known")), 5, "the other is told, with its ofport"
+    )
     told = len(heard.ports)
     switch.vsctl("set", "Open_vSwitch", ".", "other_config:stats-update-interval=5000")
     switch.vsctl("set", "Interface", "known", "bfd:enable=false")
     plug(switch, "last")
-    wait_until(lambda: "id-last" in heard.all(), 5, "the last is told")
-    assert heard.all() == {"id-known", "id-last"}
-    assert all(ports == {"id-last"} for ports in heard.ports[told:])
+    wait_until(lambda: id_of("last") in heard.all(), 5, "the last is told")
+    assert heard.all() == {id_of("known"), id_of("last")}
+    assert all(ports == {id_of("last")} for ports in heard.ports[told:])
 
 
 def test_a_port_that_goes_or_changes_its_name_is_told(switch, heard):
     plug(switch, "one")
     wait_until(heard.all, 5, "it is told")
-    switch.vsctl("set", "Interface", "one", "external_ids:iface-id=id-other")
-    wait_until(lambda: {"id-one", "id-other"} in heard.ports, 5, "both are told")
+    switch.vsctl("set", "Interface", "one", "external_ids:iface-id=" + id_of("other"))
+    wait_until(lambda: {id_of("one"), id_of("other")} in heard.ports, 5, "both are told")
     heard.ports.clear()
     switch.vsctl("del-port", "one")
-    wait_until(lambda: heard.all() == {"id-other"}, 5, "its end is told")
+    wait_until(lambda: heard.all() == {id_of("other")}, 5, "its end is told")
 
 
 def test_the_interface_of_a_port_is_found_by_its_id_on_its_bridge_only(switch, ovsdb, bridges):
     switch.add_bridge("br-other")
     plug(switch, "one")
     # The replica follows the database at its own pace.
-    wait_until(lambda: settled(ovsdb, "id-one"), 5, "an ofport")
-    found = interfaces.find(ovsdb, "br-int", ["id-one", "id-none"])
-    assert found["id-one"].name == "one"
-    assert found["id-one"].ofport == switch.ofport("one")
-    assert list(found) == ["id-one"]
-    assert interfaces.find(ovsdb, "br-other", ["id-one"]) == {}
+    wait_until(lambda: settled(ovsdb, id_of("one")), 5, "an ofport")
+    found = interfaces.find(ovsdb, "br-int", [id_of("one"), id_of("none")])
+    assert found[id_of("one")].name == "one"
+    assert found[id_of("one")].ofport == switch.ofport("one")
+    assert list(found) == [id_of("one")]
+    assert interfaces.find(ovsdb, "br-other", [id_of("one")]) == {}
 
 
 def test_two_working_interfaces_of_one_port_are_an_error_not_a_choice(switch, ovsdb, bridges):
     plug(switch, "one", "two")
-    wait_until(lambda: settled(ovsdb, "id-one"), 5, "an ofport")
-    switch.vsctl("set", "Interface", "two", "external_ids:iface-id=id-one")
-    wait_until(lambda: interfaces.find(ovsdb, "br-int", ["id-one"])["id-one"].error, 5, "the clash")
-    found = interfaces.find(ovsdb, "br-int", ["id-one"])
-    error = interfaces.missing(["id-one"], found)["id-one"]
+    wait_until(lambda: settled(ovsdb, id_of("one")), 5, "an ofport")
+    switch.vsctl("set", "Interface", "two", "external_ids:iface-id=" + id_of("one"))
+    wait_until(
+        lambda: interfaces.find(ovsdb, "br-int", [id_of("one")])[id_of("one")].error, 5, "the clash"
+    )
+    found = interfaces.find(ovsdb, "br-int", [id_of("one")])
+    error = interfaces.missing([id_of("one")], found)[id_of("one")]
     assert "one, two" in error.message
 
 
@@ -117,20 +126,27 @@ def test_what_is_read_is_what_the_database_says_now(switch, ovsdb, bridges):
         return found[port].name if port in found else None
 
     plug(switch, "one")
-    wait_until(lambda: name_of("id-one") == "one", 5, "it carries its port")
-    switch.vsctl("set", "Interface", "one", "external_ids:iface-id=id-other")
-    wait_until(lambda: name_of("id-other") == "one", 5, "it carries another port")
-    assert name_of("id-one") is None
+    wait_until(lambda: name_of(id_of("one")) == "one", 5, "it carries its port")
+    switch.vsctl("set", "Interface", "one", "external_ids:iface-id=" + id_of("other"))
+    wait_until(lambda: name_of(id_of("other")) == "one", 5, "it carries another port")
+    assert name_of(id_of("one")) is None
     # Gone and back in one transaction: another row of the same name.
     switch.vsctl(
         *("del-port", "one", "--", "add-port", "br-int", "one"),
-        *("--", "set", "Interface", "one", "type=internal", "external_ids:iface-id=id-one"),
+        *(
+            "--",
+            "set",
+            "Interface",
+            "one",
+            "type=internal",
+            "external_ids:iface-id=" + id_of("one"),
+        ),
     )
-    wait_until(lambda: name_of("id-one") == "one", 5, "it is the port it was")
-    assert name_of("id-other") is None
+    wait_until(lambda: name_of(id_of("one")) == "one", 5, "it is the port it was")
+    assert name_of(id_of("other")) is None
     switch.restart_ovsdb()
     switch.vsctl("--no-wait", "del-port", "one")
-    wait_until(lambda: name_of("id-one") is None, 15, "it is gone")
+    wait_until(lambda: name_of(id_of("one")) is None, 15, "it is gone")
 
 
 def ovsdb_keys(ovsdb, name):
@@ -145,17 +161,17 @@ def test_binding_a_port_leaves_what_others_wrote_beside(switch, ovsdb, bridges):
     wait_until(lambda: ovsdb_keys(ovsdb, "one") == {"theirs", "tag"}, 5, "it is known")
     network = NetworkSpec(str(uuid.UUID(int=1)), NetworkType.LOCAL)
     bindings = Bindings(ovsdb)
-    assert bindings.bind({"id-one": Binding("one", 5, network)}) == {"one"}
+    assert bindings.bind({id_of("one"): Binding("one", 5, network)}) == {"one"}
     assert switch.vsctl("get", "Port", "one", "tag") == "5"
     assert switch.vsctl("get", "Port", "one", "other_config:theirs") == "kept"
     assert switch.vsctl("get", "Port", "one", "other_config:tag") == '"5"'
-    assert bindings.bind({"id-one": Binding("one", 5, network)}) == frozenset()
+    assert bindings.bind({id_of("one"): Binding("one", 5, network)}) == frozenset()
 
 
 def test_binding_a_port_that_is_gone_is_an_error_and_closing_it_is_none(ovsdb, bridges):
     network = NetworkSpec(str(uuid.UUID(int=1)), NetworkType.LOCAL)
     with pytest.raises(TaskFailed) as failed:
-        Bindings(ovsdb).bind({"id-ghost": Binding("ghost", 5, network)})
+        Bindings(ovsdb).bind({id_of("ghost"): Binding("ghost", 5, network)})
     assert "ghost" in failed.value.error.detail
     Bindings(ovsdb).close(["ghost"])
 
@@ -194,7 +210,7 @@ def test_after_a_restart_of_the_database_everything_is_read_anew(switch, heard):
     switch.restart_ovsdb()
     assert heard.reloads.wait(15)
     plug(switch, "after", no_wait=True)
-    wait_until(lambda: "id-after" in heard.all(), 5, "the new one is told")
+    wait_until(lambda: id_of("after") in heard.all(), 5, "the new one is told")
 
 
 def lagging(ovsdb):
@@ -266,7 +282,7 @@ def test_a_listener_that_fails_once_has_everything_told_again(switch, heard):
     heard.interfaces_changed = fails
     plug(switch, "one")
     assert heard.reloads.wait(10)
-    wait_until(lambda: "id-one" in heard.all(), 5, "it is told again")
+    wait_until(lambda: id_of("one") in heard.all(), 5, "it is told again")
     wait_until(lambda: not lagging(heard.ovsdb), 5, "all is well again")
 
 

@@ -85,7 +85,7 @@ def test_garbage_makes_no_traceback_and_little_log_and_the_server_answers_on(
         for body in GARBAGE:
             producer.publish(
                 body,
-                exchange="openstack",
+                exchange=listening.conf.control_exchange,
                 routing_key=wire.SERVER_TOPIC,
                 content_type="application/json",
                 content_encoding="utf-8",
