@@ -117,7 +117,7 @@ def test_two_working_interfaces_of_one_port_are_an_error_not_a_choice(switch, ov
     )
     found = interfaces.find(ovsdb, "br-int", [id_of("one")])
     error = interfaces.missing([id_of("one")], found)[id_of("one")]
-    assert "one, two" in error.message
+    assert "one and two" in error.message
 
 
 def test_what_is_read_is_what_the_database_says_now(switch, ovsdb, bridges):
