@@ -104,6 +104,9 @@ class Outbox:
         self._unwritten = 0
         self._disk = None if str(path) == ":memory:" else pathlib.Path(path).parent
         self._disk_is_full = False
+        self._set_aside_before: int = self._one(
+            "SELECT coalesce((SELECT max(number) FROM set_aside), 0)"
+        )
         self._sequence: int = self._one(
             "SELECT max(last.sequence, coalesce((SELECT max(sequence) FROM reports), 0)) FROM last"
         )
@@ -225,10 +228,14 @@ class Outbox:
         return taken
 
     def set_aside(self) -> Mapping[str, str]:
-        """Ports of which a report could not be read, and why; until a later report of the port
-        was acknowledged. What was read stays in the table ``set_aside``."""
+        """Ports of which this process could not read a report, and why; until a later report of
+        the port was acknowledged. The rows stay in the table ``set_aside``.
+
+        What an earlier process set aside is history: at a start every port is reported again.
+        """
+        select = "SELECT port_id, reason FROM set_aside WHERE number > ? ORDER BY number"
         with self._changed:
-            return dict(self._db.execute("SELECT port_id, reason FROM set_aside ORDER BY number"))
+            return dict(self._db.execute(select, (self._set_aside_before,)))
 
     def forget(self, ids: Collection[str]) -> None:
         """Drop reports the server has acknowledged or refused for good."""
