@@ -7,9 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import oslo_messaging
 from oslo_log import log
 
 from agent_flows.server.metrics import Metrics
+from agent_flows.supervision import described
 
 LOG = log.getLogger(__name__)
 
@@ -113,7 +115,16 @@ class Caster:
                 try:
                     send(host, sorted(ids))
                 except Exception as exc:
-                    LOG.exception("Could not tell %s about %d %s", host, len(ids), kind)
+                    # A bus that is away is no fault of ours.
+                    fault = not isinstance(exc, oslo_messaging.MessagingException)
+                    LOG.error(
+                        "Could not cast %d %s to host %s: %s",
+                        len(ids),
+                        kind,
+                        host,
+                        described(exc),
+                        exc_info=fault,
+                    )
                     self._metrics.casts_failed.labels(kind).inc()
                     failures.append(exc)
                     with self._lock:
