@@ -67,6 +67,8 @@ class FarVm:
             [
                 f"address add {_THERE}/24 dev eth0",
                 "link set eth0 up",
+                # Not asked for: the bridge may still answer with the MAC it had at first.
+                f"neighbour replace {_HERE} lladdr {_HERE_MAC} dev eth0 nud permanent",
                 f"link add {_DEVICE} address {self.mac} mtu {_MTU} type vxlan id {self.vni} "
                 f"remote {_HERE} dstport 4789 dev eth0",
                 *(f"address add {address} dev {_DEVICE} nodad" for address in self.addresses),
