@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent_flows import spec
-from agent_flows.secgroups.attachment import Attachment
+from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.ofctl import Ofctl
+from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE
 from agent_flows.secgroups.conjunction import Conjunctions
 from agent_flows.secgroups.firewall import Firewall
-from agent_flows.secgroups.ofctl import Ofctl
-from agent_flows.secgroups.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE
 from agent_flows.secgroups.programme import compile_ports
 from agent_flows.spec import DesiredState, PortSpec, Spec
 from lab.switch import Switch

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent_flows import spec
-from agent_flows.secgroups import cookie, pipeline
-from agent_flows.secgroups.attachment import Attachment
+from agent_flows.openflow import cookie, pipeline
+from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.pipeline import OWN_PIPELINE, Table
 from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.conjunction import Conjunctions, Remote, RemoteKind, members_of
-from agent_flows.secgroups.cookie import Kind
 from agent_flows.secgroups.installed import Installed
-from agent_flows.secgroups.pipeline import OWN_PIPELINE, Table
 from agent_flows.secgroups.plan import plan
 from agent_flows.secgroups.programme import compile_ports
 from agent_flows.spec import DesiredState, Spec

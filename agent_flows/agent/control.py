@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Mapping
 import oslo_messaging
 from oslo_log import log
 
+from agent_flows.agent.flows import Switch
 from agent_flows.agent.reconcile import Reconciler, Specs
-from agent_flows.flows.participant import Participant
-from agent_flows.flows.task import PortErrors, TaskFailed
+from agent_flows.engine.port_queue import Participant
+from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.l2 import bridges as making
 from agent_flows.l2 import interfaces
 from agent_flows.l2.bridges import Bridges, Make, Uplink
-from agent_flows.l2.flows import Switch
 from agent_flows.l2.interfaces import PresentPorts
 from agent_flows.l2.ovsdb import OvsdbUnreachable
 from agent_flows.l2.vswitchd import SwitchWatch

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from agent_flows.flows.participant import Request
+from agent_flows.engine.port_queue import Request
 from agent_flows.l2.interfaces import Interface
 from agent_flows.report import FlowName
 from agent_flows.spec import DesiredState, PortSpec

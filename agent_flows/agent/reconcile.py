@@ -10,16 +10,17 @@ import oslo_messaging
 from oslo_log import log
 from taskflow.flow import Flow
 
+from agent_flows.agent import flows
 from agent_flows.agent import plan as planning
+from agent_flows.agent.flows import Switch
 from agent_flows.agent.plan import Wired
-from agent_flows.flows.outbox import Outbox
-from agent_flows.flows.participant import Request, Verdict
-from agent_flows.flows.runner import Runner, Work
-from agent_flows.l2 import flows, interfaces
-from agent_flows.l2.flows import Switch
+from agent_flows.engine.port_queue import Request, Verdict
+from agent_flows.engine.runner import Runner, Work
+from agent_flows.l2 import interfaces
 from agent_flows.l2.interfaces import Interface
 from agent_flows.l2.tasks import LocateInterface
 from agent_flows.report import FlowName, FlowReport, TaskError
+from agent_flows.reporting.outbox import Outbox
 from agent_flows.spec import DesiredState
 from agent_flows.supervision import described
 from agent_flows.validation import Invalid

@@ -15,28 +15,28 @@ from oslo_service.backend.base import ServiceBase
 from agent_flows import conf as options
 from agent_flows import process
 from agent_flows.agent.control import Control
+from agent_flows.agent.flows import Switch
 from agent_flows.agent.reconcile import Reconciler
-from agent_flows.flows.heartbeat import Heartbeat
-from agent_flows.flows.outbox import Outbox
-from agent_flows.flows.participant import Participant
-from agent_flows.flows.reporter import Reporter
-from agent_flows.flows.runner import Runner
-from agent_flows.flows.state_dir import take
-from agent_flows.flows.transcript import utcnow
+from agent_flows.engine.port_queue import Participant
+from agent_flows.engine.runner import Runner
+from agent_flows.engine.transcript import utcnow
 from agent_flows.l2.bindings import Bindings
 from agent_flows.l2.bridges import Bridges
-from agent_flows.l2.flows import Switch
 from agent_flows.l2.networks import Networks
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.l2.vlans import Vlans
 from agent_flows.l2.vswitchd import SwitchWatch
+from agent_flows.openflow.ofctl import SLOW_CALL, Ofctl
+from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.report import Trouble
+from agent_flows.reporting.heartbeat import Heartbeat
+from agent_flows.reporting.outbox import Outbox
+from agent_flows.reporting.reporter import Reporter
+from agent_flows.reporting.state_dir import take
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
 from agent_flows.rpc.listener import Listener, briefly
 from agent_flows.secgroups.firewall import Firewall
-from agent_flows.secgroups.ofctl import Ofctl
-from agent_flows.secgroups.pipeline import Home, Pipeline
 from agent_flows.supervision import Backoff, Troubles, described
 from agent_flows.validation import is_port_id
 from agent_flows.watchdog import Watchdog
@@ -48,8 +48,6 @@ _PROG = "agent-flows-agent"
 # Seconds at stop: a flow under way may end, a call to a silent server need not.
 _FLOW_PATIENCE = 5.0
 _CALL_PATIENCE = 1.0
-# Seconds a call of ovs-ofctl may run before that is this host's trouble.
-_SLOW_CALL = 5.0
 _VERSION = metadata.version("agent_flows")
 
 
@@ -76,7 +74,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
     def start(self) -> None:
         """Returns at once; what is not there yet is waited for in the background.
 
-        Raises :class:`agent_flows.flows.state_dir.StateDirTaken`, OSError or
+        Raises :class:`agent_flows.reporting.state_dir.StateDirTaken`, OSError or
         sqlite3.Error if the state directory cannot be used.
         """
         conf = self._conf
@@ -220,7 +218,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             bridge,
             self._conf.openflow_timeout,
             is_missing=lambda: self._bridges.is_missing(bridge),
-            watch=self._watchdog.watch(Trouble.OPENFLOW, _SLOW_CALL),
+            watch=self._watchdog.watch(Trouble.OPENFLOW, SLOW_CALL),
         )
 
 

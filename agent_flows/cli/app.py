@@ -22,18 +22,18 @@ if TYPE_CHECKING:  # imported when a command first asks the API; --help needs no
 
 DEFAULT_URL = "http://127.0.0.1:9797"
 COMMANDS = {
-    "port list": "port:ListPorts",
-    "port show": "port:ShowPort",
-    "port resync": "port:ResyncPorts",
-    "port wait": "port:WaitForPort",
-    "task list": "task:ListTasks",
-    "task show": "task:ShowTask",
-    "agent list": "agent:ListAgents",
-    "agent show": "agent:ShowAgent",
-    "agent resync": "agent:ResyncAgents",
-    "agent delete": "agent:DeleteAgents",
-    "apply": "apply:Apply",
-    "all-in-one": "all_in_one:AllInOne",
+    "port list": "cli.port:ListPorts",
+    "port show": "cli.port:ShowPort",
+    "port resync": "cli.port:ResyncPorts",
+    "port wait": "cli.port:WaitForPort",
+    "task list": "cli.task:ListTasks",
+    "task show": "cli.task:ShowTask",
+    "agent list": "cli.agent:ListAgents",
+    "agent show": "cli.agent:ShowAgent",
+    "agent resync": "cli.agent:ResyncAgents",
+    "agent delete": "cli.agent:DeleteAgents",
+    "apply": "cli.apply:Apply",
+    "all-in-one": "allinone.command:AllInOne",
 }
 _DESCRIPTION = (
     "Shows which ports are wired, what failed where and why; puts desired state; runs server and "
@@ -71,7 +71,7 @@ def _commands() -> CommandManager:
     manager = CommandManager()
     for name, target in COMMANDS.items():
         manager.commands[name] = importlib.metadata.EntryPoint(
-            name=name, value=f"agent_flows.cli.{target}", group="agent_flows.cli"
+            name=name, value=f"agent_flows.{target}", group="agent_flows.cli"
         )
     return manager
 

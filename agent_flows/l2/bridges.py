@@ -14,7 +14,7 @@ from typing import Any
 
 from oslo_log import log
 
-from agent_flows.flows.task import TaskFailed
+from agent_flows.engine.task import TaskFailed
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.l2.replica import Content
 from agent_flows.report import TaskError

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent_flows.l2.ovsdb import Ovsdb
+from agent_flows.openflow.attachment import Attachment
 from agent_flows.report import TaskError
-from agent_flows.secgroups.attachment import Attachment
 
 # Types of interfaces with a kernel link of their name, "" being "system"
 # (vswitchd.conf.db(5), Interface:type). The others are ports of a userspace

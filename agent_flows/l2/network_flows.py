@@ -6,9 +6,9 @@ tagged, a VM's frames are told by the register that names their network.
 """
 
 from agent_flows.l2.bridges import Uplink
-from agent_flows.secgroups import cookie, flow
-from agent_flows.secgroups.flow import Action, Flow, Term
-from agent_flows.secgroups.pipeline import Priority, Register, Table
+from agent_flows.openflow import cookie, flow
+from agent_flows.openflow.flow import Action, Flow, Term
+from agent_flows.openflow.pipeline import Priority, Register, Table
 from agent_flows.spec import NetworkSpec, NetworkType
 
 # A physical bridge has one table of ours: its first.

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from oslo_log import log
 
-from agent_flows.flows.task import PortErrors, TaskFailed
+from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.l2 import network_flows, vlans
 from agent_flows.l2.bridges import Bridges, Uplink
 from agent_flows.l2.vlans import Vlans
+from agent_flows.openflow import connections, cookie, dump
+from agent_flows.openflow.ofctl import Ofctl, SwitchError, Timeout
 from agent_flows.report import TaskError
-from agent_flows.secgroups import connections, cookie, readback
-from agent_flows.secgroups.ofctl import Ofctl, SwitchError, Timeout
 from agent_flows.spec import NetworkSpec, NetworkType, PortSpec
 
 LOG = log.getLogger(__name__)
@@ -393,7 +393,7 @@ class Networks:
         """Local VLANs of the networks that have flows on a bridge."""
         kind = cookie.network(0)
         with _switch_errors():
-            seen = readback.cookies(self._ofctl(bridge).dump(kind, _KIND_MASK))
+            seen = dump.cookies(self._ofctl(bridge).dump(kind, _KIND_MASK))
         return {cookie.serial(each) for each in seen} - {cookie.serial(kind)}
 
     def _write(self, bridge: str, lines: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from ovsdbapp import exceptions
 from ovsdbapp.backend.ovs_idl import command, connection, idlutils, transaction, vlog
 from ovsdbapp.schema.open_vswitch import impl_idl
 
-from agent_flows.flows.task import TaskFailed
+from agent_flows.engine.task import TaskFailed
 from agent_flows.l2 import json_stream
 from agent_flows.l2.replica import Content, Listener, Replica, Row
 from agent_flows.report import TaskError

@@ -5,7 +5,7 @@ from typing import Any
 
 from taskflow.types.failure import Failure
 
-from agent_flows.flows.task import FlowTask, PortErrors, Skipped
+from agent_flows.engine.task import FlowTask, PortErrors, Skipped
 from agent_flows.l2 import interfaces as switch_interfaces
 from agent_flows.l2 import links
 from agent_flows.l2.bindings import Binding, Bindings
@@ -13,8 +13,8 @@ from agent_flows.l2.interfaces import Interface
 from agent_flows.l2.links import Link
 from agent_flows.l2.networks import Networks
 from agent_flows.l2.ovsdb import Ovsdb
+from agent_flows.openflow.attachment import Attachment
 from agent_flows.report import Step, TaskError
-from agent_flows.secgroups.attachment import Attachment
 from agent_flows.spec import DesiredState
 
 

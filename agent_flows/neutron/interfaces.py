@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import pydantic
 from ovsdbapp import exceptions
 
-from agent_flows.flows.task import TaskFailed
+from agent_flows.engine.task import TaskFailed
+from agent_flows.openflow.attachment import Attachment
 from agent_flows.report import TaskError
-from agent_flows.secgroups.attachment import Attachment
 from agent_flows.spec import NetworkSpec
 from agent_flows.validation import Invalid, parse
 

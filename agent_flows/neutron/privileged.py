@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from neutron.privileged.agent.linux import utils
 from oslo_privsep.comm import PrivsepTimeout
 
-from agent_flows.secgroups import ofctl
-from agent_flows.secgroups.ofctl import Ran
+from agent_flows.openflow import ofctl
+from agent_flows.openflow.ofctl import Ran
 
 # Seconds more than the command may take, in which the helper may say that it was killed.
 _GRACE = 2.0
@@ -20,7 +20,7 @@ def execute(argv: Sequence[str], stdin: str, limit: float) -> Ran:
     """By the privsep helper that Neutron's agent has for its own tools (section ``privsep``), if
     the agent is not root.
 
-    Raises OSError as :data:`agent_flows.secgroups.ofctl.Execute` does. timeout(1) kills the command
+    Raises OSError as :data:`agent_flows.openflow.ofctl.Execute` does. timeout(1) kills the command
     in the helper, which has no limit of its own; a helper that does not answer is not waited for.
     """
     if os.geteuid() == 0:

@@ -9,15 +9,15 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from agent_flows.secgroups import flow
-from agent_flows.secgroups.base import DHCP_PORTS
-from agent_flows.secgroups.flow import Action, Flow, IPNetwork, Term
-from agent_flows.secgroups.pipeline import (
+from agent_flows.openflow import flow
+from agent_flows.openflow.flow import Action, Flow, IPNetwork, Term
+from agent_flows.openflow.pipeline import (
     ICMPV6_OUT_WITHOUT_RULE,
     NEIGHBOUR_ADVERTISEMENT,
     Priority,
     Table,
 )
+from agent_flows.secgroups.base import DHCP_PORTS
 from agent_flows.spec import ICMPV6, UDP, Ethertype, PortSpec
 
 Pair = tuple[str, IPNetwork]

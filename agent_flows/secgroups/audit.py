@@ -4,13 +4,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+from agent_flows.openflow import cookie, dump, flow
+from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.report import TaskError
-from agent_flows.secgroups import cookie, difference, flow, readback, strangers
+from agent_flows.secgroups import difference, strangers
 from agent_flows.secgroups.conjunction import Conjunctions
-from agent_flows.secgroups.cookie import Kind
 from agent_flows.secgroups.difference import Difference, DiffFlow
 from agent_flows.secgroups.installed import Installed, flows
-from agent_flows.secgroups.ofctl import Ofctl
 from agent_flows.secgroups.plan import Plan
 from agent_flows.secgroups.strangers import Bridge
 
@@ -54,7 +55,7 @@ class Audit:
         with self._networks.held_flows() if self._networks else nullcontext(()) as lines:
             expected = [*self._base, *flows(installed, conjunctions), *map(flow.added_by, lines)]
             found = difference.read(self._ofctl.differences(expected))
-        provisioned = {cookie.serial(each) for each in readback.cookies(lines)}
+        provisioned = {cookie.serial(each) for each in dump.cookies(lines)}
 
         def needed(each: DiffFlow) -> bool:
             """Not compiled here, and yet some port may need it."""

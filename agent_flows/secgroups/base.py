@@ -7,9 +7,9 @@ nothing passes.
 
 from collections.abc import Iterator
 
-from agent_flows.secgroups import cookie, flow
-from agent_flows.secgroups.flow import Flow
-from agent_flows.secgroups.pipeline import (
+from agent_flows.openflow import cookie, flow
+from agent_flows.openflow.flow import Flow
+from agent_flows.openflow.pipeline import (
     CUT_MARK,
     DEAD_VLAN,
     ICMPV6_IN_WITHOUT_RULE,

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from agent_flows.flows.task import PortErrors, TaskFailed
+from agent_flows.engine.task import PortErrors, TaskFailed
+from agent_flows.openflow.ofctl import Refusal, SwitchError
 from agent_flows.report import TaskError
-from agent_flows.secgroups.ofctl import Refusal, SwitchError
 from agent_flows.secgroups.plan import Plan
 
 

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from agent_flows.secgroups import flow
-from agent_flows.secgroups.flow import Flow, Term
-from agent_flows.secgroups.pipeline import Register, Table
+from agent_flows.openflow import flow
+from agent_flows.openflow.flow import Flow, Term
+from agent_flows.openflow.pipeline import Register, Table
 from agent_flows.spec import AddressGroupSpec, Direction, Ethertype, Member, SecurityGroupSpec
 
 RULES = {Direction.EGRESS: Table.RULES_EGRESS, Direction.INGRESS: Table.RULES_INGRESS}

@@ -12,9 +12,9 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from agent_flows.secgroups import flow
-from agent_flows.secgroups.flow import Action, Flow
-from agent_flows.secgroups.pipeline import Priority, Register, Table
+from agent_flows.openflow import flow
+from agent_flows.openflow.flow import Action, Flow
+from agent_flows.openflow.pipeline import Priority, Register, Table
 
 
 class Everyone(enum.StrEnum):

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from agent_flows.openflow import cookie
+from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.pipeline import Register
 from agent_flows.report import TaskError
-from agent_flows.secgroups import cookie
-from agent_flows.secgroups.cookie import Kind
-from agent_flows.secgroups.pipeline import Register
 
 _DEFAULT_PRIORITY = 32768  # ovs-ofctl(8), Flow Syntax
 _LINE = re.compile(

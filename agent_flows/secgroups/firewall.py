@@ -11,10 +11,14 @@ from dataclasses import replace
 
 from oslo_log import log
 
-from agent_flows.flows.task import PortErrors, TaskFailed
+from agent_flows.engine.task import PortErrors, TaskFailed
+from agent_flows.openflow import cookie, dump, flow
+from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout, ToolMissing
+from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE, Pipeline
 from agent_flows.report import TaskError
-from agent_flows.secgroups import cookie, flow, readback
-from agent_flows.secgroups.attachment import Attachment
+from agent_flows.secgroups import readback
 from agent_flows.secgroups.audit import Audit, NetworkFlows
 from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.blame import blame
@@ -25,17 +29,8 @@ from agent_flows.secgroups.conjunction import (
     RemoteKind,
     members_of,
 )
-from agent_flows.secgroups.cookie import Kind
 from agent_flows.secgroups.difference import Difference, shown
 from agent_flows.secgroups.installed import Installed, forget_unused
-from agent_flows.secgroups.ofctl import (
-    Ofctl,
-    SwitchError,
-    SwitchUnreachable,
-    Timeout,
-    ToolMissing,
-)
-from agent_flows.secgroups.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE, Pipeline
 from agent_flows.secgroups.plan import Plan, plan
 from agent_flows.secgroups.programme import Programme, compile_ports
 from agent_flows.secgroups.strangers import AnyonesBridge, Bridge, NeutronsBridge, OwnBridge
@@ -255,7 +250,7 @@ class Firewall:
         """
         with self._lock:
             self._settle()
-            seen = readback.cookies(self._dump())
+            seen = dump.cookies(self._dump())
             gone = [port_id for port_id in self._installed.ports if port_id not in keep]
             kept = {self._ofports[port_id] for port_id in keep if port_id in self._ofports}
             kept.update(ofports)
@@ -357,7 +352,7 @@ class Firewall:
         if self._unsettled is None:
             return
         before, after = self._installed.cookies(), self._unsettled.after.cookies()
-        seen = readback.cookies(self._dump())
+        seen = dump.cookies(self._dump())
         # A bundle is in the tables as a whole or not at all.
         gone = before.keys() - after.keys()
         if all(seen[each] == count for each, count in after.items()) and gone.isdisjoint(seen):

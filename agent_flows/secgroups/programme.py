@@ -8,15 +8,15 @@ ports with the same groups (:mod:`agent_flows.secgroups.rules`).
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from agent_flows.openflow import flow
+from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.flow import Flow
+from agent_flows.openflow.pipeline import Home, Pipeline, Priority, Register, Table
 from agent_flows.report import TaskError
-from agent_flows.secgroups import flow
 from agent_flows.secgroups.antispoofing import Pair, Ways, pairs_of
 from agent_flows.secgroups.antispoofing import template as antispoofing
-from agent_flows.secgroups.attachment import Attachment
 from agent_flows.secgroups.conjunction import Conjunctions, Remote, Use
 from agent_flows.secgroups.delivery import Destination, Everyone
-from agent_flows.secgroups.flow import Flow
-from agent_flows.secgroups.pipeline import Home, Pipeline, Priority, Register, Table
 from agent_flows.secgroups.rules import RuleFlows, Uncompilable, compile_groups
 from agent_flows.spec import DesiredState, Ethertype, PortSpec
 

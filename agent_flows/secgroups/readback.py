@@ -5,11 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from agent_flows.secgroups import cookie
-from agent_flows.secgroups.cookie import Kind
+from agent_flows.openflow import cookie
+from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, Priority, Register, Table
 from agent_flows.secgroups.delivery import Destination, Everyone, flows_to
 from agent_flows.secgroups.installed import Installed
-from agent_flows.secgroups.pipeline import CONJUNCTION_PRIORITIES, Priority, Register, Table
 
 _COOKIE = re.compile(r"cookie=(0x[0-9a-f]+)")
 _TABLE = re.compile(r"table=(\d+)")
@@ -30,11 +30,6 @@ _TO_NETWORK = _loaded(Register.NETWORK)
 _DL_VLAN = re.compile(r"\bdl_vlan=(\d+)")
 _CONJUNCTION = re.compile(r"conj(?:unction\(|_id=)(\d+)")
 _TO_UPLINK = f"resubmit(,{Table.ACCEPTED_EGRESS:d})"
-
-
-def cookies(lines: Iterable[str]) -> Counter[int]:
-    """How many flows there are of each cookie."""
-    return Counter(int(found[1], 16) for found in map(_COOKIE.search, lines) if found)
 
 
 @dataclass(frozen=True)

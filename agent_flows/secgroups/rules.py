@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from agent_flows.openflow import flow, ranges
+from agent_flows.openflow.flow import Action, Flow, IPNetwork, Term
+from agent_flows.openflow.pipeline import Priority
 from agent_flows.report import TaskError
-from agent_flows.secgroups import flow, ranges
 from agent_flows.secgroups.conjunction import ACCEPT, RULES, Conjunctions, Remote, RemoteKind, Use
-from agent_flows.secgroups.flow import Action, Flow, IPNetwork, Term
-from agent_flows.secgroups.pipeline import Priority
 from agent_flows.spec import (
     ICMP,
     ICMPV6,

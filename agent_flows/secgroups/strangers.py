@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Set
 from typing import Protocol
 
+from agent_flows.openflow.pipeline import Priority, Table
 from agent_flows.report import TaskError
 from agent_flows.secgroups.difference import DiffFlow, shown
-from agent_flows.secgroups.pipeline import Priority, Table
 
 
 class Bridge(Protocol):

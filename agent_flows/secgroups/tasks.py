@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from agent_flows.flows.task import FlowTask
+from agent_flows.engine.task import FlowTask
+from agent_flows.openflow.attachment import Attachment
 from agent_flows.report import Step
-from agent_flows.secgroups.attachment import Attachment
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import DesiredState
 

@@ -9,7 +9,7 @@ import re
 
 from agent_flows.l2 import network_flows
 from agent_flows.l2.bridges import Uplink
-from agent_flows.secgroups.pipeline import Home
+from agent_flows.openflow.pipeline import Home
 from lab.switch import Switch
 from tests.conformance import ours, theirs, trace
 from tests.conformance.world import Network, Packet, Verdict, World

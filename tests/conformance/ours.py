@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent_flows import spec
+from agent_flows.neutron.agent.desired_state import Told
 from agent_flows.neutron.interfaces import Interface
-from agent_flows.neutron.told import Told
-from agent_flows.secgroups.attachment import Attachment
+from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.ofctl import Ofctl
+from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.secgroups.firewall import Firewall
-from agent_flows.secgroups.ofctl import Ofctl
-from agent_flows.secgroups.pipeline import Home, Pipeline
 from agent_flows.spec import DesiredState, NetworkSpec
 from tests.conformance import agents_words
 from tests.conformance.agents_words import identity

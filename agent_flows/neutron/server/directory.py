@@ -19,7 +19,7 @@ from neutron_lib import constants
 from neutron_lib.db.standard_attr import StandardAttribute
 from sqlalchemy.orm import Session
 
-from agent_flows.neutron import revision
+from agent_flows.neutron import rules_digest
 from agent_flows.neutron.server import gating, live_migration
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.report import PortStatus, SyncState
@@ -364,7 +364,7 @@ def _is_filtered(device_owner: str, port_security: bool | None) -> bool:
 
 
 def _group_revisions(session: Session, port_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """The revisions of each port's groups, as :mod:`agent_flows.neutron.revision` has them."""
+    """The revisions of each port's groups, as :mod:`agent_flows.neutron.rules_digest` has them."""
     if not port_ids:
         return {}
     binding, rule = securitygroup.SecurityGroupPortBinding, securitygroup.SecurityGroupRule
@@ -372,13 +372,13 @@ def _group_revisions(session: Session, port_ids: Sequence[str]) -> dict[str, dic
         sa.select(binding.port_id, binding.security_group_id).where(binding.port_id.in_(port_ids))
     ).all()
     rules: dict[str, list[object]] = {group: [] for _, group in bound}
-    columns = [getattr(rule, name) for name in revision.NAMES]
+    columns = [getattr(rule, name) for name in rules_digest.NAMES]
     query = sa.select(rule.security_group_id, *columns).where(
         rule.security_group_id.in_(list(rules))
     )
     for row in session.execute(query) if rules else ():
         rules[row.security_group_id].append(row)
-    revisions = {group: revision.of_objects(said) for group, said in rules.items()}
+    revisions = {group: rules_digest.of_objects(said) for group, said in rules.items()}
     found: dict[str, dict[str, int]] = {}
     for port_id, group in bound:
         found.setdefault(port_id, {})[group] = revisions[group]

@@ -12,10 +12,10 @@ from oslo_config import cfg
 
 from agent_flows import conf as options
 from agent_flows.agent.service import AgentService
+from agent_flows.openflow import cookie
 from agent_flows.report import FlowName, FlowReport, Trouble
 from agent_flows.rpc import transport
 from agent_flows.rpc.server import Accepted, AgentClient, Held
-from agent_flows.secgroups import cookie
 from agent_flows.spec import (
     AddressGroupSpec,
     DesiredState,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from agent_flows.openflow import cookie
 from agent_flows.report import FlowName
-from agent_flows.secgroups import cookie
 from agent_flows.spec import (
     Direction,
     Ethertype,

@@ -172,11 +172,11 @@ def test_a_missing_ovs_ofctl_fails_ports_by_that_name(host, make_vm, settled, mo
             raise FileNotFoundError(2, "No such file or directory", "ovs-ofctl")
         return original(argv, *args, **kwargs)
 
-    monkeypatch.setattr("agent_flows.secgroups.ofctl.subprocess.Popen", without_tool)
+    monkeypatch.setattr("agent_flows.openflow.ofctl.subprocess.Popen", without_tool)
     host.plug_quietly(vm)
     error = host.server.wait_failed(vm.port_id, "provision-network").failed.error
     assert error.type == "ToolMissing"
-    monkeypatch.setattr("agent_flows.secgroups.ofctl.subprocess.Popen", original)
+    monkeypatch.setattr("agent_flows.openflow.ofctl.subprocess.Popen", original)
     host.server.wait_wired([vm.port_id])
 
 

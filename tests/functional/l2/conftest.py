@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent_flows.agent.flows import Switch
 from agent_flows.l2.bindings import Bindings
 from agent_flows.l2.bridges import Bridges
-from agent_flows.l2.flows import Switch
 from agent_flows.l2.networks import Networks
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.l2.vlans import Vlans
+from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.secgroups.firewall import Firewall
-from agent_flows.secgroups.ofctl import Ofctl
 from lab.switch import Switch as LabSwitch
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent_flows.flows.task import TaskFailed
-from agent_flows.secgroups.ofctl import BridgeNotFound, Ofctl, SwitchUnreachable
+from agent_flows.engine.task import TaskFailed
+from agent_flows.openflow.ofctl import BridgeNotFound, Ofctl, SwitchUnreachable
 
 
 def test_the_integration_bridge_is_made_and_lets_nothing_pass(switch, bridges):

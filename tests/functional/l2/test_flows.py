@@ -6,11 +6,11 @@ import uuid
 import pytest
 from taskflow.patterns import linear_flow
 
-from agent_flows.flows.runner import Runner, Work
-from agent_flows.flows.task import FlowTask, PortErrors
-from agent_flows.l2 import flows
+from agent_flows.agent import flows
+from agent_flows.engine.runner import Runner, Work
+from agent_flows.engine.task import FlowTask, PortErrors
+from agent_flows.openflow import cookie
 from agent_flows.report import FlowName, Step, TaskError, TaskState
-from agent_flows.secgroups import cookie
 from agent_flows.spec import DesiredState, NetworkSpec, NetworkType, PortSpec, SecurityGroupSpec
 from lab.process import wait_until
 

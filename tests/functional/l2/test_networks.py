@@ -5,11 +5,11 @@ import uuid
 
 import pytest
 
-from agent_flows.flows.task import TaskFailed
+from agent_flows.engine.task import TaskFailed
 from agent_flows.l2.networks import Networks
 from agent_flows.l2.vlans import Vlans
-from agent_flows.secgroups import ofctl as tool
-from agent_flows.secgroups.ofctl import Ofctl, Ran
+from agent_flows.openflow import ofctl as tool
+from agent_flows.openflow.ofctl import Ofctl, Ran
 from agent_flows.spec import NetworkSpec, NetworkType, PortSpec
 from lab.process import wait_until
 from lab.switch import Switch

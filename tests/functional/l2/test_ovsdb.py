@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from agent_flows.flows.task import TaskFailed
+from agent_flows.engine.task import TaskFailed
 from agent_flows.l2 import interfaces
 from agent_flows.l2.bindings import Binding, Bindings
 from agent_flows.l2.ovsdb import Ovsdb, OvsdbUnreachable

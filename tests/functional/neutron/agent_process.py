@@ -21,8 +21,8 @@ from os_ken import cfg as os_ken_cfg  # noqa: E402
 from os_ken.base import app_manager  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 
-from agent_flows.neutron.firewall import AgentFlowsFirewallDriver  # noqa: E402
-from agent_flows.secgroups import cookie  # noqa: E402
+from agent_flows.neutron.agent.firewall_driver import AgentFlowsFirewallDriver  # noqa: E402
+from agent_flows.openflow import cookie  # noqa: E402
 from tests.functional.neutron.configuration import configure  # noqa: E402
 
 _NATIVE = "neutron.plugins.ml2.drivers.openvswitch.agent.openflow.native"

@@ -22,13 +22,13 @@ from neutron_lib import context
 from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.utils.net import AuthenticEUI
 
-from agent_flows.neutron import revision
-from agent_flows.neutron.cached import CachedRevisions, SecurityGroupInfo
-from agent_flows.neutron.firewall import AgentFlowsFirewallDriver
-from agent_flows.neutron.missed import Missed
+from agent_flows.neutron import rules_digest
+from agent_flows.neutron.agent.catch_up import Missed
+from agent_flows.neutron.agent.firewall_driver import AgentFlowsFirewallDriver
 from agent_flows.neutron.reporting import Reporting
+from agent_flows.neutron.resource_cache import CachedRevisions, SecurityGroupInfo
+from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.report import FlowReport, TaskError, TaskState
-from agent_flows.secgroups.pipeline import Home, Pipeline
 from lab.process import wait_until
 from lab.switch import Switch
 from tests.functional.secgroups.host import BRIDGE, Host, Vm
@@ -123,7 +123,7 @@ class Cloud(Host):
         if prefix := fields.get("remote_ip_prefix"):
             fields["remote_ip_prefix"] = netaddr.IPNetwork(prefix)
         whole = {
-            **dict.fromkeys(revision.NAMES),
+            **dict.fromkeys(rules_digest.NAMES),
             "id": str(uuid.uuid4()),
             "security_group_id": group_id,
             "revision_number": 0,

@@ -21,7 +21,7 @@ from neutron.plugins.ml2.drivers.openvswitch.agent.ovs_agent_extension_api impor
 from neutron_lib.callbacks import registry
 
 from agent_flows.neutron.reporting import Reporting
-from agent_flows.neutron.verification import OtherFirewall
+from agent_flows.neutron.verify.verifier import OtherFirewall
 from agent_flows.report import FlowReport, TaskError, TaskState
 from lab.process import wait_until
 from lab.switch import Switch

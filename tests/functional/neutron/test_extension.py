@@ -15,10 +15,10 @@ from neutron_lib.callbacks import events, registry
 from oslo_config import cfg
 
 from agent_flows import conf as options
-from agent_flows.flows.state_dir import StateDirTaken
-from agent_flows.neutron.extension import AgentFlowsAgentExtension
-from agent_flows.neutron.firewall import FIREWALL
+from agent_flows.neutron.agent.extension import AgentFlowsAgentExtension
+from agent_flows.neutron.agent.firewall_driver import FIREWALL
 from agent_flows.report import FlowReport, Trouble
+from agent_flows.reporting.state_dir import StateDirTaken
 from agent_flows.rpc import transport
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.server import Accepted, Held, ServerEndpoint

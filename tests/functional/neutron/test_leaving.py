@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent_flows.neutron.leave import leave
-from agent_flows.secgroups.ofctl import Ofctl
+from agent_flows.neutron.agent.cleanup_host import leave
+from agent_flows.openflow.ofctl import Ofctl
 from lab.switch import Switch
 from tests.functional.neutron.cloud import Cloud
 from tests.functional.secgroups.host import BRIDGE
@@ -49,7 +49,8 @@ def run(switch: Switch, tmp_path: Path, sections: str) -> "subprocess.CompletedP
         )
     file = tmp_path / "openvswitch_agent.ini"
     file.write_text(f"[agent_flows]\novs_run_dir = {switch.run_dir}\n{sections}")
-    code = "import sys; from agent_flows.neutron.leave import main; sys.exit(main(sys.argv[1:]))"
+    main = "from agent_flows.neutron.agent.cleanup_host import main"
+    code = f"import sys; {main}; sys.exit(main(sys.argv[1:]))"
     argv = [sys.executable, "-W", "ignore", "-c", code, "--config-file", str(file)]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 

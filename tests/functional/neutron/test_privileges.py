@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_flows.secgroups import cookie
+from agent_flows.openflow import cookie
 from lab.switch import Switch
 from tests.functional.secgroups.host import BRIDGE
 
@@ -23,7 +23,7 @@ backend.init_backend(backend.BackendType.THREADING)
 from neutron import privileged as neutrons
 from oslo_privsep import priv_context
 from agent_flows.neutron import privileged
-from agent_flows.secgroups.ofctl import Ofctl, SwitchError, Timeout
+from agent_flows.openflow.ofctl import Ofctl, SwitchError, Timeout
 neutrons.default.start(priv_context.Method.FORK)
 """
 _NOBODY_FROM_HERE = f"""\

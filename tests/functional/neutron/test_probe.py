@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from agent_flows.neutron import privileged
-from agent_flows.neutron.probe import Probe
+from agent_flows.neutron.agent.probe import Probe
+from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.report import Trouble
-from agent_flows.secgroups.ofctl import Ofctl
 from agent_flows.supervision import Troubles
 from lab.process import wait_until
 from lab.switch import Switch

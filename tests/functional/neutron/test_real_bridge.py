@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent_flows.secgroups.pipeline import Home, Pipeline
+from agent_flows.openflow.pipeline import Home, Pipeline
 from lab.process import wait_until
 from lab.switch import Switch
 from tests.functional.secgroups.host import BRIDGE, Host, Vm

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent_flows.neutron.quarantine import Closed
+from agent_flows.neutron.agent.quarantine import Closed
 from tests.functional.neutron.cloud import Cloud
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import BRIDGE, Vm, outsider

@@ -11,8 +11,8 @@ import pytest
 from neutron_lib.callbacks import registry
 from oslo_config import cfg
 
-from agent_flows.neutron.others import demand
-from agent_flows.neutron.others.checks import Checks
+from agent_flows.neutron.verify import expected_flows
+from agent_flows.neutron.verify.checks import Checks
 from agent_flows.report import FlowName, Step, Trouble
 from lab.process import wait_until
 from lab.server_parts import new_id
@@ -400,14 +400,14 @@ def test_a_port_that_the_drivers_generators_choke_on_keeps_no_other_from_being_p
     cloud: OtherCloud, standing: Vm, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd, new = boot(cloud, 2, group), boot(cloud, 3, group)
-    original = demand.Writer.demand
+    original = expected_flows.Writer.demand
 
-    def choke(writer: demand.Writer, port_id: str, *rest: Any) -> Any:
+    def choke(writer: expected_flows.Writer, port_id: str, *rest: Any) -> Any:
         if port_id == odd.id:
             raise KeyError("ethertype")
         return original(writer, port_id, *rest)
 
-    monkeypatch.setattr(demand.Writer, "demand", choke)
+    monkeypatch.setattr(expected_flows.Writer, "demand", choke)
     cloud.wire_ports(odd, new)
     cloud.proven(new)
     assert "ethertype" in cloud.fails(odd, "KeyError").message

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck
 from neutron_lib.callbacks import registry
 from oslo_config import cfg
 
-from agent_flows.neutron.cached import Known
 from agent_flows.neutron.interfaces import Interface
-from agent_flows.neutron.others import standing
-from agent_flows.neutron.others.demand import Groups, Writer, conjunction_ids
-from agent_flows.neutron.others.standing import Demand, Dump
+from agent_flows.neutron.resource_cache import Known
+from agent_flows.neutron.verify import compare
+from agent_flows.neutron.verify.compare import Demand, Dump
+from agent_flows.neutron.verify.expected_flows import Groups, Writer, conjunction_ids
 from agent_flows.spec import NetworkSpec, NetworkType
 from lab.switch import Switch
 from tests.conformance import theirs
@@ -91,13 +91,13 @@ def test_all_that_the_driver_writes_is_demanded_and_nothing_else(bridge: Switch)
         lines = installed(bridge, world)
         dump = Dump(BRIDGE, lines)
         for ofport, demand in demands(world).items():
-            assert standing.judge(demand, dump, ofport, COOKIE).good
+            assert compare.judge(demand, dump, ofport, COOKIE).good
             gone = chosen.choice(of_the_port(lines, ofport))
             without = Dump(BRIDGE, [line for line in lines if line != gone])
-            assert standing.judge(demand, without, ofport, COOKIE).missing, gone
+            assert compare.judge(demand, without, ofport, COOKIE).missing, gone
             stale = gone.replace(f"cookie={COOKIE:#x}", "cookie=0x1234")
             older = Dump(BRIDGE, [stale if line == gone else line for line in lines])
-            assert standing.judge(demand, older, ofport, COOKIE).missing, gone
+            assert compare.judge(demand, older, ofport, COOKIE).missing, gone
 
     holds()
 

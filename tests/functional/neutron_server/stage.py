@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from agent_flows import report
-from agent_flows.neutron import revision
+from agent_flows.neutron import rules_digest
 from agent_flows.report import FlowName, FlowReport
 from lab.server_parts import flow_report
 
@@ -214,7 +214,7 @@ class Host:
         found = {}
         for group in port["security_groups"]:
             rules = self.neutron.rest("GET", f"{query}{group}")["security_group_rules"]
-            found[group] = revision.of_rules(rules)
+            found[group] = rules_digest.of_rules(rules)
         return found
 
     def wire_form(self, said: FlowReport) -> Body:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent_flows.secgroups.pipeline import OWN_PIPELINE, Pipeline
+from agent_flows.openflow.pipeline import OWN_PIPELINE, Pipeline
 from lab.switch import Switch
 from tests.functional.secgroups.host import BRIDGE, Host
 

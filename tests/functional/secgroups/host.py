@@ -14,19 +14,12 @@ from pathlib import Path
 import pytest
 
 from agent_flows import spec
-from agent_flows.secgroups import cookie, flow
-from agent_flows.secgroups.attachment import Attachment
+from agent_flows.openflow import cookie, flow
+from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.flow import Action, Flow
+from agent_flows.openflow.ofctl import Ofctl
+from agent_flows.openflow.pipeline import OWN_PIPELINE, Home, Pipeline, Priority, Register, Table
 from agent_flows.secgroups.firewall import Firewall
-from agent_flows.secgroups.flow import Action, Flow
-from agent_flows.secgroups.ofctl import Ofctl
-from agent_flows.secgroups.pipeline import (
-    OWN_PIPELINE,
-    Home,
-    Pipeline,
-    Priority,
-    Register,
-    Table,
-)
 from agent_flows.spec import DesiredState, PortSpec, SecurityGroupSpec
 from lab.switch import Switch
 from tests.functional.secgroups import packets

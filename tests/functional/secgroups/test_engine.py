@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from agent_flows.flows.task import PortErrors, TaskFailed
-from agent_flows.secgroups import cookie
-from agent_flows.secgroups.cookie import Kind
+from agent_flows.engine.task import PortErrors, TaskFailed
+from agent_flows.openflow import cookie
+from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.ofctl import Ofctl
+from agent_flows.openflow.pipeline import Table
 from agent_flows.secgroups.firewall import Firewall
-from agent_flows.secgroups.ofctl import Ofctl
-from agent_flows.secgroups.pipeline import Table
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import BRIDGE, Host, Vm, everything_out, group, outsider, rule
 

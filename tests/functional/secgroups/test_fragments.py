@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent_flows.secgroups.pipeline import Home, Pipeline
+from agent_flows.openflow.pipeline import Home, Pipeline
 from lab import frames
 from tests.functional.secgroups.host import Host, Vm, everything_out, group, rule
 

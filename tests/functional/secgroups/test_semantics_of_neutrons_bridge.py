@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent_flows.secgroups.cookie import Kind
-from agent_flows.secgroups.pipeline import Home, Pipeline
+from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.pipeline import Home, Pipeline
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import UPLINK, Host, Vm, everything_out, group, outsider, rule
 

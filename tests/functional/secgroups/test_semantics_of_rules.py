@@ -4,8 +4,8 @@ import uuid
 
 import pytest
 
-from agent_flows.flows.task import PortErrors
-from agent_flows.secgroups.pipeline import Home, Pipeline
+from agent_flows.engine.task import PortErrors
+from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.spec import AddressGroupSpec
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import (

@@ -3,7 +3,7 @@ stateful groups, whose connections work as ever."""
 
 import pytest
 
-from agent_flows.flows.task import PortErrors
+from agent_flows.engine.task import PortErrors
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import (
     BOTH_HOMES,

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent_flows.openflow.ofctl import Ofctl
+from agent_flows.openflow.pipeline import Table
 from agent_flows.secgroups.firewall import Firewall
-from agent_flows.secgroups.ofctl import Ofctl
-from agent_flows.secgroups.pipeline import Table
 from doc import example
 from lab.switch import Switch
 

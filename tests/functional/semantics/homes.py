@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from agent_flows.secgroups.ofctl import Ofctl
-from agent_flows.secgroups.pipeline import Home
+from agent_flows.openflow.ofctl import Ofctl
+from agent_flows.openflow.pipeline import Home
 from lab.switch import Switch
 
 # Neutron's native/br_int.py, setup_default_table.

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from agent_flows.secgroups.pipeline import CUT_MARK
+from agent_flows.openflow.pipeline import CUT_MARK
 from agent_flows.spec import AddressPair
 from lab import frames
 from lab.vm import Vm

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent_flows.secgroups.attachment import Attachment
+from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.secgroups.firewall import Firewall
-from agent_flows.secgroups.pipeline import Home, Pipeline
 from agent_flows.spec import (
     DesiredState,
     NetworkSpec,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent_flows.secgroups.pipeline import Home
+from agent_flows.openflow.pipeline import Home
 from lab.process import run
 from lab.switch import Switch
 from lab.traffic import Connection

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from agent_flows.flows.task import PortErrors
-from agent_flows.secgroups.attachment import Attachment
+from agent_flows.engine.task import PortErrors
+from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.pipeline import Home, Pipeline, Table
 from agent_flows.secgroups.firewall import Firewall
-from agent_flows.secgroups.pipeline import Home, Pipeline, Table
 from agent_flows.spec import TCP, UDP, DesiredState
 from lab.switch import Switch
 from lab.vm import Vm

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from random import Random
 
-from agent_flows.secgroups.flow import IPNetwork
+from agent_flows.openflow.flow import IPNetwork
 from agent_flows.spec import (
     TCP,
     UDP,

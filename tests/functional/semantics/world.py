@@ -12,8 +12,8 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from agent_flows.openflow.pipeline import Table
 from agent_flows.report import FlowName, TaskError
-from agent_flows.secgroups.pipeline import Table
 from agent_flows.spec import (
     AddressGroupSpec,
     DesiredState,

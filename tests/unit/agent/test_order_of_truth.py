@@ -14,12 +14,12 @@ from taskflow.patterns import linear_flow
 
 from agent_flows.agent import reconcile
 from agent_flows.agent.reconcile import Reconciler
-from agent_flows.flows.outbox import Outbox
-from agent_flows.flows.participant import Request, Verdict
-from agent_flows.flows.runner import Runner
-from agent_flows.flows.task import FlowTask
+from agent_flows.engine.port_queue import Request, Verdict
+from agent_flows.engine.runner import Runner
+from agent_flows.engine.task import FlowTask
 from agent_flows.l2.interfaces import Interface
 from agent_flows.report import FlowName, Step, Trouble
+from agent_flows.reporting.outbox import Outbox
 from agent_flows.spec import DesiredState, NetworkSpec, NetworkType, PortSpec, Refused
 from agent_flows.supervision import Troubles
 

@@ -7,7 +7,7 @@ import pytest
 
 from agent_flows.agent import plan as planning
 from agent_flows.agent.plan import Wired
-from agent_flows.flows.participant import Request
+from agent_flows.engine.port_queue import Request
 from agent_flows.l2.interfaces import Interface
 from agent_flows.report import FlowName
 from agent_flows.spec import DesiredState, NetworkSpec, NetworkType, PortSpec, SecurityGroupSpec

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent_flows.l2 import network_flows, vlans
 from agent_flows.l2.bridges import Uplink, patch_names
-from agent_flows.secgroups import cookie
+from agent_flows.openflow import cookie
 from agent_flows.spec import NetworkSpec, NetworkType
 
 UPLINK = Uplink("physnet1", "br-ex", ofport=7, peer_ofport=3)

@@ -6,10 +6,10 @@ import pytest
 from neutron.agent import firewall
 from neutron.agent.linux.openvswitch_firewall.firewall import OVSFirewallDriver
 
-from agent_flows.neutron import quarantine
-from agent_flows.neutron.bridge import ReservedCookies, watch
-from agent_flows.neutron.firewall import AgentFlowsFirewallDriver
-from agent_flows.secgroups import cookie
+from agent_flows.neutron.agent import quarantine
+from agent_flows.neutron.agent.bridge import ReservedCookies, watch
+from agent_flows.neutron.agent.firewall_driver import AgentFlowsFirewallDriver
+from agent_flows.openflow import cookie
 
 INTERFACE = [
     name

@@ -2,9 +2,9 @@
 
 import pytest
 
-from agent_flows.flows.task import TaskFailed
-from agent_flows.neutron.quarantine import Closed, Quarantine
-from agent_flows.secgroups import cookie, flow
+from agent_flows.engine.task import TaskFailed
+from agent_flows.neutron.agent.quarantine import Closed, Quarantine
+from agent_flows.openflow import cookie, flow
 from tests.unit.secgroups.tables import Tables
 
 MAC, SHARED = "fa:16:3e:00:00:01", "fa:16:3e:00:00:aa"

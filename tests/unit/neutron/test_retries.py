@@ -1,6 +1,6 @@
 """When a port that failed is tried again."""
 
-from agent_flows.neutron.retries import Retries
+from agent_flows.neutron.agent.retries import Retries
 from agent_flows.supervision import Backoff
 
 A, B, C = "a", "b", "c"

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Mapping
 
 from agent_flows import spec
-from agent_flows.secgroups.attachment import Attachment
+from agent_flows.openflow.attachment import Attachment
 from agent_flows.spec import PortSpec, SecurityGroupSpec
 
 

@@ -4,8 +4,8 @@ is all or nothing. It has no packets; what packets do is asked of a real switch.
 import re
 from collections.abc import Sequence
 
-from agent_flows.secgroups import cookie
-from agent_flows.secgroups.ofctl import Refusal, SwitchError
+from agent_flows.openflow import cookie
+from agent_flows.openflow.ofctl import Refusal, SwitchError
 
 _ADD = re.compile(r"add cookie=(0x[0-9a-f]+),(.*) actions=(.*)")
 _DELETE = re.compile(r"delete cookie=(0x[0-9a-f]+)/(0x[0-9a-f]+)")

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from agent_flows.flows.task import PortErrors
-from agent_flows.secgroups import cookie, difference, flow
+from agent_flows.engine.task import PortErrors
+from agent_flows.openflow import cookie, flow
+from agent_flows.openflow.pipeline import Home, Pipeline
+from agent_flows.secgroups import difference
 from agent_flows.secgroups.firewall import Firewall
-from agent_flows.secgroups.pipeline import Home, Pipeline
 from agent_flows.secgroups.strangers import overruled
 from agent_flows.spec import DesiredState
 from tests.unit.secgroups.specs import attached, group, port

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_flows import spec
+from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.pipeline import OWN_PIPELINE, Home, Pipeline
 from agent_flows.report import TaskError
-from agent_flows.secgroups.attachment import Attachment
 from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.conjunction import Conjunctions
-from agent_flows.secgroups.pipeline import OWN_PIPELINE, Home, Pipeline
 from agent_flows.secgroups.programme import Programme, compile_ports
 from agent_flows.spec import AddressGroupSpec, DesiredState, PortSpec, Spec
 from tests.unit.secgroups.specs import attached, group, number, port

@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent_flows.secgroups.connections import Connections, Speaker
-from agent_flows.secgroups.ofctl import Ofctl, Ran, SwitchError
+from agent_flows.openflow.connections import Connections, Speaker
+from agent_flows.openflow.ofctl import Ofctl, Ran, SwitchError
 
 
 class Tool:

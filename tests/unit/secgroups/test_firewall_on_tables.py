@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent_flows.flows.task import PortErrors
+from agent_flows.engine.task import PortErrors
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import DesiredState
 from tests.unit.secgroups.specs import attached, group, number, port

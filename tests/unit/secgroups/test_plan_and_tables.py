@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent_flows.flows.task import PortErrors
+from agent_flows.engine.task import PortErrors
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import DesiredState, PortSpec, SecurityGroupSpec
 from tests.unit.secgroups.specs import attached, group, number, port

@@ -2,7 +2,7 @@ import pytest
 from taskflow import engines
 from taskflow.patterns import linear_flow
 
-from agent_flows.flows.task import FlowTask
+from agent_flows.engine.task import FlowTask
 from agent_flows.report import Step
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.tasks import (

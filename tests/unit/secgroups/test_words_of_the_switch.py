@@ -1,9 +1,9 @@
 """What ovs-ofctl says when something is refused (each text as version 3.1 prints it)."""
 
-from agent_flows.flows.task import PortErrors, TaskFailed
+from agent_flows.engine.task import PortErrors, TaskFailed
+from agent_flows.openflow.ofctl import SwitchUnreachable, error_from
 from agent_flows.secgroups.blame import blame
 from agent_flows.secgroups.installed import Installed
-from agent_flows.secgroups.ofctl import SwitchUnreachable, error_from
 from agent_flows.secgroups.plan import Plan
 
 TABLE_FULL = """\

@@ -1,0 +1,1 @@
+"""Inside the OVS agent of Neutron: its firewall driver and its extension."""

@@ -1,0 +1,79 @@
+"""agent-flows-leave-host: takes what is ours off a compute host's bridge, for good."""
+
+import sys
+from collections.abc import Sequence
+
+from neutron.conf.plugins.ml2.drivers import ovs_conf
+from oslo_config import cfg
+
+from agent_flows import conf as options
+from agent_flows import process
+from agent_flows.neutron.agent import quarantine
+from agent_flows.openflow import cookie
+from agent_flows.openflow.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout
+
+PROG = "agent-flows-leave-host"
+
+_EVERY_FLOW = tuple(
+    f"delete {cookie.selector(owner << 48, 0xFFFF << 48)}"
+    for owner in (cookie.OWNER, quarantine.OWNER)
+)
+
+
+def leave(ofctl: Ofctl) -> tuple[int, int]:
+    """Delete every flow of ours and let go the ports that are sealed; how many of each.
+
+    A port of a host whose agent goes on without us is filtered by that agent's
+    own firewall driver, or by nobody. Raises :class:`SwitchError` or
+    :class:`Timeout`.
+    """
+    flows = sum(
+        ofctl.count(owner << 48, 0xFFFF << 48) for owner in (cookie.OWNER, quarantine.OWNER)
+    )
+    sealed = ofctl.sealed()
+    ofctl.bundle(_EVERY_FLOW)
+    for ofport in sorted(sealed):
+        ofctl.unseal(ofport)
+    return flows, len(sealed)
+
+
+def bridge_of(conf: cfg.ConfigOpts) -> str:
+    """The integration bridge of Neutron's agent.
+
+    Raises ValueError, in one line, if agent_flows' own option names another.
+    """
+    bridge = str(conf.OVS.integration_bridge)
+    own = conf[options.AGENT].integration_bridge
+    place = conf.get_location("integration_bridge", options.AGENT)
+    if place is not None and place.location.is_user_controlled and own != bridge:
+        raise ValueError(
+            f"[{options.AGENT}] integration_bridge is {own} and [ovs] integration_bridge is "
+            f"{bridge}; Neutron's agent reads the second only: name the bridge there, and give "
+            "the file of Neutron's agent with --config-file"
+        )
+    return bridge
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Once the agent runs without agent_flows. 1 with one line on standard error if the switch
+    does not do it."""
+    ovs_conf.register_ovs_opts(cfg.CONF)
+    conf = process.prepare(sys.argv[1:] if argv is None else argv, PROG, cfg.CONF)
+    ours = conf[options.AGENT]
+    try:
+        bridge = bridge_of(conf)
+        flows, ports = leave(Ofctl(ours.ovs_run_dir, bridge, ours.openflow_timeout))
+    except SwitchUnreachable:
+        reason = (
+            f"bridge {bridge} ([ovs] integration_bridge) does not answer in {ours.ovs_run_dir}: "
+            "does it exist, does ovs-vswitchd run, is [agent_flows] ovs_run_dir right?"
+        )
+    except (SwitchError, Timeout) as exc:
+        reason = f"bridge {bridge}: {exc}"
+    except ValueError as exc:
+        reason = str(exc)
+    else:
+        print(f"bridge {bridge}: {flows} flows deleted, {ports} ports unsealed")
+        return 0
+    print(f"{PROG}: {reason}", file=sys.stderr)
+    return 1

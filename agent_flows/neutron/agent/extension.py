@@ -1,0 +1,233 @@
+"""The OVS agent's extension (``[agent] extensions = agent_flows``): closes new ports, reports."""
+
+import random
+import sqlite3
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from neutron.api.rpc.callbacks import resources
+from neutron.api.rpc.handlers.resources_rpc import ResourcesPullRpcApi
+from neutron_lib import rpc as n_rpc
+from neutron_lib.agent import l2_extension
+from neutron_lib.callbacks import events, registry
+from neutron_lib.plugins.ml2 import ovs_constants
+from oslo_config import cfg
+from oslo_log import log
+from ovsdbapp import exceptions
+
+from agent_flows import conf as options
+from agent_flows.engine.runner import Runner, Work, error_of
+from agent_flows.engine.transcript import utcnow
+from agent_flows.neutron import privileged
+from agent_flows.neutron.agent import port_events, probe
+from agent_flows.neutron.agent.catch_up import CatchingUp, Missed
+from agent_flows.neutron.agent.event_loop import Events, Firewall
+from agent_flows.neutron.agent.firewall_driver import FIREWALL
+from agent_flows.neutron.agent.probe import Probe
+from agent_flows.neutron.reporting import Reporting
+from agent_flows.neutron.resource_cache import CachedRevisions, SecurityGroupInfo
+from agent_flows.neutron.verify.verifier import OtherFirewall
+from agent_flows.openflow.ofctl import Ofctl
+from agent_flows.report import FlowName, Trouble
+from agent_flows.reporting.heartbeat import Heartbeat
+from agent_flows.reporting.outbox import Outbox
+from agent_flows.reporting.reporter import Reporter
+from agent_flows.reporting.state_dir import take
+from agent_flows.rpc import transport
+from agent_flows.rpc.agent import AgentEndpoint, ServerClient
+from agent_flows.rpc.listener import Listener
+from agent_flows.secgroups.tasks import ApplySecurityGroups
+from agent_flows.supervision import Troubles, described
+
+LOG = log.getLogger(__name__)
+
+_VERSION = metadata.version("agent-flows")
+_AFTER_RETURN = (30.0, 60.0)
+"""Seconds after the message bus came back until the server is asked what was missed: what is
+pushed is heard again only when the agent's own connections are back, too, which oslo.messaging
+tries every 30 s (``rabbit_interval_max``); and not all agents are to ask at once."""
+
+
+class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[misc]  # untyped
+    """Runs inside the agent's process.
+
+    ``handle_port`` and ``delete_port`` are called in the agent's only loop:
+    they note what was said and return. One thread of ours acts on it, in
+    order and for many ports at once.
+    """
+
+    def consume_api(self, agent_api: Any) -> None:
+        self._agent_api = agent_api
+
+    def initialize(self, connection: object, driver_type: str) -> None:
+        """Called before the agent loads its firewall driver.
+
+        Raises ValueError in an agent that is not Open vSwitch's,
+        :class:`agent_flows.reporting.state_dir.StateDirTaken`, another OSError or sqlite3.Error if
+        the state directory cannot be used.
+        """
+        if driver_type != ovs_constants.EXTENSION_DRIVER_TYPE:
+            raise ValueError(f"agent_flows works in the Open vSwitch agent, not in {driver_type}")
+        conf = options.register(cfg.CONF)
+        options.check(conf)
+        ours = conf[options.AGENT]
+        state_dir = Path(ours.state_dir)
+        self._lock = take(state_dir)
+        self.troubles = Troubles()
+        self._outbox = Outbox(state_dir / "outbox.sqlite", ours.outbox_max_reports, self.troubles)
+        identity = self._outbox.identity
+        client = ServerClient(n_rpc.TRANSPORT, conf.host, ours.rpc_timeout, identity)
+        cache = self._agent_api.plugin_rpc.remote_resource_cache
+        self._bridge = self._agent_api.br_int
+        self._runner = Runner(conf.host)
+        self._reporting = Reporting(
+            deliver=self._outbox.put,
+            revision=CachedRevisions(SecurityGroupInfo(cache)).port_as_told,
+        )
+        self._firewall: Firewall | None = None
+        self._catching_up = CatchingUp(
+            Missed(cache, ResourcesPullRpcApi(), conf.host).catch_up, self.troubles
+        )
+        self._events = Events(
+            self._firewall_for, SecurityGroupInfo(cache), self.troubles, self._failed
+        )
+        self._started_at = utcnow()
+        self._heartbeat = Heartbeat(
+            client,
+            ours.heartbeat_interval,
+            self.state,
+            self._outbox.raise_sequence,
+            self._bus_returned,
+            troubles=self.troubles,
+        )
+        self.troubles.changed = self._heartbeat.soon
+        self._reporter = Reporter(
+            self._outbox, client, self.troubles, on_return=self._bus_returned, lost=self._lost
+        )
+        self._listener = Listener(
+            n_rpc.TRANSPORT, transport.agent_target(conf.host), AgentEndpoint(self), self.troubles
+        )
+        ofctl = Ofctl(ours.ovs_run_dir, self._bridge.br_name, probe.SECONDS, privileged.execute)
+        self._probe = Probe(ofctl, self._bridge.br_name, self._bridge_exists, self.troubles)
+        registry.subscribe(self._firewall_loaded, FIREWALL, events.AFTER_INIT)
+        for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
+            registry.subscribe(self._rule_changed, resources.SECURITYGROUPRULE, event)
+        for part in (self._events, self._reporter, self._listener, self._heartbeat, self._probe):
+            part.start()
+
+    def stop(self, timeout: float) -> None:
+        """End what runs in the background, within ``timeout`` seconds each. Neutron's agent never
+        asks for it: it ends with its process."""
+        registry.unsubscribe(self._firewall_loaded, FIREWALL, events.AFTER_INIT)
+        for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
+            registry.unsubscribe(self._rule_changed, resources.SECURITYGROUPRULE, event)
+        self._listener.stop()
+        for part in (
+            self._events, self._catching_up, self._probe, self._heartbeat, self._reporter
+        ):  # fmt: skip
+            part.stop(timeout)
+        self._outbox.close()
+        self._lock.close()
+
+    # What the agent says.
+
+    def handle_port(self, context: object, data: Mapping[str, Any]) -> None:
+        self._events.put(port_events.Here(dict(data)))
+
+    def delete_port(self, context: object, data: Mapping[str, Any]) -> None:
+        self._events.put(port_events.Gone(str(data["port_id"])))
+
+    # What the server says.
+
+    def ports_changed(self, port_ids: Collection[str]) -> None:
+        """What was reported of these ports is old: Neutron's own word of what changed may have
+        been lost."""
+        self._catching_up.soon(port_ids)
+
+    def security_groups_changed(self, ids: Collection[str]) -> None:
+        """Nothing: what changed, Neutron tells its agent itself."""
+
+    def resync(self, port_ids: Collection[str] | None = None) -> None:
+        self._catching_up.soon(port_ids, lambda: self._events.put(port_events.Resync(port_ids)))
+
+    # How the host fares.
+
+    def state(self) -> dict[str, Any]:
+        """As heartbeats tell the server."""
+        firewall = self._firewall
+        troubles = dict(self.troubles.current())
+        if firewall is not None:
+            troubles = {**firewall.troubles.current(), **troubles}
+        return {
+            "bridge": self._bridge.br_name,
+            "troubles": troubles,
+            "trouble": next(iter(troubles.values()), None),
+            "unreported": self._unreported(),
+            "version": _VERSION,
+            "boot_id": self._outbox.identity.boot_id,
+            "started_at": self._started_at.isoformat(),
+        }
+
+    def _unreported(self) -> int | None:
+        try:
+            return len(self._outbox)
+        except sqlite3.Error as exc:
+            self.troubles.report(Trouble.OUTBOX, described(exc))
+            return None
+
+    def _bridge_exists(self) -> bool:
+        try:
+            return bool(self._bridge.bridge_exists(self._bridge.br_name))
+        except (exceptions.OvsdbAppException, RuntimeError):
+            # OVSDB says nothing, so this is not known: the switch is gone in either case.
+            return True
+
+    # What follows from it.
+
+    def _lost(self, port_ids: Collection[str]) -> None:
+        """Stored reports of these ports could not be read."""
+        self._events.put(port_events.Resync(port_ids))
+
+    def _bus_returned(self) -> None:
+        wait = random.uniform(*_AFTER_RETURN)  # noqa: S311  # spreads load, guards nothing
+        timer = threading.Timer(wait, self._catching_up.soon, [None])
+        timer.daemon = True
+        timer.start()
+
+    def _firewall_loaded(
+        self, resource: str, event: str, trigger: Firewall, payload: object = None
+    ) -> None:
+        self._adopt(trigger)
+
+    def _firewall_for(self, heard: Sequence[port_events.Event]) -> Firewall | None:
+        # The agent's driver is loaded by the time it speaks of ports; what comes before that
+        # is about ports that are all looked at anyway.
+        if self._firewall is None and any(isinstance(each, port_events.Here) for each in heard):
+            self._adopt(OtherFirewall(self._agent_api, self._reporting))
+        return self._firewall
+
+    def _adopt(self, firewall: Firewall) -> None:
+        firewall.report_to(self._reporting)
+        firewall.troubles.changed = self._heartbeat.soon
+        self._firewall = firewall
+        self._heartbeat.soon()
+
+    def _rule_changed(self, resource: str, event: str, trigger: object, payload: Any) -> None:
+        rule = payload.states[-1]
+        if rule is not None:
+            self._events.put(port_events.Rules(rule.security_group_id))
+
+    def _failed(self, here: port_events.Here, exc: Exception) -> None:
+        """What the agent said of this port could not be acted upon: that is its outcome."""
+        try:
+            revision = self._reporting.revision(here.port_id, here.details)
+            work = Work(here.port_id, revision, {}, 1)
+            error = error_of(exc)
+            report = self._runner.never_ran(FlowName.WIRE, work, ApplySecurityGroups, error)
+            self._reporting.deliver([report])
+        # It stays the host's trouble, which says what of which port.
+        except Exception:
+            LOG.exception("Port %s could not be reported", here.port_id)

@@ -1,0 +1,252 @@
+"""Neutron's FirewallDriver interface on top of our engine (``firewall_driver = agent_flows``)."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import pydantic
+from neutron.agent import firewall
+from neutron.common import utils
+from neutron_lib import constants
+from neutron_lib.callbacks import events, registry, resources
+from oslo_config import cfg
+from oslo_log import log
+
+from agent_flows import conf as options
+from agent_flows.engine.runner import Runner
+from agent_flows.engine.task import TaskFailed
+from agent_flows.neutron import parsing, privileged
+from agent_flows.neutron.agent import bridge
+from agent_flows.neutron.agent.desired_state import Told
+from agent_flows.neutron.agent.flows import Switch
+from agent_flows.neutron.agent.quarantine import Closed, Quarantine
+from agent_flows.neutron.agent.reconcile import Reconciler
+from agent_flows.neutron.reporting import Reporting
+from agent_flows.neutron.resource_cache import SecurityGroupInfo
+from agent_flows.openflow.connections import Connections
+from agent_flows.openflow.ofctl import SLOW_CALL, Ofctl
+from agent_flows.openflow.pipeline import Home, Pipeline
+from agent_flows.report import FlowReport, Trouble
+from agent_flows.secgroups.firewall import Firewall
+from agent_flows.supervision import Backoff, Troubles
+from agent_flows.validation import Hostname, Invalid, parse
+from agent_flows.watchdog import Watchdog
+
+LOG = log.getLogger(__name__)
+
+FIREWALL = "agent_flows_firewall"
+"""Resource of Neutron's callback registry: the driver makes itself known there (AFTER_INIT), for
+the agent tells nobody which it has loaded."""
+
+
+class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  # untyped
+    """What the agent says between ``filter_defer_apply_on`` and ``_off`` is one batch of one
+    flow; outside of them every call is a batch of its own.
+
+    Nothing here raises for a port's trouble: it is an outcome
+    (:class:`Reporting`, :meth:`outcome`), and the port is tried again until it
+    succeeds or is gone. It is called from the agent's loop, and from RPC
+    threads for :attr:`ports`.
+    """
+
+    provides_arp_spoofing_protection = True
+
+    def __init__(self, integration_bridge: Any) -> None:
+        """``integration_bridge`` is the agent's ovs_lib.OVSBridge.
+
+        Raises ValueError for permitted_ethertypes that cannot be permitted, and for a host by
+        whose name nothing can be reported.
+        """
+        conf = options.register(cfg.CONF)
+        ours = conf[options.AGENT]
+        permitted = utils.parse_permitted_ethertypes(conf.SECURITYGROUP.permitted_ethertypes)
+        pipeline = Pipeline(
+            Home.NEUTRON,
+            frozenset(int(each, 16) for each in permitted),
+            distributed_routing=conf.AGENT.enable_distributed_routing,
+        )
+        self.troubles = Troubles()
+        self._watchdog = Watchdog(self.troubles)
+        ofctl = Ofctl(
+            ours.ovs_run_dir,
+            integration_bridge.br_name,
+            ours.openflow_timeout,
+            privileged.execute,
+            watch=self._watchdog.watch(Trouble.OPENFLOW, SLOW_CALL),
+        )
+        host = parse(pydantic.TypeAdapter(Hostname), conf.host)
+        self._told = Told(host)
+        self._changed: set[str] = set()
+        self._gone: set[str] = set()
+        self._deferred = False
+        self._put_back = False
+        self._reconciler = Reconciler(
+            Runner(host, watch=self._watchdog.watch(Trouble.FLOW, ours.slow_flow)),
+            integration_bridge,
+            Switch(
+                integration_bridge,
+                Firewall(ofctl, pipeline, reserved=bridge.Reserved(integration_bridge)),
+                Quarantine(ofctl),
+                Connections(ofctl),
+            ),
+            self._told,
+            self.troubles,
+            backoff=Backoff(ours.retry_initial, ours.retry_max),
+            max_batch=ours.max_batch,
+        )
+        self._watchdog.start()
+        self._reconciler.start()
+        bridge.watch(integration_bridge, self._before_the_bridge_opens)
+        registry.subscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
+        registry.publish(FIREWALL, events.AFTER_INIT, self)
+
+    # What an extension beside it asks of it.
+
+    def report_to(self, reporting: Reporting) -> None:
+        """From now on outcomes go there."""
+        self._reconciler.reporting = reporting
+
+    def refresh(self, groups: Collection[str], info: SecurityGroupInfo) -> None:
+        """Rules of these groups changed: apply them now, as ``info`` has them.
+
+        The agent looks only every few seconds, and then finds it done.
+        """
+        try:
+            known = info.of(sorted(self._told.members_of(groups)))
+            changed = [
+                *(self._told.rules(*each) for each in known.security_groups.items()),
+                *(self._told.members(*each) for each in known.members.items()),
+            ]
+        except (TaskFailed, Invalid) as exc:
+            LOG.warning("Changed rules wait for the agent's own turn: %s", exc)
+        else:
+            self._reconciler.apply(frozenset().union(*changed))
+
+    def handle(self, details: Mapping[str, Any]) -> None:
+        """Prove a port anew that stands here and fell on the server: nothing else would make it
+        ACTIVE again. All else the agent tells by the calls below."""
+        port_id = str(details["port_id"])
+        if details.get("status") != constants.PORT_STATUS_ACTIVE:
+            self._reconciler.prove_anew(port_id)
+
+    def gone(self, port_id: str) -> None:
+        """Nothing: the agent tells that by the calls below, too."""
+
+    def outcome(self, port_id: str) -> FlowReport | None:
+        """The port's last report."""
+        return self._reconciler.outcome(port_id)
+
+    def quarantine(self, ports: Iterable[Closed]) -> None:
+        """Close ports until their security groups are verified; those that are programmed
+        already are left alone. One bundle.
+
+        Raises :class:`agent_flows.engine.task.TaskFailed` if the switch does not do it.
+        """
+        self._reconciler.closing.close(ports)
+
+    def resync(self, port_ids: Collection[str] | None = None) -> None:
+        """Apply and verify ports (None: all), changed or not."""
+        self._reconciler.resync(port_ids)
+
+    def stop(self, timeout: float) -> None:
+        """End what runs in the background, within ``timeout`` seconds."""
+        registry.unsubscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
+        self._reconciler.stop(timeout)
+        self._watchdog.stop(timeout)
+
+    # Neutron's interface.
+
+    @property
+    def ports(self) -> dict[str, dict[str, Any]]:
+        """The dicts of filtered ports, those that failed included, by id."""
+        return self._told.filtered()
+
+    def prepare_port_filter(self, port: Mapping[str, Any]) -> None:
+        self._take(port)
+
+    def apply_port_filter(self, port: Mapping[str, Any]) -> None:
+        self._take(port)
+
+    def update_port_filter(self, port: Mapping[str, Any]) -> None:
+        self._take(port)
+
+    def remove_port_filter(self, port: Mapping[str, Any]) -> None:
+        self._drop([port["device"]])
+
+    def process_trusted_ports(self, port_ids: Iterable[str]) -> None:
+        """Ports that are not to be filtered; the agent also calls so what the server does not
+        know, as an interface that somebody plugged in by hand."""
+        trusted = [each for each in port_ids if parsing.is_port_id(each)]
+        for port_id in trusted:
+            self._told.trusted(port_id)
+        self._change(trusted)
+
+    def remove_trusted_ports(self, port_ids: Iterable[str]) -> None:
+        self._drop(port_ids)
+
+    def update_security_group_rules(self, sg_id: str, rules: Collection[Mapping[str, Any]]) -> None:
+        self._learn(self._told.rules, sg_id, rules)
+
+    def update_security_group_members(self, sg_id: str, ips: Mapping[str, Any]) -> None:
+        """Also of address groups, which come the same way."""
+        self._learn(self._told.members, sg_id, ips)
+
+    def security_group_updated(
+        self, action_type: str, sec_group_ids: Collection[str], device_id: object = None
+    ) -> None:
+        """Nothing: the agent asks for the ports concerned to be updated right after."""
+
+    def filter_defer_apply_on(self) -> None:
+        self._deferred = True
+
+    def filter_defer_apply_off(self) -> None:
+        self._deferred = False
+        self._apply()
+
+    def _take(self, port: Mapping[str, Any]) -> None:
+        port_id = port.get("device")
+        if not parsing.is_port_id(port_id):
+            LOG.error(
+                "%r is no port of Neutron's and is not programmed: it can send nothing", port_id
+            )
+            return
+        self._told.port(dict(port))
+        self._change([port_id])
+
+    def _learn(
+        self, told: Callable[[object, object], frozenset[str]], group_id: object, content: object
+    ) -> None:
+        try:
+            self._change(told(group_id, content))
+        except Invalid as exc:
+            # Its ports name it too, and fail by that.
+            LOG.error("A security group was left out: %s", exc)
+
+    def _change(self, port_ids: Iterable[str]) -> None:
+        self._changed.update(port_ids)
+        self._gone.difference_update(self._changed)
+        self._apply()
+
+    def _drop(self, port_ids: Iterable[str]) -> None:
+        for port_id in port_ids:
+            if port_id in self._told.known():
+                self._told.gone(port_id)
+                self._gone.add(port_id)
+                self._changed.discard(port_id)
+        self._apply()
+
+    def _apply(self) -> None:
+        if not self._deferred:
+            changed, self._changed = self._changed, set()
+            gone, self._gone = self._gone, set()
+            self._reconciler.apply(changed, gone)
+
+    def _before_the_bridge_opens(self) -> None:
+        self._put_back = True
+        self._reconciler.switch_restarted()
+
+    def _ovs_restarted(
+        self, resource: str, event: str, trigger: object, payload: object = None
+    ) -> None:
+        if not self._put_back:
+            self._reconciler.switch_restarted()
+        self._put_back = False

@@ -1,0 +1,60 @@
+"""The flows inside Neutron's agent, composed of their tasks and nothing else.
+
+What wires a port is the agent's; these see that it got somewhere, program its
+security groups and let it go.
+"""
+
+from dataclasses import dataclass
+
+from taskflow.flow import Flow
+from taskflow.patterns import linear_flow
+
+from agent_flows.neutron.agent.quarantine import Quarantine
+from agent_flows.neutron.agent.tasks import (
+    EndConnections,
+    EndQuarantine,
+    LiftQuarantine,
+    ReadDesiredState,
+    VerifyWiring,
+)
+from agent_flows.neutron.interfaces import Bridge
+from agent_flows.neutron.tasks import LocateInterface
+from agent_flows.openflow.connections import Connections
+from agent_flows.report import FlowName
+from agent_flows.secgroups.firewall import Firewall
+from agent_flows.secgroups.tasks import (
+    ApplySecurityGroups,
+    RemoveSecurityGroups,
+    VerifySecurityGroups,
+)
+
+
+@dataclass(frozen=True)
+class Switch:
+    """What the tasks act on: Neutron's integration bridge."""
+
+    bridge: Bridge
+    firewall: Firewall
+    quarantine: Quarantine
+    connections: Connections
+
+
+def wire(switch: Switch) -> Flow:
+    """Inputs: ``located``, ``refused``, ``desired``. A refresh runs the same tasks."""
+    return linear_flow.Flow(FlowName.WIRE).add(
+        LocateInterface(),
+        ReadDesiredState(),
+        ApplySecurityGroups(switch.firewall),
+        VerifySecurityGroups(switch.firewall),
+        VerifyWiring(switch.bridge),
+        LiftQuarantine(switch.quarantine, switch.connections),
+    )
+
+
+def unwire(switch: Switch) -> Flow:
+    """Input: ``attachments`` as the ports were wired with, of those that were."""
+    return linear_flow.Flow(FlowName.UNWIRE).add(
+        RemoveSecurityGroups(switch.firewall),
+        EndConnections(switch.connections),
+        EndQuarantine(switch.quarantine),
+    )

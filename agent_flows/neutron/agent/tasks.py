@@ -1,0 +1,146 @@
+"""The tasks of Neutron's adapter that the standalone agent has no need of."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from taskflow.types.failure import Failure
+
+from agent_flows.engine.task import FlowTask, PortErrors, TaskFailed
+from agent_flows.neutron import interfaces
+from agent_flows.neutron.agent.quarantine import Closed, Quarantine
+from agent_flows.neutron.interfaces import Bridge, Located
+from agent_flows.neutron.parsing import macs_of
+from agent_flows.neutron.tasks import raise_for
+from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.connections import Connections, Speaker, addresses_of
+from agent_flows.openflow.ofctl import SwitchError, Timeout
+from agent_flows.openflow.pipeline import DEAD_VLAN
+from agent_flows.report import Step, TaskError
+from agent_flows.spec import DesiredState
+
+
+class ReadDesiredState(FlowTask):
+    """Whether what the agent told of each port and its groups makes sense."""
+
+    name_: ClassVar[str] = "read-desired-state"
+    step: ClassVar[Step] = Step.SECURITY_GROUPS
+
+    def execute(self, port_ids: tuple[str, ...], refused: Mapping[str, TaskError]) -> None:
+        raise_for(port_ids, refused)
+
+
+class VerifyWiring(FlowTask):
+    """Reads ofport and tag back: what the agent wired is as it was when the flow began.
+
+    A port on the dead VLAN is one that the agent keeps closed, because its
+    admin_state_up is false.
+    """
+
+    name_: ClassVar[str] = "verify-wiring"
+    step: ClassVar[Step] = Step.L2
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def execute(self, port_ids: tuple[str, ...], located: Located) -> None:
+        now = interfaces.locate(self._bridge, port_ids)
+        errors = dict(now.errors)
+        tags = interfaces.tags(self._bridge, [each.name for each in now.interfaces.values()])
+        for port_id, interface in now.interfaces.items():
+            tag = tags.get(interface.name)
+            if interface != located.interfaces[port_id]:
+                errors[port_id] = TaskError(
+                    "InterfaceChanged",
+                    "the port's interface changed while it was being wired",
+                    f"was {located.interfaces[port_id]}, is {interface}",
+                )
+            elif tag not in (interface.vlan, DEAD_VLAN):
+                errors[port_id] = TaskError(
+                    "WrongTag",
+                    f"port {interface.name} has tag {tag} instead of local VLAN {interface.vlan}",
+                )
+        if errors:
+            raise PortErrors(errors)
+
+
+class _QuarantineTask(FlowTask):
+    step: ClassVar[Step] = Step.SECURITY_GROUPS
+
+    def __init__(self, quarantine: Quarantine) -> None:
+        super().__init__()
+        self._quarantine = quarantine
+
+
+class LiftQuarantine(_QuarantineTask):
+    """Lets the ports go: their security groups are verified."""
+
+    name_: ClassVar[str] = "lift-quarantine"
+
+    def __init__(self, quarantine: Quarantine, connections: Connections) -> None:
+        super().__init__(quarantine)
+        self._connections = connections
+
+    def execute(
+        self,
+        port_ids: tuple[str, ...],
+        attachments: Mapping[str, Attachment],
+        desired: DesiredState,
+    ) -> frozenset[Closed]:
+        with _switch_errors():
+            self._connections.hold(
+                {
+                    port_id: Speaker(
+                        attachments[port_id].vlan, addresses_of(desired.ports[port_id])
+                    )
+                    for port_id in port_ids
+                }
+            )
+        ofports = [attachments[port_id].ofport for port_id in port_ids]
+        held = {
+            (attachments[port_id].vlan, mac)
+            for port_id in port_ids
+            for mac in macs_of(desired.ports[port_id])
+        }
+        return self._quarantine.open(ofports, held)
+
+    def revert(self, result: frozenset[Closed] | Failure, **_: Any) -> None:
+        if not isinstance(result, Failure):
+            self._quarantine.close_again(result)
+
+
+class EndConnections(FlowTask):
+    """Ends the connections the ports leave behind, before another gets their address or zone."""
+
+    name_: ClassVar[str] = "end-connections"
+    step: ClassVar[Step] = Step.SECURITY_GROUPS
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__()
+        self._connections = connections
+
+    def execute(self, port_ids: tuple[str, ...]) -> None:
+        with _switch_errors():
+            self._connections.leave(port_ids)
+
+
+class EndQuarantine(_QuarantineTask):
+    """Forgets ports that are gone."""
+
+    name_: ClassVar[str] = "end-quarantine"
+
+    def execute(self, port_ids: tuple[str, ...], attachments: Mapping[str, Attachment]) -> None:
+        ofports = [attachments[port_id].ofport for port_id in port_ids if port_id in attachments]
+        self._quarantine.forget(port_ids, ofports)
+
+
+@contextlib.contextmanager
+def _switch_errors() -> Iterator[None]:
+    """Errors of ovs-ofctl as a task's: no port is at fault alone."""
+    try:
+        yield
+    except (SwitchError, Timeout) as exc:
+        detail = exc.detail if isinstance(exc, SwitchError) else ""
+        error = TaskError(type(exc).__name__, str(exc), detail)
+        raise TaskFailed(error, whole_batch=True) from exc

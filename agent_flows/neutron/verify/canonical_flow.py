@@ -1,0 +1,159 @@
+"""Flows as Neutron's driver words them and as ovs-ofctl prints them, in one form. Pure.
+
+``tcp`` and ``dl_type=0x0800,nw_proto=6``, ``tcp_dst=0x50`` and ``tp_dst=80``,
+``10.0.0.7/24`` and ``10.0.0.0/24`` are the same match to a switch.
+"""
+
+import functools
+import ipaddress
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from agent_flows.openflow.pipeline import Register
+
+Match = frozenset[tuple[str, object]]
+Effect = frozenset[tuple[object, ...]]
+"""What a flow does, as far as it can be compared: what it writes, and where the packet goes."""
+
+_DEFAULT_PRIORITY = 32768  # ovs-ofctl(8), Flow Syntax
+# Without statistics, a cookie of 0 and table 0 are not printed.
+_FLOW = re.compile(
+    r"\s*(?:cookie=(?P<cookie>\w+),\s*)?(?:table=(?P<table>\d+),\s*)?"
+    r"(?P<match>.*?)\s*\bactions=(?P<actions>.*)"
+)
+
+# ovs-fields(7): words for an ethertype and a protocol.
+_WORDS: dict[str, tuple[int, int | None]] = {
+    "ip": (0x0800, None), "arp": (0x0806, None), "rarp": (0x8035, None), "ipv6": (0x86DD, None),
+    "icmp": (0x0800, 1), "tcp": (0x0800, 6), "udp": (0x0800, 17), "sctp": (0x0800, 132),
+    "tcp6": (0x86DD, 6), "udp6": (0x86DD, 17), "icmp6": (0x86DD, 58), "sctp6": (0x86DD, 132),
+}  # fmt: skip
+_SAME = {
+    "reg_port": f"reg{Register.PORT:d}",
+    "reg_net": f"reg{Register.NETWORK:d}",
+    "icmpv6_type": "icmp_type",
+    "icmpv6_code": "icmp_code",
+} | {f"{proto}_{end}": f"tp_{end}" for proto in ("tcp", "udp", "sctp") for end in ("src", "dst")}
+_ADDRESSES = frozenset({"nw_src", "nw_dst", "ipv6_src", "ipv6_dst", "arp_spa", "nd_target"})
+_MACS = frozenset({"dl_src", "dl_dst"})
+# Beside the match (ovs-ofctl(8), Flow Syntax).
+_NO_MATCH = frozenset(
+    {"idle_timeout", "hard_timeout", "importance", "send_flow_rem", "check_overlap",
+     "reset_counts", "no_packet_counts", "no_byte_counts"}
+)  # fmt: skip
+_ALL_ONES = {"tp_src": 0xFFFF, "tp_dst": 0xFFFF}
+
+_WRITES = re.compile(r"(?:set_field|load):(\w+)->(?:nxm_nx_)?(reg\d|ct_mark)\b", re.IGNORECASE)
+_GOES_TO = re.compile(r"resubmit\(,(\d+)\)|\bct\([^()]*\btable=(\d+)")
+_OUTPUT = re.compile(r"\boutput:(\d+)|\b(normal)\b", re.IGNORECASE)
+# Thousands of flows are read again and again, and say much the same.
+_REMEMBERED = 1 << 16
+
+_CONJUNCTION = re.compile(r"conjunction\((\d+),(\d)/2\)")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A switch holds one flow of a key."""
+
+    table: int
+    priority: int
+    match: Match
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A flow in the switch."""
+
+    key: Key
+    cookie: int
+    effect: Effect
+
+
+def key_of(flow: Mapping[str, object]) -> Key:
+    """The key of a flow as Neutron's firewall driver has it: a dict of ovs-ofctl's words."""
+    match = {name: flow[name] for name in flow.keys() - {"table", "priority", "actions"}}
+    priority = int(str(flow.get("priority", _DEFAULT_PRIORITY)))
+    return Key(int(str(flow["table"])), priority, frozenset(_match(match)))
+
+
+def read(line: str) -> Standing:
+    """A flow as ``ovs-ofctl dump-flows`` prints it. Raises ValueError for anything else."""
+    found = _FLOW.match(line)
+    if found is None:
+        raise ValueError(f"ovs-ofctl printed what is no flow: {line}")
+    match: dict[str, object] = {}
+    for term in found["match"].replace(" ", ",").split(","):
+        name, _, value = term.partition("=")
+        if name and name not in _NO_MATCH:
+            match[name] = value
+    priority = int(str(match.pop("priority", _DEFAULT_PRIORITY)))
+    key = Key(int(found["table"] or 0), priority, frozenset(_match(match)))
+    return Standing(key, int(found["cookie"] or "0", 0), effect(found["actions"]))
+
+
+def _match(fields: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for given, value in fields.items():
+        if given in _WORDS:
+            ethertype, protocol = _WORDS[given]
+            yield "dl_type", (ethertype, None)
+            if protocol is not None:
+                yield "nw_proto", (protocol, None)
+            continue
+        name = _SAME.get(given, given)
+        canonical = _value(name, str(value))
+        if canonical is not None:
+            yield name, canonical
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _value(name: str, text: str) -> object:
+    """None for one that every packet matches."""
+    if name in _ADDRESSES:
+        network = ipaddress.ip_network(text, strict=False)
+        return str(network) if network.prefixlen else None
+    if name in _MACS:
+        return text.lower().replace("-", ":")
+    if name == "ct_state":
+        return frozenset(re.findall(r"[+-]\w+", text))
+    value, _, mask = text.partition("/")
+    try:
+        number, bits = int(value, 0), int(mask, 0) if mask else None
+    except ValueError:
+        return text
+    if bits == 0:
+        return None
+    return number, None if bits == _ALL_ONES.get(name) else bits
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def effect(actions: str) -> Effect:
+    """What ``actions`` do."""
+    done: set[tuple[object, ...]] = {
+        (name.lower(), int(value, 0)) for value, name in _WRITES.findall(actions)
+    }
+    done |= {("table", int(plain or tracked)) for plain, tracked in _GOES_TO.findall(actions)}
+    done |= {("output", int(port) if port else "NORMAL") for port, _ in _OUTPUT.findall(actions)}
+    done |= {
+        ("conjunction", int(number), int(side)) for number, side in _CONJUNCTION.findall(actions)
+    }
+    return frozenset(done)
+
+
+def texts(keys: Iterable[Key]) -> Iterator[str]:
+    """For people: the flows in ovs-ofctl's words, more or less."""
+    for key in keys:
+        match_ = ",".join(f"{name}={_shown(value)}" for name, value in sorted(key.match))
+        yield f"table={key.table},priority={key.priority},{match_}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return "/".join(
+            f"{each:#x}" for each in itertools.takewhile(lambda n: n is not None, value)
+        )
+    if isinstance(value, frozenset):
+        return "".join(sorted(value))
+    return str(value)

@@ -1,0 +1,105 @@
+"""The flows on a host with another firewall driver: they look, and change nothing."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from taskflow.flow import Flow
+from taskflow.patterns import linear_flow
+
+from agent_flows.engine.task import FlowTask
+from agent_flows.neutron.interfaces import Located
+from agent_flows.neutron.tasks import LocateInterface, raise_for
+from agent_flows.neutron.verify.checks import Checks
+from agent_flows.neutron.verify.driver import Finding
+from agent_flows.neutron.verify.plugged_port import Plugged
+from agent_flows.report import FlowName, Step, TaskError
+
+
+class _CheckTask(FlowTask):
+    def __init__(self, checks: Checks) -> None:
+        super().__init__()
+        self._checks = checks
+
+
+class ApplySecurityGroups(_CheckTask):
+    """Whether the firewall driver left everything that the ports' rules demand."""
+
+    name_: ClassVar[str] = "apply-security-groups"
+    step: ClassVar[Step] = Step.SECURITY_GROUPS
+    default_provides = "findings"
+
+    def execute(
+        self, port_ids: tuple[str, ...], plugged: Mapping[str, Plugged], located: Located
+    ) -> Mapping[str, Finding]:
+        findings = self._checks.filters(_only(plugged, port_ids), located)
+        raise_for(port_ids, _errors({id_: each.missing for id_, each in findings.items()}))
+        return findings
+
+
+class VerifySecurityGroups(FlowTask):
+    """Whether it left nothing that no rule demands."""
+
+    name_: ClassVar[str] = "verify-security-groups"
+    step: ClassVar[Step] = Step.SECURITY_GROUPS
+
+    def execute(self, port_ids: tuple[str, ...], findings: Mapping[str, Finding]) -> None:
+        raise_for(port_ids, _errors({id_: each.surplus for id_, each in findings.items()}))
+
+
+class VerifyWiring(_CheckTask):
+    """Whether the ports are on their networks' local VLANs, and still where they were found."""
+
+    name_: ClassVar[str] = "verify-wiring"
+    step: ClassVar[Step] = Step.L2
+
+    def execute(
+        self, port_ids: tuple[str, ...], plugged: Mapping[str, Plugged], located: Located
+    ) -> None:
+        raise_for(port_ids, self._checks.wiring(_only(plugged, port_ids), located))
+
+
+class RemoveSecurityGroups(_CheckTask):
+    """Whether the firewall driver has taken away what was for these ports."""
+
+    name_: ClassVar[str] = "remove-security-groups"
+    step: ClassVar[Step] = Step.SECURITY_GROUPS
+
+    def execute(self, port_ids: tuple[str, ...], plugged: Mapping[str, Plugged]) -> None:
+        raise_for(port_ids, self._checks.left_over(_only(plugged, port_ids)))
+
+
+class ConfirmAbsence(_CheckTask):
+    """Whether the ports have no interface."""
+
+    name_: ClassVar[str] = "confirm-absence"
+    step: ClassVar[Step] = Step.L2
+
+    def execute(self, port_ids: tuple[str, ...]) -> None:
+        absent = self._checks.absent(port_ids)
+        plugged = TaskError("InterfaceChanged", "the port was plugged in meanwhile")
+        raise_for(port_ids, {each: plugged for each in port_ids if each not in absent})
+
+
+def wire(checks: Checks) -> Flow:
+    """Inputs: ``plugged``, ``located``. A refresh runs the same tasks."""
+    return linear_flow.Flow(FlowName.WIRE).add(
+        LocateInterface(), ApplySecurityGroups(checks), VerifySecurityGroups(), VerifyWiring(checks)
+    )
+
+
+def unwire(checks: Checks) -> Flow:
+    """Input: ``plugged`` as the ports were."""
+    return linear_flow.Flow(FlowName.UNWIRE).add(RemoveSecurityGroups(checks))
+
+
+def absence(checks: Checks) -> Flow:
+    """Of ports that nothing was heard of."""
+    return linear_flow.Flow(FlowName.UNWIRE).add(ConfirmAbsence(checks))
+
+
+def _only(plugged: Mapping[str, Plugged], port_ids: tuple[str, ...]) -> dict[str, Plugged]:
+    return {port_id: plugged[port_id] for port_id in port_ids}
+
+
+def _errors(found: Mapping[str, TaskError | None]) -> dict[str, TaskError]:
+    return {port_id: error for port_id, error in found.items() if error is not None}

@@ -1,0 +1,160 @@
+"""``firewall_driver = iptables_hybrid``: filters on a Linux bridge between VM and switch.
+
+The driver's own generators say which rules a port must have. They are counted:
+how iptables prints them depends on its version.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from neutron.agent.linux import iptables_firewall, iptables_manager
+from neutron_lib import constants
+from oslo_config import cfg
+from oslo_utils import netutils
+
+from agent_flows.engine.task import TaskFailed
+from agent_flows.neutron import privileged
+from agent_flows.neutron.interfaces import Interface
+from agent_flows.neutron.resource_cache import Known, SecurityGroupInfo
+from agent_flows.neutron.verify.driver import Finding, each_alone
+from agent_flows.report import TaskError
+
+Save = Callable[[str, int], str]
+"""Runs a program (iptables-save, ip6tables-save), within seconds; what it prints."""
+
+_RULE = re.compile(r"-A (?P<chain>\S+)(?P<rest>.*)")
+_PROGRAMS = ("iptables-save", "ip6tables-save")
+_NOTHING = Known({}, {}, {}, {})
+
+
+class HybridFirewall:
+    """Counts the rules of a port's chains, and those of common chains that name its device."""
+
+    def __init__(self, neutron: SecurityGroupInfo, timeout: int, save: Save | None = None) -> None:
+        self._neutron, self._timeout, self._save = neutron, timeout, save or run
+        self._programs = _PROGRAMS if netutils.is_ipv6_enabled() else _PROGRAMS[:1]
+
+    def inspect(self, ports: Mapping[str, Interface]) -> Mapping[str, Finding]:
+        if not ports:
+            return {}
+        saved = {program: self._rules(program) for program in self._programs}
+        known = self._neutron.of(list(ports))
+        return each_alone(ports, lambda port_id: _judge(port_id, known, saved))
+
+    def left_over(self, ofports: Mapping[str, int]) -> Mapping[str, TaskError]:
+        if not ofports:
+            return {}
+        rules = [each for program in self._programs for each in self._rules(program)]
+        stale = {port_id: len(_about(_Writer(_NOTHING), port_id, rules)) for port_id in ofports}
+        return {
+            port_id: TaskError(
+                "RulesSurplus", f"iptables has {number} rules that belong to a port that is gone"
+            )
+            for port_id, number in stale.items()
+            if number
+        }
+
+    def _rules(self, program: str) -> list[str]:
+        try:
+            printed = self._save(program, self._timeout)
+        except (OSError, RuntimeError) as exc:
+            error = TaskError("IptablesError", f"{program} could not read the rules", str(exc))
+            raise TaskFailed(error, whole_batch=True) from exc
+        return [line for line in printed.splitlines() if line.startswith("-A ")]
+
+
+def run(program: str, seconds: int) -> str:
+    """As root. Raises OSError if it cannot be run or does not end in time, RuntimeError if it
+    fails."""
+    ran = privileged.execute([program, "-t", "filter"], "", seconds)
+    if ran.code:
+        raise RuntimeError(ran.stderr.strip() or f"{program} ended with code {ran.code}")
+    return ran.stdout
+
+
+def _judge(port_id: str, known: Known, saved: Mapping[str, Sequence[str]]) -> Finding:
+    if port_id in known.unreadable:
+        return Finding(missing=known.unreadable[port_id])
+    writer = _Writer(known)
+    writer.write(port_id, known.devices.get(port_id))
+    lacking = []
+    for program, rules in saved.items():
+        demanded = Counter(_about(writer, port_id, writer.rules(program)))
+        standing = Counter(_about(writer, port_id, rules))
+        lacking += [
+            f"chain {chain} of {program.removesuffix('-save')} has {standing[chain] or 'none'} of "
+            f"the {number} rules that the port demands"
+            for chain, number in sorted(demanded.items())
+            if standing[chain] < number
+        ]
+    if not lacking:
+        return Finding()
+    more = f", and {len(lacking) - 1} more chains lack rules" if lacking[1:] else ""
+    return Finding(missing=TaskError("RulesMissing", lacking[0] + more, "\n".join(lacking)))
+
+
+def _about(writer: "_Writer", port_id: str, rules: Iterable[str]) -> list[str]:
+    """For each rule that is about the port, its chain."""
+    chains, device = writer.chains(port_id), re.compile(rf" {writer.device(port_id)}\b")
+    found = filter(None, map(_RULE.match, rules))
+    return [each["chain"] for each in found if each["chain"] in chains or device.search(each[0])]
+
+
+class _Writer(iptables_firewall.OVSHybridIptablesFirewallDriver):  # type: ignore[misc]  # untyped
+    """Neutron's driver, whose rules stay where they were made."""
+
+    def __init__(self, known: Known) -> None:
+        # Not the parent's: it looks at the kernel and begins to filter.
+        self.iptables = iptables_manager.IptablesManager(state_less=True, use_ipv6=True)
+        self.ipset = _FilledSets(known.members)
+        self.enable_ipset = cfg.CONF.SECURITYGROUP.enable_ipset
+        self.sg_rules = known.security_groups
+        self.sg_members = known.members
+        self._iptables_protocol_name_map: dict[str, str] = {}
+        self._add_chain_by_name_v4v6(iptables_firewall.SG_CHAIN)
+
+    def write(self, port_id: str, device: Mapping[str, Any] | None) -> None:
+        """The rules of a port, without a device those of a trusted one."""
+        if device is None:
+            rules = self._generate_trusted_port_rules(port_id)
+            self._add_rules_to_chain_v4v6("FORWARD", rules, rules)
+            return
+        for direction in (constants.INGRESS_DIRECTION, constants.EGRESS_DIRECTION):
+            if device["port_security_enabled"]:
+                self._setup_chain(device, direction)
+            else:
+                self._add_accept_rule_port_sec(device, direction)
+
+    def rules(self, program: str) -> list[str]:
+        """As iptables-save would print them, but for details."""
+        family = self.iptables.ipv6 if program.startswith("ip6") else self.iptables.ipv4
+        return list(dict.fromkeys(str(rule) for rule in family["filter"].rules))
+
+    def chains(self, port_id: str) -> frozenset[str]:
+        """The names of the port's own chains."""
+        kinds = iptables_firewall.CHAIN_NAME_PREFIX
+        names = (self._port_chain_name({"device": port_id}, kind) for kind in kinds)
+        return frozenset(f"{self.iptables.wrap_name}-{name}" for name in names)
+
+    def device(self, port_id: str) -> str:
+        """The device by which common chains know the port."""
+        return str(self._get_device_name({"device": port_id}))
+
+
+class _FilledSets:
+    """The driver makes no rules for remote groups without a member: ipset has no set of them."""
+
+    get_name = staticmethod(iptables_firewall.ipset_manager.IpsetManager.get_name)
+
+    def __init__(self, members: Mapping[str, Mapping[str, Sequence[object]]]) -> None:
+        self._names = {
+            self.get_name(group_id, ethertype)
+            for group_id, families in members.items()
+            for ethertype, addresses in families.items()
+            if addresses
+        }
+
+    def set_name_exists(self, name: str) -> bool:
+        return name in self._names

@@ -1,0 +1,1 @@
+"""OpenFlow as ovs-ofctl reads and writes it: flows, cookies, tables, connections."""

@@ -1,0 +1,87 @@
+"""Ends the connections that a port leaves behind: whoever gets its address, or its conntrack zone,
+would be let the replies to them whatever its own rules say."""
+
+import ipaddress
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from agent_flows.openflow.ofctl import Ofctl
+from agent_flows.spec import PortSpec
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A port in a conntrack zone, and the single addresses it speaks from."""
+
+    zone: int
+    addresses: frozenset[str]
+
+
+def addresses_of(port: PortSpec) -> frozenset[str]:
+    """The single addresses a port speaks from; a whole prefix in an address pair is not one."""
+    said = [*port.fixed_ips, *(pair.ip_address for pair in port.allowed_address_pairs)]
+    networks = [ipaddress.ip_network(each) for each in said]
+    return frozenset(
+        str(each.network_address) for each in networks if each.prefixlen == each.max_prefixlen
+    )
+
+
+def end(ofctl: Ofctl, zone: int, addresses: Iterable[str]) -> None:
+    """End the connections from and to these addresses in a zone.
+
+    Raises :class:`agent_flows.openflow.ofctl.SwitchError` or
+    :class:`agent_flows.openflow.ofctl.Timeout`.
+    """
+    for address in sorted(addresses):
+        family = "ipv6" if ":" in address else "nw"
+        for side in ("src", "dst"):
+            ofctl.flush_connections(zone, f"ct_{family}_{side}={address}")
+
+
+class Connections:
+    """Of the ports of a bridge whose zones are somebody else's to give. Thread-safe.
+
+    What a port leaves that was never held here, as before a restart, is not known.
+    """
+
+    def __init__(self, ofctl: Ofctl) -> None:
+        self._ofctl = ofctl
+        self._lock = threading.Lock()
+        self._speakers: dict[str, Speaker] = {}
+
+    def hold(self, speakers: Mapping[str, Speaker]) -> None:
+        """These ports speak from now on like that, and not as before.
+
+        Raises as :func:`end` does, and is to be called again then.
+        """
+        with self._lock:
+            before = {
+                port_id: known
+                for port_id in speakers
+                if (known := self._speakers.get(port_id)) not in (None, speakers[port_id])
+            }
+            after = {**self._speakers, **speakers}
+            self._end(before, after)
+            self._speakers = after
+
+    def leave(self, port_ids: Collection[str]) -> None:
+        """These ports are gone. Raises as :func:`end` does, and is to be called again then."""
+        with self._lock:
+            before = {each: self._speakers[each] for each in port_ids if each in self._speakers}
+            after = {each: at for each, at in self._speakers.items() if each not in before}
+            self._end(before, after)
+            self._speakers = after
+
+    def _end(self, before: Mapping[str, Speaker], after: Mapping[str, Speaker]) -> None:
+        held: dict[int, set[str]] = {}
+        for each in after.values():
+            held.setdefault(each.zone, set()).update(each.addresses)
+        left: dict[int, set[str]] = {}
+        for each in before.values():
+            left.setdefault(each.zone, set()).update(each.addresses)
+        for zone, addresses in left.items():
+            if zone in held:
+                end(self._ofctl, zone, addresses - held[zone])
+            else:
+                self._ofctl.flush_connections(zone)

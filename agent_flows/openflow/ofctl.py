@@ -1,0 +1,265 @@
+"""The switch's own tool, ovs-ofctl: flows written in atomic bundles, and read.
+
+``ovs-ofctl --bundle add-flows`` sends all lines in one OpenFlow bundle, atomic
+and ordered: packets see the tables before it or after it, and a refused line
+leaves the tables as they were (ovs-ofctl(8)). Lines go over standard input.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from agent_flows.openflow import cookie
+from agent_flows.watchdog import Watch, unwatched
+
+SLOW_CALL = 5.0
+"""Seconds a call of ovs-ofctl may run before that is the host's trouble."""
+
+_OFCTL = ("ovs-ofctl", "-O", "OpenFlow14", "--no-names")
+_REFUSED = re.compile(
+    r"^Error (?P<error>OFP\w+) for: OFPT_FLOW_MOD.*?(?:\bcookie:(?P<cookie>0x[0-9a-f]+|0)\b.*)?$",
+    re.MULTILINE,
+)
+_UNREADABLE = re.compile(r"^ovs-ofctl: -:(?P<line>\d+): (?P<reason>.*)$", re.MULTILINE)
+_FLOW_COUNT = re.compile(r"\bflow_count=(\d+)")
+_SEALED = re.compile(r"^ (\d+)\(.*\n\s+config: +.*NO_FWD", re.MULTILINE)
+_UNREACHABLE = re.compile(r"^ovs-ofctl: .*(?:connecting to|failed to connect).*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One flow-mod the switch, or the tool, refused.
+
+    ``error`` is OpenFlow's name (OFPFMFC_TABLE_FULL) or the tool's words. The
+    flow is told by ``cookie``, or for one the tool could not read by ``line``,
+    counted from 0 in the bundle; ``text`` is what was said in full.
+    """
+
+    error: str
+    text: str
+    cookie: int | None = None
+    line: int | None = None
+
+
+class SwitchError(Exception):
+    """The switch did not take the bundle; nothing of it is in the tables."""
+
+    def __init__(self, message: str, detail: str, refusals: Sequence[Refusal] = ()) -> None:
+        self.message = message
+        self.detail = detail
+        self.refusals = tuple(refusals)
+        super().__init__(message)
+
+
+class SwitchUnreachable(SwitchError):
+    """ovs-vswitchd does not listen: nothing was sent."""
+
+
+class BridgeNotFound(SwitchUnreachable):
+    """There is no such bridge: nothing was sent."""
+
+
+class ToolMissing(SwitchError):
+    """ovs-ofctl cannot be run on this host: nothing was sent."""
+
+
+class Timeout(Exception):
+    """ovs-ofctl took longer than allowed: whether the bundle is in the tables is not known."""
+
+
+class ToolStuck(Timeout):
+    """ovs-ofctl did not even say that its time was over, and was killed: it says nothing of the
+    switch."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that ended; ``code`` is negative if a signal ended it, as in subprocess."""
+
+    stdout: str
+    stderr: str
+    code: int
+
+
+Execute = Callable[[Sequence[str], str, float], Ran]
+"""Runs a command with that standard input for at most so many seconds.
+
+Raises TimeoutError when they are over; the command, and all that it started,
+has been killed then. Raises another OSError if it cannot be run.
+"""
+
+# Seconds more than ovs-ofctl allows itself, in which it may say that its time was over.
+_GRACE = 1.0
+
+
+def execute(argv: Sequence[str], stdin: str, limit: float) -> Ran:
+    """With this process's own rights."""
+    # A session of its own, so that what the command starts is killed with it.
+    child = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = child.communicate(stdin, timeout=limit)
+    except BaseException as exc:
+        _kill(child)
+        if isinstance(exc, subprocess.TimeoutExpired):
+            raise TimeoutError(f"{argv[0]} did not end within {limit:g} s") from None
+        raise
+    return Ran(stdout, stderr, child.returncode)
+
+
+def _kill(child: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        # What is still to be written to it is of no use any more.
+        with contextlib.suppress(OSError):
+            if pipe is not None:
+                pipe.close()
+    # Not for ever: a process that waits for a device cannot be killed.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(_GRACE)
+
+
+class Ofctl:
+    """One bridge. ``timeout`` in whole seconds bounds one call; ``run`` is for a process that may
+    not use the bridge's management socket itself; ``is_missing`` tells, where a bridge does not
+    answer, whether it does not exist; ``watch`` watches each call."""
+
+    def __init__(
+        self,
+        run_dir: str,
+        bridge: str,
+        timeout: int,
+        run: Execute = execute,
+        *,
+        is_missing: Callable[[], bool] = lambda: False,
+        watch: Watch = unwatched,
+    ) -> None:
+        self._bridge = bridge
+        self._is_missing = is_missing
+        self._watch = watch
+        self._target = f"unix:{run_dir}/{bridge}.mgmt"
+        self._timeout = timeout
+        self._execute = run
+
+    def bundle(self, lines: Sequence[str]) -> None:
+        """All of ``lines`` (``add``, ``delete``, ``delete_strict`` ...) or none.
+
+        Raises :class:`SwitchError` or :class:`Timeout`.
+        """
+        if lines:
+            self._run("--bundle", "add-flows", self._target, "-", stdin="\n".join(lines) + "\n")
+
+    def dump(self, value: int = cookie.OURS[0], mask: int = cookie.OURS[1]) -> list[str]:
+        """The flows whose cookie is ``value`` under ``mask``, as ovs-ofctl prints them.
+
+        Raises :class:`SwitchError` or :class:`Timeout`.
+        """
+        selector = cookie.selector(value, mask)
+        out = self._run("--no-stats", "dump-flows", self._target, selector)
+        return [line for line in out.splitlines() if "cookie=" in line]
+
+    def count(self, value: int, mask: int) -> int:
+        """How many flows have the cookie ``value`` under ``mask``.
+
+        Raises :class:`SwitchError` or :class:`Timeout`.
+        """
+        out = self._run("dump-aggregate", self._target, cookie.selector(value, mask))
+        found = _FLOW_COUNT.search(out)
+        if not found:
+            raise SwitchError("ovs-ofctl dump-aggregate told no number of flows", out)
+        return int(found[1])
+
+    def differences(self, expected: Iterable[str]) -> list[str]:
+        """Where the bridge does not hold exactly the flows ``expected``, each with its cookie.
+
+        As ``ovs-ofctl diff-flows`` prints them: "-" is before a flow that the
+        bridge alone has, "+" before one that is only expected. A flow with
+        another cookie, other timeouts or other actions has a line of each.
+        Raises :class:`SwitchError` or :class:`Timeout`.
+        """
+        # Actions are compared as printed, and since OpenFlow 1.1 this one has another name.
+        text = "\n".join(expected).replace("strip_vlan", "pop_vlan")
+        out = self._run("diff-flows", self._target, "/dev/stdin", stdin=f"{text}\n", done=(0, 2))
+        return [line for line in out.splitlines() if line]
+
+    def probe(self) -> None:
+        """Have the switch answer one OpenFlow echo. Raises :class:`SwitchError` or
+        :class:`Timeout`."""
+        self._run("probe", self._target)
+
+    def seal(self, ofport: int) -> None:
+        """Nothing goes out to this port, whatever the flows say, NORMAL included (OpenFlow's
+        no-forward). Raises :class:`SwitchError` or :class:`Timeout`."""
+        self._run("mod-port", self._target, str(ofport), "no-forward")
+
+    def unseal(self, ofport: int) -> None:
+        """The end of :meth:`seal`."""
+        self._run("mod-port", self._target, str(ofport), "forward")
+
+    def sealed(self) -> frozenset[int]:
+        """The ports that are sealed. Raises :class:`SwitchError` or :class:`Timeout`."""
+        said = self._run("dump-ports-desc", self._target)
+        return frozenset(int(found[1]) for found in _SEALED.finditer(said))
+
+    def flush_connections(self, zone: int, field: str = "") -> None:
+        """End the connections in a conntrack zone, or those of it with ``field``, as
+        ``ct_nw_src=192.0.2.1`` (ovs-ofctl(8), "ct-flush"; Open vSwitch 3.1).
+
+        Raises :class:`SwitchError` or :class:`Timeout`.
+        """
+        self._run("ct-flush", self._target, f"zone={zone:d}", *([field] if field else []))
+
+    def _run(self, *args: str, stdin: str = "", done: Collection[int] = (0,)) -> str:
+        command = f"ovs-ofctl {_command(args)}"
+        # Its own limit, so that it says itself that its time is over; and ours, if it hangs.
+        argv = [*_OFCTL, f"--timeout={self._timeout}", *args]
+        try:
+            with self._watch(f"{command} on {self._bridge}"):
+                ran = self._execute(argv, stdin, self._timeout + _GRACE)
+        except TimeoutError:
+            raise ToolStuck(f"{command} did not end within {self._timeout} s; killed") from None
+        except (FileNotFoundError, PermissionError) as exc:
+            raise ToolMissing("ovs-ofctl cannot be run on this host", str(exc)) from exc
+        if ran.code == -signal.SIGALRM:
+            raise Timeout(f"{command} took longer than {self._timeout} s")
+        if ran.code not in done:
+            error = error_from(ran.stderr)
+            if isinstance(error, SwitchUnreachable) and self._is_missing():
+                raise BridgeNotFound(f"bridge {self._bridge} does not exist", error.detail)
+            raise error
+        return ran.stdout
+
+
+def _command(args: Sequence[str]) -> str:
+    return next(each for each in args if not each.startswith("-"))
+
+
+def error_from(stderr: str) -> SwitchError:
+    """What ovs-ofctl said, as the error to raise."""
+    detail = stderr.strip()
+    refusals = [
+        Refusal(m["error"], m[0], cookie=int(m["cookie"] or "0", 16))
+        for m in _REFUSED.finditer(stderr)
+    ]
+    refusals += [
+        Refusal(m["reason"], m[0], line=int(m["line"]) - 1) for m in _UNREADABLE.finditer(stderr)
+    ]
+    if refusals:
+        return SwitchError(f"the switch refused a flow: {refusals[0].error}", detail, refusals)
+    if _UNREACHABLE.search(stderr):
+        return SwitchUnreachable(
+            "the bridge's management socket does not answer: is ovs-vswitchd running?", detail
+        )
+    last = detail.splitlines()[-1] if detail else "ovs-ofctl failed and said nothing"
+    return SwitchError(last, detail)

@@ -1,0 +1,146 @@
+"""Drains the outbox through rpc: a report is forgotten only when the server acknowledged it."""
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+import oslo_messaging
+from oslo_log import log
+
+from agent_flows.report import FlowReport, Trouble
+from agent_flows.reporting.outbox import Outbox
+from agent_flows.rpc import transport
+from agent_flows.rpc.agent import host_taken
+from agent_flows.rpc.server import NO_SUCH_PORT, Accepted
+from agent_flows.supervision import Backoff, Loop, Troubles, one_line
+
+LOG = log.getLogger(__name__)
+
+# Room in a message for the envelope around the reports.
+_ENVELOPE_BYTES = 64 * 1024
+_BACKOFF = Backoff(initial=0.5, maximum=30.0)
+_IDLE = 1.0
+_TAKEN_PAUSE = 5.0
+
+
+class Client(Protocol):
+    """The agent's RPC client, as far as reports go."""
+
+    def report(self, reports: Sequence[FlowReport]) -> Accepted: ...
+
+
+class Reporter:
+    """One thread that sends, oldest first, and tries again with backoff until it is heard.
+
+    ``on_return`` is called in it when the server answers that did not before;
+    ``lost`` gets ports of which a stored report could not be read, so that
+    they are reported again. What keeps reports from the server is the trouble
+    REPORTER, or IDENTITY if another agent speaks for this host.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        client: Client,
+        troubles: Troubles | None = None,
+        *,
+        backoff: Backoff = _BACKOFF,
+        on_return: Callable[[], None] = lambda: None,
+        lost: Callable[[Collection[str]], None] = lambda port_ids: None,
+    ) -> None:
+        self._outbox = outbox
+        self._client = client
+        self._troubles = troubles or Troubles()
+        self._on_return = on_return
+        self._lost = lost
+        self._loop = Loop(
+            "reporter",
+            self._step,
+            self._troubles,
+            Trouble.REPORTER,
+            backoff,
+            expected=(oslo_messaging.MessagingException,),
+        )
+        self._introduced = False
+        self._failed = False
+        self._set_aside: frozenset[str] = frozenset()
+
+    def start(self) -> None:
+        self._loop.start()
+
+    def stop(self, timeout: float) -> None:
+        """End after the message under way; what is not sent stays in the outbox."""
+        self._loop.stopping.set()
+        self._outbox.wake()
+        self._loop.stop(timeout)
+
+    def send_once(self) -> None:
+        """Send one message of the oldest reports.
+
+        Raises :class:`oslo_messaging.MessagingException` if the server did not
+        acknowledge, :class:`agent_flows.validation.Invalid` if its answer cannot
+        be read, :class:`sqlite3.Error`; nothing is forgotten then.
+        """
+        if not self._introduced:
+            # Before the first report of this process: where the server is, or
+            # a lost outbox would send sequences it takes for old.
+            self._outbox.raise_sequence(self._client.report([]).held)
+            self._introduced = True
+            if len(self._outbox) == 0:
+                return
+        reports = self._outbox.oldest(transport.MAX_REPORTS, transport.MAX_BYTES - _ENVELOPE_BYTES)
+        if not reports:
+            return
+        answer = self._client.report(reports)
+        sent = {item.id for item in reports}
+        refused = {each: why for each, why in answer.rejected.items() if each in sent}
+        for report_id, reason in refused.items():
+            # A port that was deleted while its host worked on it is in order.
+            level = logging.INFO if reason.startswith(NO_SUCH_PORT) else logging.ERROR
+            LOG.log(level, "The server rejected report %s: %s", report_id, one_line(reason))
+        settled = sent.intersection(answer.accepted) | refused.keys()
+        self._outbox.forget(settled)
+        self._outbox.raise_sequence(answer.held)
+        if unsettled := len(sent - settled):
+            raise oslo_messaging.MessagingException(
+                f"{unsettled} reports were neither accepted nor rejected"
+                + (f": {answer.refused}" if answer.refused else "")
+            )
+
+    def _step(self) -> None:
+        self._outbox.look_at_disk()
+        if self._introduced and not self._outbox.wait(_IDLE):
+            self._tell_set_aside()
+            return
+        try:
+            self.send_once()
+        except Exception as exc:
+            self._failed = True
+            if (reason := host_taken(exc)) is None:
+                raise
+            # Once: its words change with the time, and a change is sent at once.
+            if Trouble.IDENTITY not in self._troubles.current():
+                self._troubles.report(Trouble.IDENTITY, reason)
+            self._loop.stopping.wait(_TAKEN_PAUSE)
+            return
+        self._troubles.clear(Trouble.IDENTITY)
+        self._tell_set_aside()
+        if self._failed:
+            self._failed = False
+            self._on_return()
+
+    def _tell_set_aside(self) -> None:
+        """As long as a port has not been reported again, the loss is this host's trouble."""
+        ports = self._outbox.set_aside()
+        if ports:
+            port_id, reason = next(iter(ports.items()))
+            self._troubles.report(
+                Trouble.REPORTER,
+                f"stored reports of {len(ports)} ports cannot be read and were set aside, "
+                f"first that of port {port_id}: {reason}",
+            )
+        elif self._set_aside:
+            self._troubles.clear(Trouble.REPORTER)
+        if new := ports.keys() - self._set_aside:
+            self._lost(new)
+        self._set_aside = frozenset(ports)

@@ -1,0 +1,79 @@
+"""The in-process bus delivers, and a listener without messages sleeps."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import kombu
+import pytest
+
+from agent_flows.allinone import memory_bus
+
+LONGEST = 20  # seconds until a test gives up; it waits only as long as it must
+
+
+@pytest.fixture
+def connection() -> Iterator[kombu.Connection]:
+    with kombu.Connection(transport=memory_bus.Transport) as made:
+        yield made
+
+
+def consume(connection: kombu.Connection, exchange: kombu.Exchange, name: str) -> list[Any]:
+    received: list[Any] = []
+    queue = kombu.Queue(name, exchange, routing_key=name)
+    consumer = connection.Consumer(queue, no_ack=True, accept=["json"])
+    consumer.register_callback(lambda body, message: received.append(body))
+    consumer.consume()
+    return received
+
+
+def test_a_waiting_listener_gets_a_message_of_another_thread(
+    connection: kombu.Connection,
+) -> None:
+    exchange = kombu.Exchange("direct-test", type="direct")
+    received = consume(connection, exchange, "waited-for")
+
+    def send() -> None:
+        with kombu.Connection(transport=memory_bus.Transport) as other:
+            other.Producer().publish({"n": 1}, exchange=exchange, routing_key="waited-for")
+
+    sender = threading.Timer(0.05, send)
+    sender.start()
+    connection.drain_events(timeout=LONGEST)
+    sender.join()
+    assert received == [{"n": 1}]
+
+
+def test_a_message_that_is_there_already_is_delivered(connection: kombu.Connection) -> None:
+    exchange = kombu.Exchange("direct-test", type="direct")
+    received = consume(connection, exchange, "sent-before")
+    connection.Producer().publish({"n": 2}, exchange=exchange, routing_key="sent-before")
+    connection.drain_events(timeout=LONGEST)
+    assert received == [{"n": 2}]
+
+
+def test_every_listener_of_a_fanout_gets_the_message(connection: kombu.Connection) -> None:
+    exchange = kombu.Exchange("fanout-test", type="fanout")
+    first = consume(connection, exchange, "fanout-one")
+    second = consume(connection, exchange, "fanout-two")
+    connection.Producer().publish({"n": 3}, exchange=exchange, routing_key="")
+    connection.drain_events(timeout=LONGEST)
+    connection.drain_events(timeout=LONGEST)
+    assert (first, second) == ([{"n": 3}], [{"n": 3}])
+
+
+def test_a_listener_without_messages_looks_once_and_then_sleeps(
+    connection: kombu.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consume(connection, kombu.Exchange("direct-test", type="direct"), "silent")
+    looked: list[object] = []
+    look = memory_bus.memory.Transport.drain_events
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        looked.append(self)
+        look(self, *args, **kwargs)
+
+    monkeypatch.setattr(memory_bus.memory.Transport, "drain_events", counted)
+    with pytest.raises(TimeoutError):
+        connection.drain_events(timeout=0.2)
+    assert len(looked) <= 3

@@ -1,0 +1,381 @@
+"""One flow per port at a time; the newest request wins."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent_flows.engine.port_queue import Participant, Request, Verdict
+from agent_flows.report import Trouble
+from agent_flows.supervision import Backoff, Troubles
+from lab.process import wait_until
+
+PATIENCE = 10.0
+
+
+class Worker:
+    """Holds each batch until told to go on, and knows what ran at one time."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Request]] = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+        self.answers: dict[str, list[Verdict]] = {}
+        self._lock = threading.Lock()
+        self._running: set[str] = set()
+        self.collisions: list[str] = []
+
+    def __call__(self, batch: Sequence[Request]) -> Mapping[str, Verdict]:
+        ids = {request.port_id for request in batch}
+        with self._lock:
+            self.batches.append(list(batch))
+            self.collisions += ids & self._running
+            self._running |= ids
+        self.entered.release()
+        assert self.gate.acquire(timeout=PATIENCE)
+        with self._lock:
+            self._running -= ids
+            return {
+                port_id: answers.pop(0)
+                for port_id in ids
+                if (answers := self.answers.get(port_id, []))
+            }
+
+    def next_batch(self) -> list[Request]:
+        assert self.entered.acquire(timeout=PATIENCE)
+        return self.batches[-1]
+
+    def finish(self) -> None:
+        self.gate.release()
+
+
+class FakeClock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@contextmanager
+def participant(
+    worker: Worker,
+    *,
+    max_batch: int = 100,
+    workers: int = 1,
+    initial: float = 0.01,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Participant]:
+    queue = Participant(worker, max_batch, workers, Backoff(initial, 3600.0), clock=clock)
+    queue.start()
+    try:
+        yield queue
+    finally:
+        for _ in range(100):
+            worker.finish()
+        queue.stop(PATIENCE)
+
+
+def ids(batch: Sequence[Request]) -> list[str]:
+    return [request.port_id for request in batch]
+
+
+def test_an_idle_queue_runs_one_port_at_once_and_load_makes_the_next_batch_grow() -> None:
+    worker = Worker()
+    with participant(worker) as queue:
+        queue.submit(["a"])
+        assert ids(worker.next_batch()) == ["a"]
+        for port_id in ("b", "c", "d"):
+            queue.submit([port_id])
+        worker.finish()
+        assert ids(worker.next_batch()) == ["b", "c", "d"]
+
+
+def test_a_batch_is_never_larger_than_allowed() -> None:
+    worker = Worker()
+    with participant(worker, max_batch=2) as queue:
+        queue.submit(["a", "b", "c"])
+        assert ids(worker.next_batch()) == ["a", "b"]
+        worker.finish()
+        assert ids(worker.next_batch()) == ["c"]
+
+
+def test_invariant_5_a_port_in_flight_waits_and_then_runs_once_however_often_it_was_asked() -> None:
+    worker = Worker()
+    with participant(worker, workers=4) as queue:
+        queue.submit(["a"])
+        worker.next_batch()
+        for _ in range(5):
+            queue.submit(["a"])
+        queue.submit(["b"])
+        assert ids(worker.next_batch()) == ["b"]
+        worker.finish()
+        worker.finish()
+        assert ids(worker.next_batch()) == ["a"]
+        worker.finish()
+        queue.submit(["z"])
+        assert ids(worker.next_batch()) == ["z"]
+        assert not worker.collisions
+
+
+def test_a_failed_port_comes_back_with_the_number_of_its_attempt() -> None:
+    worker = Worker()
+    worker.answers = {"a": [Verdict.RETRY, Verdict.RETRY, Verdict.DONE]}
+    with participant(worker) as queue:
+        queue.submit(["a"])
+        attempts = []
+        for _ in range(3):
+            attempts.append(worker.next_batch()[0].attempt)
+            worker.finish()
+        assert attempts == [1, 2, 3]
+
+
+def test_a_new_request_does_not_wait_for_the_backoff_and_counts_from_one() -> None:
+    worker = Worker()
+    worker.answers = {"a": [Verdict.RETRY]}
+    with participant(worker, initial=3600.0) as queue:
+        queue.submit(["a"])
+        worker.next_batch()
+        worker.finish()
+        queue.submit(["b"])
+        worker.next_batch()
+        queue.submit(["a"])
+        worker.finish()
+        assert worker.next_batch() == [Request("a", attempt=1)]
+        worker.finish()
+
+
+def test_a_forced_request_stays_forced_until_it_succeeded() -> None:
+    worker = Worker()
+    worker.answers = {"a": [Verdict.RETRY, Verdict.RETRY]}
+    with participant(worker) as queue:
+        queue.submit(["a"], forced=True)
+        assert worker.next_batch()[0].forced
+        queue.submit(["a"])
+        worker.finish()
+        assert worker.next_batch()[0].forced
+        worker.finish()
+        assert worker.next_batch()[0].forced
+
+
+def test_invariant_9_a_crash_of_the_whole_batch_is_tried_again() -> None:
+    seen = threading.Semaphore(0)
+    attempts: list[int] = []
+
+    def crash_once(batch: Sequence[Request]) -> Mapping[str, Verdict]:
+        attempts.append(batch[0].attempt)
+        seen.release()
+        if len(attempts) == 1:
+            raise RuntimeError("no such luck")
+        return {}
+
+    queue = Participant(crash_once, 10, 1, Backoff(0.01, 1.0))
+    queue.start()
+    try:
+        queue.submit(["a"])
+        assert seen.acquire(timeout=PATIENCE)
+        assert seen.acquire(timeout=PATIENCE)
+        assert attempts == [1, 2]
+    finally:
+        queue.stop(PATIENCE)
+
+
+def test_invariant_5_many_workers_and_random_requests_never_run_a_port_twice_at_a_time() -> None:
+    lock = threading.Lock()
+    running: set[str] = set()
+    last_asked: dict[str, int] = {}
+    last_seen: dict[str, int] = {}
+    collisions: list[str] = []
+    dice = random.Random(7)
+
+    def process(batch: Sequence[Request]) -> Mapping[str, Verdict]:
+        port_ids = {request.port_id for request in batch}
+        with lock:
+            collisions.extend(port_ids & running)
+            running.update(port_ids)
+            last_seen.update({p: last_asked[p] for p in port_ids})
+            verdicts = {p: dice.choice(list(Verdict)) for p in port_ids}
+        with lock:
+            running.difference_update(port_ids)
+        return verdicts
+
+    queue = Participant(process, 5, 4, Backoff(0.0001, 0.001))
+    queue.start()
+    try:
+        for n in range(3000):
+            port_id = f"p{dice.randrange(20)}"
+            with lock:
+                last_asked[port_id] = n
+            queue.submit([port_id])
+        settled = threading.Event()
+        for _ in range(1000):
+            if queue.waiting() == 0:
+                settled.set()
+                break
+            threading.Event().wait(0.01)
+        assert settled.is_set(), "a port got stuck"
+    finally:
+        queue.stop(PATIENCE)
+    assert not collisions
+    assert last_seen == last_asked, "the newest request was not the last to run"
+
+
+def test_a_change_of_a_shared_group_runs_a_port_at_once_and_its_attempts_go_on() -> None:
+    worker = Worker()
+    worker.answers = {"a": [Verdict.RETRY] * 3}
+    with participant(worker, initial=3600.0) as queue:
+        queue.submit(["a"])
+        worker.next_batch()
+        worker.finish()
+        attempts = []
+        for _ in range(3):
+            wait_until(lambda: queue.waiting() == 1, PATIENCE, "the port waits")
+            queue.submit(["a"], afresh=False)
+            attempts.append(worker.next_batch()[0].attempt)
+            queue.submit(["a"], afresh=False)
+            worker.finish()
+            attempts.append(worker.next_batch()[0].attempt)
+            worker.finish()
+        assert attempts == [2, 3, 4, 1, 1, 1]
+
+
+def test_ports_that_failed_before_are_not_taken_together_with_those_that_did_not() -> None:
+    worker = Worker()
+    bad = [f"bad{n}" for n in range(3)]
+    worker.answers = {each: [Verdict.RETRY] for each in bad}
+    clock = FakeClock()
+    with participant(worker, initial=10.0, clock=clock) as queue:
+        queue.submit(bad)
+        worker.next_batch()
+        queue.submit(["good"])
+        worker.finish()
+        assert ids(worker.next_batch()) == ["good"]
+        clock.now += 60.0
+        queue.submit(["better"])
+        worker.finish()
+        # In turn, so that neither kind starves the other.
+        assert sorted(ids(worker.next_batch())) == bad
+        worker.finish()
+        assert ids(worker.next_batch()) == ["better"]
+
+
+def test_a_port_that_is_looked_at_too_early_comes_back_and_that_is_no_attempt() -> None:
+    worker = Worker()
+    worker.answers = {"a": [Verdict.LATER, Verdict.RETRY]}
+    with participant(worker) as queue:
+        queue.submit(["a"], asked=True)
+        seen = []
+        for _ in range(3):
+            seen += worker.next_batch()
+            worker.finish()
+        assert [(each.attempt, each.looked, each.asked) for each in seen] == [
+            (1, False, True),
+            (1, True, True),
+            (2, True, True),
+        ]
+
+
+def test_ports_that_failed_before_are_not_starved_by_those_that_did_not() -> None:
+    worker = Worker()
+    worker.answers = {"bad": [Verdict.RETRY]}
+    clock = FakeClock()
+    with participant(worker, initial=10.0, clock=clock) as queue:
+        queue.submit(["bad"])
+        worker.next_batch()
+        queue.submit(["good"])
+        worker.finish()
+        seen = ids(worker.next_batch())
+        clock.now += 60.0
+        for _ in range(3):
+            queue.submit(["good"])
+            worker.finish()
+            seen += ids(worker.next_batch())
+        assert seen == ["good", "bad", "good", "good"]
+
+
+def test_one_port_that_cannot_be_processed_does_not_keep_its_batch_from_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    troubles = Troubles()
+    done: set[str] = set()
+    mended = threading.Event()
+
+    def process(batch: Sequence[Request]) -> Mapping[str, Verdict]:
+        port_ids = {request.port_id for request in batch}
+        if "poisoned" in port_ids and not mended.is_set():
+            raise KeyError("poisoned")
+        done.update(port_ids)
+        return {}
+
+    ports = [f"p{n}" for n in range(40)]
+    queue = Participant(process, 100, 1, Backoff(0.01, 0.05), troubles=troubles)
+    queue.submit([*ports, "poisoned"])
+    queue.start()
+    try:
+        wait_until(lambda: done == set(ports), PATIENCE, "the others are processed")
+        wait_until(
+            lambda: "1 ports" in troubles.current().get(Trouble.PORTS, ""),
+            PATIENCE,
+            "the trouble is reported",
+        )
+        assert "poisoned: KeyError" in troubles.current()[Trouble.PORTS]
+        mended.set()
+        wait_until(lambda: "poisoned" in done, PATIENCE, "the port is tried again")
+        wait_until(lambda: troubles.current() == {}, PATIENCE, "the trouble is over")
+    finally:
+        queue.stop(PATIENCE)
+    assert len([each for each in caplog.records if each.exc_info]) == 1
+
+
+@pytest.mark.parametrize("answer", [None, 7, "RETRY", [("a",)]], ids=repr)
+def test_a_worker_survives_an_answer_that_is_no_answer(answer: Any) -> None:
+    calls: list[int] = []
+
+    def process(batch: Sequence[Request]) -> Mapping[str, Verdict]:
+        calls.append(len(batch))
+        answers: Mapping[str, Verdict] = answer if len(calls) == 1 else {}
+        return answers
+
+    queue = Participant(process, 100, 1, Backoff(0.01, 0.05))
+    queue.submit(["a"])
+    queue.start()
+    try:
+        wait_until(lambda: queue.waiting() == 0, PATIENCE, "the port is done")
+        assert queue.is_alive()
+    finally:
+        queue.stop(PATIENCE)
+    assert calls == [1, 1]
+
+
+def test_the_age_of_the_oldest_port_that_waits_is_known() -> None:
+    worker, clock = Worker(), FakeClock()
+    worker.answers = {"a": [Verdict.RETRY]}
+    with participant(worker, clock=clock, initial=3600.0) as queue:
+        assert queue.oldest() is None
+        queue.submit(["a"])
+        worker.next_batch()
+        clock.now += 5.0
+        queue.submit(["b"])
+        assert queue.oldest() == 5.0
+        worker.finish()
+        worker.next_batch()
+        worker.finish()
+        wait_until(lambda: queue.waiting() == 1, PATIENCE, "b is done")
+        clock.now += 7.0
+        assert queue.oldest() == 12.0
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10_000))
+def test_backoff_grows_stays_within_its_bound_and_jitters(attempt: int) -> None:
+    backoff = Backoff(0.5, 60.0)
+    full = min(60.0, 0.5 * 2.0 ** min(attempt - 1, 30))
+    assert full / 2 <= backoff.delay(attempt) <= full

@@ -1,0 +1,391 @@
+"""A batch goes through one flow; each port gets its own truth."""
+
+import datetime
+import errno
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+from taskflow import engines, states
+from taskflow.patterns import graph_flow, linear_flow
+
+from agent_flows.engine import transcript
+from agent_flows.engine.runner import Runner, Work
+from agent_flows.engine.task import FlowTask, PortErrors, Skipped, TaskFailed
+from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskState
+
+REFUSED = TaskError("TABLE_FULL", "the switch refused the port's flows", "OFPFMFC_TABLE_FULL")
+
+
+def port(n: int) -> str:
+    return f"00000000-0000-4000-8000-{n:012d}"
+
+
+class Recorder:
+    """What the tasks of a run did, in order."""
+
+    def __init__(self) -> None:
+        self.executed: list[tuple[str, tuple[str, ...]]] = []
+        self.reverted: list[tuple[str, tuple[str, ...]]] = []
+
+
+class Recording(FlowTask):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def execute(self, port_ids: tuple[str, ...]) -> object:
+        self.recorder.executed.append((self.name_, port_ids))
+        return self.act(port_ids)
+
+    def act(self, port_ids: tuple[str, ...]) -> object:
+        return None
+
+    def revert(self, port_ids: tuple[str, ...], **_: object) -> None:
+        self.recorder.reverted.append((self.name_, port_ids))
+
+
+class Locate(Recording):
+    name_ = "locate-interface"
+    step = Step.L2
+
+
+class RaiseLink(Recording):
+    name_ = "raise-link"
+    step = Step.L2
+
+    def act(self, port_ids: tuple[str, ...]) -> object:
+        return Skipped({port(9): "vhost-user"})
+
+
+class Apply(Recording):
+    name_ = "apply-security-groups"
+    step = Step.SECURITY_GROUPS
+
+    def __init__(self, recorder: Recorder, trouble: Callable[[tuple[str, ...]], None]) -> None:
+        super().__init__(recorder)
+        self.trouble = trouble
+
+    def act(self, port_ids: tuple[str, ...]) -> object:
+        self.trouble(port_ids)
+        return None
+
+
+class Verify(Recording):
+    name_ = "verify-security-groups"
+    step = Step.SECURITY_GROUPS
+
+
+def run(
+    ports: Sequence[str],
+    trouble: Callable[[tuple[str, ...]], None],
+    recorder: Recorder | None = None,
+) -> tuple[list[FlowReport], Recorder]:
+    recorder = recorder or Recorder()
+    reports: list[FlowReport] = []
+    Runner("host1").run(
+        FlowName.WIRE,
+        lambda: linear_flow.Flow("wire").add(
+            Locate(recorder), RaiseLink(recorder), Apply(recorder, trouble), Verify(recorder)
+        ),
+        [Work(p, 7, {}, 1) for p in ports],
+        {},
+        reports.extend,
+    )
+    return reports, recorder
+
+
+def fine(port_ids: tuple[str, ...]) -> None:
+    return None
+
+
+def by_port(reports: Sequence[FlowReport]) -> Mapping[str, FlowReport]:
+    assert len({r.resource_id for r in reports}) == len(reports), "one report per port"
+    return {r.resource_id: r for r in reports}
+
+
+def states_of(report: FlowReport) -> list[str]:
+    return [str(task.state) for task in report.tasks]
+
+
+def test_a_healthy_batch_is_one_run_and_every_task_succeeded_for_every_port() -> None:
+    ports = [port(n) for n in range(5)]
+    reports, recorder = run(ports, fine)
+    assert [ids for _, ids in recorder.executed] == [tuple(ports)] * 4
+    for report in by_port(reports).values():
+        assert states_of(report) == ["SUCCEEDED"] * 4
+        assert report.proves(Step.L2)
+        assert report.proves(Step.SECURITY_GROUPS)
+        assert all(task.duration is not None and task.started_at for task in report.tasks)
+        assert report.revision == 7
+
+
+def test_a_task_that_does_not_apply_to_a_port_is_skipped_for_it_alone() -> None:
+    reports = by_port(run([port(8), port(9)], fine)[0])
+    assert states_of(reports[port(8)])[1] == "SUCCEEDED"
+    assert states_of(reports[port(9)])[1] == "SKIPPED"
+    assert reports[port(9)].proves(Step.L2)
+
+
+def test_invariant_6_blame_takes_out_the_bad_port_and_the_others_succeed_first_time() -> None:
+    bad = port(3)
+
+    def refuse(port_ids: tuple[str, ...]) -> None:
+        if bad in port_ids:
+            raise PortErrors({bad: REFUSED})
+
+    reports, recorder = run([port(n) for n in range(10)], refuse)
+    outcome = by_port(reports)
+    assert states_of(outcome[bad]) == ["REVERTED", "REVERTED", "FAILED", "PENDING"]
+    assert outcome[bad].tasks[2].error == REFUSED
+    assert all(r.proves(Step.SECURITY_GROUPS) for p, r in outcome.items() if p != bad)
+    applies = [ids for name, ids in recorder.executed if name == "apply-security-groups"]
+    assert [len(ids) for ids in applies] == [10, 9]
+
+
+def test_invariant_6_a_failure_nobody_can_attribute_is_bisected_until_it_stands_alone() -> None:
+    bad = {port(3), port(12)}
+
+    def fail(port_ids: tuple[str, ...]) -> None:
+        if bad & set(port_ids):
+            raise TaskFailed(TaskError("Refused", "something in there is wrong"))
+
+    outcome = by_port(run([port(n) for n in range(16)], fail)[0])
+    assert {p for p, r in outcome.items() if r.failed} == bad
+    assert len(outcome) == 16
+
+
+def test_the_good_half_is_reported_before_the_search_for_the_bad_port_ends() -> None:
+    def fail(port_ids: tuple[str, ...]) -> None:
+        if port(15) in port_ids:
+            raise TaskFailed(TaskError("Refused", "something in there is wrong"))
+
+    reports, _ = run([port(n) for n in range(16)], fail)
+    assert [r.resource_id for r in reports[:8]] == [port(n) for n in range(8)]
+    assert reports[-1].resource_id == port(15)
+
+
+def test_running_out_of_time_fails_the_whole_batch_without_a_search() -> None:
+    def hang(port_ids: tuple[str, ...]) -> None:
+        raise TaskFailed(TaskError("Timeout", "ovs-ofctl took over 30 s"), whole_batch=True)
+
+    reports, recorder = run([port(n) for n in range(16)], hang)
+    assert [n for n, _ in recorder.executed].count("apply-security-groups") == 1
+    assert all(r.failed and r.failed.error and r.failed.error.type == "Timeout" for r in reports)
+
+
+def test_invariant_9_an_unexpected_exception_in_a_task_ends_in_an_outcome() -> None:
+    def explode(port_ids: tuple[str, ...]) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    (report,), recorder = run([port(1)], explode)
+    assert report.failed is not None
+    assert report.failed.error is not None
+    assert report.failed.error.type == "ZeroDivisionError"
+    assert report.failed.error.message == "division by zero"
+    assert "in explode" in report.failed.error.detail
+    assert [name for name, _ in recorder.reverted] == [
+        "apply-security-groups",
+        "raise-link",
+        "locate-interface",
+    ]
+
+
+def test_invariant_8_order_revert_and_states_are_taskflows_own() -> None:
+    """What TaskFlow notified, and nothing else, is what the report says."""
+    told: list[tuple[str, str]] = []
+
+    class First(Recording):
+        name_ = "first"
+        step = Step.L2
+        default_provides = "made"
+
+        def act(self, port_ids: tuple[str, ...]) -> object:
+            told.append(("first", "executed"))
+            return "made by first"
+
+        def revert(self, result: object, **_: object) -> None:
+            told.append(("first", f"reverted {result}"))
+
+    class Second(Recording):
+        name_ = "second"
+        step = Step.SECURITY_GROUPS
+
+        def execute(self, port_ids: tuple[str, ...], made: str) -> object:  # type: ignore[override]
+            told.append(("second", f"got {made}"))
+            raise PortErrors({port(1): REFUSED})
+
+    recorder = Recorder()
+    reports: list[FlowReport] = []
+    # A graph: only TaskFlow, which knows who needs whose result, can order it.
+    Runner("host1").run(
+        FlowName.WIRE,
+        lambda: graph_flow.Flow("wire").add(Second(recorder), First(recorder)),
+        [Work(port(1), 1, {}, 1)],
+        {},
+        reports.extend,
+    )
+    assert told == [
+        ("first", "executed"),
+        ("second", "got made by first"),
+        ("first", "reverted made by first"),
+    ]
+    assert [(t.name, str(t.state)) for t in reports[0].tasks] == [
+        ("first", "REVERTED"),
+        ("second", "FAILED"),
+    ]
+
+
+def test_blame_of_a_port_that_is_not_in_the_batch_accuses_nobody_and_is_bisected() -> None:
+    def mistaken(port_ids: tuple[str, ...]) -> None:
+        if port(2) in port_ids:
+            raise PortErrors({port(99): REFUSED})
+
+    outcome = by_port(run([port(1), port(2)], mistaken)[0])
+    assert outcome[port(1)].failed is None
+    assert outcome[port(2)].failed is not None
+
+
+def test_invariant_9_a_revert_that_fails_is_reported_beside_the_failure_itself() -> None:
+    class Stubborn(Locate):
+        def revert(self, port_ids: tuple[str, ...], **_: object) -> None:
+            raise OSError("the switch is gone")
+
+    def refuse(port_ids: tuple[str, ...]) -> None:
+        raise PortErrors({port(1): REFUSED})
+
+    recorder = Recorder()
+    reports: list[FlowReport] = []
+    Runner("host1").run(
+        FlowName.WIRE,
+        lambda: linear_flow.Flow("wire").add(Stubborn(recorder), Apply(recorder, refuse)),
+        [Work(port(1), 1, {}, 1)],
+        {},
+        reports.extend,
+    )
+    locate, apply = reports[0].tasks
+    assert (locate.state, apply.state) == (TaskState.FAILED, TaskState.FAILED)
+    assert locate.error is not None
+    assert locate.error.type == "RevertFailed"
+    assert "the switch is gone" in locate.error.message
+    assert apply.error == REFUSED
+    assert reports[0].failed == apply, "the cause comes before what it led to"
+
+
+def test_the_failure_shown_of_a_task_that_cannot_be_reverted_itself_is_its_cause() -> None:
+    class Stuck(Apply):
+        def revert(self, port_ids: tuple[str, ...], **_: object) -> None:
+            raise OSError("the switch is gone")
+
+    def refuse(port_ids: tuple[str, ...]) -> None:
+        raise PortErrors({port(1): REFUSED})
+
+    recorder = Recorder()
+    reports: list[FlowReport] = []
+    Runner("host1").run(
+        FlowName.WIRE,
+        lambda: linear_flow.Flow("wire").add(Locate(recorder), Stuck(recorder, refuse)),
+        [Work(port(1), 1, {}, 1)],
+        {},
+        reports.extend,
+    )
+    failed = reports[0].failed
+    assert failed is not None
+    assert failed.error is not None
+    assert failed.name == "apply-security-groups"
+    assert (failed.error.type, failed.error.message) == (REFUSED.type, REFUSED.message)
+    assert "RevertFailed" in failed.error.detail
+    assert "the switch is gone" in failed.error.detail
+
+
+HOSTS_FAULTS = {
+    "no memory": OSError(errno.ENOMEM, "Cannot allocate memory"),
+    "no file left": OSError(errno.EMFILE, "Too many open files"),
+    "no tool": FileNotFoundError(errno.ENOENT, "No such file or directory", "ovs-ofctl"),
+    "no time": TimeoutError("timed out"),
+    "no memory in Python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("fault", HOSTS_FAULTS.values(), ids=HOSTS_FAULTS)
+def test_a_fault_of_the_host_fails_every_port_after_one_run_and_one_line(
+    fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(port_ids: tuple[str, ...]) -> None:
+        raise fault
+
+    ports = [port(n) for n in range(64)]
+    reports, recorder = run(ports, fail)
+    assert [name for name, _ in recorder.executed].count("apply-security-groups") == 1
+    assert {r.failed.error.type for r in reports if r.failed and r.failed.error} == {
+        type(fault).__name__
+    }
+    assert set(by_port(reports)) == set(ports)
+    errors = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert errors[0].exc_info is None
+
+
+def test_an_error_of_one_device_is_searched_for_and_logged_in_full_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(port_ids: tuple[str, ...]) -> None:
+        if port(5) in port_ids:
+            raise OSError(errno.ENODEV, "No such device")
+
+    outcome = by_port(run([port(n) for n in range(16)], fail)[0])
+    assert [p for p, r in outcome.items() if r.failed] == [port(5)]
+    assert len([each for each in caplog.records if each.exc_info]) == 1
+
+
+def test_an_error_whose_name_no_report_can_carry_is_reported_all_the_same() -> None:
+    class _UnusualError(Exception):
+        pass
+
+    def fail(port_ids: tuple[str, ...]) -> None:
+        raise _UnusualError
+
+    [report] = run([port(1)], fail)[0]
+    assert report.failed is not None
+    assert report.failed.error is not None
+    assert report.failed.error.type == "UnusualError"
+
+
+@pytest.mark.parametrize("year", [1970, 2500])
+def test_a_host_whose_clock_was_never_set_reports_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, year: int
+) -> None:
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Clock":
+            return cls(year, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(transcript.datetime, "datetime", Clock)
+    [report] = run([port(1)], fine)[0]
+    assert report.failed is None
+
+
+def test_a_move_that_no_task_makes_is_an_error_and_no_outcome() -> None:
+    recorder = Recorder()
+    engine = engines.load(linear_flow.Flow("wire").add(Locate(recorder)), store={"port_ids": ()})
+    engine.compile()
+    record = transcript.Transcript(
+        engine, {"locate-interface": Locate(recorder)}, transcript.utcnow
+    )
+    record._task_receiver(states.REVERTED, {"task_name": "locate-interface"})
+    with pytest.raises(RuntimeError, match="locate-interface from PENDING to REVERTED"):
+        record.outcomes(port(1))
+
+
+def test_a_flow_whose_inputs_are_missing_is_a_defect_and_raises() -> None:
+    class Needy(Locate):
+        def execute(self, port_ids: tuple[str, ...], never_given: object) -> object:  # type: ignore[override]
+            return None
+
+    with pytest.raises(Exception, match="never_given"):
+        Runner("host1").run(
+            FlowName.WIRE,
+            lambda: linear_flow.Flow("wire").add(Needy(Recorder())),
+            [Work(port(1), 1, {}, 1)],
+            {},
+            lambda reports: None,
+        )

@@ -1,0 +1,400 @@
+"""Reports wait on disk until the server has them."""
+
+import datetime
+import os
+import pathlib
+import queue
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+
+import oslo_messaging
+import pytest
+
+from agent_flows.report import (
+    FlowName,
+    FlowReport,
+    Step,
+    TaskError,
+    TaskOutcome,
+    TaskState,
+    Trouble,
+)
+from agent_flows.reporting.outbox import Outbox
+from agent_flows.reporting.reporter import Reporter
+from agent_flows.rpc.server import NO_SUCH_PORT, Accepted, Held
+from agent_flows.supervision import Backoff, Troubles
+from lab.process import wait_until
+
+DAY = 24 * 3600 * 10**6
+NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+
+
+def report(port: int = 1, *, failed: bool = False) -> FlowReport:
+    task = (
+        TaskOutcome("bind-vlan", Step.L2, TaskState.FAILED, error=TaskError("X", "it broke"))
+        if failed
+        else TaskOutcome("bind-vlan", Step.L2, TaskState.SUCCEEDED)
+    )
+    return FlowReport(
+        id=str(uuid.uuid4()),
+        host="host1",
+        resource_id=str(uuid.UUID(int=port)),
+        flow=FlowName.WIRE,
+        revision=1,
+        attempt=1,
+        started_at=NOW,
+        finished_at=NOW,
+        tasks=(task,),
+    )
+
+
+@pytest.fixture
+def outbox(tmp_path: pathlib.Path) -> Outbox:
+    return Outbox(tmp_path / "outbox.sqlite", max_reports=5)
+
+
+class Server:
+    """Takes reports as the real one does, and fails as told."""
+
+    def __init__(self, *, held: int = 0) -> None:
+        self.held = held
+        self.messages: list[list[FlowReport]] = []
+        self.outages = 0
+        self.refuse: set[str] = set()
+        self.reason = "not bound here"
+        self.ignore: set[str] = set()
+
+    def report(self, reports: Sequence[FlowReport]) -> Accepted:
+        if self.outages:
+            self.outages -= 1
+            raise oslo_messaging.MessagingTimeout("nobody answered")
+        if reports:
+            self.messages.append(list(reports))
+        accepted = [r.id for r in reports if r.id not in self.refuse | self.ignore]
+        self.held = max([self.held, *(r.sequence for r in reports if r.id in accepted)])
+        refused = {r.id: self.reason for r in reports if r.id in self.refuse}
+        return Accepted(accepted, refused, Held(self.held))
+
+
+def test_invariant_3_a_report_is_forgotten_only_after_the_acknowledgement(outbox: Outbox) -> None:
+    server = Server()
+    server.outages = 1
+    outbox.put([report()])
+    reporter = Reporter(outbox, server)
+    with pytest.raises(oslo_messaging.MessagingTimeout):
+        reporter.send_once()
+    assert len(outbox) == 1
+    reporter.send_once()
+    assert len(outbox) == 0
+
+
+def test_a_report_the_server_refuses_is_dropped_and_the_others_are_not(outbox: Outbox) -> None:
+    server = Server()
+    reports = [report(n) for n in range(1, 4)]
+    outbox.put(reports)
+    server.refuse = {reports[0].id}
+    server.ignore = {reports[1].id}
+    with pytest.raises(oslo_messaging.MessagingException, match="neither"):
+        Reporter(outbox, server).send_once()
+    assert [r.id for r in outbox.oldest(10, 10**6)] == [reports[1].id]
+
+
+@pytest.mark.parametrize(
+    ("reason", "level"),
+    [(f"{NO_SUCH_PORT} {uuid.UUID(int=1)}", "INFO"), ("not bound here", "ERROR")],
+)
+def test_only_the_report_of_a_port_that_was_deleted_is_rejected_without_an_error(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture, reason: str, level: str
+) -> None:
+    caplog.set_level("INFO")
+    server = Server()
+    [rejected] = reports = [report()]
+    outbox.put(reports)
+    server.refuse, server.reason = {rejected.id}, reason
+    Reporter(outbox, server).send_once()
+    [record] = [each for each in caplog.records if rejected.id in each.message]
+    assert (record.levelname, reason in record.message) == (level, True)
+    assert len(outbox) == 0
+
+
+def test_reports_leave_in_the_order_they_were_made(outbox: Outbox) -> None:
+    server = Server()
+    reports = [report(1, failed=n % 2 == 0) for n in range(4)]
+    outbox.put(reports)
+    Reporter(outbox, server).send_once()
+    assert [r.id for r in server.messages[0]] == [r.id for r in reports]
+    sequences = [r.sequence for r in server.messages[0]]
+    assert sequences == sorted(set(sequences))
+
+
+def test_the_running_reporter_delivers_through_an_outage_and_says_when_it_is_over(
+    outbox: Outbox,
+) -> None:
+    server, returns = Server(), queue.SimpleQueue[int]()
+    server.outages = 3
+    reports = [report(n) for n in range(1, 6)]
+    reporter = Reporter(
+        outbox, server, backoff=Backoff(0.01, 0.02), on_return=lambda: returns.put(server.outages)
+    )
+    reporter.start()
+    try:
+        assert returns.get(timeout=10) == 0
+        for item in reports:
+            outbox.put([item])
+        wait_until(lambda: len(outbox) == 0, 10, "all are delivered")
+    finally:
+        reporter.stop(5)
+    assert [r.id for message in server.messages for r in message] == [r.id for r in reports]
+    assert returns.empty()
+
+
+def sequences(outbox: Outbox) -> list[int]:
+    return [item.sequence for item in outbox.oldest(500, 10**7)]
+
+
+def now() -> int:
+    return time.time_ns() // 1000
+
+
+def test_invariant_4_the_sequence_rises_across_restarts_and_a_clock_set_back(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "outbox.sqlite"
+    first = Outbox(path, 10)
+    first.put([report()])
+    first.put([report()])
+    first.close()
+    monkeypatch.setattr("time.time_ns", lambda: 1_000_000)
+    second = Outbox(path, 10)
+    second.put([report()])
+    assert sequences(second) == sorted(set(sequences(second)))
+
+
+def test_invariant_4_a_lost_outbox_reports_above_what_the_server_holds(outbox: Outbox) -> None:
+    ahead = now() + 10**10
+    server = Server(held=ahead)
+    waiting = [report(n) for n in range(1, 4)]
+    outbox.put(waiting)
+    Reporter(outbox, server).send_once()
+    sent = server.messages[0]
+    assert [r.id for r in sent] == [r.id for r in waiting]
+    assert all(r.sequence > ahead for r in sent)
+    outbox.put([report()])
+    assert sequences(outbox)[0] > sent[-1].sequence
+
+
+def test_a_report_is_numbered_when_it_is_kept_and_not_before(outbox: Outbox) -> None:
+    built_before = report()
+    held = now() + 10**9
+    outbox.raise_sequence(Held(held, now()))
+    outbox.put([built_before])
+    assert sequences(outbox) == [held + 1]
+
+
+@pytest.mark.parametrize("clock", ["unknown", "right"])
+@pytest.mark.parametrize("held", [2**61, 10**30, 2 * DAY])
+def test_a_sequence_more_than_a_day_ahead_of_both_clocks_is_ignored(
+    tmp_path: pathlib.Path, held: int, clock: str
+) -> None:
+    troubles = Troubles()
+    outbox = Outbox(tmp_path / "outbox.sqlite", 5, troubles)
+    outbox.raise_sequence(Held(now() + held, 0 if clock == "unknown" else now()))
+    outbox.put([report()])
+    assert abs(sequences(outbox)[0] - now()) < DAY
+    assert "ignored" in troubles.current()[Trouble.CLOCK]
+    outbox.raise_sequence(Held(now(), now()))
+    assert troubles.current() == {}
+
+
+def test_a_server_whose_clock_is_ahead_is_followed_however_far_back_our_clock_was_set(
+    outbox: Outbox,
+) -> None:
+    server = now() + 400 * DAY
+    outbox.raise_sequence(Held(server - 5, server))
+    outbox.put([report()])
+    assert sequences(outbox) == [server - 4]
+
+
+def test_a_host_whose_clock_is_days_ahead_numbers_from_what_the_server_holds(
+    tmp_path: pathlib.Path,
+) -> None:
+    troubles = Troubles()
+    outbox = Outbox(tmp_path / "outbox.sqlite", 5, troubles)
+    outbox.put([report(1), report(2)])
+    server = now() - 3 * DAY
+    outbox.raise_sequence(Held(server - 100, server))
+    outbox.put([report(3)])
+    assert sequences(outbox) == [server - 99, server - 98, server - 97]
+    assert "3.0 days ahead" in troubles.current()[Trouble.CLOCK]
+    outbox.raise_sequence(Held(server - 97, now()))
+    outbox.put([report(4)])
+    assert abs(sequences(outbox)[-1] - now()) < DAY
+    assert troubles.current() == {}
+
+
+def test_a_file_with_a_last_sequence_of_no_true_clock_is_healed_at_start(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "outbox.sqlite"
+    first = Outbox(path, 10)
+    waiting = [report(n) for n in range(1, 4)]
+    first.put(waiting)
+    first.close()
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE last SET sequence = ?", (2**61,))
+        file.execute("UPDATE reports SET sequence = ? WHERE id = ?", (2**61 - 1, waiting[1].id))
+    second = Outbox(path, 10)
+    second.put([report(4)])
+    kept = second.oldest(10, 10**6)
+    assert [r.id for r in kept][:3] == [waiting[0].id, waiting[2].id, waiting[1].id]
+    assert all(abs(each - now()) < DAY for each in sequences(second))
+
+
+def test_numbers_that_overlap_those_of_waiting_reports_lose_none(outbox: Outbox) -> None:
+    outbox.put([report(n) for n in range(1, 5)])
+    first = sequences(outbox)[0]
+    server = now() - 3 * DAY
+    outbox.raise_sequence(Held(server, server))
+    outbox.raise_sequence(Held(server + 2, server))
+    assert len(outbox) == 4
+    assert sequences(outbox) == [server + n for n in range(1, 5)]
+    assert first > server
+
+
+BAD_BODIES = {
+    "no JSON": "{",
+    "no object": "[]",
+    "newer major version": '{"version": "9.0"}',
+    "no text": b"\xff\xfe\x00",
+    "deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
+def test_a_report_that_cannot_be_read_is_set_aside_and_the_others_are_delivered(
+    tmp_path: pathlib.Path, body: object
+) -> None:
+    path = tmp_path / "outbox.sqlite"
+    first = Outbox(path, 10)
+    waiting = [report(n) for n in range(1, 4)]
+    first.put(waiting)
+    first.close()
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE reports SET body = ? WHERE id = ?", (body, waiting[0].id))
+    server, troubles, lost = Server(), Troubles(), list[str]()
+    outbox = Outbox(path, 10, troubles)
+    reporter = Reporter(outbox, server, troubles, lost=lost.extend)
+    reporter.start()
+    wait_until(lambda: Trouble.REPORTER in troubles.current(), 5, "the trouble is reported")
+    wait_until(lambda: len(outbox) == 0, 5, "the others are delivered")
+    reporter.stop(5)
+    assert "set aside" in troubles.current()[Trouble.REPORTER]
+    outbox.close()
+    assert [r.id for message in server.messages for r in message] == [r.id for r in waiting[1:]]
+    assert set(lost) == {waiting[0].resource_id}
+
+
+def test_a_later_report_of_the_port_ends_the_trouble_of_the_one_set_aside(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "outbox.sqlite"
+    first = Outbox(path, 10)
+    first.put([report(1)])
+    first.close()
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE reports SET body = 'x'")
+    outbox = Outbox(path, 10)
+    reporter = Reporter(outbox, Server())
+    reporter.send_once()
+    assert list(outbox.set_aside()) == [report(1).resource_id]
+    outbox.put([report(2)])
+    reporter.send_once()
+    assert list(outbox.set_aside()) == [report(1).resource_id]
+    outbox.put([report(1)])
+    reporter.send_once()
+    assert outbox.set_aside() == {}
+
+
+def test_what_an_earlier_process_set_aside_is_no_trouble_of_this_one(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "outbox.sqlite"
+    first = Outbox(path, 10)
+    first.put([report(1)])
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE reports SET body = 'x'")
+    first = Outbox(path, 10)
+    assert first.oldest(10, 10_000) == []
+    assert list(first.set_aside()) == [report(1).resource_id]
+    first.close()
+    # Its port may be gone for good; at a start every other is reported again.
+    assert Outbox(path, 10).set_aside() == {}
+
+
+def test_what_is_set_aside_is_bounded(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "outbox.sqlite"
+    outbox = Outbox(path, 1000)
+    outbox.put([report(n) for n in range(1, 300)])
+    outbox.close()
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE reports SET body = ''")
+    outbox = Outbox(path, 1000)
+    assert outbox.oldest(500, 10**6) == []
+    assert len(outbox.set_aside()) == 100
+    assert len(outbox) == 0
+
+
+def test_a_process_knows_those_that_had_its_state_directory_before(tmp_path: pathlib.Path) -> None:
+    boots = []
+    for _ in range(20):
+        outbox = Outbox(tmp_path / "outbox.sqlite", 10)
+        assert list(outbox.identity.predecessors) == boots[::-1][:16]
+        boots.append(outbox.identity.boot_id)
+        outbox.close()
+    assert len(set(boots)) == 20
+
+
+def test_a_full_outbox_drops_superseded_successes_first_and_never_a_failure(
+    outbox: Outbox,
+) -> None:
+    superseded = [report(1) for _ in range(4)]
+    failures = [report(2, failed=True) for _ in range(4)]
+    last_word = report(1)
+    for item in [*superseded, *failures, last_word]:
+        outbox.put([item])
+    kept = [r.id for r in outbox.oldest(100, 10**7)]
+    assert kept == [f.id for f in failures] + [last_word.id]
+
+
+def test_a_message_stays_within_its_size(outbox: Outbox) -> None:
+    outbox.put([report(n) for n in range(1, 4)])
+    assert len(outbox.oldest(2, 10**6)) == 2
+    assert len(outbox.oldest(500, 1)) == 1
+
+
+def test_invariant_3_what_was_put_survives_kill_9(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "outbox.sqlite"
+    script = (
+        "import sys, time; sys.path.insert(0, sys.argv[2])\n"
+        "from test_outbox import report\n"
+        "from agent_flows.reporting.outbox import Outbox\n"
+        "box = Outbox(sys.argv[1], 10)\n"
+        "box.put([report(1), report(2, failed=True)])\n"
+        "print('put', flush=True); time.sleep(60)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(path), os.path.dirname(__file__)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "put\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert len(Outbox(path, 10)) == 2

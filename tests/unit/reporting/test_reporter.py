@@ -1,0 +1,140 @@
+"""Reports reach the server whatever it, or another agent, answers meanwhile."""
+
+import pathlib
+import sqlite3
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import oslo_messaging
+import pytest
+
+from agent_flows.report import FlowReport, Trouble
+from agent_flows.reporting.outbox import Outbox
+from agent_flows.reporting.reporter import Reporter
+from agent_flows.rpc.server import Accepted, Held
+from agent_flows.supervision import Backoff, Troubles
+from agent_flows.validation import Invalid
+from lab.process import wait_until
+from tests.unit.reporting.test_outbox import report
+
+PATIENCE = 5.0
+
+Answer = Callable[[Sequence[FlowReport]], Accepted]
+
+
+def taken(reports: Sequence[FlowReport]) -> Accepted:
+    return Accepted([item.id for item in reports])
+
+
+class Server:
+    """Answers with what the test gives, and takes everything when that is used up."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.got: list[str] = []
+
+    def report(self, reports: Sequence[FlowReport]) -> Accepted:
+        # The reporter introduces itself with an empty message.
+        if reports and self.answers:
+            return self.answers.pop(0)(reports)
+        self.got += [item.id for item in reports]
+        return taken(reports)
+
+
+@contextmanager
+def reporting(
+    outbox: Outbox, server: Server, troubles: Troubles, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Reporter]:
+    monkeypatch.setattr("agent_flows.reporting.reporter._TAKEN_PAUSE", 0.05)
+    reporter = Reporter(outbox, server, troubles, backoff=Backoff(0.01, 0.05))
+    reporter.start()
+    try:
+        yield reporter
+    finally:
+        reporter.stop(PATIENCE)
+
+
+def raising(exc: Exception) -> Answer:
+    def answer(reports: Sequence[FlowReport]) -> Accepted:
+        raise exc
+
+    return answer
+
+
+ODD_ANSWERS: dict[str, Answer] = {
+    "the bus is away": raising(oslo_messaging.MessagingTimeout("no answer")),
+    "an answer that cannot be read": raising(Invalid("accepted", None, "must be a list")),
+    "an error of the database": raising(sqlite3.OperationalError("disk I/O error")),
+    "no answer at all": lambda reports: None,  # type: ignore[return-value,dict-item]
+    "nothing is settled": lambda reports: Accepted([]),
+    "ids that were never sent": lambda reports: Accepted(["x"], {str(uuid.uuid4()): "no"}),
+    "a refusal of the message": lambda reports: Accepted([], {}, Held(), "no list"),
+    "a sequence of no clock": lambda reports: Accepted([], {}, Held(2**80)),
+}
+
+
+@pytest.mark.parametrize("answer", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
+def test_a_report_is_kept_and_sent_again_after_an_answer_that_settles_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    outbox, troubles, seen = Outbox(tmp_path / "o", 10), Troubles(), list[str]()
+    troubles.changed = lambda: seen.extend(troubles.current())
+    items = [report(1), report(2)]
+    outbox.put(items)
+    server = Server(answer)
+    with reporting(outbox, server, troubles, monkeypatch):
+        wait_until(lambda: len(outbox) == 0, PATIENCE, "the reports are taken")
+        wait_until(lambda: troubles.current() == {}, PATIENCE, "the trouble is over")
+    assert server.got == [item.id for item in items]
+    assert Trouble.REPORTER in seen
+
+
+def test_while_another_agent_speaks_for_the_host_reports_stay_and_that_is_the_trouble(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox, troubles = Outbox(tmp_path / "o", 10), Troubles()
+    outbox.put([report(1)])
+    other = oslo_messaging.RemoteError("HostTaken", "host h1 is taken: by boot 7, heard 3 s ago")
+    over = threading.Event()
+    server = Server(*[lambda r: taken(r) if over.is_set() else raising(other)(r)] * 1000)
+    with reporting(outbox, server, troubles, monkeypatch):
+        wait_until(lambda: Trouble.IDENTITY in troubles.current(), PATIENCE, "the trouble")
+        assert "by boot 7" in troubles.current()[Trouble.IDENTITY]
+        assert len(outbox) == 1
+        over.set()
+        wait_until(lambda: len(outbox) == 0, PATIENCE, "the report is taken")
+        wait_until(lambda: troubles.current() == {}, PATIENCE, "the trouble is over")
+
+
+def test_a_report_that_is_refused_for_good_is_dropped_and_its_reason_logged_in_one_line(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = Outbox(tmp_path / "o", 10)
+    item = report(1)
+    outbox.put([item])
+    Reporter(outbox, Server(lambda r: Accepted([], {item.id: "no\nsuch\nport"}))).send_once()
+    assert len(outbox) == 0
+    assert "no such port" in caplog.text
+
+
+def test_a_disk_that_is_full_when_reports_are_forgotten_loses_none(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox, troubles, seen = Outbox(tmp_path / "o", 10), Troubles(), list[str]()
+    troubles.changed = lambda: seen.extend(troubles.current().values())
+    outbox.put([report(1)])
+    forget, failures = outbox.forget, [sqlite3.OperationalError("database or disk is full")] * 3
+
+    def sometimes(ids: set[str]) -> None:
+        if failures:
+            raise failures.pop()
+        forget(ids)
+
+    monkeypatch.setattr(outbox, "forget", sometimes)
+    server = Server()
+    with reporting(outbox, server, troubles, monkeypatch):
+        wait_until(lambda: len(outbox) == 0, PATIENCE, "the report is forgotten")
+    assert any("disk is full" in each for each in seen)
+    assert set(server.got) == {*server.got[:1]}
