@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent_flows.l2.ovsdb import Ovsdb
+from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.report import TaskError
 
@@ -85,10 +86,7 @@ def missing(port_ids: Collection[str], found: Mapping[str, Interface]) -> dict[s
     for port_id in port_ids:
         interface = found.get(port_id)
         if interface is None:
-            errors[port_id] = TaskError(
-                "InterfaceNotFound",
-                "no interface on the integration bridge names this port as its iface-id",
-            )
+            errors[port_id] = wiring.NO_INTERFACE
         elif interface.claimants:
             errors[port_id] = TaskError(
                 "Conflict",
@@ -102,9 +100,7 @@ def missing(port_ids: Collection[str], found: Mapping[str, Interface]) -> dict[s
                 interface.error,
             )
         elif interface.ofport is None:
-            errors[port_id] = TaskError(
-                "NoOfport", f"Open vSwitch has given interface {interface.name} no ofport yet"
-            )
+            errors[port_id] = wiring.no_ofport(interface.name)
     return errors
 
 

@@ -13,6 +13,7 @@ from agent_flows.l2.interfaces import Interface
 from agent_flows.l2.links import Link
 from agent_flows.l2.networks import Networks
 from agent_flows.l2.ovsdb import Ovsdb
+from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.report import Step, TaskError
 from agent_flows.spec import DesiredState
@@ -153,22 +154,11 @@ class VerifyWiring(FlowTask):
         found = switch_interfaces.find(self._ovsdb, self._bridge, port_ids)
         errors = switch_interfaces.missing(port_ids, found)
         tags = self._bindings.tags({interfaces[port_id].name for port_id in port_ids})
-        for port_id in port_ids:
-            wired, attachment = interfaces[port_id], attachments[port_id]
-            if port_id in errors:
-                continue
-            if found[port_id] != wired:
-                errors[port_id] = TaskError(
-                    "InterfaceChanged",
-                    "the port's interface changed while it was being wired",
-                    f"was {wired}, is {found[port_id]}",
-                )
-            elif tags.get(wired.name) != attachment.vlan:
-                errors[port_id] = TaskError(
-                    "WrongTag",
-                    f"port {wired.name} has tag {tags.get(wired.name)} instead of "
-                    f"local VLAN {attachment.vlan}",
-                )
+        for port_id in set(port_ids) - errors.keys():
+            wired, vlan = interfaces[port_id], attachments[port_id].vlan
+            error = wiring.error(wired, found[port_id], wired.name, tags.get(wired.name), (vlan,))
+            if error is not None:
+                errors[port_id] = error
         present = [port_id for port_id in port_ids if port_id not in errors]
         absent = linkless(interfaces[port_id] for port_id in present)
         wanted = {

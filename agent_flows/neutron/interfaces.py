@@ -12,6 +12,7 @@ import pydantic
 from ovsdbapp import exceptions
 
 from agent_flows.engine.task import TaskFailed
+from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.report import TaskError
 from agent_flows.spec import NetworkSpec
@@ -89,14 +90,9 @@ def locate(bridge: Bridge, port_ids: Collection[str]) -> Located:
     for port_id in port_ids:
         vif = vifs.get(port_id)
         if vif is None:
-            errors[port_id] = TaskError(
-                "InterfaceNotFound",
-                f"no interface on {bridge.br_name} names this port as its iface-id",
-            )
+            errors[port_id] = wiring.NO_INTERFACE
         elif vif.ofport in _NO_OFPORT:
-            errors[port_id] = TaskError(
-                "NoOfport", f"Open vSwitch has given interface {vif.port_name} no ofport"
-            )
+            errors[port_id] = wiring.no_ofport(vif.port_name)
         else:
             ofports[port_id] = vif.ofport
             found = interface(vif.port_name, vif.ofport, vif.vif_mac, bound.get(vif.port_name, {}))

@@ -12,6 +12,7 @@ from agent_flows.neutron.agent.quarantine import Closed, Quarantine
 from agent_flows.neutron.interfaces import Bridge, Located
 from agent_flows.neutron.parsing import macs_of
 from agent_flows.neutron.tasks import raise_for
+from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.connections import Connections, Speaker, addresses_of
 from agent_flows.openflow.ofctl import SwitchError, Timeout
@@ -49,18 +50,11 @@ class VerifyWiring(FlowTask):
         errors = dict(now.errors)
         tags = interfaces.tags(self._bridge, [each.name for each in now.interfaces.values()])
         for port_id, interface in now.interfaces.items():
-            tag = tags.get(interface.name)
-            if interface != located.interfaces[port_id]:
-                errors[port_id] = TaskError(
-                    "InterfaceChanged",
-                    "the port's interface changed while it was being wired",
-                    f"was {located.interfaces[port_id]}, is {interface}",
-                )
-            elif tag not in (interface.vlan, DEAD_VLAN):
-                errors[port_id] = TaskError(
-                    "WrongTag",
-                    f"port {interface.name} has tag {tag} instead of local VLAN {interface.vlan}",
-                )
+            before, name = located.interfaces[port_id], interface.name
+            allowed = interface.vlan, DEAD_VLAN
+            error = wiring.error(before, interface, name, tags.get(name), allowed)
+            if error is not None:
+                errors[port_id] = error
         if errors:
             raise PortErrors(errors)
 

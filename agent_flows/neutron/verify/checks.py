@@ -1,21 +1,18 @@
 """Looks at ports: where they are, what filters them, whether they are on their network."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from neutron_lib.plugins.ml2 import ovs_constants
-from ovsdbapp import exceptions
-
-from agent_flows.engine.task import TaskFailed
 from agent_flows.neutron import interfaces
 from agent_flows.neutron.interfaces import Located
 from agent_flows.neutron.verify.driver import Finding, OtherDriver
 from agent_flows.neutron.verify.plugged_port import Plugged
 from agent_flows.neutron.verify.watchlist import Sight
+from agent_flows.openflow import wiring
+from agent_flows.openflow.pipeline import DEAD_VLAN
 from agent_flows.report import TaskError
 
 Ports = Mapping[str, Plugged]
-_DEAD: int = ovs_constants.DEAD_VLAN_TAG
 
 
 class Checks:
@@ -54,23 +51,17 @@ class Checks:
     def wiring(self, ports: Ports, located: Located) -> dict[str, TaskError]:
         """Ports that are not on their network's local VLAN, or not where they were found."""
         now = self.locate(ports)
-        tags = self._tags(port.interface for port in ports.values())
+        tags = interfaces.tags(self._bridge, [port.interface for port in ports.values()])
         errors = dict(now.errors)
         for port_id, port in ports.items():
-            before, after = located.interfaces.get(port_id), now.interfaces.get(port_id)
             if port_id in errors:
                 continue
-            if before != after:
-                text = f"{port.interface} was plugged in or bound anew meanwhile"
-                errors[port_id] = TaskError("InterfaceChanged", text, f"{before}\n{after}")
-                continue
-            live = port.admin_state_up and after is not None
+            before, after = located.interfaces.get(port_id), now.interfaces.get(port_id)
             name = after.name if after is not None else port.interface
-            wanted = after.vlan if live and after is not None else _DEAD
-            if tags.get(name) != wanted:
-                errors[port_id] = TaskError(
-                    "WrongTag", f"the tag of {name} is {tags.get(name) or 'not set'}, not {wanted}"
-                )
+            vlan = after.vlan if port.admin_state_up and after is not None else DEAD_VLAN
+            error = wiring.error(before, after, name, tags.get(name), (vlan,))
+            if error is not None:
+                errors[port_id] = error
         return errors
 
     def left_over(self, gone: Ports) -> Mapping[str, TaskError]:
@@ -89,13 +80,3 @@ class Checks:
         good = {port_id for port_id in present if findings[port_id].good}
         good -= self.wiring({port_id: present[port_id] for port_id in good}, located).keys()
         return good | (sight.gone.keys() - self.left_over(sight.gone).keys())
-
-    def _tags(self, names: Iterable[str]) -> dict[str, object]:
-        try:
-            rows = self._bridge.get_ports_attributes(
-                "Port", columns=["name", "tag"], ports=list(names), if_exists=True
-            )
-        except (exceptions.OvsdbAppException, RuntimeError) as exc:
-            error = TaskError("OvsdbError", "could not read the ports' tags from OVSDB", str(exc))
-            raise TaskFailed(error, whole_batch=True) from exc
-        return {row["name"]: row["tag"] for row in rows}

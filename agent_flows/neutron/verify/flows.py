@@ -12,6 +12,7 @@ from agent_flows.neutron.tasks import LocateInterface, raise_for
 from agent_flows.neutron.verify.checks import Checks
 from agent_flows.neutron.verify.driver import Finding
 from agent_flows.neutron.verify.plugged_port import Plugged
+from agent_flows.openflow.wiring import interface_changed
 from agent_flows.report import FlowName, Step, TaskError
 
 
@@ -76,8 +77,8 @@ class ConfirmAbsence(_CheckTask):
 
     def execute(self, port_ids: tuple[str, ...]) -> None:
         absent = self._checks.absent(port_ids)
-        plugged = TaskError("InterfaceChanged", "the port was plugged in meanwhile")
-        raise_for(port_ids, {each: plugged for each in port_ids if each not in absent})
+        plugged = interface_changed("no interface", "an interface of the port")
+        raise_for(port_ids, {port_id: plugged for port_id in port_ids if port_id not in absent})
 
 
 def wire(checks: Checks) -> Flow:

@@ -293,7 +293,7 @@ def test_a_port_without_port_security_needs_its_way_past_the_rules(
 def test_a_port_on_a_wrong_vlan_is_a_failure_of_its_wiring(cloud: OtherCloud, standing: Vm) -> None:
     cloud.bridge.set_db_attribute("Port", standing.name, "tag", 4095, check_error=True)
     error = cloud.fails(standing, "WrongTag")
-    assert "4095, not 1" in error.message
+    assert "4095 instead of 1" in error.message
     failed = cloud.reported(standing, lambda report: error_of(report) == error).failed
     assert failed is not None
     assert (failed.name, failed.step) == ("verify-wiring", Step.L2)
@@ -306,7 +306,7 @@ def test_a_port_that_is_not_to_be_up_is_to_be_on_the_dead_vlan(
 ) -> None:
     cloud.neutron_port(standing, group, admin_state_up=False)
     cloud.take_up(standing)
-    assert "1, not 4095" in cloud.fails(standing, "WrongTag").message
+    assert "1 instead of 4095" in cloud.fails(standing, "WrongTag").message
     cloud.bridge.set_db_attribute("Port", standing.name, "tag", 4095, check_error=True)
     cloud.proven(standing)
 
