@@ -13,7 +13,7 @@ from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE
 from agent_flows.secgroups.conjunction import Conjunctions
 from agent_flows.secgroups.firewall import Firewall
-from agent_flows.secgroups.programme import compile_ports
+from agent_flows.secgroups.port_flows import compile_ports
 from agent_flows.spec import DesiredState, PortSpec, Spec
 from lab.switch import Switch
 

@@ -17,7 +17,7 @@ from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.conjunction import Conjunctions, Remote, RemoteKind, members_of
 from agent_flows.secgroups.installed import Installed
 from agent_flows.secgroups.plan import plan
-from agent_flows.secgroups.programme import compile_ports
+from agent_flows.secgroups.port_flows import compile_ports
 from agent_flows.spec import DesiredState, Spec
 
 VLAN = 1

@@ -1,7 +1,7 @@
 """The firewall of one integration bridge: what stands in the switch, and the way from one
 state to the next.
 
-Everything that is decided is decided in :mod:`.programme` and :mod:`.plan`;
+Everything that is decided is decided in :mod:`.port_flows` and :mod:`.plan`;
 here the decision is carried out, remembered, and given up again on revert.
 """
 
@@ -18,7 +18,7 @@ from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout, ToolMissing
 from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE, Pipeline
 from agent_flows.report import TaskError
-from agent_flows.secgroups import readback
+from agent_flows.secgroups import takeover
 from agent_flows.secgroups.audit import Audit, NetworkFlows
 from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.blame import blame
@@ -32,7 +32,7 @@ from agent_flows.secgroups.conjunction import (
 from agent_flows.secgroups.difference import Difference, shown
 from agent_flows.secgroups.installed import Installed, forget_unused
 from agent_flows.secgroups.plan import Plan, plan
-from agent_flows.secgroups.programme import Programme, compile_ports
+from agent_flows.secgroups.port_flows import Programme, compile_ports
 from agent_flows.secgroups.strangers import AnyonesBridge, Bridge, NeutronsBridge, OwnBridge
 from agent_flows.spec import DesiredState
 
@@ -106,7 +106,7 @@ class Firewall:
         Raises :class:`TaskFailed`.
         """
         with self._lock:
-            found = readback.read(self._dump())
+            found = takeover.read(self._dump())
             missing = [
                 flow.add(text, key) for key, text in self._base.items() if key not in found.base
             ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from agent_flows.openflow import cookie, flow
 from agent_flows.secgroups.conjunction import Conjunctions, Members, Remote, Use, address_flow
 from agent_flows.secgroups.delivery import Destination, flows_to
-from agent_flows.secgroups.programme import Programme
+from agent_flows.secgroups.port_flows import Programme
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from agent_flows.openflow import cookie, flow
 from agent_flows.secgroups.conjunction import Conjunctions, Members, Remote, Use, address_flow
 from agent_flows.secgroups.delivery import Destination, flows_to
 from agent_flows.secgroups.installed import Installed, Standing, address_keys
-from agent_flows.secgroups.programme import Programme
+from agent_flows.secgroups.port_flows import Programme
 from agent_flows.spec import Direction
 
 

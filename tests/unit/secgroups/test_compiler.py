@@ -10,7 +10,7 @@ from agent_flows.openflow.pipeline import OWN_PIPELINE, Home, Pipeline
 from agent_flows.report import TaskError
 from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.conjunction import Conjunctions
-from agent_flows.secgroups.programme import Programme, compile_ports
+from agent_flows.secgroups.port_flows import Programme, compile_ports
 from agent_flows.spec import AddressGroupSpec, DesiredState, PortSpec, Spec
 from tests.unit.secgroups.specs import attached, group, number, port
 
