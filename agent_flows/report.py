@@ -15,25 +15,19 @@ import dataclasses
 import datetime
 import enum
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from agent_flows.spec import newer_minor
 from agent_flows.validation import (
     STRICT,
     FieldError,
     Hostname,
-    Invalid,
     Revision,
     Uuid,
-    parse,
-    wire_form,
-    without_unknown,
 )
 
-WIRE_VERSION = (1, 0)
 MAX_DETAIL_BYTES = 4096
 MAX_MESSAGE_CHARS = 512
 SEQUENCE_LEAD = 24 * 3600 * 1_000_000
@@ -250,25 +244,3 @@ class FlowReport:
             and not (task.state is TaskState.SKIPPED and task.name in SKIPPABLE_TASKS)
         ]
         return bool(states) and all(state is TaskState.SUCCEEDED for state in states)
-
-
-_ADAPTER = pydantic.TypeAdapter(FlowReport)
-_FIELDS = frozenset(field.name for field in dataclasses.fields(FlowReport))
-
-
-def to_wire(report: FlowReport) -> dict[str, Any]:
-    """``report`` as JSON-ready data with the version of the wire form."""
-    return {"version": "{}.{}".format(*WIRE_VERSION), **wire_form(_ADAPTER, report)}
-
-
-def from_wire(raw: object) -> FlowReport:
-    """Read one report; raises :class:`Invalid`. Additions of a newer minor version are ignored."""
-    if not isinstance(raw, Mapping):
-        raise Invalid("", raw, "a report is an object")
-    fields = dict(raw)
-    if newer_minor(fields.pop("version", None), WIRE_VERSION):
-        fields = without_unknown(fields, _FIELDS)
-    report = parse(_ADAPTER, fields)
-    if report.sequence < 1:
-        raise Invalid("sequence", report.sequence, "must be at least 1")
-    return report

@@ -9,7 +9,7 @@ wire carries a list of specs of three kinds (``port``, ``security_group``,
 import dataclasses
 import enum
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -27,12 +27,7 @@ from agent_flows.validation import (
     Revision,
     Text,
     Uuid,
-    parse,
-    wire_form,
-    without_unknown,
 )
-
-WIRE_VERSION = (1, 0)
 
 
 class NetworkType(enum.StrEnum):
@@ -339,12 +334,6 @@ class PortSpec:
 Spec = PortSpec | SecurityGroupSpec | AddressGroupSpec
 S = TypeVar("S", PortSpec, SecurityGroupSpec, AddressGroupSpec)
 
-_KINDS: dict[str, tuple[type[Any], pydantic.TypeAdapter[Any]]] = {
-    "port": (PortSpec, pydantic.TypeAdapter(PortSpec)),
-    "security_group": (SecurityGroupSpec, pydantic.TypeAdapter(SecurityGroupSpec)),
-    "address_group": (AddressGroupSpec, pydantic.TypeAdapter(AddressGroupSpec)),
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Refused:
@@ -403,84 +392,3 @@ def _add(index: dict[str, S], spec: S) -> None:
     if spec.id in index:
         raise Invalid("id", spec.id, "the same spec twice")
     index[spec.id] = spec
-
-
-def to_wire(spec: Spec) -> dict[str, Any]:
-    """``spec`` as JSON-ready data with its kind and the version of the wire form."""
-    for kind, (cls, adapter) in _KINDS.items():
-        if isinstance(spec, cls):
-            version = "{}.{}".format(*WIRE_VERSION)
-            return {"kind": kind, "version": version, **wire_form(adapter, spec)}
-    raise TypeError(f"not a spec: {type(spec).__name__}")
-
-
-def from_wire(raw: object) -> Spec:
-    """Read one spec; raises :class:`Invalid`.
-
-    Fields unknown here are refused, unless the sender says that its wire form
-    is a newer minor version: then they are an addition and ignored.
-    """
-    if not isinstance(raw, Mapping):
-        raise Invalid("", raw, "a spec is an object")
-    fields = dict(raw)
-    kind = fields.pop("kind", None)
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise Invalid("kind", kind, f"must be one of {', '.join(_KINDS)}")
-    cls, adapter = _KINDS[kind]
-    if newer_minor(fields.pop("version", None), WIRE_VERSION):
-        fields = without_unknown(fields, frozenset(f.name for f in dataclasses.fields(cls)))
-    spec: Spec = parse(adapter, fields)
-    return spec
-
-
-def state_from_wire(raws: Iterable[object]) -> DesiredState:
-    """Read many specs; one that makes no sense is refused by its id, and the others stand.
-
-    Raises :class:`Invalid` for one that has no id, and if one id comes twice.
-    """
-    specs: list[Spec] = []
-    refused: dict[str, Refused] = {}
-    for raw in raws:
-        try:
-            specs.append(from_wire(raw))
-        except Invalid as exc:
-            refused[_id_of(raw, exc)] = _refusal(raw, exc)
-    return dataclasses.replace(DesiredState.of(specs), refused=refused)
-
-
-_ID: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Uuid)
-_REVISION: pydantic.TypeAdapter[int] = pydantic.TypeAdapter(Revision)
-_SHOWN = 1024
-
-
-def _id_of(raw: object, exc: Invalid) -> str:
-    if not isinstance(raw, Mapping):
-        raise exc
-    try:
-        return parse(_ID, raw.get("id"))
-    except Invalid:
-        raise exc from None
-
-
-def _refusal(raw: object, exc: Invalid) -> Refused:
-    fields = raw if isinstance(raw, Mapping) else {}
-    try:
-        revision = parse(_REVISION, fields.get("revision"))
-    except Invalid:
-        revision = 0
-    name, _, rest = exc.field.partition(".")
-    part, index = fields.get(name), rest.partition(".")[0]
-    if isinstance(part, list) and index.isdigit() and int(index) < len(part):
-        part = part[int(index)]
-    return Refused(str(exc), revision, repr(part)[:_SHOWN])
-
-
-def newer_minor(version: object, ours: tuple[int, int]) -> bool:
-    """Whether a peer's ``"major.minor"`` adds to ours; raises :class:`Invalid`."""
-    parts = version.split(".") if isinstance(version, str) else []
-    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts):
-        raise Invalid("version", version, "must be a version as 1.0")
-    major, minor = int(parts[0]), int(parts[1])
-    if major != ours[0]:
-        raise Invalid("version", version, f"major version {ours[0]} is understood here")
-    return minor > ours[1]

@@ -8,8 +8,7 @@ that Neutron's API has and pydantic has not.
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeGuard, TypeVar
+from typing import Annotated, TypeGuard, TypeVar
 
 import pydantic
 
@@ -145,17 +144,6 @@ def _printable(value: str) -> str:
     if any(unicodedata.category(char) == "Cc" or char in _REORDERING for char in value):
         raise ValueError("must not contain control characters or marks that reorder text")
     return value
-
-
-def wire_form(adapter: pydantic.TypeAdapter[T], value: T) -> dict[str, Any]:
-    """The JSON-ready form of a value that :func:`parse` reads back equal."""
-    dumped: dict[str, Any] = adapter.dump_python(value, mode="json")
-    return dumped
-
-
-def without_unknown(raw: Mapping[str, object], known: frozenset[str]) -> dict[str, object]:
-    """``raw`` without the fields that a newer peer added."""
-    return {key: raw[key] for key in raw if key in known}
 
 
 def is_port_id(value: object) -> TypeGuard[str]:

@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agent_flows import spec
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE
+from agent_flows.rpc import codec
 from agent_flows.secgroups.conjunction import Conjunctions
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.port_flows import compile_ports
@@ -71,7 +71,7 @@ class _Group:
         """With further ``rules`` and a further ``member``."""
         self._revision += 1
         addresses = [*self._members, member] if member else self._members
-        group = spec.from_wire({
+        group = codec.spec_from_wire({
             "kind": "security_group", "version": "1.0", "id": self._id,
             "revision": self._revision, "rules": [*self._rules, *rules],
             "members": [{"address": each} for each in addresses],
@@ -80,7 +80,7 @@ class _Group:
         return DesiredState.of(specs)
 
     def _port(self, n: int) -> PortSpec:
-        made = spec.from_wire({
+        made = codec.spec_from_wire({
             "kind": "port", "version": "1.0", "id": str(uuid.uuid4()), "revision": 1,
             "host": "bench", "network": {"id": self._network, "network_type": "local"},
             "mac_address": f"fa:16:3e:00:{n >> 8:02x}:{n & 255:02x}",

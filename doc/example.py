@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent_flows import spec
 from agent_flows.openflow import cookie, pipeline
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.pipeline import OWN_PIPELINE, Table
+from agent_flows.rpc import codec
 from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.conjunction import Conjunctions, Remote, RemoteKind, members_of
 from agent_flows.secgroups.installed import Installed
@@ -95,11 +95,11 @@ def _specs() -> Iterator[Spec]:
     }  # fmt: skip
     for name, (mac, ip) in ADDRESSES.items():
         group = _IDS[f"group {name}"]
-        yield spec.from_wire({
+        yield codec.spec_from_wire({
             "kind": "security_group", "version": "1.0", "id": group, "revision": 1,
             "rules": rules[name], "members": [{"address": f"{ip}/32", "mac_address": mac}],
         })  # fmt: skip
-        yield spec.from_wire({
+        yield codec.spec_from_wire({
             "kind": "port", "version": "1.0", "id": _IDS[name], "revision": 1, "host": "host-1",
             "network": {"id": _IDS["network"], "network_type": "local"},
             "mac_address": mac, "fixed_ips": [ip], "security_groups": [group],

@@ -14,8 +14,8 @@ from oslo_config import cfg
 
 from agent_flows import conf as options
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
+from agent_flows.rpc.answers import Receipt
 from agent_flows.rpc.identity import Identity
-from agent_flows.rpc.server import Accepted
 from agent_flows.server import database, schema
 from agent_flows.server.agents import Rules
 from agent_flows.server.api.app import application
@@ -236,7 +236,7 @@ class AgentOf:
         }
         return flow_report(fails=fails, **told)
 
-    def send(self, *reports: FlowReport) -> Accepted:
+    def send(self, *reports: FlowReport) -> Receipt:
         return self.server.store.take_reports(self.host, reports, self.identity)
 
     def wire(self, *port_ids: str) -> None:

@@ -9,7 +9,7 @@ from oslo_log import log
 
 from agent_flows.report import Trouble
 from agent_flows.rpc.agent import host_taken
-from agent_flows.rpc.server import Held
+from agent_flows.rpc.answers import Held
 from agent_flows.supervision import Backoff, Loop, Troubles
 
 LOG = log.getLogger(__name__)

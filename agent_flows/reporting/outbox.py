@@ -18,10 +18,10 @@ from typing import Any
 
 from oslo_log import log
 
-from agent_flows import report
 from agent_flows.report import SEQUENCE_LEAD, FlowReport, Trouble
+from agent_flows.rpc import codec
+from agent_flows.rpc.answers import Held
 from agent_flows.rpc.identity import Identity
-from agent_flows.rpc.server import Held
 from agent_flows.supervision import Troubles, described, one_line
 from agent_flows.validation import is_port_id
 
@@ -152,7 +152,7 @@ class Outbox:
                     item.id,
                     item.resource_id,
                     item.failed is not None,
-                    json.dumps(report.to_wire(item)),
+                    json.dumps(codec.to_wire(item)),
                 )
                 for item in numbered
             ]
@@ -370,7 +370,7 @@ def _now() -> int:
 
 def _read(sequence: int, report_id: str, body: str) -> FlowReport:
     """Raises ValueError, TypeError or RecursionError; what renumbering changed is in the row."""
-    item = report.from_wire({**json.loads(body), "sequence": sequence})
+    item = codec.report_from_wire({**json.loads(body), "sequence": sequence})
     if item.id != report_id:
         raise ValueError(f"the row of report {report_id} holds report {item.id}")
     return item

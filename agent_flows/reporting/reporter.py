@@ -11,7 +11,7 @@ from agent_flows.report import FlowReport, Trouble
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import host_taken
-from agent_flows.rpc.server import NO_SUCH_PORT, Accepted
+from agent_flows.rpc.answers import NO_SUCH_PORT, Receipt
 from agent_flows.supervision import Backoff, Loop, Troubles, one_line
 
 LOG = log.getLogger(__name__)
@@ -26,7 +26,7 @@ _TAKEN_PAUSE = 5.0
 class Client(Protocol):
     """The agent's RPC client, as far as reports go."""
 
-    def report(self, reports: Sequence[FlowReport]) -> Accepted: ...
+    def report(self, reports: Sequence[FlowReport]) -> Receipt: ...
 
 
 class Reporter:
@@ -84,7 +84,7 @@ class Reporter:
         if not self._introduced:
             # Before the first report of this process: where the server is, or
             # a lost outbox would send sequences it takes for old.
-            self._outbox.raise_sequence(self._client.report([]).held)
+            self._outbox.raise_sequence(self._client.report([]))
             self._introduced = True
             if len(self._outbox) == 0:
                 return
@@ -100,7 +100,7 @@ class Reporter:
             LOG.log(level, "The server rejected report %s: %s", report_id, one_line(reason))
         settled = sent.intersection(answer.accepted) | refused.keys()
         self._outbox.forget(settled)
-        self._outbox.raise_sequence(answer.held)
+        self._outbox.raise_sequence(answer)
         if unsettled := len(sent - settled):
             raise oslo_messaging.MessagingException(
                 f"{unsettled} reports were neither accepted nor rejected"

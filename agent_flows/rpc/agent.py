@@ -1,46 +1,25 @@
 """The agent's side of the wire: the client that calls the server, the endpoint it casts to."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import oslo_messaging
 import pydantic
 from oslo_log import log
 
-from agent_flows import report, spec
 from agent_flows.report import FlowReport
-from agent_flows.rpc import transport
+from agent_flows.rpc import codec, transport
+from agent_flows.rpc.answers import Held, Receipt
 from agent_flows.rpc.identity import HostTaken, Identity
 from agent_flows.rpc.refusals import Refusals
-from agent_flows.rpc.server import Accepted, Held
 from agent_flows.spec import DesiredState
 from agent_flows.supervision import one_line
 from agent_flows.validation import Invalid, parse
 
 LOG = log.getLogger(__name__)
 
-_Count = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0)]
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="ignore"))
-class _Heard:
-    """The answer to a heartbeat; a server of an older release does not say its clock."""
-
-    sequence: _Count
-    clock: _Count = 0
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="ignore"))
-class _Reported:
-    accepted: list[str]
-    rejected: dict[str, str]
-    sequence: _Count
-    clock: _Count = 0
-    refused: str = ""
-
-
-_HEARD = pydantic.TypeAdapter(_Heard)
-_REPORTED = pydantic.TypeAdapter(_Reported)
+_HELD = pydantic.TypeAdapter(Held)
+_RECEIPT = pydantic.TypeAdapter(Receipt)
 
 
 class ServerClient:
@@ -65,12 +44,10 @@ class ServerClient:
             transport_, transport.server_target(), timeout=timeout
         )
 
-    def report(self, reports: Sequence[FlowReport]) -> Accepted:
+    def report(self, reports: Sequence[FlowReport]) -> Receipt:
         """Hand over at most :data:`transport.MAX_REPORTS` reports."""
-        raw = self._call("report", reports=[report.to_wire(item) for item in reports])
-        answer = parse(_REPORTED, raw)
-        held = Held(answer.sequence, answer.clock)
-        return Accepted(answer.accepted, answer.rejected, held, answer.refused)
+        wire = [codec.to_wire(report) for report in reports]
+        return parse(_RECEIPT, self._call("report", reports=wire))
 
     def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState:
         """The specs of this host's ports (of those in ``port_ids``) and of their groups.
@@ -81,12 +58,11 @@ class ServerClient:
         """
         wanted = None if port_ids is None else list(port_ids)
         answer = self._call("get_ports", port_ids=wanted)
-        return spec.state_from_wire(answer)
+        return codec.state_from_wire(answer)
 
     def heartbeat(self, state: Mapping[str, Any]) -> Held:
         """Say that this agent lives; answers what the server holds of it."""
-        answer = parse(_HEARD, self._call("heartbeat", state=dict(state)))
-        return Held(answer.sequence, answer.clock)
+        return parse(_HELD, self._call("heartbeat", state=dict(state)))
 
     def _call(self, method: str, **kwargs: object) -> Any:
         try:

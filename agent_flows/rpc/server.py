@@ -3,15 +3,14 @@
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import oslo_messaging
 import pydantic
 
-from agent_flows import report, spec
 from agent_flows.report import FlowReport
-from agent_flows.rpc import identity, transport
+from agent_flows.rpc import codec, identity, transport
+from agent_flows.rpc.answers import NO_SUCH_PORT, Receipt
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.refusals import UNKNOWN, Refusals
 from agent_flows.spec import Spec
@@ -20,34 +19,6 @@ from agent_flows.validation import Hostname, Invalid, parse
 _HOST: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Hostname)
 _CAST_RETRIES = 2
 _STATE_BYTES = 16 * 1024
-
-NO_SUCH_PORT = "there is no port"
-"""Begins the reason why the report of a port is rejected that was deleted meanwhile: no fault."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """What the server holds of a host: ``sequence`` is the highest of its reports (0 for none).
-
-    ``clock`` is the server's, in microseconds since the epoch; 0 if it does not say.
-    """
-
-    sequence: int = 0
-    clock: int = 0
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """The server's answer to a message of reports, given after its transaction committed.
-
-    ``rejected`` maps a report's id to the reason it will never be taken,
-    ``refused`` is the reason why the message was not looked at at all.
-    """
-
-    accepted: Sequence[str]
-    rejected: Mapping[str, str] = field(default_factory=dict)
-    held: Held = field(default_factory=Held)
-    refused: str = ""
 
 
 class Consumer(Protocol):
@@ -59,7 +30,7 @@ class Consumer(Protocol):
 
     def take_reports(
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
-    ) -> Accepted: ...
+    ) -> Receipt: ...
 
     def get_ports(
         self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
@@ -105,7 +76,7 @@ class ServerEndpoint:
         rejected = {}
         for raw in batch:
             try:
-                valid.append(_spoken_by(speaker, report.from_wire(raw)))
+                valid.append(_spoken_by(speaker, codec.report_from_wire(raw)))
             except Invalid as exc:
                 refused.append(exc)
                 rejected.update(dict.fromkeys(_ids_of([raw]), str(exc)))
@@ -123,7 +94,7 @@ class ServerEndpoint:
         return {
             "accepted": list(answer.accepted),
             "rejected": {**rejected, **answer.rejected},
-            "sequence": answer.held.sequence,
+            "sequence": answer.sequence,
             "clock": _clock(),
         }
 
@@ -139,7 +110,7 @@ class ServerEndpoint:
         except Invalid as exc:
             self.refusals.add(speaker, [exc])
             raise
-        return [spec.to_wire(item) for item in found]
+        return [codec.to_wire(item) for item in found]
 
     def heartbeat(self, ctxt: Mapping[str, Any], host: object, state: object) -> dict[str, Any]:
         speaker = UNKNOWN

@@ -16,8 +16,8 @@ from oslo_log import log
 from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowReport, SyncState
+from agent_flows.rpc.answers import NO_SUCH_PORT, Receipt
 from agent_flows.rpc.identity import HostTaken, Identity
-from agent_flows.rpc.server import NO_SUCH_PORT, Accepted, Held
 from agent_flows.server import agents, clock, condition, gate, history
 from agent_flows.server.agents import Sign
 from agent_flows.server.casts import Caster, Casts, to_hosts
@@ -32,7 +32,7 @@ LOG = log.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Taken:
-    answer: Accepted
+    answer: Receipt
     casts: Casts
     ports: Sequence[KnownPort]
     rulings: Counter[str]
@@ -67,7 +67,7 @@ class Store:
 
     def take_reports(
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
-    ) -> Accepted:
+    ) -> Receipt:
         """Store ``reports`` and move their ports.
 
         Raises DBError if it cannot be done now, and HostTaken if another agent
@@ -106,7 +106,7 @@ class Store:
         # is a newer one.
         outdated = Casts(ports=to_hosts([host], batch.outdated))
         return _Taken(
-            Accepted(batch.accepted, batch.rejected, Held(sequence)),
+            Receipt(sequence, accepted=batch.accepted, rejected=batch.rejected),
             admitted.casts | outdated,
             list(batch.moved.values()),
             batch.rulings,

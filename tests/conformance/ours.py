@@ -9,6 +9,7 @@ from agent_flows.neutron.interfaces import Interface
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.pipeline import Home, Pipeline
+from agent_flows.rpc import codec
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import DesiredState, NetworkSpec
 from tests.conformance import agents_words
@@ -142,7 +143,7 @@ def _specs(world: World, revision: int) -> list[spec.Spec]:
     for name, prefixes in world.address_groups.items():
         addresses = [str(prefix) for prefix in prefixes]
         raw.append({"kind": "address_group", "id": identity(name), "addresses": addresses})
-    return [spec.from_wire({"version": "1.0", **each}) for each in raw]
+    return [codec.spec_from_wire({"version": "1.0", **each}) for each in raw]
 
 
 def _port(world: World, number: int, port: Port) -> dict[str, object]:

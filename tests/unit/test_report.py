@@ -20,6 +20,7 @@ from agent_flows.report import (
     TaskOutcome,
     TaskState,
 )
+from agent_flows.rpc import codec
 from agent_flows.validation import Invalid
 
 ids = st.uuids().map(str)
@@ -68,7 +69,7 @@ def reports(draw: st.DrawFn) -> FlowReport:
 
 @given(reports())
 def test_a_report_comes_back_from_json_as_it_was(value: FlowReport) -> None:
-    assert report.from_wire(json.loads(json.dumps(report.to_wire(value)))) == value
+    assert codec.report_from_wire(json.loads(json.dumps(codec.to_wire(value)))) == value
 
 
 @given(
@@ -79,7 +80,7 @@ def test_a_report_comes_back_from_json_as_it_was(value: FlowReport) -> None:
 )
 def test_anything_else_is_refused_and_never_a_crash(raw: object) -> None:
     with pytest.raises(Invalid):
-        report.from_wire(raw)
+        codec.report_from_wire(raw)
 
 
 def outcome(name: str = "bind-vlan", **changes: object) -> dict[str, Any]:
@@ -156,14 +157,16 @@ REFUSED = [
 )
 def test_a_refusal_names_the_field_and_the_value(raw: object, field: str, value: str) -> None:
     with pytest.raises(Invalid) as refusal:
-        report.from_wire(raw)
+        codec.report_from_wire(raw)
     assert refusal.value.field == field
     assert value in refusal.value.value
     assert len(str(refusal.value)) < 1000
 
 
 def test_what_a_newer_minor_version_adds_is_ignored() -> None:
-    assert report.from_wire(a_report(version="1.1", colour="red")) == report.from_wire(a_report())
+    assert codec.report_from_wire(a_report(version="1.1", colour="red")) == codec.report_from_wire(
+        a_report()
+    )
 
 
 def test_a_tools_long_answer_is_cut_at_4_kib_and_says_so() -> None:
@@ -182,7 +185,7 @@ def test_a_tools_undecodable_byte_does_not_stop_the_report() -> None:
 
 
 def steps(*tasks: tuple[str, Step, TaskState]) -> FlowReport:
-    return report.from_wire(
+    return codec.report_from_wire(
         a_report(
             tasks=[
                 outcome(

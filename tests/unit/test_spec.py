@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_flows import spec
+from agent_flows.rpc import codec
 from agent_flows.spec import (
     AddressGroupSpec,
     AddressPair,
@@ -127,7 +128,7 @@ address_groups = st.builds(
 
 @given(ports | groups | address_groups)
 def test_a_spec_comes_back_from_json_as_it_was(value: spec.Spec) -> None:
-    assert spec.from_wire(json.loads(json.dumps(spec.to_wire(value)))) == value
+    assert codec.spec_from_wire(json.loads(json.dumps(codec.to_wire(value)))) == value
 
 
 json_values = st.recursive(
@@ -139,7 +140,7 @@ json_values = st.recursive(
 @given(json_values)
 def test_anything_else_is_refused_and_never_a_crash(raw: object) -> None:
     with pytest.raises(Invalid):
-        spec.from_wire(raw)
+        codec.spec_from_wire(raw)
 
 
 def port(**changes: object) -> dict[str, Any]:
@@ -295,7 +296,7 @@ REFUSED = [
 )
 def test_a_refusal_names_the_field_and_the_value(raw: object, field: str, value: str) -> None:
     with pytest.raises(Invalid) as refusal:
-        spec.from_wire(raw)
+        codec.spec_from_wire(raw)
     assert refusal.value.field == field
     assert value in refusal.value.value
     assert len(str(refusal.value)) < 1000
@@ -303,18 +304,18 @@ def test_a_refusal_names_the_field_and_the_value(raw: object, field: str, value:
 
 def test_a_cidr_with_host_bits_is_refused_with_the_right_one() -> None:
     with pytest.raises(Invalid, match=r"did you mean 10\.0\.0\.0/24\?"):
-        spec.from_wire(ingress(remote_ip_prefix="10.0.0.1/24"))
+        codec.spec_from_wire(ingress(remote_ip_prefix="10.0.0.1/24"))
 
 
 def test_what_a_newer_minor_version_adds_is_ignored() -> None:
-    assert spec.from_wire(port(version="1.7", colour="red")) == spec.from_wire(port())
+    assert codec.spec_from_wire(port(version="1.7", colour="red")) == codec.spec_from_wire(port())
 
 
 def test_a_missing_field_is_named() -> None:
     raw = port()
     del raw["mac_address"]
     with pytest.raises(Invalid) as refusal:
-        spec.from_wire(raw)
+        codec.spec_from_wire(raw)
     assert refusal.value.field == "mac_address"
 
 
@@ -334,7 +335,7 @@ def test_a_missing_field_is_named() -> None:
 def test_a_protocol_is_a_name_or_a_number(
     protocol: object, ethertype: str, number: int | None
 ) -> None:
-    read = spec.from_wire(ingress(protocol=protocol, ethertype=ethertype))
+    read = codec.spec_from_wire(ingress(protocol=protocol, ethertype=ethertype))
     assert isinstance(read, SecurityGroupSpec)
     assert read.rules[0].protocol_number == number
 
@@ -344,32 +345,35 @@ def test_a_protocol_is_a_name_or_a_number(
     [("network:dhcp", True), ("network:router_interface", True), ("compute:nova", False)],
 )
 def test_a_port_of_the_network_itself_is_trusted(owner: str, trusted: bool) -> None:
-    read = spec.from_wire(port(device_owner=owner))
+    read = codec.spec_from_wire(port(device_owner=owner))
     assert isinstance(read, PortSpec)
     assert read.trusted is trusted
 
 
 def test_icmp_type_0_is_a_type() -> None:
-    read = spec.from_wire(ingress(protocol="icmp", port_range_min=0))
+    read = codec.spec_from_wire(ingress(protocol="icmp", port_range_min=0))
     assert isinstance(read, SecurityGroupSpec)
     assert read.rules[0].port_range_min == 0
 
 
 def test_a_spec_for_a_port_twice_is_refused() -> None:
-    read = spec.from_wire(port())
+    read = codec.spec_from_wire(port())
     with pytest.raises(Invalid, match="twice"):
         DesiredState.of([read, read])
 
 
 def test_a_port_is_reported_with_the_revision_of_each_of_its_groups() -> None:
     state = DesiredState.of(
-        [spec.from_wire(port(security_groups=[GROUP])), spec.from_wire(group(revision=7))]
+        [
+            codec.spec_from_wire(port(security_groups=[GROUP])),
+            codec.spec_from_wire(group(revision=7)),
+        ]
     )
     assert state.security_group_revisions(state.ports[PORT]) == {GROUP: 7}
 
 
 def test_a_port_whose_group_is_missing_cannot_be_wired() -> None:
-    state = DesiredState.of([spec.from_wire(port(security_groups=[OTHER]))])
+    state = DesiredState.of([codec.spec_from_wire(port(security_groups=[OTHER]))])
     with pytest.raises(Invalid) as refusal:
         state.security_group_revisions(state.ports[PORT])
     assert refusal.value.field == "security_groups"
@@ -377,10 +381,10 @@ def test_a_port_whose_group_is_missing_cannot_be_wired() -> None:
 
 
 def test_one_spec_that_makes_no_sense_is_refused_and_the_others_stand() -> None:
-    good = spec.to_wire(SecurityGroupSpec("00000000-0000-0000-0000-000000000001", 3))
+    good = codec.to_wire(SecurityGroupSpec("00000000-0000-0000-0000-000000000001", 3))
     rule = {"direction": "ingress", "protocol": 6, "port_range_min": 90, "port_range_max": 80}
     bad = {**good, "id": "00000000-0000-0000-0000-000000000002", "rules": [rule]}
-    state = spec.state_from_wire([good, bad])
+    state = codec.state_from_wire([good, bad])
     assert set(state.security_groups) == {good["id"]}
     refused = state.refused["00000000-0000-0000-0000-000000000002"]
     assert refused.revision == 3
@@ -391,7 +395,7 @@ def test_one_spec_that_makes_no_sense_is_refused_and_the_others_stand() -> None:
 @pytest.mark.parametrize("raw", [7, {"kind": "port"}, {"kind": "port", "id": "../etc"}])
 def test_a_spec_of_nobody_in_particular_refuses_the_answer(raw: object) -> None:
     with pytest.raises(Invalid):
-        spec.state_from_wire([raw])
+        codec.state_from_wire([raw])
 
 
 @pytest.mark.parametrize("name", ["dc1/leaf3", "provider net", "a:b", "é" * 64])

@@ -21,9 +21,10 @@ from agent_flows.neutron.server.settler import Settler
 from agent_flows.neutron.server.settling import forgotten, proclaim, settle
 from agent_flows.report import FlowReport, TaskOutcome
 from agent_flows.rpc import transport as wire
+from agent_flows.rpc.answers import Receipt
 from agent_flows.rpc.dispatch import listener
 from agent_flows.rpc.identity import Identity
-from agent_flows.rpc.server import Accepted, AgentClient, ServerEndpoint
+from agent_flows.rpc.server import AgentClient, ServerEndpoint
 from agent_flows.server import agents, settings
 from agent_flows.server.agents import Rules
 from agent_flows.server.casts import Caster, Casts
@@ -44,7 +45,7 @@ class NeutronStore(Store):
 
     def take_reports(
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
-    ) -> Accepted:
+    ) -> Receipt:
         plain = [
             dataclasses.replace(each, tasks=tuple(map(_plain, each.tasks))) for each in reports
         ]

@@ -15,14 +15,14 @@ backend.init_backend(backend.BackendType.THREADING)
 import oslo_messaging  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 
-from agent_flows import report  # noqa: E402
+from agent_flows.rpc import codec  # noqa: E402
 from agent_flows.rpc.agent import ServerClient  # noqa: E402
 from agent_flows.rpc.transport import get_transport  # noqa: E402
 
 
 def main() -> None:
     url, host = sys.argv[1:]
-    reports = [report.from_wire(each) for each in json.load(sys.stdin)]
+    reports = [codec.report_from_wire(each) for each in json.load(sys.stdin)]
     oslo_messaging.set_transport_defaults("neutron")  # Neutron's exchange, as its agents'
     # oslo.messaging looks up some of its options there, whatever it is given.
     answer = ServerClient(get_transport(cfg.CONF, url), host, timeout=20).report(reports)

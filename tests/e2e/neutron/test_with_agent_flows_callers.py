@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent_flows import report
 from agent_flows.report import FlowReport
+from agent_flows.rpc import codec
 from lab.neutron.client import PROJECT, Client
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import Tenant
@@ -46,7 +46,7 @@ def as_reader_of(neutron: Neutron, project: str) -> Client:
 def say_as(neutron: Neutron, host: str, *reports: FlowReport) -> Body:
     """What the server answers to an agent that reports."""
     argv = [sys.executable, str(_AGENT), neutron.controller.rabbit.url, host]
-    said = json.dumps([report.to_wire(each) for each in reports])
+    said = json.dumps([codec.to_wire(each) for each in reports])
     answer: Body = json.loads(run(neutron.controller.namespace.argv(argv), stdin=said, timeout=60))
     return answer
 

@@ -15,7 +15,8 @@ from agent_flows.agent.service import AgentService
 from agent_flows.openflow import cookie
 from agent_flows.report import FlowName, FlowReport, Trouble
 from agent_flows.rpc import transport
-from agent_flows.rpc.server import Accepted, AgentClient, Held
+from agent_flows.rpc.answers import Held, Receipt
+from agent_flows.rpc.server import AgentClient
 from agent_flows.spec import (
     AddressGroupSpec,
     DesiredState,
@@ -50,12 +51,12 @@ class FakeServer:
         self.gives_specs = True
         self._changed = threading.Condition()
 
-    def report(self, reports: Sequence[FlowReport]) -> Accepted:
+    def report(self, reports: Sequence[FlowReport]) -> Receipt:
         self._speak()
         with self._changed:
             self.reports += reports
             self._changed.notify_all()
-        return Accepted([item.id for item in reports])
+        return Receipt(0, accepted=[item.id for item in reports])
 
     def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState:
         self._speak()
@@ -76,7 +77,7 @@ class FakeServer:
     def heartbeat(self, state: Mapping[str, Any]) -> Held:
         self._speak()
         self.states.append(state)
-        return Held()
+        return Held(0)
 
     def _speak(self) -> None:
         if self.silent:

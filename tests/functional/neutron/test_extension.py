@@ -20,8 +20,9 @@ from agent_flows.neutron.agent.firewall_driver import FIREWALL
 from agent_flows.report import FlowReport, Trouble
 from agent_flows.reporting.state_dir import StateDirTaken
 from agent_flows.rpc import transport
+from agent_flows.rpc.answers import Receipt
 from agent_flows.rpc.identity import Identity
-from agent_flows.rpc.server import Accepted, Held, ServerEndpoint
+from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.spec import Spec
 from lab.process import wait_until
 from tests.functional.neutron.cloud import Cloud
@@ -42,11 +43,11 @@ class Server:
 
     def take_reports(
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
-    ) -> Accepted:
+    ) -> Receipt:
         with self._lock:
             self.reports += reports
             self.agents.add(agent)
-        return Accepted([each.id for each in reports], held=Held(1))
+        return Receipt(1, accepted=[each.id for each in reports])
 
     def get_ports(
         self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None

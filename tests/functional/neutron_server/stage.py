@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from agent_flows import report
 from agent_flows.neutron import rules_digest
 from agent_flows.report import FlowName, FlowReport
+from agent_flows.rpc import codec
 from lab.server_parts import flow_report
 
 PROJECT = "8b4c6a1e0f5d4d6c9a7b2e3f4a5b6c7d"
@@ -218,7 +218,7 @@ class Host:
         return found
 
     def wire_form(self, said: FlowReport) -> Body:
-        return report.to_wire(said)
+        return codec.to_wire(said)
 
     def send(self, *reports: FlowReport, how: str = "report") -> Body:
         raw = [self.wire_form(each) for each in reports]

@@ -19,6 +19,7 @@ from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.flow import Action, Flow
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.pipeline import OWN_PIPELINE, Home, Pipeline, Priority, Register, Table
+from agent_flows.rpc import codec
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import DesiredState, PortSpec, SecurityGroupSpec
 from lab.switch import Switch
@@ -72,7 +73,7 @@ def group(
         "members": addresses,
         **fields,
     }
-    made = spec.from_wire(raw)
+    made = codec.spec_from_wire(raw)
     assert isinstance(made, SecurityGroupSpec)
     return made
 
@@ -178,7 +179,7 @@ class Host:
             "security_groups": [each.id for each in groups],
             **fields,
         }  # fmt: skip
-        made = spec.from_wire(raw)
+        made = codec.spec_from_wire(raw)
         assert isinstance(made, PortSpec)
         self.add(made, *groups)
         return made

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterable, Mapping
 
-from agent_flows import spec
+from agent_flows.rpc import codec
 from agent_flows.spec import AddressGroupSpec, NetworkSpec, NetworkType, SecurityGroupSpec
 from lab.vm import Vm
 
@@ -37,7 +37,7 @@ def group(
         "members": [{"address": each} for each in [*known, *addresses]],
         **fields,
     }
-    made = spec.from_wire(raw)
+    made = codec.spec_from_wire(raw)
     assert isinstance(made, SecurityGroupSpec)
     return made
 
@@ -72,6 +72,6 @@ def address_group(*addresses: str, id_: str | None = None) -> AddressGroupSpec:
         "id": id_ or str(uuid.uuid4()),
         "addresses": list(addresses),
     }
-    made = spec.from_wire(raw)
+    made = codec.spec_from_wire(raw)
     assert isinstance(made, AddressGroupSpec)
     return made

@@ -71,7 +71,7 @@ def test_a_sequence_beyond_a_day_ahead_is_refused_with_the_reason_and_silences_n
     lie = agent.report(port, FlowName.UNWIRE, sequence=min(microseconds(ahead), 2**62 - 1))
     answer = agent.send(lie)
     assert "a day ahead of the server's clock" in answer.rejected[lie.id]
-    assert answer.held.sequence == 0
+    assert answer.sequence == 0
     true = agent.report(port, sequence=microseconds())
     assert agent.send(true).accepted == [true.id]
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
@@ -96,7 +96,7 @@ def test_a_host_whose_stored_sequences_are_poisoned_recovers_with_the_next_repor
         session.execute(sa.update(models.Port).values(sequence=poison))
     assert agent.beat() == 0
     gone = agent.report(port, FlowName.UNWIRE, sequence=microseconds())
-    assert agent.send(gone).held.sequence == gone.sequence
+    assert agent.send(gone).sequence == gone.sequence
     assert server.state(port) == ("DOWN", "ABSENT")
     moved = make_port()  # a port bound anew starts from the host's sequence
     agent.send(agent.report(moved, sequence=microseconds(1)))

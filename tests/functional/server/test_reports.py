@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from agent_flows.report import FlowName, FlowReport, TaskError
-from agent_flows.report import to_wire as report_to_wire
+from agent_flows.rpc import codec
 from lab.server_parts import AgentOf, Server, flow_report, together
 
 MakePort = Callable[..., str]
@@ -29,7 +29,7 @@ def test_a_wired_port_is_active(server: Server, agent: AgentOf, make_port: MakeP
     assert server.state(port) == ("DOWN", "SYNCING")  # its agent is to look: the clock runs
     report = agent.report(port)
     answer = agent.send(report)
-    assert (answer.accepted, answer.rejected, answer.held.sequence) == ([report.id], {}, 1)
+    assert (answer.accepted, answer.rejected, answer.sequence) == ([report.id], {}, 1)
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
 
 
@@ -51,7 +51,7 @@ def test_a_message_of_500_reports(server: Server, agent: AgentOf, make_port: Mak
         )
     answer = agent.send(*reversed(reports))
     assert sorted(answer.accepted) == sorted(report.id for report in reports)
-    assert answer.held.sequence == 500
+    assert answer.sequence == 500
     assert server.state(good) == ("ACTIVE", "IN_SYNC")
     assert server.state(bad) == ("DOWN", "OUT_OF_SYNC")
     assert len(attempts(server, good)) == 250
@@ -221,7 +221,7 @@ def test_the_same_message_to_many_workers_counts_once(
 
 DIES_AFTER_COMMIT = """
     import json, os, signal, sys
-    from agent_flows.report import from_wire
+    from agent_flows.rpc.codec import report_from_wire
     from agent_flows.server.own_directory import OwnDirectory
     from lab.server_parts import Server
 
@@ -230,7 +230,7 @@ DIES_AFTER_COMMIT = """
             os.kill(os.getpid(), signal.SIGKILL)
 
     server = Server(sys.argv[1], directory=Dies())
-    server.store.take_reports("host-a", [from_wire(json.load(sys.stdin))])
+    server.store.take_reports("host-a", [report_from_wire(json.load(sys.stdin))])
 """
 
 
@@ -239,7 +239,7 @@ def die_while_taking(url: str, report: FlowReport, moment: str) -> None:
     program = textwrap.dedent(DIES_AFTER_COMMIT.format(moment=moment))
     done = subprocess.run(
         [sys.executable, "-c", program, url],
-        input=json.dumps(report_to_wire(report)),
+        input=json.dumps(codec.to_wire(report)),
         text=True,
         env={**os.environ, "PYTHONPATH": os.getcwd()},
         check=False,

@@ -9,7 +9,7 @@ import pytest
 
 from agent_flows.report import Trouble
 from agent_flows.reporting.heartbeat import Heartbeat
-from agent_flows.rpc.server import Held
+from agent_flows.rpc.answers import Held
 from agent_flows.supervision import Troubles
 from agent_flows.validation import Invalid
 from lab.process import wait_until

@@ -26,7 +26,7 @@ from agent_flows.report import (
 )
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.reporting.reporter import Reporter
-from agent_flows.rpc.server import NO_SUCH_PORT, Accepted, Held
+from agent_flows.rpc.answers import NO_SUCH_PORT, Held, Receipt
 from agent_flows.supervision import Backoff, Troubles
 from lab.process import wait_until
 
@@ -69,7 +69,7 @@ class Server:
         self.reason = "not bound here"
         self.ignore: set[str] = set()
 
-    def report(self, reports: Sequence[FlowReport]) -> Accepted:
+    def report(self, reports: Sequence[FlowReport]) -> Receipt:
         if self.outages:
             self.outages -= 1
             raise oslo_messaging.MessagingTimeout("nobody answered")
@@ -78,7 +78,7 @@ class Server:
         accepted = [r.id for r in reports if r.id not in self.refuse | self.ignore]
         self.held = max([self.held, *(r.sequence for r in reports if r.id in accepted)])
         refused = {r.id: self.reason for r in reports if r.id in self.refuse}
-        return Accepted(accepted, refused, Held(self.held))
+        return Receipt(self.held, accepted=accepted, rejected=refused)
 
 
 def test_invariant_3_a_report_is_forgotten_only_after_the_acknowledgement(outbox: Outbox) -> None:

@@ -13,7 +13,7 @@ import pytest
 from agent_flows.report import FlowReport, Trouble
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.reporting.reporter import Reporter
-from agent_flows.rpc.server import Accepted, Held
+from agent_flows.rpc.answers import Receipt
 from agent_flows.supervision import Backoff, Troubles
 from agent_flows.validation import Invalid
 from lab.process import wait_until
@@ -21,11 +21,11 @@ from tests.unit.reporting.test_outbox import report
 
 PATIENCE = 5.0
 
-Answer = Callable[[Sequence[FlowReport]], Accepted]
+Answer = Callable[[Sequence[FlowReport]], Receipt]
 
 
-def taken(reports: Sequence[FlowReport]) -> Accepted:
-    return Accepted([item.id for item in reports])
+def taken(reports: Sequence[FlowReport]) -> Receipt:
+    return Receipt(0, accepted=[item.id for item in reports])
 
 
 class Server:
@@ -35,7 +35,7 @@ class Server:
         self.answers = list(answers)
         self.got: list[str] = []
 
-    def report(self, reports: Sequence[FlowReport]) -> Accepted:
+    def report(self, reports: Sequence[FlowReport]) -> Receipt:
         # The reporter introduces itself with an empty message.
         if reports and self.answers:
             return self.answers.pop(0)(reports)
@@ -57,7 +57,7 @@ def reporting(
 
 
 def raising(exc: Exception) -> Answer:
-    def answer(reports: Sequence[FlowReport]) -> Accepted:
+    def answer(reports: Sequence[FlowReport]) -> Receipt:
         raise exc
 
     return answer
@@ -68,10 +68,12 @@ ODD_ANSWERS: dict[str, Answer] = {
     "an answer that cannot be read": raising(Invalid("accepted", None, "must be a list")),
     "an error of the database": raising(sqlite3.OperationalError("disk I/O error")),
     "no answer at all": lambda reports: None,  # type: ignore[return-value,dict-item]
-    "nothing is settled": lambda reports: Accepted([]),
-    "ids that were never sent": lambda reports: Accepted(["x"], {str(uuid.uuid4()): "no"}),
-    "a refusal of the message": lambda reports: Accepted([], {}, Held(), "no list"),
-    "a sequence of no clock": lambda reports: Accepted([], {}, Held(2**80)),
+    "nothing is settled": lambda reports: Receipt(0, accepted=[]),
+    "ids that were never sent": lambda reports: Receipt(
+        0, accepted=["x"], rejected={str(uuid.uuid4()): "no"}
+    ),
+    "a refusal of the message": lambda reports: Receipt(0, accepted=[], refused="no list"),
+    "a sequence of no clock": lambda reports: Receipt(2**80, accepted=[]),
 }
 
 
@@ -114,7 +116,9 @@ def test_a_report_that_is_refused_for_good_is_dropped_and_its_reason_logged_in_o
     outbox = Outbox(tmp_path / "o", 10)
     item = report(1)
     outbox.put([item])
-    Reporter(outbox, Server(lambda r: Accepted([], {item.id: "no\nsuch\nport"}))).send_once()
+    Reporter(
+        outbox, Server(lambda r: Receipt(0, accepted=[], rejected={item.id: "no\nsuch\nport"}))
+    ).send_once()
     assert len(outbox) == 0
     assert "no such port" in caplog.text
 

@@ -13,9 +13,10 @@ from oslo_config import cfg
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
+from agent_flows.rpc.answers import Receipt
 from agent_flows.rpc.dispatch import Endpoint, listener
 from agent_flows.rpc.identity import HostTaken, Identity
-from agent_flows.rpc.server import Accepted, AgentClient, Held, ServerEndpoint
+from agent_flows.rpc.server import AgentClient, ServerEndpoint
 from agent_flows.spec import (
     Direction,
     NetworkSpec,
@@ -39,11 +40,11 @@ class Server:
 
     def take_reports(
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
-    ) -> Accepted:
+    ) -> Receipt:
         if self.broken:
             raise RuntimeError("the database is away")
         self.reports += reports
-        return Accepted([item.id for item in reports], {}, Held(reports[-1].sequence))
+        return Receipt(reports[-1].sequence, accepted=[item.id for item in reports])
 
     def get_ports(
         self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
@@ -143,7 +144,7 @@ def a_report() -> FlowReport:
 def test_a_report_arrives_as_it_was_sent(server: Server, client: ServerClient) -> None:
     sent = a_report()
     answer = client.report([sent])
-    assert (answer.accepted, answer.rejected, answer.held.sequence) == ([sent.id], {}, 11)
+    assert (answer.accepted, answer.rejected, answer.sequence) == ([sent.id], {}, 11)
     assert server.reports[-1] == sent
 
 

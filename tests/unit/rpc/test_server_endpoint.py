@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from agent_flows import report
 from agent_flows.report import FlowName, FlowReport, Step, TaskOutcome, TaskState
-from agent_flows.rpc import transport
+from agent_flows.rpc import codec, transport
+from agent_flows.rpc.answers import NO_SUCH_PORT, Receipt
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.refusals import KINDS, UNKNOWN
-from agent_flows.rpc.server import NO_SUCH_PORT, Accepted, Held, ServerEndpoint
+from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.spec import NetworkSpec, NetworkType, PortSpec, Spec
 from agent_flows.validation import Invalid
 
@@ -34,7 +34,7 @@ class Store:
 
     def take_reports(
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
-    ) -> Accepted:
+    ) -> Receipt:
         good = [item for item in reports if item.resource_id not in self.refuses]
         self.taken += good
         bad = {
@@ -42,8 +42,10 @@ class Store:
             for item in reports
             if item.resource_id in self.refuses
         }
-        return Accepted(
-            [item.id for item in good], bad, Held(max([r.sequence for r in good] or [0]))
+        return Receipt(
+            max([r.sequence for r in good] or [0]),
+            accepted=[item.id for item in good],
+            rejected=bad,
         )
 
     def get_ports(
@@ -65,7 +67,7 @@ class Store:
 
 
 def a_report(number: int, host: str = HOST, resource_id: str = PORT) -> dict[str, Any]:
-    return report.to_wire(
+    return codec.to_wire(
         FlowReport(
             id=str(uuid.UUID(int=number)),
             host=host,

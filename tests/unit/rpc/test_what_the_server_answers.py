@@ -6,7 +6,7 @@ import oslo_messaging
 import pytest
 
 from agent_flows.rpc.agent import ServerClient, host_taken
-from agent_flows.rpc.server import Held
+from agent_flows.rpc.answers import Held, Receipt
 from agent_flows.validation import Invalid
 
 
@@ -59,7 +59,7 @@ def test_what_a_newer_server_adds_is_ignored_and_an_older_one_says_no_clock(
     monkeypatch: pytest.MonkeyPatch, client: ServerClient
 ) -> None:
     answering(monkeypatch, client, {**GOOD, "mood": "fine"})
-    assert client.report([]).held == Held(3, 4)
+    assert client.report([]) == Receipt(3, 4, accepted=[], rejected={})
     answering(monkeypatch, client, {"sequence": 3})
     assert client.heartbeat({}) == Held(3, 0)
 

@@ -3,8 +3,8 @@
 import uuid
 from collections.abc import Mapping
 
-from agent_flows import spec
 from agent_flows.openflow.attachment import Attachment
+from agent_flows.rpc import codec
 from agent_flows.spec import PortSpec, SecurityGroupSpec
 
 
@@ -15,7 +15,7 @@ def number(kind: int, n: int) -> str:
 def group(n: int, *rules: Mapping[str, object], **fields: object) -> SecurityGroupSpec:
     raw = {"kind": "security_group", "version": "1.0", "id": number(2, n), "revision": 1,
            "rules": list(rules), **fields}  # fmt: skip
-    made = spec.from_wire(raw)
+    made = codec.spec_from_wire(raw)
     assert isinstance(made, SecurityGroupSpec)
     return made
 
@@ -27,7 +27,7 @@ def port(n: int, *groups: SecurityGroupSpec, **fields: object) -> PortSpec:
         "mac_address": f"fa:16:3e:00:00:{n:02x}", "fixed_ips": [f"10.0.0.{n}"],
         "security_groups": [each.id for each in groups], **fields,
     }  # fmt: skip
-    made = spec.from_wire(raw)
+    made = codec.spec_from_wire(raw)
     assert isinstance(made, PortSpec)
     return made
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_flows import spec
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.pipeline import OWN_PIPELINE, Home, Pipeline
 from agent_flows.report import TaskError
+from agent_flows.rpc import codec
 from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.conjunction import Conjunctions
 from agent_flows.secgroups.port_flows import Programme, compile_ports
@@ -248,11 +248,11 @@ def test_an_attachment_is_a_real_port_on_a_real_vlan(ofport: int, vlan: int) -> 
 
 
 def test_a_group_that_makes_no_sense_fails_its_ports_and_names_the_rule() -> None:
-    bad = spec.to_wire(group(1))
+    bad = codec.to_wire(group(1))
     bad["rules"] = [{"direction": "ingress", "protocol": 6, "port_range_min": 90,
                      "port_range_max": 80}]  # fmt: skip
     subject, other = port(1, group(1)), port(2)
-    state = spec.state_from_wire([spec.to_wire(subject), spec.to_wire(other), bad])
+    state = codec.state_from_wire([codec.to_wire(subject), codec.to_wire(other), bad])
     attachments = {subject.id: attached(subject, 1), other.id: attached(other, 2)}
     result = compile_ports(state, attachments, Conjunctions(60, 1), OWN_PIPELINE)
     assert set(result.programmes) == {other.id}
