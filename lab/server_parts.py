@@ -16,16 +16,17 @@ from agent_flows import conf as options
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
 from agent_flows.rpc.answers import Receipt
 from agent_flows.rpc.identity import Identity
-from agent_flows.server import database, schema
-from agent_flows.server.agents import Rules
-from agent_flows.server.api.app import application
-from agent_flows.server.casts import Caster, Casts
-from agent_flows.server.directory import PortDirectory
-from agent_flows.server.gate import Settings
-from agent_flows.server.metrics import Metrics
-from agent_flows.server.own_directory import OwnDirectory
-from agent_flows.server.store import Store
-from agent_flows.server.sweeper import Limits, Sweeper
+from agent_flows.server.core import database
+from agent_flows.server.core.agents import Rules
+from agent_flows.server.core.casts import Caster, Casts
+from agent_flows.server.core.directory import PortDirectory
+from agent_flows.server.core.gate import Settings
+from agent_flows.server.core.metrics import Metrics
+from agent_flows.server.core.store import Store
+from agent_flows.server.core.sweeper import Limits, Sweeper
+from agent_flows.server.standalone import schema
+from agent_flows.server.standalone.api.app import application
+from agent_flows.server.standalone.directory import OwnDirectory
 from agent_flows.spec import DesiredState
 from agent_flows.supervision import Troubles
 

@@ -17,8 +17,9 @@ from agent_flows.agent.service import AgentService
 from agent_flows.allinone import memory_bus
 from agent_flows.cli.failure import CommandFailed, ExitCode
 from agent_flows.rpc import transport
-from agent_flows.server import auth, database, schema
+from agent_flows.server.core import database
 from agent_flows.server.service import ServerService
+from agent_flows.server.standalone import auth, schema
 
 Say = Callable[[str], None]
 PROG = "agent-flows-all-in-one"

@@ -1,6 +1,7 @@
-"""The server: consumes reports, decides what a port's state is, and answers REST.
+"""The server's side: takes reports and decides the state of each port.
 
-Keeps no state outside its database. Loads nothing of the agent's side.
+``core`` is what the standalone server and Neutron's server share, ``standalone`` the server with a
+REST API and tables of its own. All state is in the database. Loads nothing of the agent's side.
 """
 
 from oslo_service import backend

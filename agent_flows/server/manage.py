@@ -8,7 +8,9 @@ from typing import Any
 from oslo_config import cfg
 
 from agent_flows import process
-from agent_flows.server import database, neutron_cleanup, schema
+from agent_flows.neutron.server import cleanup
+from agent_flows.server.core import database
+from agent_flows.server.standalone import schema
 
 PROG = "agent-flows-manage"
 
@@ -25,7 +27,7 @@ def _current(held: database.Database) -> None:
 
 
 def _clean_neutron(held: database.Database) -> None:
-    print(f"{neutron_cleanup.clean(held)} blocks lifted")
+    print(f"{cleanup.clean(held)} blocks lifted")
 
 
 _ACTIONS = {"upgrade": _upgrade, "current": _current, "neutron-cleanup": _clean_neutron}
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _ACTIONS[conf.command.action](held)
         finally:
             held.close()
-    except (*database.ERRORS, neutron_cleanup.NotNeutrons, OSError) as exc:
+    except (*database.ERRORS, cleanup.NotNeutrons, OSError) as exc:
         print(f"{PROG}: {' '.join(str(exc).split())}", file=sys.stderr)
         return 1
     return 0

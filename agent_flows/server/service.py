@@ -15,15 +15,16 @@ from agent_flows import process
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.dispatch import listener
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
-from agent_flows.server import agents, auth, clock, database, liveness, schema, settings
-from agent_flows.server.api.app import application
-from agent_flows.server.api.wsgi import WsgiServer
-from agent_flows.server.bounded import Bounded
-from agent_flows.server.casts import Caster
-from agent_flows.server.metrics import Metrics, Snapshot
-from agent_flows.server.own_directory import OwnDirectory
-from agent_flows.server.store import Store
-from agent_flows.server.sweeper import Sweeper
+from agent_flows.server.core import agents, clock, database, settings
+from agent_flows.server.core.casts import Caster
+from agent_flows.server.core.metrics import Metrics, Snapshot
+from agent_flows.server.core.store import Store
+from agent_flows.server.core.sweeper import Sweeper
+from agent_flows.server.standalone import auth, liveness, schema
+from agent_flows.server.standalone.api.app import application
+from agent_flows.server.standalone.api.wsgi import WsgiServer
+from agent_flows.server.standalone.bounded import Bounded
+from agent_flows.server.standalone.directory import OwnDirectory
 from agent_flows.supervision import Troubles
 
 LOG = log.getLogger(__name__)
@@ -33,8 +34,8 @@ PROG = "agent-flows-server"
 class ServerService(ServiceBase):  # type: ignore[misc]
     """Everything a server does, from ``start`` to ``stop``.
 
-    ``start`` raises :class:`agent_flows.server.auth.Misconfigured`,
-    :class:`agent_flows.server.schema.Outdated`, ``OSError`` if the address is
+    ``start`` raises :class:`agent_flows.server.standalone.auth.Misconfigured`,
+    :class:`agent_flows.server.standalone.schema.Outdated`, ``OSError`` if the address is
     taken, one of ``database.ERRORS`` without one, or ``MessagingException`` without a
     bus; whatever was started by then is stopped.
     """

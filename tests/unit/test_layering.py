@@ -36,15 +36,19 @@ ARROWS: dict[str, set[str]] = {
     "secgroups": WORDS | {"engine", "openflow"},
     "l2": WORDS | {"engine", "openflow"},
     "agent": ON_A_HOST | SETUP | {"l2"},
-    "server": WORDS | SETUP | {"rpc", "remedies"},
+    # The modules that the installed commands and policies name.
+    "server": WORDS | SETUP | {"rpc", "server.core", "server.standalone", "neutron.server"},
+    # What the standalone server and Neutron's server share.
+    "server.core": WORDS | {"conf", "rpc"},
+    "server.standalone": WORDS | SETUP | {"rpc", "remedies", "server.core", "server"},
     # What both kinds of hosts inside Neutron share.
     "neutron": ON_A_HOST,
     "neutron.verify": ON_A_HOST | {"conf", "neutron"},
     "neutron.agent": ON_A_HOST | SETUP | {"neutron", "neutron.verify"},
-    "neutron.server": WORDS | SETUP | {"rpc", "server", "neutron"},
+    "neutron.server": WORDS | SETUP | {"rpc", "server.core", "neutron"},
     # Commands talk REST; only the words of the API are shared.
     "cli": {"report", "printable"},
-    "allinone": SETUP | {"rpc", "agent", "server", "cli"},
+    "allinone": SETUP | {"rpc", "agent", "server", "server.core", "server.standalone", "cli"},
 }
 
 NEUTRON = {"neutron", "neutron_lib", "agent_flows.neutron"}
@@ -150,15 +154,21 @@ def test_nothing_of_ours_imports_eventlet() -> None:
         ),
         (
             "agent_flows.neutron.agent.firewall_driver, agent_flows.neutron.agent.extension",
-            {"falcon", "agent_flows.server", "agent_flows.l2", "agent_flows.agent"},
+            {"falcon", "agent_flows.server", "agent_flows.neutron.server", "agent_flows.l2"}
+            | {"agent_flows.agent"},
+        ),
+        (
+            "agent_flows.server.manage",
+            {"taskflow", "falcon", "ovsdbapp", "neutron", "neutron_lib", EVENTLET_BACKEND},
         ),
         (
             "agent_flows.neutron.server.plugin, agent_flows.neutron.server.mechanism",
-            {"taskflow", "falcon", "agent_flows.engine", "agent_flows.openflow"}
+            {"taskflow", "falcon", "waitress", "ovsdbapp", "agent_flows.server.standalone"}
+            | {"agent_flows.engine", "agent_flows.openflow"}
             | {"agent_flows.secgroups", "agent_flows.reporting", "agent_flows.neutron.agent"},
         ),
     ],
-    ids=["server", "agent", "cli", "neutron agent", "neutron server"],
+    ids=["server", "agent", "cli", "neutron agent", "manage", "neutron server"],
 )
 def test_a_process_loads_only_what_it_runs(module: str, foreign: set[str]) -> None:
     assert loaded_by(module) & foreign == set()

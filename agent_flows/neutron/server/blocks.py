@@ -12,7 +12,7 @@ from neutron.db import models_v2
 from neutron.db.models.provisioning_block import ProvisioningBlock
 from sqlalchemy.orm import Session
 
-from agent_flows.neutron.server.gating import ENTITY
+from agent_flows.neutron.server.block_policy import ENTITY
 
 _Block = ProvisioningBlock
 _ADD = (

@@ -9,7 +9,7 @@ from sqlalchemy import orm
 
 
 class NeutronDatabase:
-    """As :class:`agent_flows.server.database.Database`, on Neutron's connections.
+    """As :class:`agent_flows.server.core.database.Database`, on Neutron's connections.
 
     Made in one process and used in its children: connections are taken when
     they are first needed.

@@ -20,14 +20,14 @@ from neutron_lib.db.standard_attr import StandardAttribute
 from sqlalchemy.orm import Session
 
 from agent_flows.neutron import rules_digest
-from agent_flows.neutron.server import gating, live_migration
+from agent_flows.neutron.server import block_policy, live_migration
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.report import PortStatus, SyncState
-from agent_flows.server import clock
-from agent_flows.server.casts import Casts, Ids
-from agent_flows.server.database import Transactions, retried
-from agent_flows.server.directory import KnownPort, PortDirectory
-from agent_flows.server.gate import PortState
+from agent_flows.server.core import clock
+from agent_flows.server.core.casts import Casts, Ids
+from agent_flows.server.core.database import Transactions, retried
+from agent_flows.server.core.directory import KnownPort, PortDirectory
+from agent_flows.server.core.gate import PortState
 from agent_flows.spec import Spec
 from agent_flows.validation import Invalid
 
@@ -299,7 +299,7 @@ def _newcomer(port_id: str, facts: _Facts, groups: Mapping[str, int]) -> Newcome
         ),
         syncing_since=None,
         updated_at=_NEVER,
-        gated=gating.is_gated(facts.device_owner),
+        gated=block_policy.is_gated(facts.device_owner),
     )
 
 
@@ -343,7 +343,7 @@ def _facts(session: Session, port_ids: Collection[str]) -> dict[str, _Facts]:
     return {
         row.id: _Facts(
             host=row.host or "",
-            bound=gating.is_bound(row.host, row.vif_type),
+            bound=block_policy.is_bound(row.host, row.vif_type),
             device_owner=row.device_owner or "",
             active=row.status == constants.PORT_STATUS_ACTIVE,
             admin_state_up=row.admin_state_up,

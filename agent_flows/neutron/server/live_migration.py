@@ -22,7 +22,7 @@ from oslo_config import cfg
 from oslo_log import log
 from sqlalchemy.orm import Session
 
-from agent_flows.neutron.server import gating
+from agent_flows.neutron.server import block_policy
 
 LOG = log.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def moving_to(session: Session, host: str, port_ids: Collection[str]) -> set[str
         PortBinding.status == constants.INACTIVE,
     )
     found = session.execute(query)
-    return {row.port_id for row in found if gating.is_bound(host, row.vif_type)}
+    return {row.port_id for row in found if block_policy.is_bound(host, row.vif_type)}
 
 
 def tell_nova(port_ids: Collection[str]) -> None:
@@ -119,4 +119,4 @@ def has_extension(host: str) -> bool:
     admin = context.get_admin_context()
     filters = {"host": [host], "agent_type": [constants.AGENT_TYPE_OVS]}
     agents = directory.get_plugin().get_agents(admin, filters=filters)
-    return any(gating.has_extension(agent["configurations"]) for agent in agents)
+    return any(block_policy.has_extension(agent["configurations"]) for agent in agents)

@@ -14,11 +14,11 @@ from neutron_lib.api.definitions import portbindings
 from neutron_lib.plugins import directory
 from neutron_lib.plugins.ml2 import api
 
-from agent_flows.neutron.server import blocks, gating, live_migration, rows
+from agent_flows.neutron.server import block_policy, blocks, gated_ports, live_migration
 from agent_flows.neutron.server.api_definition import PLUGIN_TYPE, SYNC_STATE
-from agent_flows.neutron.server.gating import PortFacts
+from agent_flows.neutron.server.block_policy import PortFacts
 from agent_flows.report import SyncState
-from agent_flows.server import clock
+from agent_flows.server.core import clock
 
 _REPORTED = frozenset(SyncState) - {SyncState.ABSENT}
 
@@ -34,22 +34,22 @@ class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
         if context.current["device_owner"] == constants.DEVICE_OWNER_DVR_INTERFACE:
             return  # bound to many hosts at once, and never gated
         before, after = PortFacts.of(context.original), PortFacts.of(context.current)
-        if not gating.is_of_account(before, after):
+        if not block_policy.is_of_account(before, after):
             return
         port_id = context.current["id"]
         session = context.plugin_context.session
-        change = gating.decide(
-            before, after, rows.host_of(session, port_id), lambda: _has_extension(context)
+        change = block_policy.decide(
+            before, after, gated_ports.host_of(session, port_id), lambda: _has_extension(context)
         )
         now = clock.now()
         if change.drop:
-            rows.drop(session, port_id)
+            gated_ports.drop(session, port_id)
         if change.take:
-            rows.take(session, port_id, before, after, now)
+            gated_ports.take(session, port_id, before, after, now)
         if change.fall:
-            rows.fall(session, port_id, now)
+            gated_ports.fall(session, port_id, now)
         if change.revise:
-            rows.revise(session, port_id, before, after, now)
+            gated_ports.revise(session, port_id, before, after, now)
         if (change.fall or change.revise) and context.current.get(SYNC_STATE) in _REPORTED:
             # What whoever changes the port is shown.
             context.current[SYNC_STATE] = SyncState.SYNCING.value
@@ -69,8 +69,8 @@ class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
     def delete_port_precommit(self, context: Any) -> None:
         session = context.plugin_context.session
         port = context.current
-        if rows.host_of(session, port["id"]) is not None:
-            rows.deleted(session, port["id"], port.get("revision_number") or 0, clock.now())
+        if gated_ports.host_of(session, port["id"]) is not None:
+            gated_ports.deleted(session, port["id"], port.get("revision_number") or 0, clock.now())
 
 
 def _leaves(port: Mapping[str, Any]) -> bool:
@@ -80,6 +80,6 @@ def _leaves(port: Mapping[str, Any]) -> bool:
 
 def _has_extension(context: Any) -> bool:
     return any(
-        gating.has_extension(agent["configurations"])
+        block_policy.has_extension(agent["configurations"])
         for agent in context.host_agents(constants.AGENT_TYPE_OVS)
     )

@@ -5,7 +5,6 @@ still while a report is judged: ``host``, ``revision`` and ``admin_state_up``
 are written in the transaction that changes them, under this row's lock.
 """
 
-import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,10 +12,10 @@ from neutron.db import models_v2
 from neutron_lib.db import model_base
 from sqlalchemy import orm
 
-from agent_flows.server.models import Host, UtcDateTime, Uuid
+from agent_flows.server.core.models import Host, PortRow, Uuid
 
 
-class GatedPort(model_base.BASEV2):  # type: ignore[misc]
+class GatedPort(PortRow, model_base.BASEV2):  # type: ignore[misc]
     """A port bound to a host whose agent has our extension.
 
     ``revision`` is Neutron's revision number at which something the wiring
@@ -41,14 +40,7 @@ class GatedPort(model_base.BASEV2):  # type: ignore[misc]
     host: orm.Mapped[str] = orm.mapped_column(Host)
     gated: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
     revision: orm.Mapped[int] = orm.mapped_column(sa.BigInteger())
-    admin_state_up: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
-    status: orm.Mapped[str] = orm.mapped_column(sa.String(16))
     unsettled: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
-    sync_state: orm.Mapped[str] = orm.mapped_column(sa.String(16))
-    sequence: orm.Mapped[int] = orm.mapped_column(sa.BigInteger())
-    proven_revision: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())
-    syncing_since: orm.Mapped[datetime.datetime | None] = orm.mapped_column(UtcDateTime())
-    updated_at: orm.Mapped[datetime.datetime] = orm.mapped_column(UtcDateTime())
 
     # Read with the port, so that a list of ports stays one query. Never written
     # through: the rows go with their ports by the foreign key.

@@ -22,9 +22,9 @@ from agent_flows import conf as options
 from agent_flows.neutron.server import (
     agent_listing,
     api_definition,
+    gated_ports,
     live_migration,
     policies,
-    rows,
     task_listing,
     wording,
 )
@@ -35,10 +35,10 @@ from agent_flows.neutron.server.errors import (
     NotLookedAfter,
     TaskNotFound,
 )
-from agent_flows.neutron.server.intake import Intake
 from agent_flows.neutron.server.models import GatedPort
-from agent_flows.server import clock
-from agent_flows.server.casts import Casts, to_hosts
+from agent_flows.neutron.server.report_server import Intake
+from agent_flows.server.core import clock
+from agent_flows.server.core.casts import Casts, to_hosts
 from agent_flows.validation import Invalid
 
 _CAST_SECONDS = 5.0
@@ -63,7 +63,7 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         extensions.append_api_extensions_path(our_extensions.__path__)
         self._intake = Intake(cfg.CONF)
         live_migration.keep_back_unproven()
-        db_api.sqla_listen(orm.Session, "after_flush", rows.rules_flushed)
+        db_api.sqla_listen(orm.Session, "after_flush", gated_ports.rules_flushed)
         model_query.register_hook(
             models_v2.Port, "agent_flows", None, None, result_filters=_by_sync_state
         )

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from neutron.db import models_v2
 from sqlalchemy.orm import Session
 
-from agent_flows.server.api.kinds import TASKS
-from agent_flows.server.api.listing import Listing, Order, View, one, page
-from agent_flows.server.models import Attempt
+from agent_flows.server.core import tasks as history
+from agent_flows.server.core.listing import Listing, Order, View, one, page
+from agent_flows.server.core.models import Attempt
 
 MAX_LIMIT = 1000
 """Tasks in one answer, whatever is asked for and whatever Neutron allows."""
@@ -66,7 +66,7 @@ def task(session: Session, project: str | None, task_id: str) -> View | None:
 
 
 def _listing(owners: Sequence[Sequence[str]]) -> Listing:
-    listing = TASKS.listing
+    listing = history.LISTING
     port = models_v2.Port
     query = listing.query
     for projects in owners:

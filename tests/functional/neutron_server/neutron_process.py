@@ -31,8 +31,8 @@ from oslo_utils import timeutils
 from agent_flows.neutron.server.api_definition import PLUGIN_TYPE
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.rpc.server import ServerEndpoint
-from agent_flows.server import clock
-from agent_flows.server.models import Agent
+from agent_flows.server.core import clock
+from agent_flows.server.core.models import Agent
 
 # Nova, which binds ports, is a service.
 _ADMIN = ["admin", "member", "reader", "service"]
@@ -219,7 +219,7 @@ def main(config_file: str) -> None:
         def __getattr__(self, kind: str) -> Any:
             return lambda host, ids=None: _CASTS.append([kind, host, ids])
 
-    from agent_flows.server.casts import Caster
+    from agent_flows.server.core.casts import Caster
 
     vars(process._intake)["caster"] = Caster(Bus(), process._intake._metrics)
     vars(process._intake).pop("store", None)

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from agent_flows.report import FlowName
 from agent_flows.rpc.identity import HostTaken, Identity
-from agent_flows.server import agents, clock, models
-from agent_flows.server.agents import Rules
-from agent_flows.server.errors import NotFound
+from agent_flows.server.core import agents, clock, models
+from agent_flows.server.core.agents import Rules
+from agent_flows.server.core.errors import NotFound
 from agent_flows.validation import Invalid
 from lab.server_parts import AgentOf, Server, flow_report, new_id, together
 

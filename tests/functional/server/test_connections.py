@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from agent_flows import conf as options
-from agent_flows.server.api.wsgi import WsgiServer
+from agent_flows.server.standalone.api.wsgi import WsgiServer
 from lab.server_parts import configuration
 
 MOST = 100

@@ -12,10 +12,10 @@ from oslo_config import cfg
 
 from agent_flows import conf as options
 from agent_flows.rpc import transport
-from agent_flows.server import schema
-from agent_flows.server.bounded import Bounded
-from agent_flows.server.database import ERRORS, Database, retried
+from agent_flows.server.core.database import ERRORS, Database, retried
 from agent_flows.server.service import ServerService
+from agent_flows.server.standalone import schema
+from agent_flows.server.standalone.bounded import Bounded
 from lab.databases import DatabaseServer, MariaDB, PostgreSQL
 from lab.process import wait_until
 from lab.server_parts import configuration

@@ -222,7 +222,7 @@ def test_the_same_message_to_many_workers_counts_once(
 DIES_AFTER_COMMIT = """
     import json, os, signal, sys
     from agent_flows.rpc.codec import report_from_wire
-    from agent_flows.server.own_directory import OwnDirectory
+    from agent_flows.server.standalone.directory import OwnDirectory
     from lab.server_parts import Server
 
     class Dies(OwnDirectory):

@@ -8,9 +8,9 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from agent_flows.server import schema
-from agent_flows.server.database import Database
-from agent_flows.server.models import Base
+from agent_flows.server.core import models as core
+from agent_flows.server.core.database import Database
+from agent_flows.server.standalone import models, schema
 from lab.server_parts import configuration
 
 BIN = Path(sys.executable).parent
@@ -38,7 +38,8 @@ def test_the_migrations_make_what_the_models_say(url: str) -> None:
         schema.upgrade(database)
         with database.connection() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
-            assert compare_metadata(context, Base.metadata) == []
+            tables = [core.Base.metadata, models.Base.metadata]
+            assert compare_metadata(context, tables) == []
     finally:
         database.close()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from agent_flows.report import FlowName
-from agent_flows.server import clock
+from agent_flows.server.core import clock
 from lab.server_parts import AgentOf, Server, new_id, together
 
 MakePort = Callable[..., str]

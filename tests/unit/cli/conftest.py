@@ -12,13 +12,14 @@ from oslo_config import cfg
 
 from agent_flows import conf as options
 from agent_flows.cli import app
-from agent_flows.server import database, gate, schema
-from agent_flows.server.agents import Rules
-from agent_flows.server.api.app import application
-from agent_flows.server.casts import Caster
-from agent_flows.server.metrics import Metrics
-from agent_flows.server.own_directory import OwnDirectory
-from agent_flows.server.store import Store
+from agent_flows.server.core import database, gate
+from agent_flows.server.core.agents import Rules
+from agent_flows.server.core.casts import Caster
+from agent_flows.server.core.metrics import Metrics
+from agent_flows.server.core.store import Store
+from agent_flows.server.standalone import schema
+from agent_flows.server.standalone.api.app import application
+from agent_flows.server.standalone.directory import OwnDirectory
 from tests.unit.cli.stage import CLOUD, HOST, Agents, Quiet, Ran, Run, Server
 
 

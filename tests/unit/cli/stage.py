@@ -9,7 +9,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
-from agent_flows.server.store import Store
+from agent_flows.server.core.store import Store
 
 HOST = "compute-1"
 REFUSED = TaskError("SwitchError", "the switch refused a flow", "OFPFMFC_TABLE_FULL\ncookie:0xaf10")

@@ -6,7 +6,8 @@ import pytest
 from oslo_config import cfg
 
 from agent_flows import conf as options
-from agent_flows.server import auth, policies
+from agent_flows.server import policies
+from agent_flows.server.standalone import auth
 from lab.server_parts import configuration
 
 

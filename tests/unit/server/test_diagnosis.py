@@ -8,8 +8,8 @@ import pytest
 
 from agent_flows import remedies
 from agent_flows.report import SyncState
-from agent_flows.server import diagnosis
-from agent_flows.server.diagnosis import Agent, Failure, Port
+from agent_flows.server.standalone import diagnosis
+from agent_flows.server.standalone.diagnosis import Agent, Failure, Port
 
 HEARD = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 ID = "4e8e5957-649f-477b-9e5b-f1f75b21c03c"

@@ -18,7 +18,7 @@ from agent_flows.report import (
     TaskOutcome,
     TaskState,
 )
-from agent_flows.server.gate import PortState, Ruling, Settings, decide
+from agent_flows.server.core.gate import PortState, Ruling, Settings, decide
 from lab.server_parts import WIRE, flow_report, new_id
 
 PORT, GROUP = new_id(), new_id()

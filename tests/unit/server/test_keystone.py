@@ -10,7 +10,7 @@ import falcon.testing
 import pytest
 
 from agent_flows import conf as options
-from agent_flows.server.api.app import application
+from agent_flows.server.standalone.api.app import application
 from lab.server_parts import Server, configuration
 
 ROLES = {"t-admin": "admin", "t-reader": "reader"}

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from agent_flows.report import FlowName
-from agent_flows.server import agents, clock
-from agent_flows.server.metrics import Snapshot
+from agent_flows.server.core import agents, clock
+from agent_flows.server.core.metrics import Snapshot
 from lab.server_parts import WIRE, AgentOf, Server, new_id
 
 FIRST, SECOND = sorted([new_id(), new_id()])

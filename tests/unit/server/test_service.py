@@ -12,7 +12,7 @@ from oslo_config import cfg
 from agent_flows import conf as options
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
-from agent_flows.server.database import Database
+from agent_flows.server.core.database import Database
 from agent_flows.server.service import ServerService
 from lab.process import wait_until
 from lab.server_parts import configuration, flow_report, new_id, running, together

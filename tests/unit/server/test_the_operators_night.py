@@ -8,8 +8,8 @@ import falcon.testing
 import pytest
 
 from agent_flows.rpc.identity import HostTaken, Identity
-from agent_flows.server import clock
-from agent_flows.server.api.resources import Health
+from agent_flows.server.core import clock
+from agent_flows.server.standalone.api.resources import Health
 from lab.server_parts import AgentOf, Server, new_id
 
 PORT = new_id()

@@ -5,8 +5,8 @@ import re
 import falcon.testing
 import pytest
 
-from agent_flows.server import auth
-from agent_flows.server.auth import Wsgi
+from agent_flows.server.standalone import auth
+from agent_flows.server.standalone.auth import Wsgi
 from lab.server_parts import Server, configuration, new_id, running
 
 ID = new_id()

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
-from agent_flows.server.migrations import history_tables
+from agent_flows.server.core import history_tables
 
 revision = "agent_flows_expand_0001"
 down_revision = None

@@ -4,7 +4,7 @@ Revision ID: agent_flows_expand_0002
 Revises: agent_flows_expand_0001
 """
 
-from agent_flows.server.migrations import history_tables
+from agent_flows.server.core import history_tables
 
 revision = "agent_flows_expand_0002"
 down_revision = "agent_flows_expand_0001"

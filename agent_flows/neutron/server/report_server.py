@@ -1,0 +1,179 @@
+"""What takes reports: our store on Neutron's database, in as many workers as Neutron has."""
+
+import contextlib
+import dataclasses
+import socket
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import oslo_messaging
+import sqlalchemy as sa
+from neutron_lib import rpc as n_rpc
+from oslo_config import cfg
+from oslo_log import log
+
+from agent_flows.neutron.server import block_policy, live_migration
+from agent_flows.neutron.server.apply_verdict import forgotten, proclaim, settle
+from agent_flows.neutron.server.database import NeutronDatabase
+from agent_flows.neutron.server.directory import NeutronDirectory
+from agent_flows.neutron.server.models import GatedPort
+from agent_flows.neutron.server.verdict_worker import Settler
+from agent_flows.report import FlowReport, TaskOutcome
+from agent_flows.rpc import transport as wire
+from agent_flows.rpc.answers import Receipt
+from agent_flows.rpc.dispatch import listener
+from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.server import AgentClient, ServerEndpoint
+from agent_flows.server.core import agents, settings
+from agent_flows.server.core.agents import Rules
+from agent_flows.server.core.casts import Caster, Casts
+from agent_flows.server.core.database import retried
+from agent_flows.server.core.errors import NotFound
+from agent_flows.server.core.metrics import Metrics
+from agent_flows.server.core.store import Store
+from agent_flows.server.core.sweeper import Sweeper
+from agent_flows.supervision import Troubles
+
+LOG = log.getLogger(__name__)
+
+_LAST_OF_UTF8MB3 = 0xFFFF
+
+
+class NeutronStore(Store):
+    """Neutron's connections may speak MariaDB's three-byte ``utf8``, whatever the tables hold."""
+
+    def take_reports(
+        self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
+    ) -> Receipt:
+        plain = [
+            dataclasses.replace(each, tasks=tuple(map(_plain, each.tasks))) for each in reports
+        ]
+        return super().take_reports(host, plain, agent)
+
+
+def _plain(task: TaskOutcome) -> TaskOutcome:
+    error = task.error
+    if error is None or (_fits(error.message) and _fits(error.detail)):
+        return task
+    plain = dataclasses.replace(error, message=_bmp(error.message), detail=_bmp(error.detail))
+    return dataclasses.replace(task, error=plain)
+
+
+def _fits(text: str) -> bool:
+    return not text or ord(max(text)) <= _LAST_OF_UTF8MB3
+
+
+def _bmp(text: str) -> str:
+    return "".join(
+        each if ord(each) <= _LAST_OF_UTF8MB3 else "\N{REPLACEMENT CHARACTER}" for each in text
+    )
+
+
+class Intake:
+    """Everything that has threads or connections, made when it is first used.
+
+    Neutron makes its plugins in one process and uses them in that one's children.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+        self._metrics = Metrics()
+        self.troubles = Troubles()
+
+    @cached_property
+    def database(self) -> NeutronDatabase:
+        return NeutronDatabase()
+
+    @cached_property
+    def settler(self) -> Settler:
+        return Settler(lambda port_ids: settle(self.database, port_ids))
+
+    @cached_property
+    def directory(self) -> NeutronDirectory:
+        return NeutronDirectory(
+            self.settler.soon,
+            lambda: forgotten(self.database),
+            live_migration.tell_nova,
+            self._ask,
+            self.database,
+        )
+
+    def _ask(self, casts: Casts) -> None:
+        self.caster.send(casts)
+
+    @cached_property
+    def caster(self) -> Caster:
+        return Caster(AgentClient(n_rpc.TRANSPORT), self._metrics)
+
+    @cached_property
+    def store(self) -> NeutronStore:
+        gate = settings.of_the_gate(self._conf)
+        return NeutronStore(
+            self.database, self.directory, self.caster, self._metrics, gate, rules=self.rules
+        )
+
+    @cached_property
+    def sweeper(self) -> Sweeper:
+        return Sweeper(
+            self.database,
+            self.directory,
+            self.caster,
+            self._metrics,
+            settings.limits(self._conf),
+            rules=self.rules,
+            troubles=self.troubles,
+        )
+
+    @property
+    def rules(self) -> Rules:
+        # An agent is dead when Neutron says so.
+        return dataclasses.replace(
+            settings.of_the_agents(self._conf), down_time=float(self._conf.agent_down_time)
+        )
+
+    def listen(self) -> list[oslo_messaging.MessageHandlingServer]:
+        """Take reports, and find out what nobody reports, until the process ends."""
+        endpoint, target = ServerEndpoint(self.store), wire.server_target(socket.gethostname())
+        server = listener(n_rpc.TRANSPORT, target, endpoint)
+        server.start()
+        self.sweeper.start()
+        return [server]
+
+    def agent_reported(self, host: str, configurations: Mapping[str, Any]) -> None:
+        """The OVS agent of ``host`` reported its state to Neutron: its sign of life.
+
+        If it has not our extension (any more), its ports are let go: it would
+        never report on them.
+        """
+        if block_policy.has_extension(configurations):
+            self.store.vouch(host)
+            return
+        mine = GatedPort.host == host
+        with self.database.reader() as session:
+            ports = list(session.scalars(sa.select(GatedPort.port_id).where(mine)))
+        if ports:
+            LOG.warning(
+                "The agent of %s has no extension %s: letting its %d ports go",
+                host,
+                block_policy.EXTENSION,
+                len(ports),
+            )
+            for port_id in ports:
+                proclaim(port_id)
+            self._forget(ports)
+
+    @retried
+    def agent_deleted(self, host: str) -> None:
+        """An administrator deleted the OVS agent of ``host``: what is known of it goes, too."""
+        with contextlib.suppress(NotFound), self.database.writer() as session:
+            agents.forget(session, host)
+
+    @retried
+    def _forget(self, port_ids: Sequence[str]) -> None:
+        with self.database.writer() as session:
+            session.execute(
+                sa.delete(GatedPort)
+                .where(GatedPort.port_id.in_(port_ids))
+                .execution_options(synchronize_session=False)
+            )

@@ -1,0 +1,141 @@
+"""What agents are told after a transaction committed."""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import oslo_messaging
+from oslo_log import log
+
+from agent_flows.server.core.metrics import Metrics
+from agent_flows.supervision import described
+
+LOG = log.getLogger(__name__)
+
+# Seconds after which a cast that is not taken is a failure.
+_LONG = 30.0
+
+Ids = Mapping[str, frozenset[str]]
+
+
+class Agents(Protocol):
+    """The casts of :class:`agent_flows.rpc.server.AgentClient`."""
+
+    def ports_changed(self, host: str, port_ids: Collection[str]) -> None: ...
+
+    def security_groups_changed(self, host: str, ids: Collection[str]) -> None: ...
+
+    def resync(self, host: str, port_ids: Collection[str] | None = None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Casts:
+    """Ids by host: ports that changed, groups that changed, ports to wire anew.
+
+    ``hosts`` are to wire all their ports anew; their ids are none.
+    """
+
+    ports: Ids = field(default_factory=dict)
+    groups: Ids = field(default_factory=dict)
+    resyncs: Ids = field(default_factory=dict)
+    hosts: Ids = field(default_factory=dict)
+
+    def __or__(self, other: "Casts") -> "Casts":
+        return Casts(
+            _union(self.ports, other.ports),
+            _union(self.groups, other.groups),
+            _union(self.resyncs, other.resyncs),
+            _union(self.hosts, other.hosts),
+        )
+
+
+def _union(one: Ids, other: Ids) -> Ids:
+    none: frozenset[str] = frozenset()
+    return {host: one.get(host, none) | other.get(host, none) for host in {*one, *other}}
+
+
+def to_hosts(hosts: Iterable[str | None], ids: Collection[str]) -> Ids:
+    """The same ids for each host that is one."""
+    return {host: frozenset(ids) for host in hosts if host} if ids else {}
+
+
+class Caster:
+    """Sends casts in the background: a bus that is away makes no request wait or fail.
+
+    What could not be sent is counted, logged and kept for the next time; it is
+    merged, so it never grows beyond the ids there are. Meanwhile the clock of
+    ``report_timeout`` runs for the ports it was about, so that its loss shows
+    as UNKNOWN.
+
+    ``failure`` is why something waits, None if nothing does.
+    """
+
+    def __init__(self, agents: Agents, metrics: Metrics) -> None:
+        self._send: Mapping[str, Callable[[str, Collection[str]], None]] = {
+            "ports": agents.ports_changed,
+            "groups": agents.security_groups_changed,
+            "resyncs": agents.resync,
+            "hosts": lambda host, _: agents.resync(host, None),
+        }
+        self._metrics = metrics
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="casts")
+        self._lock = threading.Lock()
+        self._waiting = Casts()
+        self._failure: str | None = None
+        self._sending_since: float | None = None
+
+    @property
+    def failure(self) -> str | None:
+        since = self._sending_since
+        if since is not None and (busy := time.monotonic() - since) > _LONG:
+            return f"the message bus has not taken a cast for {busy:.0f} s"
+        return self._failure
+
+    def send(self, casts: Casts) -> "Future[None]":
+        """Send soon. The future fails if something that waited with it could not be sent."""
+        with self._lock:
+            self._waiting |= casts
+        return self._pool.submit(self._send_waiting)
+
+    def retry(self) -> None:
+        """Send what could not be sent before, if there is any."""
+        if self._waiting != Casts():
+            self.send(Casts())
+
+    def _send_waiting(self) -> None:
+        with self._lock:
+            casts, self._waiting = self._waiting, Casts()
+        failures: list[Exception] = []
+        for kind, send in self._send.items():
+            for host, ids in getattr(casts, kind).items():
+                self._sending_since = time.monotonic()
+                try:
+                    send(host, sorted(ids))
+                except Exception as exc:
+                    # A bus that is away is no fault of ours.
+                    fault = not isinstance(exc, oslo_messaging.MessagingException)
+                    LOG.error(
+                        "Could not cast %d %s to host %s: %s",
+                        len(ids),
+                        kind,
+                        host,
+                        described(exc),
+                        exc_info=fault,
+                    )
+                    self._metrics.casts_failed.labels(kind).inc()
+                    failures.append(exc)
+                    with self._lock:
+                        self._waiting |= Casts(**{kind: {host: ids}})
+                finally:
+                    self._sending_since = None
+        if casts != Casts():
+            self._failure = " ".join(str(failures[0]).split())[:200] if failures else None
+        if failures:
+            raise failures[0]
+
+    def stop(self) -> None:
+        """Wait for what is being sent; what still waits is given up."""
+        self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,219 @@
+"""The history of attempts and their tasks: written in bulk, bounded, purged in small batches."""
+
+import dataclasses
+import datetime
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
+from agent_flows.server.core import clock
+from agent_flows.server.core.directory import KnownPort
+from agent_flows.server.core.models import Attempt, DeletedPort, Task
+
+_PER_MICROSECOND = 64
+AWAIT_REPORT = "await-report"
+_LONGEST = datetime.timedelta(days=6)
+
+
+class Ordinals:
+    """Ordinals of new attempts: from ``now``, and above all there are if a clock was ahead.
+
+    Two workers may hit upon the same one: the insert then fails as a
+    duplicate and the transaction runs again, later.
+    """
+
+    def __init__(self, session: Session, now: datetime.datetime) -> None:
+        newest = session.scalar(sa.select(sa.func.max(Attempt.ordinal))) or 0
+        self._last = max(newest, int(now.timestamp() * 1_000_000) * _PER_MICROSECOND)
+
+    def next(self) -> int:
+        self._last += 1
+        return self._last
+
+
+@dataclass(frozen=True)
+class Record:
+    """An attempt to be stored under its ordinal."""
+
+    ordinal: int
+    report: FlowReport
+
+
+def silence(port: KnownPort, error: TaskError, now: datetime.datetime) -> FlowReport:
+    """What stands in the history where a report should be: one FAILED task that says so."""
+    # A clock that was set may have left a time of another year there.
+    started = max(min(port.syncing_since or now, now), now - _LONGEST)
+    # Built as what an agent reports, so that it is stored and read alike; its
+    # own sequence is of no account.
+    return FlowReport(
+        id=str(uuid.uuid4()),
+        host=port.state.host or "",
+        resource_id=port.state.id,
+        flow=FlowName.WIRE,
+        revision=port.state.revision,
+        attempt=1,
+        sequence=max(port.state.sequence, 1),
+        started_at=started,
+        finished_at=now,
+        tasks=(
+            TaskOutcome(
+                name=AWAIT_REPORT,
+                step=Step.L2,
+                state=TaskState.FAILED,
+                started_at=started,
+                duration=(now - started).total_seconds(),
+                error=error,
+            ),
+        ),
+    )
+
+
+def not_of_the_future(report: FlowReport, now: datetime.datetime) -> FlowReport:
+    """``report`` as it is kept: with times of a clock that is days ahead, it ended when it came."""
+    times = [report.finished_at, *(task.started_at for task in report.tasks if task.started_at)]
+    if not clock.is_ahead(max(times), now):
+        return report
+    ended = report.finished_at
+    wrong = ended - now if clock.is_ahead(ended, now) else datetime.timedelta()
+
+    def right(moment: datetime.datetime) -> datetime.datetime:
+        return max(min(moment - wrong, now), now - _LONGEST)
+
+    return dataclasses.replace(
+        report,
+        started_at=right(report.started_at),
+        finished_at=now,
+        tasks=tuple(
+            dataclasses.replace(task, started_at=task.started_at and right(task.started_at))
+            for task in report.tasks
+        ),
+    )
+
+
+def known(session: Session, report_ids: Collection[str]) -> set[str]:
+    """Those of ``report_ids`` that are in the history."""
+    return set(session.scalars(sa.select(Attempt.id).where(Attempt.id.in_(list(report_ids)))))
+
+
+def add(session: Session, records: Sequence[Record]) -> None:
+    """Store attempts with their tasks, in two statements however many they are."""
+    if not records:
+        return
+    connection = session.connection()
+    connection.execute(sa.insert(Attempt), [_attempt(record) for record in records])
+    connection.execute(
+        sa.insert(Task),
+        [
+            _task(record.ordinal, position, task)
+            for record in records
+            for position, task in enumerate(record.report.tasks)
+        ],
+    )
+
+
+def _attempt(record: Record) -> dict[str, Any]:
+    report = record.report
+    return {
+        "ordinal": record.ordinal,
+        "id": report.id,
+        "resource_type": report.resource_type,
+        "resource_id": report.resource_id,
+        "host": report.host,
+        "flow": report.flow.value,
+        "attempt": report.attempt,
+        "revision": report.revision,
+        "sequence": report.sequence,
+        "failed": report.failed is not None,
+        "started_at": report.started_at,
+        "finished_at": report.finished_at,
+    }
+
+
+def _task(ordinal: int, position: int, task: TaskOutcome) -> dict[str, Any]:
+    error = task.error
+    return {
+        "ordinal": ordinal,
+        "position": position,
+        "name": task.name,
+        "step": task.step.value,
+        "task_state": task.state.value,
+        "started_at": task.started_at,
+        "duration": task.duration,
+        "error_type": error.type if error else None,
+        "error_message": _storable(error.message) if error else None,
+        "error_detail": _storable(error.detail) if error else None,
+    }
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text holds no NUL, and no encoding a lone surrogate."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def purgeable(
+    session: Session, after: str, resources: int, attempts: int, failures: int
+) -> tuple[list[int], str]:
+    """Ordinals that may go, among the next ``resources`` ports after the id ``after``.
+
+    Each port keeps its last ``attempts`` attempts and its last ``failures``
+    failed ones. Answers the id to go on from, "" when the round is complete.
+    """
+    ids = session.scalars(
+        sa.select(Attempt.resource_id)
+        .where(Attempt.resource_id > after)
+        .distinct()
+        .order_by(Attempt.resource_id)
+        .limit(resources)
+    ).all()
+    newest = Attempt.ordinal.desc()
+    ranked = (
+        sa.select(
+            Attempt.ordinal,
+            Attempt.failed,
+            sa.func.row_number().over(partition_by=Attempt.resource_id, order_by=newest).label("n"),
+            sa.func.row_number()
+            .over(partition_by=(Attempt.resource_id, Attempt.failed), order_by=newest)
+            .label("same"),
+        )
+        .where(Attempt.resource_id.in_(ids))
+        .subquery()
+    )
+    old = sa.select(ranked.c.ordinal).where(
+        ranked.c.n > attempts, sa.not_(ranked.c.failed) | (ranked.c.same > failures)
+    )
+    return list(session.scalars(old)), ids[-1] if len(ids) == resources else ""
+
+
+def of_deleted_ports(session: Session, before: datetime.datetime, limit: int) -> list[int]:
+    """At most ``limit`` ordinals of attempts for ports deleted before ``before``."""
+    query = (
+        sa.select(Attempt.ordinal)
+        .join(DeletedPort, DeletedPort.id == Attempt.resource_id)
+        .where(DeletedPort.deleted_at < before)
+        .limit(limit)
+    )
+    return list(session.scalars(query))
+
+
+def remove(session: Session, ordinals: Sequence[int]) -> None:
+    """Remove attempts and, by the foreign key, their tasks."""
+    session.execute(
+        sa.delete(Attempt)
+        .where(Attempt.ordinal.in_(ordinals))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def forget_deleted(session: Session, before: datetime.datetime) -> None:
+    """Remove the traces of ports deleted before ``before`` that have no history left."""
+    left = sa.exists().where(Attempt.resource_id == DeletedPort.id)
+    session.execute(
+        sa.delete(DeletedPort)
+        .where(DeletedPort.deleted_at < before, ~left)
+        .execution_options(synchronize_session=False)
+    )

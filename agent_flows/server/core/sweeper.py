@@ -1,0 +1,166 @@
+"""The sweeper: finds out what nobody reports, and keeps the history within its bounds.
+
+Any number of servers may sweep: what one has found, the others find done.
+"""
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from oslo_log import log
+
+from agent_flows.server.core import agents, clock, history, unknown
+from agent_flows.server.core.casts import Caster, Casts
+from agent_flows.server.core.database import ERRORS, Transactions, retried
+from agent_flows.server.core.directory import CLAIMED, KnownPort, PortDirectory
+from agent_flows.server.core.metrics import Metrics
+from agent_flows.supervision import Backoff, Loop, Troubles
+
+LOG = log.getLogger(__name__)
+TROUBLE = "sweeper"
+_BATCH = 500
+_LONGEST_PAUSE = 30.0
+# Seconds for which the end of the process waits for a sweep.
+_PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds of ``conf``, in seconds and attempts a port."""
+
+    interval: float
+    report_timeout: float
+    history_attempts: int
+    history_failures: int
+    history_after_delete: float
+
+
+class Sweeper:
+    """Sweeps every ``interval`` seconds, in a thread of its own.
+
+    A sweep that fails is the trouble ``sweeper`` of ``troubles`` until one does not.
+    """
+
+    def __init__(
+        self,
+        database: Transactions,
+        directory: PortDirectory,
+        caster: Caster,
+        metrics: Metrics,
+        limits: Limits,
+        *,
+        rules: agents.Rules,
+        troubles: Troubles,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._caster = caster
+        self._metrics = metrics
+        self._limits = limits
+        self._rules = rules
+        self._purged_up_to = ""
+        pause = Backoff(limits.interval, max(limits.interval, _LONGEST_PAUSE))
+        self._loop = Loop("sweeper", self._step, troubles, TROUBLE, pause, expected=ERRORS)
+
+    def start(self) -> None:
+        self._loop.start()
+
+    def stop(self) -> None:
+        self._loop.stop(_PATIENCE)
+
+    def is_alive(self) -> bool:
+        return self._loop.is_alive()
+
+    def _step(self) -> None:
+        if self._loop.stopping.wait(self._limits.interval):
+            return
+        try:
+            self.sweep()
+        except Exception:
+            self._metrics.sweeps_failed.inc()
+            raise
+
+    def sweep(self) -> None:
+        """Everything that is due now."""
+        self._caster.retry()
+        self._directory.settle()
+        self._sweep_silent()
+        while overdue := self._sweep_overdue():
+            self._ask_again(overdue)
+        self._forget()
+        self._purge()
+
+    def _ask_again(self, ports: Sequence[KnownPort]) -> None:
+        """What their agents were told, or reported, may have been lost on the way."""
+        lost: dict[str, set[str]] = {}
+        for port in ports:
+            lost.setdefault(port.state.host or "", set()).add(port.state.id)
+        self._caster.send(Casts(resyncs={host: frozenset(ids) for host, ids in lost.items()}))
+
+    def _sweep_silent(self) -> None:
+        """More is said of the ports of these hosts than is known."""
+        for host in sorted(self._hosts_to_look_at()):
+            while ports := self._give_up_silent(host):
+                LOG.info("%d ports of host %s are UNKNOWN: no agent lives there", len(ports), host)
+
+    @retried
+    def _hosts_to_look_at(self) -> set[str]:
+        now = clock.now()
+        with self._database.reader() as session:
+            claimed = self._directory.hosts_in_states(session, CLAIMED)
+            return agents.newly_silent(session, now, self._rules) | agents.not_living(
+                session, claimed
+            )
+
+    @retried
+    def _give_up_silent(self, host: str) -> Sequence[KnownPort]:
+        now = clock.now()
+        with self._database.writer() as session:
+            why = agents.lock_silent(session, [host], now, self._rules).get(host)
+            if why is None:
+                return ()
+            ports = self._directory.in_states(session, [host], CLAIMED, _BATCH)
+            unknown.give_up(session, self._directory, [(port, why) for port in ports], now)
+            return ports
+
+    @retried
+    def _sweep_overdue(self) -> Sequence[KnownPort]:
+        now = clock.now()
+        seconds = self._limits.report_timeout
+        before, ahead = now - _seconds(seconds), now + _seconds(seconds)
+        with self._database.writer() as session:
+            ports = self._directory.overdue(session, before, ahead, _BATCH)
+            late = [(port, unknown.overdue(port, seconds, now)) for port in ports]
+            unknown.give_up(session, self._directory, late, now)
+            return ports
+
+    @retried
+    def _forget(self) -> None:
+        with self._database.writer() as session:
+            gone = agents.forget_gone(session, self._directory, clock.now(), self._rules)
+        if gone:
+            LOG.info("Forgot %d agents without ports that are long gone: %s", len(gone), gone[:20])
+
+    @retried
+    def _purge(self) -> None:
+        limits = self._limits
+        gone = clock.now() - _seconds(limits.history_after_delete)
+        with self._database.reader() as session:
+            ordinals, up_to = history.purgeable(
+                session,
+                self._purged_up_to,
+                _BATCH,
+                limits.history_attempts,
+                limits.history_failures,
+            )
+            ordinals += history.of_deleted_ports(session, gone, _BATCH)
+        for start in range(0, len(ordinals), _BATCH):
+            with self._database.writer() as session:
+                history.remove(session, ordinals[start : start + _BATCH])
+        with self._database.writer() as session:
+            history.forget_deleted(session, gone)
+        self._purged_up_to = up_to
+
+
+def _seconds(seconds: float) -> datetime.timedelta:
+    return datetime.timedelta(seconds=seconds)

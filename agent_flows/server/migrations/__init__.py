@@ -1,1 +1,0 @@
-"""Alembic's migrations; run by :mod:`agent_flows.server.schema`."""

@@ -1,0 +1,1 @@
+"""The server without Neutron: REST API, desired state, its own tables."""

@@ -1,0 +1,223 @@
+"""The WSGI application: routes, errors, and who may come in."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import falcon
+from falcon.media import JSONHandler
+from oslo_config import cfg
+from oslo_log import log
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from agent_flows import conf as options
+from agent_flows.server import policies
+from agent_flows.server.core import agent_view, clock
+from agent_flows.server.core.agent_view import Seen
+from agent_flows.server.core.casts import Caster
+from agent_flows.server.core.database import UNREACHABLE, Database
+from agent_flows.server.core.errors import Conflict, NotFound, Unavailable
+from agent_flows.server.core.metrics import Metrics
+from agent_flows.server.core.settings import of_the_agents
+from agent_flows.server.standalone import auth
+from agent_flows.server.standalone.api import kinds
+from agent_flows.server.standalone.api.document import TooLarge
+from agent_flows.server.standalone.api.resources import (
+    AgentItem,
+    AgentResync,
+    Api,
+    Check,
+    Collection,
+    Health,
+    Item,
+    MetricsResource,
+    Resync,
+    WritableItem,
+)
+from agent_flows.validation import Invalid
+
+LOG = log.getLogger(__name__)
+
+_WRITING = frozenset({"PUT", "POST", "PATCH", "DELETE"})
+_METHODS = _WRITING | {"GET", "HEAD", "OPTIONS"}
+
+
+def application(
+    conf: cfg.ConfigOpts,
+    database: Database,
+    caster: Caster,
+    metrics: Metrics,
+    checks: Mapping[str, Check],
+) -> auth.Wsgi:
+    """The REST API; ``checks`` is what ``/healthz`` looks at.
+
+    Raises :class:`agent_flows.server.standalone.auth.Misconfigured` if it would be open
+    to the network without authentication.
+    """
+    auth.check_bind(conf)
+    settings = conf[options.API]
+    keystone = settings.auth_strategy == "keystone"
+    middleware: list[Any] = [_Timing(metrics), _Json()]
+    if not keystone:
+        middleware.append(auth.OwnPages())
+    else:
+        middleware.append(auth.Guard(policies.enforcer(conf)))
+    app = falcon.App(middleware=middleware)
+    app.req_options.keep_blank_qs_values = True
+    app.req_options.auto_parse_qs_csv = False
+    app.req_options.strip_url_path_trailing_slash = True
+    app.resp_options.media_handlers[falcon.MEDIA_JSON] = JSONHandler(dumps=_dumps)
+    app.set_error_serializer(_serialize)
+    _handle_errors(app)
+    rules = of_the_agents(conf)
+    api = Api(database, caster, settings.max_limit, settings.max_body_bytes, rules)
+    _add_routes(app, api)
+
+    def troubled() -> dict[str, str]:
+        with database.reader() as session:
+            return agent_view.troubled(session, Seen(rules, clock.now()))
+
+    app.add_route("/healthz", Health(checks, troubled, names=not keystone))
+    app.add_route("/metrics", MetricsResource(metrics.text, CONTENT_TYPE_LATEST))
+    return auth.with_tokens(app, conf) if keystone else app
+
+
+def _add_routes(app: falcon.App[Any, Any], api: Api) -> None:
+    ports, agents = kinds.ports(api.rules), kinds.agents(api.rules)
+    for kind in (
+        kinds.NETWORKS,
+        kinds.ADDRESS_GROUPS,
+        kinds.SECURITY_GROUPS,
+        ports,
+        kinds.TASKS,
+        agents,
+    ):
+        item = Item(api, kind) if kind.writing is None else WritableItem(api, kind, kind.writing)
+        if kind is agents:
+            item = AgentItem(api, kind)
+        app.add_route(f"/{kind.path}", Collection(api, kind))
+        app.add_route(f"/{kind.path}/{{resource_id}}", item)
+    app.add_route("/ports/{resource_id}/resync", Resync(api, ports))
+    app.add_route("/agents/{resource_id}/resync", AgentResync(api, agents))
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _error(
+    response: falcon.Response, status: str, kind: str, message: str, field: str | None
+) -> None:
+    response.status = status
+    response.media = {"error": {"type": kind, "message": message, "field": field}}
+
+
+def _handle_errors(app: falcon.App[Any, Any]) -> None:
+    def failed(
+        request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
+    ) -> None:
+        LOG.exception("%r %r failed", request.method, request.path)
+        _error(
+            response, falcon.HTTP_500, "InternalError", "the server failed; its log says why", None
+        )
+
+    def invalid(
+        request: falcon.Request, response: falcon.Response, exc: Invalid, params: Any
+    ) -> None:
+        _error(response, falcon.HTTP_400, "Invalid", str(exc), exc.field or None)
+
+    def conflict(
+        request: falcon.Request, response: falcon.Response, exc: Conflict, params: Any
+    ) -> None:
+        _error(response, falcon.HTTP_409, "Conflict", str(exc), exc.field)
+
+    def plain(status: str, kind: str) -> Any:
+        def handle(
+            request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
+        ) -> None:
+            _error(response, status, kind, str(exc), None)
+
+        return handle
+
+    def database(
+        request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
+    ) -> None:
+        LOG.exception("%r %r failed", request.method, request.path)
+        _error(
+            response,
+            falcon.HTTP_503,
+            "Unavailable",
+            "the database does not answer; try again",
+            None,
+        )
+
+    app.add_error_handler(Exception, failed)
+    app.add_error_handler(falcon.HTTPError, _http_error)
+    app.add_error_handler(Invalid, invalid)
+    app.add_error_handler(Conflict, conflict)
+    app.add_error_handler(NotFound, plain(falcon.HTTP_404, "NotFound"))
+    app.add_error_handler(TooLarge, plain(falcon.HTTP_413, "TooLarge"))
+    app.add_error_handler(Unavailable, plain(falcon.HTTP_503, "Unavailable"))
+    for unreachable in UNREACHABLE:
+        app.add_error_handler(unreachable, database)
+
+
+def _http_error(
+    request: falcon.Request, response: falcon.Response, exc: falcon.HTTPError, params: Any
+) -> None:
+    for name, value in dict(exc.headers or {}).items():
+        response.set_header(name, value)
+    _serialize(request, response, exc)
+    response.status = exc.status
+
+
+def _serialize(request: falcon.Request, response: falcon.Response, exc: falcon.HTTPError) -> None:
+    title = (exc.title or "Error").removeprefix(str(exc.status)[:3]).strip()
+    kind = "".join(word.capitalize() for word in title.split())
+    message = exc.description or f"{request.method} {request.path}: {title}"
+    response.media = {"error": {"type": kind, "message": message, "field": None}}
+
+
+class _Json:
+    """Refuses a body that says it is anything but JSON.
+
+    A page in a browser can send the other kinds (a form, plain text) to any
+    site without asking; JSON it cannot.
+    """
+
+    def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
+        if request.method not in _WRITING or request.content_type is None:
+            return
+        kind, _, _ = request.content_type.partition(";")
+        if kind.strip().lower() != falcon.MEDIA_JSON.partition(";")[0]:
+            raise falcon.HTTPUnsupportedMediaType(
+                title="UnsupportedMediaType",
+                description=f"Content-Type must be application/json (got {request.content_type!r})",
+            )
+
+
+class _Timing:
+    """Counts and times requests by method, route and status.
+
+    A method is the client's own word, so only those the API knows are told
+    apart; the others would make a new series each.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
+        request.context.started = time.monotonic()
+
+    def process_response(
+        self,
+        request: falcon.Request,
+        response: falcon.Response,
+        resource: object,
+        req_succeeded: bool,
+    ) -> None:
+        route = request.uri_template or "none"
+        method = request.method if request.method in _METHODS else "other"
+        labels = (method, route, str(response.status)[:3])
+        self._metrics.requests.labels(*labels).observe(time.monotonic() - request.context.started)

@@ -1,0 +1,279 @@
+"""The falcon resources: collections, items, and what an agent can be asked to do."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import urlencode
+
+import falcon
+import pydantic
+
+from agent_flows.server.core import agents, clock
+from agent_flows.server.core.agents import Rules
+from agent_flows.server.core.casts import Caster, Casts, to_hosts
+from agent_flows.server.core.database import Database, retried
+from agent_flows.server.core.errors import Conflict, NotFound, Unavailable
+from agent_flows.server.core.listing import Params, View, one, page
+from agent_flows.server.core.models import Agent
+from agent_flows.server.standalone import bodies
+from agent_flows.server.standalone.api import document
+from agent_flows.server.standalone.api.kinds import Kind, Writing
+from agent_flows.validation import Invalid, Uuid, parse
+
+T = TypeVar("T")
+_CAST_SECONDS = 5.0
+_UUID: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Uuid)
+
+
+@dataclass(frozen=True)
+class Api:
+    """What every resource works on."""
+
+    database: Database
+    caster: Caster
+    max_limit: int
+    max_body_bytes: int
+    rules: Rules
+
+    def check_lives(self, host: str | None, agent: Agent | None) -> None:
+        """Raises Conflict unless the agent of ``host`` lives; a port bound to none has none."""
+        if host is None:
+            return
+        if agent is None:
+            message = f"no agent was ever seen on host {host}; nothing was asked"
+            raise Conflict("binding:host_id", message)
+        if not agents.is_alive(agent, clock.now(), self.rules):
+            since = agent.heartbeat_at.isoformat(timespec="seconds")
+            message = f"the agent of host {host} has been silent since {since}; nothing was asked"
+            raise Conflict(None, message)
+
+    def ask(self, casts: Casts, host: str) -> None:
+        """Tell the agent of ``host`` now; raises Unavailable if it could not be told."""
+        told = self.caster.send(casts)
+        try:
+            told.result(_CAST_SECONDS)
+        except NotInTime:
+            raise Unavailable(f"the message bus does not answer; {host} was not told") from None
+        except Exception as exc:
+            raise Unavailable(f"the agent of {host} could not be told: {exc}") from exc
+
+    def cast(self, casts: Casts) -> None:
+        """Tell the agents, after the commit; see :class:`Caster` for what becomes of failures."""
+        if casts != Casts():
+            self.caster.send(casts)
+
+
+def _params(request: falcon.Request) -> Params:
+    return {
+        name: value if isinstance(value, list) else [value]
+        for name, value in request.params.items()
+    }
+
+
+class Collection:
+    """``GET /<path>``: a page of the resources."""
+
+    def __init__(self, api: Api, kind: Kind) -> None:
+        self._api = api
+        self._kind = kind
+
+    def policy(self, method: str) -> str:
+        return "read"
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        listing, params = self._kind.listing, _params(request)
+        with self._api.database.reader() as session:
+            found = page(session, listing, params, self._api.max_limit)
+        response.media = {listing.plural: found.items}
+        if found.marker is not None:
+            query = urlencode({**params, "marker": [found.marker]}, doseq=True)
+            href = f"{request.prefix}{request.path}?{query}"
+            response.media[f"{listing.plural}_links"] = [{"rel": "next", "href": href}]
+
+
+class Item:
+    """``GET /<path>/{id}``."""
+
+    def __init__(self, api: Api, kind: Kind) -> None:
+        self._api = api
+        self._kind = kind
+
+    def policy(self, method: str) -> str:
+        return "read" if method in ("GET", "HEAD") else "write"
+
+    def on_get(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
+        for name in request.params:
+            raise Invalid(name, request.params[name], "unknown parameter; there is none")
+        with self._api.database.reader() as session:
+            view = one(session, self._kind.listing, resource_id)
+        if view is None:
+            raise NotFound(self._kind.singular, resource_id)
+        response.media = {self._kind.singular: view}
+
+
+class WritableItem(Item):
+    """``PUT`` creates or replaces, ``DELETE`` deletes; agents are told after the commit."""
+
+    def __init__(self, api: Api, kind: Kind, writing: Writing) -> None:
+        super().__init__(api, kind)
+        self._writing = writing
+
+    def on_put(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
+        _check_id(resource_id)
+        raw = document.read(request, self._kind.singular, self._api.max_body_bytes)
+        created, view, casts = self._put(resource_id, raw)
+        self._api.cast(casts)
+        response.status = falcon.HTTP_201 if created else falcon.HTTP_200
+        response.media = {self._kind.singular: view}
+
+    @retried
+    def _put(self, resource_id: str, raw: object) -> tuple[bool, View, Casts]:
+        body = bodies.read(self._writing.body, resource_id, raw)
+        with self._api.database.writer() as session:
+            written = self._writing.put(session, body, clock.now())
+            session.expire_all()
+            view = one(session, self._kind.listing, resource_id)
+        return written.created, view or {}, written.casts
+
+    def on_delete(
+        self, request: falcon.Request, response: falcon.Response, resource_id: str
+    ) -> None:
+        _check_id(resource_id)
+        self._api.cast(self._delete(resource_id))
+        response.status = falcon.HTTP_204
+
+    @retried
+    def _delete(self, resource_id: str) -> Casts:
+        with self._api.database.writer() as session:
+            return self._writing.delete(session, resource_id, clock.now())
+
+
+class Resync:
+    """``POST /ports/{id}/resync``: the agent wires the port anew, whatever it did before.
+
+    202 when its agent, which lives, was told; what comes of it stands in the
+    port's tasks. 409 if no agent lives there: nothing was asked then.
+    """
+
+    def __init__(self, api: Api, kind: Kind) -> None:
+        self._api = api
+        self._kind = kind
+
+    def policy(self, method: str) -> str:
+        return "write"
+
+    def on_post(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
+        with self._api.database.reader() as session:
+            port = one(session, self._kind.listing, resource_id)
+            host = port["binding:host_id"] if port else None
+            agent = session.get(Agent, host) if host else None
+            self._api.check_lives(host, agent)
+        if port is None:
+            raise NotFound("port", resource_id)
+        if host is None:
+            raise Conflict("binding:host_id", f"port {resource_id} is bound to no host")
+        self._api.ask(Casts(resyncs=to_hosts([host], [resource_id])), host)
+        response.status = falcon.HTTP_202
+        response.media = {"port": port}
+
+
+class AgentItem(Item):
+    """``GET /agents/{host}``, and ``DELETE``: forget an agent that is gone.
+
+    One that lives is known again with its next heartbeat.
+    """
+
+    def on_delete(
+        self, request: falcon.Request, response: falcon.Response, resource_id: str
+    ) -> None:
+        self._delete(resource_id)
+        response.status = falcon.HTTP_204
+
+    @retried
+    def _delete(self, host: str) -> None:
+        with self._api.database.writer() as session:
+            if one(session, self._kind.listing, host) is None:
+                raise NotFound("agent", host)
+            agents.forget(session, host)
+
+
+class AgentResync:
+    """``POST /agents/{host}/resync``: the agent wires every port of its host anew.
+
+    202 and 409 as for a port.
+    """
+
+    def __init__(self, api: Api, kind: Kind) -> None:
+        self._api = api
+        self._kind = kind
+
+    def policy(self, method: str) -> str:
+        return "write"
+
+    def on_post(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
+        with self._api.database.reader() as session:
+            agent = one(session, self._kind.listing, resource_id)
+            if agent is None:
+                raise NotFound("agent", resource_id)
+            self._api.check_lives(resource_id, session.get(Agent, resource_id))
+        self._api.ask(Casts(hosts={resource_id: frozenset()}), resource_id)
+        response.status = falcon.HTTP_202
+        response.media = {"agent": agent}
+
+
+def _check_id(resource_id: str) -> None:
+    try:
+        parse(_UUID, resource_id)
+    except Invalid:
+        raise Invalid("id", resource_id, "must be a UUID in lower case") from None
+
+
+Check = Callable[[], str | None]
+
+
+Troubled = Callable[[], Mapping[str, str]]
+
+
+class Health:
+    """``GET /healthz``: whether everything this process needs works.
+
+    200, or 503 and what does not. Hosts in trouble do not make this process
+    unhealthy: 200 and ``degraded``, with ``agents``, a line for each host. They
+    are named only with ``names``: everybody may ask for health.
+    """
+
+    def __init__(self, checks: Mapping[str, Check], troubled: Troubled, *, names: bool) -> None:
+        self._checks = checks
+        self._troubled = troubled
+        self._names = names
+
+    def policy(self, method: str) -> str:
+        return "health"
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        failures = {name: failure for name, check in self._checks.items() if (failure := check())}
+        media: dict[str, object] = {"status": "failing" if failures else "ok", "failures": failures}
+        # Without its database this process knows nothing of the hosts.
+        troubled = {} if failures else self._troubled()
+        if troubled:
+            media["status"] = "degraded"
+            if self._names:
+                media["agents"] = troubled
+        response.status = falcon.HTTP_503 if failures else falcon.HTTP_200
+        response.media = media
+
+
+class MetricsResource:
+    """``GET /metrics``: Prometheus' text format."""
+
+    def __init__(self, text: Callable[[], bytes], content_type: str) -> None:
+        self._text = text
+        self._content_type = content_type
+
+    def policy(self, method: str) -> str:
+        return "metrics"
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        response.data = self._text()
+        response.content_type = self._content_type

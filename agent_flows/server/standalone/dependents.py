@@ -1,0 +1,132 @@
+"""What a change of one object means for others.
+
+A port depends on the rules of its security groups and on the members and
+addresses of the groups these rules refer to. When any of it changes, the
+revision of the port's security group rises, and a report must name that
+revision to prove the port.
+"""
+
+import datetime
+from collections.abc import Collection
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from agent_flows.report import SyncState
+from agent_flows.server.core import agents, unknown
+from agent_flows.server.core.casts import Casts, to_hosts
+from agent_flows.server.core.directory import CLAIMED
+from agent_flows.server.standalone import models
+from agent_flows.server.standalone.directory import OwnDirectory
+
+# Ports that were reported upon: their switch holds what was right until now.
+REPORTED = (SyncState.IN_SYNC, SyncState.OUT_OF_SYNC, SyncState.UNKNOWN)
+
+Contribution = dict[str, frozenset[tuple[str, str]]]
+
+
+def contribution(port: models.Port) -> Contribution:
+    """What ``port`` adds to the members of each of its groups: addresses with their MAC."""
+    addresses = {(address, port.mac_address) for address in port.addresses}
+    addresses |= {
+        (pair["ip_address"], pair["mac_address"] or port.mac_address)
+        for pair in port.allowed_address_pairs
+    }
+    return dict.fromkeys(port.security_groups, frozenset(addresses)) if addresses else {}
+
+
+def members_changed(
+    session: Session, before: Contribution, after: Contribution, now: datetime.datetime
+) -> Casts:
+    """A port's part in its groups went from ``before`` to ``after``."""
+    changed = {group for group in {*before, *after} if before.get(group) != after.get(group)}
+    return _content_changed(session, changed, models.SecurityGroupRule.remote_group_id, now)
+
+
+def addresses_changed(session: Session, address_group: str, now: datetime.datetime) -> Casts:
+    """The addresses of an address group changed."""
+    column = models.SecurityGroupRule.remote_address_group_id
+    return _content_changed(session, {address_group}, column, now)
+
+
+def rules_changed(session: Session, group: str, now: datetime.datetime) -> Casts:
+    """What a security group itself says changed."""
+    return _revise(session, {group}, {group}, now)
+
+
+def _content_changed(
+    session: Session,
+    changed: Collection[str],
+    column: sa.orm.InstrumentedAttribute[str | None],
+    now: datetime.datetime,
+) -> Casts:
+    if not changed:
+        return Casts()
+    query = sa.select(models.SecurityGroupRule.security_group_id).where(column.in_(list(changed)))
+    dependent = set(session.scalars(query.distinct()))
+    return _revise(session, dependent, {*changed, *dependent}, now)
+
+
+def _revise(
+    session: Session, groups: Collection[str], told: Collection[str], now: datetime.datetime
+) -> Casts:
+    """Raise the revision of ``groups``; agents of ports in them are told the ids ``told``."""
+    if not groups:
+        return Casts()
+    group = models.SecurityGroup
+    lock_groups(session, groups)
+    session.execute(
+        sa.update(group)
+        .where(group.id.in_(list(groups)))
+        .values(revision=group.revision + 1)
+        .execution_options(synchronize_session=False)
+    )
+    # Every port in them is locked, whatever its state: one whose report is just
+    # being taken is to be seen as that report leaves it.
+    port, membership = models.Port, models.Membership
+    inside = sa.select(membership.port_id).where(membership.security_group_id.in_(list(groups)))
+    rows = session.execute(
+        sa.select(port.id, port.host, port.sync_state)
+        .where(port.id.in_(inside), port.port_security_enabled)
+        .order_by(port.id)
+        .with_for_update()
+    ).all()
+    await_reports(session, [row.id for row in rows if row.sync_state in REPORTED], now)
+    # The agents of ports that are said to be ABSENT, too: what is not there needs
+    # nothing, and if that is a mistake no switch keeps a rule that was revoked.
+    return Casts(groups=to_hosts({row.host for row in rows}, told))
+
+
+def lock_groups(session: Session, groups: Collection[str]) -> set[str]:
+    """Those of ``groups`` that exist; locked, so that their revision stands still."""
+    group = models.SecurityGroup.id
+    query = sa.select(group).where(group.in_(list(groups))).order_by(group).with_for_update()
+    return set(session.scalars(query)) if groups else set()
+
+
+def await_reports(session: Session, port_ids: Collection[str], now: datetime.datetime) -> None:
+    """These locked ports' desired state is newer than any report of them.
+
+    They are SYNCING until one comes. Where no agent lives none will, and they
+    are UNKNOWN, with a task that says why. A port bound to no host stays as it is.
+    """
+    if not port_ids:
+        return
+    row = models.Port
+    hosts = session.execute(
+        sa.select(row.host).where(row.id.in_(list(port_ids)), row.host.is_not(None)).distinct()
+    ).scalars()
+    missing = agents.absence(session, [host for host in hosts if host])
+    waiting = row.host.is_not(None), row.host.not_in(list(missing))
+    session.execute(
+        sa.update(row)
+        .where(row.id.in_(list(port_ids)), *waiting)
+        .values(sync_state=SyncState.SYNCING, syncing_since=now, updated_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    directory = OwnDirectory()
+    for host, why in missing.items():
+        locked = directory.lock(session, port_ids, host).values()
+        theirs = (port for port in locked if port.state.host == host)
+        claimed = [(port, why) for port in theirs if port.state.sync_state in CLAIMED]
+        unknown.give_up(session, directory, claimed, now)

@@ -1,0 +1,1 @@
+"""Alembic's migrations; run by :mod:`agent_flows.server.standalone.schema`."""

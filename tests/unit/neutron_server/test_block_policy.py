@@ -1,0 +1,179 @@
+"""What a change of a port in Neutron means: a row taken or dropped, a block added or lifted."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from agent_flows.neutron.server import block_policy
+from agent_flows.neutron.server.block_policy import Change, PortFacts, decide
+
+PORT: dict[str, Any] = {
+    "mac_address": "fa:16:3e:00:00:01",
+    "fixed_ips": [{"subnet_id": "s", "ip_address": "10.0.0.7"}],
+    "allowed_address_pairs": [],
+    "security_groups": ["g"],
+    "port_security_enabled": True,
+    "admin_state_up": True,
+    "device_owner": "compute:nova",
+    "status": "DOWN",
+    "revision_number": 7,
+    "binding:host_id": "host-a",
+    "binding:vif_type": "ovs",
+    "binding:profile": {},
+}
+
+
+def facts(**fields: Any) -> PortFacts:
+    names = {"host": "binding:host_id", "vif": "binding:vif_type", "profile": "binding:profile"}
+    return PortFacts.of({**PORT, **{names.get(k, k): v for k, v in fields.items()}})
+
+
+UNBOUND = facts(host="", vif="unbound")
+IN_TRANSIT = facts(vif="unbound")
+BOUND = facts()
+ACTIVE = facts(status="ACTIVE")
+
+
+def change(
+    before: PortFacts, after: PortFacts, row: str | None, extension: bool = True
+) -> Change | None:
+    """None where the change is of no account, as for the mechanism driver."""
+    if not block_policy.is_of_account(before, after):
+        return None
+    return decide(before, after, row, lambda: extension)
+
+
+def test_a_port_that_is_bound_is_taken_and_blocked() -> None:
+    assert change(IN_TRANSIT, BOUND, None) == Change(take=True, block=True)
+
+
+def test_on_a_host_without_the_extension_nothing_is_done() -> None:
+    assert change(IN_TRANSIT, BOUND, None, extension=False) == Change()
+    assert change(ACTIVE, BOUND, None, extension=False) == Change()
+
+
+@pytest.mark.parametrize("vif", ["hw_veb", "binding_failed", "distributed", "bridge"])
+def test_what_another_driver_binds_is_not_ours(vif: str) -> None:
+    assert change(IN_TRANSIT, facts(vif=vif), None) == Change()
+
+
+def test_before_it_is_bound_there_is_nothing_to_wait_for() -> None:
+    assert change(UNBOUND, IN_TRANSIT, None) == Change()
+
+
+def test_it_is_blocked_whenever_it_falls_from_active() -> None:
+    assert change(ACTIVE, BOUND, "host-a") == Change(fall=True, block=True)
+    assert change(ACTIVE, facts(status="BUILD"), "host-a") == Change(fall=True, block=True)
+
+
+def test_a_port_that_falls_on_a_host_that_got_the_extension_is_taken() -> None:
+    assert change(ACTIVE, BOUND, None) == Change(take=True, block=True)
+
+
+def test_a_port_that_falls_on_a_host_that_lost_the_extension_is_let_go() -> None:
+    assert change(ACTIVE, BOUND, "host-a", extension=False) == Change(drop=True, block=False)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (BOUND, ACTIVE),
+        (ACTIVE, dataclasses.replace(ACTIVE, revision=9)),
+        (BOUND, facts(status="BUILD")),
+        (ACTIVE, facts(status="ACTIVE", name="new", description="new")),
+    ],
+    ids=["rises", "revision", "build", "name"],
+)
+def test_what_is_of_no_account_asks_the_database_nothing(
+    before: PortFacts, after: PortFacts
+) -> None:
+    assert change(before, after, "host-a") is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mac_address": "fa:16:3e:00:00:02"},
+        {"fixed_ips": []},
+        {"allowed_address_pairs": [{"ip_address": "10.1.0.0/24"}]},
+        {"security_groups": []},
+        {"port_security_enabled": False},
+        {"admin_state_up": False},
+        {"device_owner": "compute:other"},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_what_the_wiring_depends_on_is_newer_than_any_report(fields: dict[str, Any]) -> None:
+    after = facts(status="ACTIVE", **fields)
+    assert change(ACTIVE, after, "host-a") == Change(revise=True)
+    assert change(ACTIVE, after, None) == Change()
+
+
+def test_order_and_default_macs_are_no_change() -> None:
+    pairs = [
+        {"ip_address": "10.1.0.1"},
+        {"ip_address": "10.1.0.2", "mac_address": "aa:bb:cc:0:0:1"},
+    ]
+    explicit = [pairs[1], {"ip_address": "10.1.0.1", "mac_address": PORT["mac_address"]}]
+    before = facts(security_groups=["a", "b"], allowed_address_pairs=pairs)
+    after = facts(security_groups=["b", "a"], allowed_address_pairs=explicit)
+    assert change(before, after, "host-a") is None
+
+
+def test_a_port_that_leaves_is_let_go() -> None:
+    let_go = Change(drop=True, block=False)
+    assert change(ACTIVE, UNBOUND, "host-a") == let_go
+    assert change(ACTIVE, facts(vif="binding_failed"), "host-a") == let_go
+    assert change(ACTIVE, facts(host="host-b", vif="unbound"), "host-a") == let_go
+
+
+def test_a_port_whose_binding_moves_at_once_changes_hands() -> None:
+    after = facts(host="host-b")
+    assert change(BOUND, after, "host-a") == Change(drop=True, take=True, block=True)
+    assert change(BOUND, after, "host-a", extension=False) == Change(drop=True, block=False)
+
+
+def test_bound_anew_on_the_same_host_it_is_proven_anew() -> None:
+    other = facts(vif="unbound", profile={"tier": "gold"})
+    assert change(ACTIVE, other, "host-a") == Change(revise=True, fall=True)
+    bound = facts(profile={"tier": "gold"})
+    assert change(other, bound, "host-a") == Change(revise=True, fall=True, block=True)
+
+
+@pytest.mark.parametrize(
+    "owner", ["network:dhcp", "network:router_interface", "network:ha_router_replicated_interface"]
+)
+def test_neutrons_own_services_are_looked_after_and_never_blocked(owner: str) -> None:
+    before, after = facts(vif="unbound", device_owner=owner), facts(device_owner=owner)
+    assert change(before, after, None) == Change(take=True)
+    active = facts(status="ACTIVE", device_owner=owner)
+    assert change(active, after, "host-a") == Change(fall=True)
+
+
+def test_a_port_that_becomes_or_ceases_to_be_a_services_is_blocked_or_not() -> None:
+    service = facts(device_owner="network:dhcp")
+    assert change(BOUND, service, "host-a") == Change(revise=True, block=False)
+    assert change(service, BOUND, "host-a") == Change(revise=True, block=True)
+
+
+def test_a_port_without_an_owner_is_somebodys_vm() -> None:
+    assert block_policy.is_gated("")
+
+
+def test_the_desired_revision_is_one_nobody_has_seen() -> None:
+    assert block_policy.desired_revision(BOUND) == 8
+
+
+@pytest.mark.parametrize(
+    ("configurations", "ours"),
+    [
+        ({"extensions": ["qos", "agent_flows"]}, True),
+        ({"extensions": ["qos"]}, False),
+        ({"extensions": None}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_agents_list_their_extensions(configurations: dict[str, Any] | None, ours: bool) -> None:
+    assert block_policy.has_extension(configurations) is ours

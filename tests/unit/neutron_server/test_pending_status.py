@@ -1,0 +1,64 @@
+"""What is left to do for a port to be what was decided of it."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from agent_flows.neutron.server.block_policy import ENTITY
+from agent_flows.neutron.server.pending_status import Standing
+from agent_flows.report import PortStatus
+
+OURS, L2 = frozenset({ENTITY}), frozenset({"L2"})
+TO_DO = ("to_lift", "to_block", "to_raise", "to_fall")
+
+
+def standing(verdict: str, active: bool, blocked_by: frozenset[str]) -> Standing:
+    return Standing("port", 1, PortStatus(verdict), active, blocked_by)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "active", "blocked_by", "to_do", "settled"),
+    [
+        ("ACTIVE", True, frozenset(), None, True),
+        ("ACTIVE", True, OURS, "to_lift", True),
+        ("ACTIVE", False, OURS, "to_lift", False),
+        ("ACTIVE", False, OURS | L2, "to_lift", False),
+        ("ACTIVE", False, L2, None, False),
+        ("ACTIVE", False, frozenset(), "to_raise", False),
+        ("DOWN", False, OURS, None, True),
+        ("DOWN", False, OURS | L2, None, True),
+        ("DOWN", False, L2, "to_block", False),
+        ("DOWN", False, frozenset(), "to_block", False),
+        ("DOWN", True, frozenset(), "to_fall", False),
+        ("DOWN", True, OURS, "to_fall", False),
+    ],
+)
+def test_each_port_has_one_next_step(
+    verdict: str, active: bool, blocked_by: frozenset[str], to_do: str | None, settled: bool
+) -> None:
+    port = standing(verdict, active, blocked_by)
+    assert [name for name in TO_DO if getattr(port, name)] == ([to_do] if to_do else [])
+    assert port.settled is settled
+
+
+def test_every_port_gets_to_where_nothing_is_left_to_do() -> None:
+    """Doing step after step, with Neutron's agent lifting its block at some time."""
+    steps: dict[str, Any] = {
+        "to_lift": lambda p: standing(p.verdict, p.active, p.blocked_by - OURS),
+        "to_block": lambda p: standing(p.verdict, p.active, p.blocked_by | OURS),
+        "to_raise": lambda p: standing(p.verdict, True, p.blocked_by),
+        "to_fall": lambda p: standing(p.verdict, False, p.blocked_by | OURS),
+    }
+    blocks = (frozenset(), OURS, L2, OURS | L2)
+    for verdict, active, by in itertools.product(PortStatus, (True, False), blocks):
+        port = standing(verdict, active, by)
+        for _ in range(5):
+            todo = next((name for name in TO_DO if getattr(port, name)), None)
+            if todo is None:
+                port = standing(port.verdict, port.active, port.blocked_by - L2)
+            else:
+                port = steps[todo](port)
+        assert port.settled
+        assert port.active is (verdict is PortStatus.ACTIVE)
+        assert (ENTITY in port.blocked_by) is (verdict is PortStatus.DOWN)

@@ -1,0 +1,71 @@
+"""The thread that settles ports: soon, again if need be, and never for good."""
+
+import threading
+from collections.abc import Collection
+
+import pytest
+
+from agent_flows.neutron.server import verdict_worker as module
+from agent_flows.neutron.server.verdict_worker import Settler
+from lab.process import wait_until
+
+LONGEST = 10.0
+
+
+class Neutron:
+    """Answers a number of times that the ports it is asked for wait still."""
+
+    def __init__(self, waits: int = 0, fails: int = 0) -> None:
+        self.asked: list[set[str]] = []
+        self._waits, self._fails = waits, fails
+        self.enough = threading.Event()
+
+    def settle(self, port_ids: Collection[str]) -> Collection[str]:
+        self.asked.append(set(port_ids))
+        if len(self.asked) > self._waits + self._fails:
+            self.enough.set()
+            return ()
+        if len(self.asked) <= self._fails:
+            raise RuntimeError("the database is away")
+        return port_ids
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_AGAIN", (0.01, 0.01, 0.01))
+
+
+def test_ports_are_settled_soon() -> None:
+    neutron = Neutron()
+    settler = Settler(neutron.settle)
+    settler.soon({"a", "b"})
+    assert neutron.enough.wait(LONGEST)
+    assert neutron.asked == [{"a", "b"}]
+
+
+def test_those_that_wait_for_others_are_looked_at_again() -> None:
+    neutron = Neutron(waits=2)
+    settler = Settler(neutron.settle)
+    settler.soon({"a"})
+    assert neutron.enough.wait(LONGEST)
+    assert neutron.asked == [{"a"}] * 3
+
+
+def test_after_a_few_looks_they_are_left_to_the_sweep() -> None:
+    neutron = Neutron(waits=100)
+    settler = Settler(neutron.settle)
+    settler.soon({"a"})
+    wait_until(lambda: len(neutron.asked) == 4 or None, LONGEST, "the last look")
+    settler.soon({"b"})
+    wait_until(lambda: len(neutron.asked) == 8 or None, LONGEST, "the last look at another")
+    assert neutron.asked == [{"a"}] * 4 + [{"b"}] * 4
+
+
+def test_an_error_does_not_end_the_thread() -> None:
+    neutron = Neutron(fails=1)
+    settler = Settler(neutron.settle)
+    settler.soon({"a"})
+    assert settler.wait_until_quiet(LONGEST)
+    settler.soon({"b"})
+    assert neutron.enough.wait(LONGEST)
+    assert neutron.asked == [{"a"}, {"b"}]
