@@ -29,7 +29,7 @@ from agent_flows.neutron.agent.firewall_driver import FIREWALL
 from agent_flows.neutron.agent.probe import Probe
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.resource_cache import CachedRevisions, SecurityGroupInfo
-from agent_flows.neutron.verify.verifier import OtherFirewall
+from agent_flows.neutron.verify.verifier import Verifier
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.report import FlowName, Trouble
 from agent_flows.reporting.heartbeat import Heartbeat
@@ -206,7 +206,7 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         # The agent's driver is loaded by the time it speaks of ports; what comes before that
         # is about ports that are all looked at anyway.
         if self._firewall is None and any(isinstance(each, port_events.Here) for each in heard):
-            self._adopt(OtherFirewall(self._agent_api, self._reporting))
+            self._adopt(Verifier(self._agent_api, self._reporting))
         return self._firewall
 
     def _adopt(self, firewall: Firewall) -> None:

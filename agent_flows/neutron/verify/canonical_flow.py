@@ -1,4 +1,4 @@
-"""Flows as Neutron's driver words them and as ovs-ofctl prints them, in one form. Pure.
+"""Flows as Neutron's driver writes them and as ovs-ofctl prints them, in one form. Pure.
 
 ``tcp`` and ``dl_type=0x0800,nw_proto=6``, ``tcp_dst=0x50`` and ``tp_dst=80``,
 ``10.0.0.7/24`` and ``10.0.0.0/24`` are the same match to a switch.
@@ -15,7 +15,7 @@ from agent_flows.openflow.pipeline import Register
 
 Match = frozenset[tuple[str, object]]
 Effect = frozenset[tuple[object, ...]]
-"""What a flow does, as far as it can be compared: what it writes, and where the packet goes."""
+"""What a flow does, as far as it can be compared: what it writes, and the next table or port."""
 
 _DEFAULT_PRIORITY = 32768  # ovs-ofctl(8), Flow Syntax
 # Without statistics, a cookie of 0 and table 0 are not printed.
@@ -24,13 +24,13 @@ _FLOW = re.compile(
     r"(?P<match>.*?)\s*\bactions=(?P<actions>.*)"
 )
 
-# ovs-fields(7): words for an ethertype and a protocol.
-_WORDS: dict[str, tuple[int, int | None]] = {
+# ovs-fields(7): names of an ethertype and a protocol.
+_PROTOCOLS: dict[str, tuple[int, int | None]] = {
     "ip": (0x0800, None), "arp": (0x0806, None), "rarp": (0x8035, None), "ipv6": (0x86DD, None),
     "icmp": (0x0800, 1), "tcp": (0x0800, 6), "udp": (0x0800, 17), "sctp": (0x0800, 132),
     "tcp6": (0x86DD, 6), "udp6": (0x86DD, 17), "icmp6": (0x86DD, 58), "sctp6": (0x86DD, 132),
 }  # fmt: skip
-_SAME = {
+_SYNONYMS = {
     "reg_port": f"reg{Register.PORT:d}",
     "reg_net": f"reg{Register.NETWORK:d}",
     "icmpv6_type": "icmp_type",
@@ -38,7 +38,7 @@ _SAME = {
 } | {f"{proto}_{end}": f"tp_{end}" for proto in ("tcp", "udp", "sctp") for end in ("src", "dst")}
 _ADDRESSES = frozenset({"nw_src", "nw_dst", "ipv6_src", "ipv6_dst", "arp_spa", "nd_target"})
 _MACS = frozenset({"dl_src", "dl_dst"})
-# Beside the match (ovs-ofctl(8), Flow Syntax).
+# Printed among the match's fields (ovs-ofctl(8), Flow Syntax).
 _NO_MATCH = frozenset(
     {"idle_timeout", "hard_timeout", "importance", "send_flow_rem", "check_overlap",
      "reset_counts", "no_packet_counts", "no_byte_counts"}
@@ -48,15 +48,15 @@ _ALL_ONES = {"tp_src": 0xFFFF, "tp_dst": 0xFFFF}
 _WRITES = re.compile(r"(?:set_field|load):(\w+)->(?:nxm_nx_)?(reg\d|ct_mark)\b", re.IGNORECASE)
 _GOES_TO = re.compile(r"resubmit\(,(\d+)\)|\bct\([^()]*\btable=(\d+)")
 _OUTPUT = re.compile(r"\boutput:(\d+)|\b(normal)\b", re.IGNORECASE)
-# Thousands of flows are read again and again, and say much the same.
-_REMEMBERED = 1 << 16
+# Thousands of flows are parsed again at every look; most of their fields and actions repeat.
+_CACHED = 1 << 16
 
 _CONJUNCTION = re.compile(r"conjunction\((\d+),(\d)/2\)")
 
 
 @dataclass(frozen=True)
 class Key:
-    """A switch holds one flow of a key."""
+    """A switch holds one flow with a given key."""
 
     table: int
     priority: int
@@ -64,7 +64,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Standing:
+class InstalledFlow:
     """A flow in the switch."""
 
     key: Key
@@ -73,17 +73,17 @@ class Standing:
 
 
 def key_of(flow: Mapping[str, object]) -> Key:
-    """The key of a flow as Neutron's firewall driver has it: a dict of ovs-ofctl's words."""
+    """The key of a flow as Neutron's firewall driver writes it: a dict of ovs-ofctl's fields."""
     match = {name: flow[name] for name in flow.keys() - {"table", "priority", "actions"}}
     priority = int(str(flow.get("priority", _DEFAULT_PRIORITY)))
     return Key(int(str(flow["table"])), priority, frozenset(_match(match)))
 
 
-def read(line: str) -> Standing:
+def parse(line: str) -> InstalledFlow:
     """A flow as ``ovs-ofctl dump-flows`` prints it. Raises ValueError for anything else."""
     found = _FLOW.match(line)
     if found is None:
-        raise ValueError(f"ovs-ofctl printed what is no flow: {line}")
+        raise ValueError(f"ovs-ofctl printed a line that is not a flow: {line}")
     match: dict[str, object] = {}
     for term in found["match"].replace(" ", ",").split(","):
         name, _, value = term.partition("=")
@@ -91,26 +91,26 @@ def read(line: str) -> Standing:
             match[name] = value
     priority = int(str(match.pop("priority", _DEFAULT_PRIORITY)))
     key = Key(int(found["table"] or 0), priority, frozenset(_match(match)))
-    return Standing(key, int(found["cookie"] or "0", 0), effect(found["actions"]))
+    return InstalledFlow(key, int(found["cookie"] or "0", 0), effect(found["actions"]))
 
 
 def _match(fields: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    for given, value in fields.items():
-        if given in _WORDS:
-            ethertype, protocol = _WORDS[given]
+    for field, value in fields.items():
+        if field in _PROTOCOLS:
+            ethertype, protocol = _PROTOCOLS[field]
             yield "dl_type", (ethertype, None)
             if protocol is not None:
                 yield "nw_proto", (protocol, None)
             continue
-        name = _SAME.get(given, given)
+        name = _SYNONYMS.get(field, field)
         canonical = _value(name, str(value))
         if canonical is not None:
             yield name, canonical
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
+@functools.lru_cache(maxsize=_CACHED)
 def _value(name: str, text: str) -> object:
-    """None for one that every packet matches."""
+    """A field's value; None if every packet matches it."""
     if name in _ADDRESSES:
         network = ipaddress.ip_network(text, strict=False)
         return str(network) if network.prefixlen else None
@@ -128,22 +128,21 @@ def _value(name: str, text: str) -> object:
     return number, None if bits == _ALL_ONES.get(name) else bits
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
+@functools.lru_cache(maxsize=_CACHED)
 def effect(actions: str) -> Effect:
-    """What ``actions`` do."""
-    done: set[tuple[object, ...]] = {
+    found: set[tuple[object, ...]] = {
         (name.lower(), int(value, 0)) for value, name in _WRITES.findall(actions)
     }
-    done |= {("table", int(plain or tracked)) for plain, tracked in _GOES_TO.findall(actions)}
-    done |= {("output", int(port) if port else "NORMAL") for port, _ in _OUTPUT.findall(actions)}
-    done |= {
+    found |= {("table", int(plain or tracked)) for plain, tracked in _GOES_TO.findall(actions)}
+    found |= {("output", int(port) if port else "NORMAL") for port, _ in _OUTPUT.findall(actions)}
+    found |= {
         ("conjunction", int(number), int(side)) for number, side in _CONJUNCTION.findall(actions)
     }
-    return frozenset(done)
+    return frozenset(found)
 
 
 def texts(keys: Iterable[Key]) -> Iterator[str]:
-    """For people: the flows in ovs-ofctl's words, more or less."""
+    """For people: table, priority and match, almost as ovs-ofctl prints them."""
     for key in keys:
         match_ = ",".join(f"{name}={_shown(value)}" for name, value in sorted(key.match))
         yield f"table={key.table},priority={key.priority},{match_}"
@@ -152,7 +151,7 @@ def texts(keys: Iterable[Key]) -> Iterator[str]:
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return "/".join(
-            f"{each:#x}" for each in itertools.takewhile(lambda n: n is not None, value)
+            f"{number:#x}" for number in itertools.takewhile(lambda n: n is not None, value)
         )
     if isinstance(value, frozenset):
         return "".join(sorted(value))

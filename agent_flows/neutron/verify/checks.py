@@ -1,32 +1,32 @@
-"""Looks at ports: where they are, what filters them, whether they are on their network."""
+"""Reads of ports: their interfaces, what filters them, whether they are on their network."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from agent_flows.neutron import interfaces
 from agent_flows.neutron.interfaces import Located
-from agent_flows.neutron.verify.driver import Finding, OtherDriver
-from agent_flows.neutron.verify.plugged_port import Plugged
+from agent_flows.neutron.verify.inspector import Finding, Inspector
+from agent_flows.neutron.verify.plugged_port import PluggedPort
 from agent_flows.neutron.verify.watchlist import Sight
 from agent_flows.openflow import wiring
 from agent_flows.openflow.pipeline import DEAD_VLAN
 from agent_flows.report import TaskError
 
-Ports = Mapping[str, Plugged]
+Ports = Mapping[str, PluggedPort]
 
 
 class Checks:
-    """What :class:`TaskFailed` is raised for, concerns no port in particular.
+    """Methods raise :class:`TaskFailed` for errors that concern no port in particular.
 
-    The agent puts a port whose admin_state_up is false on the dead VLAN, so
-    that it passes nothing whatever its filter is.
+    The agent puts a port whose admin_state_up is false on the dead VLAN: no
+    traffic passes, so its filter is not checked.
     """
 
-    def __init__(self, bridge: Any, driver: OtherDriver) -> None:
+    def __init__(self, bridge: Any, driver: Inspector) -> None:
         self._bridge, self._driver = bridge, driver
 
     def locate(self, ports: Ports) -> Located:
-        """Where ``ports`` are; one that is to be dead may never have been bound."""
+        """The interfaces of ``ports``; one with admin_state_up false need not be bound."""
         located = interfaces.locate(self._bridge, list(ports))
         errors = {
             port_id: error
@@ -36,11 +36,11 @@ class Checks:
         return Located(located.interfaces, errors, located.ofports)
 
     def absent(self, port_ids: Collection[str]) -> frozenset[str]:
-        """Those of ``port_ids`` that have no interface."""
+        """The ports of ``port_ids`` that have no interface."""
         return interfaces.locate(self._bridge, list(port_ids)).absent
 
     def filters(self, ports: Ports, located: Located) -> Mapping[str, Finding]:
-        """What the firewall driver did for each of ``ports``."""
+        """What is wrong with the filter of each of ``ports``."""
         found = {
             port_id: located.interfaces[port_id]
             for port_id, port in ports.items()
@@ -49,7 +49,8 @@ class Checks:
         return dict.fromkeys(ports, Finding()) | dict(self._driver.inspect(found))
 
     def wiring(self, ports: Ports, located: Located) -> dict[str, TaskError]:
-        """Ports that are not on their network's local VLAN, or not where they were found."""
+        """The ports with another tag than their network's local VLAN, or another interface than
+        ``located``."""
         now = self.locate(ports)
         tags = interfaces.tags(self._bridge, [port.interface for port in ports.values()])
         errors = dict(now.errors)
@@ -64,12 +65,12 @@ class Checks:
                 errors[port_id] = error
         return errors
 
-    def left_over(self, gone: Ports) -> Mapping[str, TaskError]:
-        """What the firewall driver left of ports that are gone."""
-        return self._driver.left_over({port_id: port.ofport for port_id, port in gone.items()})
+    def leftovers(self, gone: Ports) -> Mapping[str, TaskError]:
+        """What the firewall driver still has installed for ports that are gone."""
+        return self._driver.leftovers({port_id: port.ofport for port_id, port in gone.items()})
 
     def good(self, sight: Sight) -> set[str]:
-        """Those of ``sight`` with which nothing is wrong."""
+        """The ports of ``sight`` with which nothing is wrong."""
         located = self.locate(sight.present)
         present = {
             port_id: port
@@ -79,4 +80,4 @@ class Checks:
         findings = self.filters(present, located)
         good = {port_id for port_id in present if findings[port_id].good}
         good -= self.wiring({port_id: present[port_id] for port_id in good}, located).keys()
-        return good | (sight.gone.keys() - self.left_over(sight.gone).keys())
+        return good | (sight.gone.keys() - self.leftovers(sight.gone).keys())

@@ -1,4 +1,4 @@
-"""Which firewall driver the agent has, and what is known of it."""
+"""The inspector for the firewall driver that the agent loads."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from oslo_config import cfg
 from agent_flows import conf as options
 from agent_flows.neutron import privileged
 from agent_flows.neutron.resource_cache import SecurityGroupInfo
-from agent_flows.neutron.verify.driver import NoFirewall, OtherDriver, UnknownFirewall
-from agent_flows.neutron.verify.iptables import HybridFirewall
-from agent_flows.neutron.verify.openvswitch import OpenvswitchFirewall
+from agent_flows.neutron.verify.inspector import Inspector, NoFirewall, UnknownFirewall
+from agent_flows.neutron.verify.iptables import IptablesInspector
+from agent_flows.neutron.verify.openvswitch import OpenvswitchInspector
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.watchdog import Watch, unwatched
 
 
 def configured(
     conf: cfg.ConfigOpts, bridge: Any, cache: Any, watch: Watch = unwatched
-) -> OtherDriver:
-    """What to expect of the driver that ``[securitygroup]`` names. ``bridge`` is the agent's
+) -> Inspector:
+    """The inspector for the driver that ``[securitygroup]`` names. ``bridge`` is the agent's
     integration bridge, ``cache`` its RemoteResourceCache; ``watch`` watches calls of ovs-ofctl.
 
-    Raises ImportError for a driver that the agent could not load either.
+    Raises ImportError for a driver that cannot be loaded.
     """
     ours = conf[options.AGENT]
     if not conf.SECURITYGROUP.enable_security_group:
@@ -32,7 +32,7 @@ def configured(
     kind = firewall.load_firewall_driver_class(name)
     if kind is firewall.NoopFirewallDriver:
         return NoFirewall(f"firewall_driver = {name}")
-    # Not what is derived from them: that may leave something else.
+    # Not classes derived from them: those may install something else.
     if kind is OVSFirewallDriver:
         ofctl = Ofctl(
             ours.ovs_run_dir,
@@ -41,7 +41,7 @@ def configured(
             privileged.execute,
             watch=watch,
         )
-        return OpenvswitchFirewall(bridge, ofctl, SecurityGroupInfo(cache))
+        return OpenvswitchInspector(bridge, ofctl, SecurityGroupInfo(cache))
     if kind is OVSHybridIptablesFirewallDriver:
-        return HybridFirewall(SecurityGroupInfo(cache), ours.openflow_timeout)
+        return IptablesInspector(SecurityGroupInfo(cache), ours.openflow_timeout)
     return UnknownFirewall(name)

@@ -1,4 +1,4 @@
-"""The flows on a host with another firewall driver: they look, and change nothing."""
+"""The flows on a host with another firewall driver: they read, and change nothing."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -10,8 +10,8 @@ from agent_flows.engine.task import FlowTask
 from agent_flows.neutron.interfaces import Located
 from agent_flows.neutron.tasks import LocateInterface, raise_for
 from agent_flows.neutron.verify.checks import Checks
-from agent_flows.neutron.verify.driver import Finding
-from agent_flows.neutron.verify.plugged_port import Plugged
+from agent_flows.neutron.verify.inspector import Finding
+from agent_flows.neutron.verify.plugged_port import PluggedPort
 from agent_flows.openflow.wiring import interface_changed
 from agent_flows.report import FlowName, Step, TaskError
 
@@ -23,54 +23,54 @@ class _CheckTask(FlowTask):
 
 
 class ApplySecurityGroups(_CheckTask):
-    """Whether the firewall driver left everything that the ports' rules demand."""
+    """Checks that the firewall driver installed everything that the ports' rules need."""
 
     name_: ClassVar[str] = "apply-security-groups"
     step: ClassVar[Step] = Step.SECURITY_GROUPS
     default_provides = "findings"
 
     def execute(
-        self, port_ids: tuple[str, ...], plugged: Mapping[str, Plugged], located: Located
+        self, port_ids: tuple[str, ...], plugged: Mapping[str, PluggedPort], located: Located
     ) -> Mapping[str, Finding]:
         findings = self._checks.filters(_only(plugged, port_ids), located)
-        raise_for(port_ids, _errors({id_: each.missing for id_, each in findings.items()}))
+        raise_for(port_ids, _errors({id_: finding.missing for id_, finding in findings.items()}))
         return findings
 
 
 class VerifySecurityGroups(FlowTask):
-    """Whether it left nothing that no rule demands."""
+    """Checks that it installed nothing that no rule needs."""
 
     name_: ClassVar[str] = "verify-security-groups"
     step: ClassVar[Step] = Step.SECURITY_GROUPS
 
     def execute(self, port_ids: tuple[str, ...], findings: Mapping[str, Finding]) -> None:
-        raise_for(port_ids, _errors({id_: each.surplus for id_, each in findings.items()}))
+        raise_for(port_ids, _errors({id_: finding.surplus for id_, finding in findings.items()}))
 
 
 class VerifyWiring(_CheckTask):
-    """Whether the ports are on their networks' local VLANs, and still where they were found."""
+    """Checks that the ports have their networks' local VLANs and the same interfaces as before."""
 
     name_: ClassVar[str] = "verify-wiring"
     step: ClassVar[Step] = Step.L2
 
     def execute(
-        self, port_ids: tuple[str, ...], plugged: Mapping[str, Plugged], located: Located
+        self, port_ids: tuple[str, ...], plugged: Mapping[str, PluggedPort], located: Located
     ) -> None:
         raise_for(port_ids, self._checks.wiring(_only(plugged, port_ids), located))
 
 
 class RemoveSecurityGroups(_CheckTask):
-    """Whether the firewall driver has taken away what was for these ports."""
+    """Checks that the firewall driver removed what it had installed for these ports."""
 
     name_: ClassVar[str] = "remove-security-groups"
     step: ClassVar[Step] = Step.SECURITY_GROUPS
 
-    def execute(self, port_ids: tuple[str, ...], plugged: Mapping[str, Plugged]) -> None:
-        raise_for(port_ids, self._checks.left_over(_only(plugged, port_ids)))
+    def execute(self, port_ids: tuple[str, ...], plugged: Mapping[str, PluggedPort]) -> None:
+        raise_for(port_ids, self._checks.leftovers(_only(plugged, port_ids)))
 
 
 class ConfirmAbsence(_CheckTask):
-    """Whether the ports have no interface."""
+    """Checks that the ports have no interface."""
 
     name_: ClassVar[str] = "confirm-absence"
     step: ClassVar[Step] = Step.L2
@@ -94,11 +94,11 @@ def unwire(checks: Checks) -> Flow:
 
 
 def absence(checks: Checks) -> Flow:
-    """Of ports that nothing was heard of."""
+    """Of ports that the agent never passed to this extension."""
     return linear_flow.Flow(FlowName.UNWIRE).add(ConfirmAbsence(checks))
 
 
-def _only(plugged: Mapping[str, Plugged], port_ids: tuple[str, ...]) -> dict[str, Plugged]:
+def _only(plugged: Mapping[str, PluggedPort], port_ids: tuple[str, ...]) -> dict[str, PluggedPort]:
     return {port_id: plugged[port_id] for port_id in port_ids}
 
 

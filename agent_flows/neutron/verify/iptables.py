@@ -1,7 +1,7 @@
 """``firewall_driver = iptables_hybrid``: filters on a Linux bridge between VM and switch.
 
-The driver's own generators say which rules a port must have. They are counted:
-how iptables prints them depends on its version.
+The driver's own generators make the rules that a port must have. Rules are only
+counted: how iptables prints them depends on its version.
 """
 
 import re
@@ -18,19 +18,19 @@ from agent_flows.engine.task import TaskFailed
 from agent_flows.neutron import privileged
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.resource_cache import Known, SecurityGroupInfo
-from agent_flows.neutron.verify.driver import Finding, each_alone
+from agent_flows.neutron.verify.inspector import Finding, inspect_each
 from agent_flows.report import TaskError
 
 Save = Callable[[str, int], str]
-"""Runs a program (iptables-save, ip6tables-save), within seconds; what it prints."""
+"""Runs a program (iptables-save, ip6tables-save) within seconds; returns what it prints."""
 
 _RULE = re.compile(r"-A (?P<chain>\S+)(?P<rest>.*)")
 _PROGRAMS = ("iptables-save", "ip6tables-save")
 _NOTHING = Known({}, {}, {}, {})
 
 
-class HybridFirewall:
-    """Counts the rules of a port's chains, and those of common chains that name its device."""
+class IptablesInspector:
+    """Counts the rules of a port's own chains, and those of common chains that name its device."""
 
     def __init__(self, neutron: SecurityGroupInfo, timeout: int, save: Save | None = None) -> None:
         self._neutron, self._timeout, self._save = neutron, timeout, save or run
@@ -41,13 +41,13 @@ class HybridFirewall:
             return {}
         saved = {program: self._rules(program) for program in self._programs}
         known = self._neutron.of(list(ports))
-        return each_alone(ports, lambda port_id: _judge(port_id, known, saved))
+        return inspect_each(ports, lambda port_id: _judge(port_id, known, saved))
 
-    def left_over(self, ofports: Mapping[str, int]) -> Mapping[str, TaskError]:
+    def leftovers(self, ofports: Mapping[str, int]) -> Mapping[str, TaskError]:
         if not ofports:
             return {}
-        rules = [each for program in self._programs for each in self._rules(program)]
-        stale = {port_id: len(_about(_Writer(_NOTHING), port_id, rules)) for port_id in ofports}
+        rules = [rule for program in self._programs for rule in self._rules(program)]
+        stale = {port_id: len(_about(_Generator(_NOTHING), port_id, rules)) for port_id in ofports}
         return {
             port_id: TaskError(
                 "RulesSurplus", f"iptables has {number} rules that belong to a port that is gone"
@@ -77,36 +77,36 @@ def run(program: str, seconds: int) -> str:
 def _judge(port_id: str, known: Known, saved: Mapping[str, Sequence[str]]) -> Finding:
     if port_id in known.unreadable:
         return Finding(missing=known.unreadable[port_id])
-    writer = _Writer(known)
-    writer.write(port_id, known.devices.get(port_id))
-    lacking = []
+    generator = _Generator(known)
+    generator.generate(port_id, known.devices.get(port_id))
+    missing = []
     for program, rules in saved.items():
-        demanded = Counter(_about(writer, port_id, writer.rules(program)))
-        standing = Counter(_about(writer, port_id, rules))
-        lacking += [
-            f"chain {chain} of {program.removesuffix('-save')} has {standing[chain] or 'none'} of "
-            f"the {number} rules that the port demands"
-            for chain, number in sorted(demanded.items())
-            if standing[chain] < number
+        expected = Counter(_about(generator, port_id, generator.rules(program)))
+        installed = Counter(_about(generator, port_id, rules))
+        missing += [
+            f"chain {chain} of {program.removesuffix('-save')} has {installed[chain] or 'none'} of "
+            f"the {number} rules that the port needs"
+            for chain, number in sorted(expected.items())
+            if installed[chain] < number
         ]
-    if not lacking:
+    if not missing:
         return Finding()
-    more = f", and {len(lacking) - 1} more chains lack rules" if lacking[1:] else ""
-    return Finding(missing=TaskError("RulesMissing", lacking[0] + more, "\n".join(lacking)))
+    more = f", and {len(missing) - 1} more chains lack rules" if missing[1:] else ""
+    return Finding(missing=TaskError("RulesMissing", missing[0] + more, "\n".join(missing)))
 
 
-def _about(writer: "_Writer", port_id: str, rules: Iterable[str]) -> list[str]:
-    """For each rule that is about the port, its chain."""
-    chains, device = writer.chains(port_id), re.compile(rf" {writer.device(port_id)}\b")
+def _about(generator: "_Generator", port_id: str, rules: Iterable[str]) -> list[str]:
+    """The chain of each rule that concerns the port."""
+    chains, device = generator.chains(port_id), re.compile(rf" {generator.device(port_id)}\b")
     found = filter(None, map(_RULE.match, rules))
-    return [each["chain"] for each in found if each["chain"] in chains or device.search(each[0])]
+    return [rule["chain"] for rule in found if rule["chain"] in chains or device.search(rule[0])]
 
 
-class _Writer(iptables_firewall.OVSHybridIptablesFirewallDriver):  # type: ignore[misc]  # untyped
-    """Neutron's driver, whose rules stay where they were made."""
+class _Generator(iptables_firewall.OVSHybridIptablesFirewallDriver):  # type: ignore[misc]  # untyped
+    """Neutron's driver, whose rules are kept here instead of being given to the kernel."""
 
     def __init__(self, known: Known) -> None:
-        # Not the parent's: it looks at the kernel and begins to filter.
+        # The parent's __init__ is not called: it reads the kernel's rules and changes them.
         self.iptables = iptables_manager.IptablesManager(state_less=True, use_ipv6=True)
         self.ipset = _FilledSets(known.members)
         self.enable_ipset = cfg.CONF.SECURITYGROUP.enable_ipset
@@ -115,8 +115,8 @@ class _Writer(iptables_firewall.OVSHybridIptablesFirewallDriver):  # type: ignor
         self._iptables_protocol_name_map: dict[str, str] = {}
         self._add_chain_by_name_v4v6(iptables_firewall.SG_CHAIN)
 
-    def write(self, port_id: str, device: Mapping[str, Any] | None) -> None:
-        """The rules of a port, without a device those of a trusted one."""
+    def generate(self, port_id: str, device: Mapping[str, Any] | None) -> None:
+        """Make the rules of a port; without a device those of a trusted port."""
         if device is None:
             rules = self._generate_trusted_port_rules(port_id)
             self._add_rules_to_chain_v4v6("FORWARD", rules, rules)
@@ -128,7 +128,7 @@ class _Writer(iptables_firewall.OVSHybridIptablesFirewallDriver):  # type: ignor
                 self._add_accept_rule_port_sec(device, direction)
 
     def rules(self, program: str) -> list[str]:
-        """As iptables-save would print them, but for details."""
+        """Almost as iptables-save prints them."""
         family = self.iptables.ipv6 if program.startswith("ip6") else self.iptables.ipv4
         return list(dict.fromkeys(str(rule) for rule in family["filter"].rules))
 
@@ -139,12 +139,12 @@ class _Writer(iptables_firewall.OVSHybridIptablesFirewallDriver):  # type: ignor
         return frozenset(f"{self.iptables.wrap_name}-{name}" for name in names)
 
     def device(self, port_id: str) -> str:
-        """The device by which common chains know the port."""
+        """The device that names the port in common chains."""
         return str(self._get_device_name({"device": port_id}))
 
 
 class _FilledSets:
-    """The driver makes no rules for remote groups without a member: ipset has no set of them."""
+    """The sets of remote groups with members: the driver makes no rules for the others."""
 
     get_name = staticmethod(iptables_firewall.ipset_manager.IpsetManager.get_name)
 

@@ -1,4 +1,4 @@
-"""``firewall_driver = openvswitch``: Neutron's own, which swallows what the switch refuses."""
+"""``firewall_driver = openvswitch``: Neutron's own, which ignores what the switch refuses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,23 +10,28 @@ from agent_flows.engine.task import TaskFailed
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.resource_cache import SecurityGroupInfo
 from agent_flows.neutron.verify import compare
-from agent_flows.neutron.verify.compare import Demand, Dump
-from agent_flows.neutron.verify.driver import Finding, each_alone
-from agent_flows.neutron.verify.expected_flows import Groups, Writer, conjunction_ids, is_filtered
+from agent_flows.neutron.verify.compare import ExpectedFlows, InstalledFlows
+from agent_flows.neutron.verify.expected_flows import (
+    Generator,
+    Groups,
+    conjunction_ids,
+    is_filtered,
+)
+from agent_flows.neutron.verify.inspector import Finding, inspect_each
 from agent_flows.openflow.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout
 from agent_flows.report import TaskError
 
 
-class OpenvswitchFirewall:
-    """Compares the bridge with what the driver's own generators say.
+class OpenvswitchInspector:
+    """Compares the bridge with what the driver's own generators make.
 
-    ``bridge`` is the agent's own: the driver's flows have its ``default_cookie``.
+    ``bridge`` is the agent's bridge object: the driver's flows have its ``default_cookie``.
     """
 
     def __init__(self, bridge: Any, ofctl: Ofctl, neutron: SecurityGroupInfo) -> None:
         self._bridge, self._ofctl, self._neutron = bridge, ofctl, neutron
-        # What each port was found to demand, and of what that followed.
-        self._demands: dict[str, tuple[object, Demand]] = {}
+        # Each port's expected flows, and what they depend on.
+        self._expected: dict[str, tuple[object, ExpectedFlows]] = {}
         self._permitted = utils.parse_permitted_ethertypes(
             cfg.CONF.SECURITYGROUP.permitted_ethertypes
         )
@@ -34,31 +39,36 @@ class OpenvswitchFirewall:
     def inspect(self, ports: Mapping[str, Interface]) -> Mapping[str, Finding]:
         if not ports:
             return {}
-        cookie, dump = self._look()
-        entries = dump.entries(cookie)
-        # Until the driver has been there, the agent has not asked the server either for what the
-        # cache lacks: asking for it would double the load just when many ports come.
-        programmed = {id_: each for id_, each in ports.items() if each.ofport in entries}
+        cookie, installed = self._read()
+        entries = installed.entries(cookie)
+        # Before the driver programs a port, the cache may lack its groups, and reading them would
+        # ask the server: twice the load just when many ports come.
+        programmed = {id_: found for id_, found in ports.items() if found.ofport in entries}
         return {
-            id_: compare.no_entry(dump, each.ofport, cookie)
-            for id_, each in ports.items()
-            if id_ not in programmed
-        } | self._judge(programmed, dump, cookie)
+            port_id: compare.not_programmed(installed, interface.ofport, cookie)
+            for port_id, interface in ports.items()
+            if port_id not in programmed
+        } | self._compare(programmed, installed, cookie)
 
-    def left_over(self, ofports: Mapping[str, int]) -> Mapping[str, TaskError]:
+    def leftovers(self, ofports: Mapping[str, int]) -> Mapping[str, TaskError]:
         if not ofports:
             return {}
         for port_id in ofports:
-            self._demands.pop(port_id, None)
-        cookie, dump = self._look()
-        found = {id_: compare.left_over(dump, each, cookie) for id_, each in ofports.items()}
-        return {id_: error for id_, error in found.items() if error is not None}
+            self._expected.pop(port_id, None)
+        cookie, installed = self._read()
+        return {
+            port_id: error
+            for port_id, ofport in ofports.items()
+            if (error := compare.leftovers(installed, ofport, cookie)) is not None
+        }
 
-    def _judge(self, ports: Mapping[str, Interface], dump: Dump, cookie: int) -> dict[str, Finding]:
+    def _compare(
+        self, ports: Mapping[str, Interface], installed: InstalledFlows, cookie: int
+    ) -> dict[str, Finding]:
         if not ports:
             return {}
         known = self._neutron.of(list(ports))
-        writer = Writer(self._bridge, self._permitted, Groups(known), conjunction_ids())
+        generator = Generator(self._bridge, self._permitted, Groups(known), conjunction_ids())
 
         def judge(port_id: str) -> Finding:
             interface, device = ports[port_id], known.devices.get(port_id)
@@ -66,24 +76,28 @@ class OpenvswitchFirewall:
                 return Finding(missing=known.unreadable[port_id])
             if interface.mac is None and is_filtered(device):
                 return _NO_MAC
-            demand = self._demand(writer, port_id, device, interface)
-            return compare.judge(demand, dump, interface.ofport, cookie)
+            expected = self._expected_of(generator, port_id, device, interface)
+            return compare.compare(expected, installed, interface.ofport, cookie)
 
-        return each_alone(ports, judge)
+        return inspect_each(ports, judge)
 
-    def _demand(
-        self, writer: Writer, port_id: str, device: Mapping[str, Any] | None, interface: Interface
-    ) -> Demand:
-        """Made anew only if it must be: it costs more than the look itself."""
-        basis = writer.basis(device, interface)
-        known = self._demands.get(port_id)
-        # With this option it also depends on the numbers of patch ports.
+    def _expected_of(
+        self,
+        generator: Generator,
+        port_id: str,
+        device: Mapping[str, Any] | None,
+        interface: Interface,
+    ) -> ExpectedFlows:
+        """Made again only if what it depends on has changed: it costs more than the look itself."""
+        basis = generator.basis(device, interface)
+        known = self._expected.get(port_id)
+        # With this option the flows also depend on the numbers of patch ports.
         if known is None or known[0] != basis or cfg.CONF.AGENT.explicitly_egress_direct:
-            known = basis, writer.demand(port_id, device, interface)
-            self._demands[port_id] = known
+            known = basis, generator.expected(port_id, device, interface)
+            self._expected[port_id] = known
         return known[1]
 
-    def _look(self) -> tuple[int, Dump]:
+    def _read(self) -> tuple[int, InstalledFlows]:
         try:
             lines = self._ofctl.dump(0, 0)
         except Timeout as exc:
@@ -97,7 +111,7 @@ class OpenvswitchFirewall:
         except OSError as exc:
             error = TaskError("SwitchError", "ovs-ofctl could not be run", str(exc))
             raise TaskFailed(error, whole_batch=True) from exc
-        return self._bridge.default_cookie, Dump(self._bridge.br_name, lines)
+        return self._bridge.default_cookie, InstalledFlows(self._bridge.br_name, lines)
 
 
 _NO_MAC = Finding(

@@ -1,4 +1,4 @@
-"""What the agent says of a port, as far as anything here depends on it. Pure."""
+"""A port as the agent passes it to its extensions: what its wiring depends on. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ _FACTS = (
 
 
 @dataclass(frozen=True)
-class Plugged:
-    """A port and where it is plugged in; equal to another if the wiring it asks for is the same."""
+class PluggedPort:
+    """A port and its interface; two are equal if the port needs the same wiring."""
 
     port_id: str
     interface: str
@@ -46,14 +46,14 @@ class Plugged:
 
 
 def is_active(details: Mapping[str, Any]) -> bool:
-    """Whether the server, when this was said, held the port to be ACTIVE."""
+    """Whether the port was ACTIVE in the server when the agent read these details."""
     return bool(details.get("status") == constants.PORT_STATUS_ACTIVE)
 
 
 def _text(value: object) -> str:
-    """The same for the same, in whatever order it came."""
+    """Equal for equal values, in any order."""
     if isinstance(value, Mapping):
-        return repr(sorted((str(name), _text(each)) for name, each in value.items()))
+        return repr(sorted((str(name), _text(content)) for name, content in value.items()))
     if isinstance(value, list | tuple | set | frozenset):
         return repr(sorted(map(_text, value)))
     return str(value)

@@ -20,7 +20,7 @@ from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.resource_cache import CachedRevisions, SecurityGroupInfo
 from agent_flows.neutron.verify import factory, flows, plugged_port
 from agent_flows.neutron.verify.checks import Checks
-from agent_flows.neutron.verify.plugged_port import Plugged
+from agent_flows.neutron.verify.plugged_port import PluggedPort
 from agent_flows.neutron.verify.watchlist import Sight, Watchlist
 from agent_flows.openflow.ofctl import SLOW_CALL
 from agent_flows.report import FlowName, FlowReport, Trouble
@@ -38,7 +38,7 @@ _SHARE = 0.2
 Compose = Callable[[Checks], Flow]
 
 
-class OtherFirewall:
+class Verifier:
     """Takes the place of our driver for the extension.
 
     A port's flow runs as soon as everything the other driver must have left is
@@ -105,7 +105,7 @@ class OtherFirewall:
     def handle(self, port: Mapping[str, Any]) -> None:
         """The agent takes up a port. One that stands, asks for no other wiring than it has and is
         ACTIVE already costs nothing."""
-        plugged = plugged_port.Plugged.of(port)
+        plugged = plugged_port.PluggedPort.of(port)
         settled = plugged_port.is_active(port) or not plugged.admin_state_up
         with self._lock:
             self._watchlist.here(plugged, time.monotonic(), settled=settled)
@@ -209,7 +209,7 @@ class OtherFirewall:
         self,
         name: FlowName,
         compose: Compose,
-        ports: Mapping[str, Plugged],
+        ports: Mapping[str, PluggedPort],
         located: Located,
         attempts: Mapping[str, int],
     ) -> set[str]:
@@ -243,13 +243,13 @@ class OtherFirewall:
             ])  # fmt: skip
         return retried
 
-    def _work(self, port: Plugged, attempt: int) -> Work:
+    def _work(self, port: PluggedPort, attempt: int) -> Work:
         # Read before what they are of, so that no report claims more than was looked at.
         groups = {group: self._revisions.group(group) for group in port.groups}
         return Work(port.port_id, self._revisions.port(port.port_id), groups, attempt)
 
     def _settle(
-        self, reports: Sequence[FlowReport], ports: Mapping[str, Plugged], located: Located
+        self, reports: Sequence[FlowReport], ports: Mapping[str, PluggedPort], located: Located
     ) -> set[str]:
         delivered = self._delivered(reports)
         with self._lock:

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from agent_flows.neutron.interfaces import Interface
-from agent_flows.neutron.verify.plugged_port import Plugged
+from agent_flows.neutron.verify.plugged_port import PluggedPort
 from agent_flows.report import FlowName
 
 _PORTS_IN_PATIENCE = 100
@@ -35,7 +35,7 @@ class State(enum.Enum):
 
 @dataclass
 class _Entry:
-    port: Plugged
+    port: PluggedPort
     since: float
     state: State = State.AWAITED
     leaving: bool = False
@@ -49,8 +49,8 @@ class _Entry:
 class Sight:
     """What is to be looked at: ports, and those that are gone."""
 
-    present: Mapping[str, Plugged]
-    gone: Mapping[str, Plugged]
+    present: Mapping[str, PluggedPort]
+    gone: Mapping[str, PluggedPort]
 
 
 class Watchlist:
@@ -64,7 +64,7 @@ class Watchlist:
 
     # What is heard.
 
-    def here(self, port: Plugged, now: float, *, settled: bool) -> None:
+    def here(self, port: PluggedPort, now: float, *, settled: bool) -> None:
         """The agent takes the port up; ``settled``: the server needs no report of it."""
         entry = self._entries.get(port.port_id)
         if entry is None or entry.leaving or entry.port != port:
@@ -175,7 +175,7 @@ class Watchlist:
         proven = entry.proven if entry is not None else None
         return FlowName.REFRESH if proven and proven == interface else FlowName.WIRE
 
-    def settle(self, port: Plugged, interface: Interface | None, *, succeeded: bool) -> bool:
+    def settle(self, port: PluggedPort, interface: Interface | None, *, succeeded: bool) -> bool:
         """The flow of ``port`` as it was claimed has run. Whether it is to be run again."""
         entry = self._entries.get(port.port_id)
         if entry is None or entry.port != port or entry.state is State.AWAITED:

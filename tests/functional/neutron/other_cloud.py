@@ -1,6 +1,6 @@
-"""A compute host of Neutron's with its own firewall driver, and what looks after that driver.
+"""A compute host with Neutron's own firewall driver, and the verifier of that driver.
 
-The driver writes with the real ovs-ofctl. Nothing here waits: tests do.
+The driver writes with the real ovs-ofctl.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from neutron.plugins.ml2.drivers.openvswitch.agent.ovs_agent_extension_api impor
 from neutron_lib.callbacks import registry
 
 from agent_flows.neutron.reporting import Reporting
-from agent_flows.neutron.verify.verifier import OtherFirewall
+from agent_flows.neutron.verify.verifier import Verifier
 from agent_flows.report import FlowReport, TaskError, TaskState
 from lab.process import wait_until
 from lab.switch import Switch
@@ -36,17 +36,17 @@ _AROUND = (
 
 
 class _NoConntrack:
-    """``conntrack -D`` does not reach the userspace datapath's table, nor is there a connection."""
+    """``conntrack -D`` does not reach the userspace datapath, which has no connections here."""
 
     def delete_conntrack_state_by_remote_ips(self, *_: Any, **__: Any) -> None: ...
 
 
 class _AgentsBridge(br_cookie.OVSBridgeCookieMixin, ovs_lib.OVSBridge):  # type: ignore[misc]
-    """The agent's integration bridge, spoken to by ovs-ofctl."""
+    """The agent's integration bridge, written to by ovs-ofctl."""
 
 
 class OtherCloud(Cloud):
-    """A host with another firewall driver, beside it our extension's eyes."""
+    """A host with another firewall driver and our verifier."""
 
     def __init__(self, switch: Switch, calls: Path) -> None:
         # Neutron's privileged part is this process.
@@ -54,7 +54,7 @@ class OtherCloud(Cloud):
         super().__init__(switch, calls)
 
     def start_agent(self) -> None:
-        """A new process of the agent, with a new cookie; what stands in the switch is left."""
+        """A new process of the agent, with a new cookie; the switch keeps its flows."""
         registry.clear()
         if not hasattr(self, "bridge"):
             self._empty()
@@ -67,7 +67,7 @@ class OtherCloud(Cloud):
         shim.register_legacy_sg_notification_callbacks(self.sg_agent)
         plugin = SimpleNamespace(remote_resource_cache=self._cache)
         self.reporting = Reporting(deliver=self.reports.extend)
-        self.verifier = OtherFirewall(
+        self.verifier = Verifier(
             OVSAgentExtensionAPI(self.bridge, None, plugin_rpc=plugin), self.reporting
         )
 
@@ -82,7 +82,7 @@ class OtherCloud(Cloud):
     # The agent's loop.
 
     def take_up(self, *vms: Vm, status: str = "DOWN") -> None:
-        """The agent tells its extensions of ports, before it programs them."""
+        """The agent passes ports to its extensions, before it programs them."""
         for vm in vms:
             self.verifier.handle(self.details(vm, status))
 
@@ -112,13 +112,13 @@ class OtherCloud(Cloud):
             "vif_port": self.bridge.get_vif_port_by_id(vm.id),
         }
 
-    # What is to be seen.
+    # What is reported.
 
     def report(self, vm: Vm) -> FlowReport:
         return self.reports_of(vm)[-1]
 
     def proven(self, *vms: Vm) -> None:
-        """Wait until the last that was reported of each is that all is as it should be."""
+        """Wait until the last report of each port is a success."""
         for vm in vms:
             wait_until(
                 lambda vm=vm: bool(self.reports_of(vm)) and succeeded(self.report(vm)),

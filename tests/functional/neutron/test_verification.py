@@ -1,4 +1,4 @@
-"""With Neutron's own firewall driver: a port is proven by what that driver left in the switch."""
+"""With Neutron's own firewall driver: a port is proven by what that driver installed."""
 
 import threading
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ def boot(cloud: OtherCloud, number: int, *groups: str, **fields: object) -> Vm:
 
 
 @pytest.fixture
-def standing(cloud: OtherCloud, group: str) -> Vm:
+def wired(cloud: OtherCloud, group: str) -> Vm:
     """A port that was programmed and proven."""
     vm = boot(cloud, 1, group)
     cloud.wire_ports(vm)
@@ -80,7 +80,7 @@ def standing(cloud: OtherCloud, group: str) -> Vm:
     return vm
 
 
-def test_a_port_that_the_driver_programmed_is_proven(cloud: OtherCloud, group: str) -> None:
+def test_programmed_port_is_proven(cloud: OtherCloud, group: str) -> None:
     inside = cloud.address_group(["192.0.2.0/24", "2001:db8:77::/64"])
     cloud.rule(group, protocol="icmp", remote_address_group_id=inside)
     cloud.rule(group, remote_ip_prefix="198.51.100.0/25", protocol="sctp",
@@ -101,9 +101,7 @@ def test_a_port_that_the_driver_programmed_is_proven(cloud: OtherCloud, group: s
     assert report.proves(Step.SECURITY_GROUPS)
 
 
-def test_a_port_is_proven_only_once_the_driver_has_been_there(
-    cloud: OtherCloud, group: str
-) -> None:
+def test_port_is_proven_only_after_the_driver_programmed_it(cloud: OtherCloud, group: str) -> None:
     vm = boot(cloud, 1, group)
     cloud.bind(vm)
     cloud.take_up(vm)
@@ -113,7 +111,7 @@ def test_a_port_is_proven_only_once_the_driver_has_been_there(
     cloud.proven(vm)
 
 
-def test_what_the_switch_refused_is_missed_until_the_driver_writes_it_again(
+def test_refused_flows_are_missing_until_the_driver_writes_them_again(
     cloud: OtherCloud,
 ) -> None:
     web = cloud.security_group()
@@ -131,7 +129,7 @@ def test_what_the_switch_refused_is_missed_until_the_driver_writes_it_again(
     cloud.proven(vm)
 
 
-def test_a_member_that_was_refused_is_missed_for_the_driver_believes_it_is_there(
+def test_refused_member_that_the_driver_does_not_write_again_is_missing(
     cloud: OtherCloud, group: str
 ) -> None:
     vm = boot(cloud, 1, group)
@@ -147,7 +145,7 @@ def test_a_member_that_was_refused_is_missed_for_the_driver_believes_it_is_there
     assert vm.ip in error.detail
 
 
-def test_one_ports_trouble_is_its_own(cloud: OtherCloud, group: str) -> None:
+def test_failing_port_does_not_delay_another(cloud: OtherCloud, group: str) -> None:
     good, bad = boot(cloud, 1, group), boot(cloud, 2, group)
     cloud.bind(good, bad)
     cloud.take_up(good, bad)
@@ -158,114 +156,110 @@ def test_one_ports_trouble_is_its_own(cloud: OtherCloud, group: str) -> None:
     assert succeeded(first)
 
 
-def test_flows_that_somebody_removed_are_noticed_named_and_missed_until_they_are_back(
-    cloud: OtherCloud, standing: Vm
+def test_removed_flows_are_named_until_they_are_installed_again(
+    cloud: OtherCloud, wired: Vm
 ) -> None:
-    before = cloud.flows_of(standing, RULES_INGRESS)
+    before = cloud.flows_of(wired, RULES_INGRESS)
     cloud.remove_flows(f"table={RULES_INGRESS},tcp,tp_dst=80")
-    error = cloud.fails(standing, "FlowsMissing")
+    error = cloud.fails(wired, "FlowsMissing")
     assert f"table {RULES_INGRESS} of br-int has" in error.message
     assert "tp_dst=0x50" in error.detail
-    assert cloud.report(standing).flow is FlowName.REFRESH
+    assert cloud.report(wired).flow is FlowName.REFRESH
     cloud.write(before)
-    cloud.proven(standing)
+    cloud.proven(wired)
 
 
-def test_a_flow_that_no_rule_demands_is_noticed(cloud: OtherCloud, standing: Vm) -> None:
-    ofport = cloud.switch.ofport(standing.name)
+def test_flow_without_a_rule_is_surplus(cloud: OtherCloud, wired: Vm) -> None:
+    ofport = cloud.switch.ofport(wired.name)
     match = f"table={RULES_INGRESS},priority=77,tcp,reg5={ofport},tp_dst=23"
     cloud.write([f"cookie=0x1234,{match} actions=output:{ofport}"])
-    error = cloud.fails(standing, "FlowsSurplus")
+    error = cloud.fails(wired, "FlowsSurplus")
     assert "1 flows that no rule demands" in error.message
     cloud.remove_flows(f"table={RULES_INGRESS},tcp,reg5={ofport},tp_dst=23")
-    cloud.proven(standing)
+    cloud.proven(wired)
 
 
-def test_a_member_that_the_switch_does_not_know_is_missed(
-    cloud: OtherCloud, standing: Vm, group: str
-) -> None:
+def test_removed_member_is_missing(cloud: OtherCloud, wired: Vm, group: str) -> None:
     other = boot(cloud, 2, group)
     cloud.wire_ports(other)
     cloud.loop()
-    cloud.proven(standing, other)
+    cloud.proven(wired, other)
     cloud.remove_flows(f"table={RULES_INGRESS},ip,nw_src={other.ip}")
-    error = cloud.fails(standing, "FlowsMissing")
+    error = cloud.fails(wired, "FlowsMissing")
     assert other.ip in error.detail
 
 
-def test_flows_of_an_earlier_agent_do_not_count(cloud: OtherCloud, standing: Vm) -> None:
-    seen = len(cloud.reports_of(standing))
+def test_flows_of_an_earlier_agent_do_not_count(cloud: OtherCloud, wired: Vm) -> None:
+    seen = len(cloud.reports_of(wired))
     cloud.stop_agent()
     cloud.start_agent()
-    cloud.take_up(standing, status="ACTIVE")
-    error = cloud.fails(standing, "FlowsMissing", after=seen)
+    cloud.take_up(wired, status="ACTIVE")
+    error = cloud.fails(wired, "FlowsMissing", after=seen)
     assert f"{cloud.bridge.default_cookie:#x}" in error.message
-    assert cloud.flows_of(standing, ENTRY)
-    cloud.program(standing)
-    cloud.proven(standing)
+    assert cloud.flows_of(wired, ENTRY)
+    cloud.program(wired)
+    cloud.proven(wired)
 
 
-def test_a_changed_rule_is_reported_once_it_is_in_force(
-    cloud: OtherCloud, standing: Vm, group: str
+def test_changed_rule_is_reported_once_it_is_installed(
+    cloud: OtherCloud, wired: Vm, group: str
 ) -> None:
-    seen = len(cloud.reports_of(standing))
+    seen = len(cloud.reports_of(wired))
     cloud.rule(group, **SSH)
     cloud.loop()
-    report = cloud.reported(standing, succeeded, after=seen)
+    report = cloud.reported(wired, succeeded, after=seen)
     assert report.flow is FlowName.REFRESH
-    assert any("tp_dst=22" in each for each in cloud.flows_of(standing, RULES_INGRESS))
+    assert any("tp_dst=22" in each for each in cloud.flows_of(wired, RULES_INGRESS))
 
 
-def test_a_changed_rule_that_is_not_put_in_force_is_a_failure(
-    cloud: OtherCloud, standing: Vm, group: str
+def test_changed_rule_that_is_not_installed_is_a_failure(
+    cloud: OtherCloud, wired: Vm, group: str
 ) -> None:
     cloud.rule(group, **SSH)
-    error = cloud.fails(standing, "FlowsMissing")
+    error = cloud.fails(wired, "FlowsMissing")
     assert "tp_dst=0x16" in error.detail
     cloud.loop()
-    cloud.proven(standing)
+    cloud.proven(wired)
 
 
-def test_a_rule_that_is_gone_but_still_in_force_is_a_failure(
-    cloud: OtherCloud, standing: Vm, group: str
+def test_deleted_rule_that_is_still_installed_is_a_failure(
+    cloud: OtherCloud, wired: Vm, group: str
 ) -> None:
     rule = cloud.rule(group, **SSH)
     cloud.loop()
     cloud.delete_rule(rule)
-    error = cloud.fails(standing, "FlowsSurplus")
+    error = cloud.fails(wired, "FlowsSurplus")
     assert "tp_dst=0x16" in error.detail
     cloud.loop()
-    cloud.proven(standing)
+    cloud.proven(wired)
 
 
-def test_an_unchanged_active_port_is_not_reported_again(
-    cloud: OtherCloud, standing: Vm, group: str
+def test_unchanged_active_port_is_not_reported_again(
+    cloud: OtherCloud, wired: Vm, group: str
 ) -> None:
-    seen = len(cloud.reports_of(standing))
-    cloud.take_up(standing, status="ACTIVE")
+    seen = len(cloud.reports_of(wired))
+    cloud.take_up(wired, status="ACTIVE")
     other = boot(cloud, 2, group)
     cloud.wire_ports(other)
     cloud.proven(other)
-    assert len(cloud.reports_of(standing)) == seen
+    assert len(cloud.reports_of(wired)) == seen
 
 
-def test_a_port_that_the_server_does_not_hold_active_is_reported_again(
-    cloud: OtherCloud, standing: Vm
-) -> None:
-    seen = len(cloud.reports_of(standing))
-    before = cloud.report(standing)
-    cloud.take_up(standing, status="DOWN")
-    report = cloud.reported(standing, succeeded, after=seen)
+def test_port_that_is_not_active_is_reported_again(cloud: OtherCloud, wired: Vm) -> None:
+    seen = len(cloud.reports_of(wired))
+    before = cloud.report(wired)
+    cloud.take_up(wired, status="DOWN")
+    report = cloud.reported(wired, succeeded, after=seen)
     assert (report.flow, report.revision) == (FlowName.WIRE, before.revision)
 
 
-def test_resync_looks_and_reports_again(cloud: OtherCloud, standing: Vm) -> None:
-    seen = len(cloud.reports_of(standing))
-    cloud.verifier.resync([standing.id])
-    assert cloud.reported(standing, succeeded, after=seen).flow is FlowName.WIRE
+def test_resync_reports_again(cloud: OtherCloud, wired: Vm) -> None:
+    seen = len(cloud.reports_of(wired))
+    cloud.verifier.resync([wired.id])
+    assert cloud.reported(wired, succeeded, after=seen).flow is FlowName.WIRE
 
 
-def test_a_resync_of_a_port_that_is_not_plugged_in_reports_its_absence(cloud: OtherCloud) -> None:
+def test_resync_of_an_absent_port_reports_its_absence(cloud: OtherCloud) -> None:
     plugged, absent = cloud.boot(1), new_id()
     cloud.heard_of(plugged)
     cloud.verifier.resync([plugged.id, absent])
@@ -273,9 +267,7 @@ def test_a_resync_of_a_port_that_is_not_plugged_in_reports_its_absence(cloud: Ot
     assert (report.resource_id, report.flow, report.failed) == (absent, FlowName.UNWIRE, None)
 
 
-def test_a_port_without_port_security_needs_its_way_past_the_rules(
-    cloud: OtherCloud, group: str
-) -> None:
+def test_unfiltered_port_needs_its_accept_flows(cloud: OtherCloud, group: str) -> None:
     vm = boot(cloud, 1, port_security_enabled=False)
     service = boot(cloud, 2, device_owner="network:dhcp")
     cloud.wire_ports(vm, service)
@@ -283,47 +275,45 @@ def test_a_port_without_port_security_needs_its_way_past_the_rules(
     seen = len(cloud.reports_of(vm))
     cloud.remove_flows(f"table=73,reg5={cloud.switch.ofport(vm.name)}")
     assert "table 73" in cloud.fails(vm, "FlowsMissing", after=seen).message
-    # It is filtered from now on: what let it past the rules must go.
+    # It is filtered from now on: its accept flows must go.
     cloud.neutron_port(vm, group)
     cloud.take_up(vm)
     cloud.update_ports(vm)
     cloud.proven(vm)
 
 
-def test_a_port_on_a_wrong_vlan_is_a_failure_of_its_wiring(cloud: OtherCloud, standing: Vm) -> None:
-    cloud.bridge.set_db_attribute("Port", standing.name, "tag", 4095, check_error=True)
-    error = cloud.fails(standing, "WrongTag")
+def test_wrong_vlan_fails_verify_wiring(cloud: OtherCloud, wired: Vm) -> None:
+    cloud.bridge.set_db_attribute("Port", wired.name, "tag", 4095, check_error=True)
+    error = cloud.fails(wired, "WrongTag")
     assert "4095 instead of 1" in error.message
-    failed = cloud.reported(standing, lambda report: error_of(report) == error).failed
+    failed = cloud.reported(wired, lambda report: error_of(report) == error).failed
     assert failed is not None
     assert (failed.name, failed.step) == ("verify-wiring", Step.L2)
-    cloud.bridge.set_db_attribute("Port", standing.name, "tag", 1, check_error=True)
-    cloud.proven(standing)
+    cloud.bridge.set_db_attribute("Port", wired.name, "tag", 1, check_error=True)
+    cloud.proven(wired)
 
 
-def test_a_port_that_is_not_to_be_up_is_to_be_on_the_dead_vlan(
-    cloud: OtherCloud, standing: Vm, group: str
+def test_port_with_admin_state_down_must_be_on_the_dead_vlan(
+    cloud: OtherCloud, wired: Vm, group: str
 ) -> None:
-    cloud.neutron_port(standing, group, admin_state_up=False)
-    cloud.take_up(standing)
-    assert "1 instead of 4095" in cloud.fails(standing, "WrongTag").message
-    cloud.bridge.set_db_attribute("Port", standing.name, "tag", 4095, check_error=True)
-    cloud.proven(standing)
+    cloud.neutron_port(wired, group, admin_state_up=False)
+    cloud.take_up(wired)
+    assert "1 instead of 4095" in cloud.fails(wired, "WrongTag").message
+    cloud.bridge.set_db_attribute("Port", wired.name, "tag", 4095, check_error=True)
+    cloud.proven(wired)
 
 
-def test_a_port_that_is_gone_is_reported_once_its_flows_are(
-    cloud: OtherCloud, standing: Vm
-) -> None:
-    cloud.unplug(standing.name)
-    cloud.verifier.gone(standing.id)
-    error = cloud.fails(standing, "FlowsSurplus")
+def test_port_that_is_gone_is_unwired_once_its_flows_are_gone(cloud: OtherCloud, wired: Vm) -> None:
+    cloud.unplug(wired.name)
+    cloud.verifier.gone(wired.id)
+    error = cloud.fails(wired, "FlowsSurplus")
     assert "belong to a port that is gone" in error.message
-    cloud.sg_agent.remove_devices_filter({standing.id})
-    cloud.proven(standing)
-    assert cloud.report(standing).flow is FlowName.UNWIRE
+    cloud.sg_agent.remove_devices_filter({wired.id})
+    cloud.proven(wired)
+    assert cloud.report(wired).flow is FlowName.UNWIRE
 
 
-def test_a_port_that_is_not_plugged_in_is_said_to_be_so(cloud: OtherCloud, group: str) -> None:
+def test_unplugged_port_fails_as_such(cloud: OtherCloud, group: str) -> None:
     vm = boot(cloud, 1, group)
     cloud.bind(vm)
     cloud.take_up(vm)
@@ -332,26 +322,24 @@ def test_a_port_that_is_not_plugged_in_is_said_to_be_so(cloud: OtherCloud, group
     cloud.fails(vm, "InterfaceNotFound")
 
 
-def test_a_switch_that_does_not_answer_is_every_ports_failure(
-    cloud: OtherCloud, standing: Vm
-) -> None:
+def test_unreachable_switch_is_every_ports_failure(cloud: OtherCloud, wired: Vm) -> None:
     with cloud.switch_stopped():
-        assert cloud.fails(standing, "SwitchUnreachable").detail
+        assert cloud.fails(wired, "SwitchUnreachable").detail
 
 
-def test_after_a_restart_of_the_switch_ports_are_proven_anew(
-    cloud: OtherCloud, standing: Vm
-) -> None:
+def test_ports_are_proven_again_after_a_restart_of_the_switch(cloud: OtherCloud, wired: Vm) -> None:
     with cloud.switch_stopped():
         pass
-    cloud.fails(standing, "FlowsMissing")
+    cloud.fails(wired, "FlowsMissing")
     cloud.recover()
-    cloud.heard_of(standing)
-    cloud.program(standing)
-    cloud.proven(standing)
+    cloud.heard_of(wired)
+    cloud.program(wired)
+    cloud.proven(wired)
 
 
-def test_outcomes_that_could_not_be_told_are_told_again(cloud: OtherCloud, group: str) -> None:
+def test_reports_that_could_not_be_delivered_are_delivered_later(
+    cloud: OtherCloud, group: str
+) -> None:
     refused = threading.Event()
 
     def refuse(_: object) -> None:
@@ -367,9 +355,7 @@ def test_outcomes_that_could_not_be_told_are_told_again(cloud: OtherCloud, group
 
 
 @pytest.mark.parametrize("firewall_driver", ["noop"])
-def test_with_noop_there_is_nothing_to_wait_for_but_the_wiring(
-    cloud: OtherCloud, group: str
-) -> None:
+def test_noop_driver_needs_only_the_wiring(cloud: OtherCloud, group: str) -> None:
     vm = boot(cloud, 1, group)
     cloud.wire_ports(vm)
     cloud.proven(vm)
@@ -380,8 +366,8 @@ def test_with_noop_there_is_nothing_to_wait_for_but_the_wiring(
     cloud.fails(vm, "WrongTag")
 
 
-def test_a_port_whose_group_is_gone_from_the_cache_keeps_no_other_from_being_proven(
-    cloud: OtherCloud, standing: Vm, group: str
+def test_port_whose_group_is_gone_from_the_cache_delays_no_other(
+    cloud: OtherCloud, wired: Vm, group: str
 ) -> None:
     gone = cloud.security_group()
     cloud.rule(gone, **WEB)
@@ -396,25 +382,25 @@ def test_a_port_whose_group_is_gone_from_the_cache_keeps_no_other_from_being_pro
     assert "stateful" in cloud.fails(odd, "GroupsUnreadable").message
 
 
-def test_a_port_that_the_drivers_generators_choke_on_keeps_no_other_from_being_proven(
-    cloud: OtherCloud, standing: Vm, group: str, monkeypatch: pytest.MonkeyPatch
+def test_port_for_which_the_generators_raise_delays_no_other(
+    cloud: OtherCloud, wired: Vm, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd, new = boot(cloud, 2, group), boot(cloud, 3, group)
-    original = expected_flows.Writer.demand
+    original = expected_flows.Generator.expected
 
-    def choke(writer: expected_flows.Writer, port_id: str, *rest: Any) -> Any:
+    def raising(generator: expected_flows.Generator, port_id: str, *rest: Any) -> Any:
         if port_id == odd.id:
             raise KeyError("ethertype")
-        return original(writer, port_id, *rest)
+        return original(generator, port_id, *rest)
 
-    monkeypatch.setattr(expected_flows.Writer, "demand", choke)
+    monkeypatch.setattr(expected_flows.Generator, "expected", raising)
     cloud.wire_ports(odd, new)
     cloud.proven(new)
     assert "ethertype" in cloud.fails(odd, "KeyError").message
 
 
-def test_a_look_that_raises_is_the_hosts_trouble_and_the_next_one_is_taken(
-    cloud: OtherCloud, standing: Vm, group: str, monkeypatch: pytest.MonkeyPatch
+def test_look_that_raises_is_the_hosts_trouble_until_the_next_look(
+    cloud: OtherCloud, wired: Vm, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = boot(cloud, 2, group)
     with monkeypatch.context() as broken:

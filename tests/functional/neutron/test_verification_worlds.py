@@ -1,5 +1,5 @@
-"""Whatever security groups there are: what Neutron's driver left is found to be all of it, and
-each single flow of it is missed when it is not there."""
+"""With any security groups: what Neutron's driver installs is found complete, and each single flow
+of it is found missing if it is not installed."""
 
 import random
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from oslo_config import cfg
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.resource_cache import Known
 from agent_flows.neutron.verify import compare
-from agent_flows.neutron.verify.compare import Demand, Dump
-from agent_flows.neutron.verify.expected_flows import Groups, Writer, conjunction_ids
+from agent_flows.neutron.verify.compare import ExpectedFlows, InstalledFlows
+from agent_flows.neutron.verify.expected_flows import Generator, Groups, conjunction_ids
 from agent_flows.spec import NetworkSpec, NetworkType
 from lab.switch import Switch
 from tests.conformance import theirs
@@ -26,7 +26,7 @@ from tests.conformance.worlds import worlds
 
 BRIDGE = "br-theirs"
 COOKIE = 0x7E07
-"""That of the bridge object which stands in for the agent's."""
+"""Of the bridge object that replaces the agent's."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def bridge(dummy_switch: Switch) -> Iterator[Switch]:
 
 
 def installed(switch: Switch, world: World) -> list[str]:
-    """The bridge's flows after Neutron's driver was there."""
+    """The bridge's flows after Neutron's driver programmed it."""
     lines = ["delete", *theirs.flows(world, lambda number: f"theirs{number}")]
     switch.ofctl(
         "--bundle", "add-flows", switch.management(BRIDGE), "-", stdin="\n".join(lines) + "\n"
@@ -47,17 +47,17 @@ def installed(switch: Switch, world: World) -> list[str]:
     return switch.flows(BRIDGE)
 
 
-def demands(world: World) -> dict[int, Demand]:
+def expected_of(world: World) -> dict[int, ExpectedFlows]:
     """By ofport."""
-    told = said(world)
-    devices = {device["device"]: device for device in told.devices}
-    groups = Groups(Known({}, told.rules, told.members, {}))
+    info = said(world)
+    devices = {device["device"]: device for device in info.devices}
+    groups = Groups(Known({}, info.rules, info.members, {}))
     bridge = SimpleNamespace(is_hw_offload_enabled=False)
-    ethertypes = [f"{each:#06x}" for each in world.permitted_ethertypes]
-    writer = Writer(bridge, ethertypes, groups, conjunction_ids())
+    ethertypes = [f"{number:#06x}" for number in world.permitted_ethertypes]
+    generator = Generator(bridge, ethertypes, groups, conjunction_ids())
     ids = {number: identity(f"port {number}") for number in world.ports}
     return {
-        number: writer.demand(port_id, devices.get(port_id), plugged(world, number))
+        number: generator.expected(port_id, devices.get(port_id), plugged(world, number))
         for number, port_id in ids.items()
     }
 
@@ -75,7 +75,7 @@ def plugged(world: World, number: int) -> Interface:
     return Interface(f"theirs{number}", number, port.vlan, spec, port.mac)
 
 
-def test_all_that_the_driver_writes_is_demanded_and_nothing_else(bridge: Switch) -> None:
+def test_exactly_the_flows_of_the_driver_are_expected(bridge: Switch) -> None:
     chosen = random.Random(1)
 
     @hypothesis.seed(1)
@@ -89,15 +89,15 @@ def test_all_that_the_driver_writes_is_demanded_and_nothing_else(bridge: Switch)
     @hypothesis.given(worlds(SLOTS, of_neutron=True, segments_like_vlans=True))
     def holds(world: World) -> None:
         lines = installed(bridge, world)
-        dump = Dump(BRIDGE, lines)
-        for ofport, demand in demands(world).items():
-            assert compare.judge(demand, dump, ofport, COOKIE).good
+        complete = InstalledFlows(BRIDGE, lines)
+        for ofport, expected in expected_of(world).items():
+            assert compare.compare(expected, complete, ofport, COOKIE).good
             gone = chosen.choice(of_the_port(lines, ofport))
-            without = Dump(BRIDGE, [line for line in lines if line != gone])
-            assert compare.judge(demand, without, ofport, COOKIE).missing, gone
+            without = InstalledFlows(BRIDGE, [line for line in lines if line != gone])
+            assert compare.compare(expected, without, ofport, COOKIE).missing, gone
             stale = gone.replace(f"cookie={COOKIE:#x}", "cookie=0x1234")
-            older = Dump(BRIDGE, [stale if line == gone else line for line in lines])
-            assert compare.judge(demand, older, ofport, COOKIE).missing, gone
+            older = InstalledFlows(BRIDGE, [stale if line == gone else line for line in lines])
+            assert compare.compare(expected, older, ofport, COOKIE).missing, gone
 
     holds()
 

@@ -1,16 +1,16 @@
-"""What Neutron's driver words and what ovs-ofctl prints is the same flow, or it is not."""
+"""A flow as Neutron's driver writes it and as ovs-ofctl prints it: the same, or another."""
 
 from typing import Any
 
 import pytest
 
-from agent_flows.neutron.verify.canonical_flow import effect, key_of, read, texts
+from agent_flows.neutron.verify.canonical_flow import effect, key_of, parse, texts
 
 FLOW: dict[str, Any] = {"table": 82, "priority": 77, "actions": "output:5"}
 
 
 @pytest.mark.parametrize(
-    ("worded", "printed"),
+    ("written", "printed"),
     [
         ({"dl_type": 0x0800, "nw_proto": 6, "reg_port": 5, "tcp_dst": "0x0050"},
          "tcp,reg5=0x5,tp_dst=80"),
@@ -30,13 +30,13 @@ FLOW: dict[str, Any] = {"table": 82, "priority": 77, "actions": "output:5"}
         ({"dl_type": "0x88cc"}, "dl_type=0x88cc"),
     ],
 )  # fmt: skip
-def test_the_same_match_in_the_words_of_both(worded: dict[str, Any], printed: str) -> None:
+def test_both_notations_of_a_match_are_equal(written: dict[str, Any], printed: str) -> None:
     line = f" cookie=0x7e07, table=82, priority=77,{printed} actions=output:5"
-    assert read(line).key == key_of(FLOW | worded)
+    assert parse(line).key == key_of(FLOW | written)
 
 
 @pytest.mark.parametrize(
-    ("worded", "printed"),
+    ("written", "printed"),
     [
         ({"reg_port": 5}, "reg5=0x6"),
         ({"ct_state": "+est"}, "ct_state=-est"),
@@ -45,36 +45,36 @@ def test_the_same_match_in_the_words_of_both(worded: dict[str, Any], printed: st
         ({"dl_type": 0x0800, "nw_src": "10.0.0.0/25"}, "ip,nw_src=10.0.0.0/24"),
     ],
 )
-def test_another_match(worded: dict[str, Any], printed: str) -> None:
+def test_another_match_is_not_equal(written: dict[str, Any], printed: str) -> None:
     line = f"cookie=0x7e07, table=82, priority=77,{printed} actions=output:5"
-    assert read(line).key != key_of(FLOW | worded)
+    assert parse(line).key != key_of(FLOW | written)
 
 
-def test_a_flow_is_known_by_table_and_priority_too() -> None:
+def test_key_contains_table_and_priority() -> None:
     line = "cookie=0x1, table=82, priority=77,ip actions=drop"
-    assert read(line).key == key_of(FLOW | {"dl_type": 0x0800})
-    assert read(line.replace("82", "72")).key != key_of(FLOW | {"dl_type": 0x0800})
-    assert read(line.replace("77", "76")).key != key_of(FLOW | {"dl_type": 0x0800})
+    assert parse(line).key == key_of(FLOW | {"dl_type": 0x0800})
+    assert parse(line.replace("82", "72")).key != key_of(FLOW | {"dl_type": 0x0800})
+    assert parse(line.replace("77", "76")).key != key_of(FLOW | {"dl_type": 0x0800})
 
 
-def test_flags_beside_the_match_are_no_part_of_it() -> None:
+def test_flags_are_not_part_of_the_match() -> None:
     plain = "cookie=0x1, table=71, priority=110,ct_state=+trk actions=ct_clear,resubmit(,71)"
     flagged = plain.replace("priority", "idle_timeout=5, reset_counts priority")
-    assert read(flagged) == read(plain)
+    assert parse(flagged) == parse(plain)
 
 
-def test_a_flow_of_table_0_without_a_cookie_is_printed_without_either() -> None:
-    flow = read(" priority=2,in_port=3 actions=drop")
+def test_flow_without_printed_table_and_cookie_has_0_for_both() -> None:
+    flow = parse(" priority=2,in_port=3 actions=drop")
     assert (flow.cookie, flow.key.table, flow.key.priority) == (0, 0, 2)
 
 
-def test_what_is_no_flow_is_refused() -> None:
-    with pytest.raises(ValueError, match="no flow"):
-        read("NXST_FLOW reply (xid=0x4):")
+def test_line_that_is_not_a_flow_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a flow"):
+        parse("NXST_FLOW reply (xid=0x4):")
 
 
 @pytest.mark.parametrize(
-    ("worded", "printed"),
+    ("written", "printed"),
     [
         ("set_field:5->reg5,set_field:1->reg6,resubmit(,71)",
          "set_field:0x5->reg5,set_field:0x1->reg6,resubmit(,71)"),
@@ -86,8 +86,8 @@ def test_what_is_no_flow_is_refused() -> None:
          "ct(commit,zone=NXM_NX_REG6[0..15],exec(set_field:0x1->ct_mark))"),
     ],
 )  # fmt: skip
-def test_the_same_actions_in_the_words_of_both(worded: str, printed: str) -> None:
-    assert effect(worded) == effect(printed) != frozenset()
+def test_both_notations_of_actions_are_equal(written: str, printed: str) -> None:
+    assert effect(written) == effect(printed) != frozenset()
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def test_the_same_actions_in_the_words_of_both(worded: str, printed: str) -> Non
         ("conjunction(16,2/2)", "conjunction(16,1/2)"),
     ],
 )
-def test_other_actions(one: str, other: str) -> None:
+def test_other_actions_are_not_equal(one: str, other: str) -> None:
     assert effect(one) != effect(other)
 
 
-def test_people_are_shown_flows_in_ovs_ofctls_words() -> None:
+def test_texts_show_flows_as_ovs_ofctl_prints_them() -> None:
     key = key_of(FLOW | {"dl_type": 0x0800, "nw_proto": 6, "tcp_dst": "0x50/0xfff0"})
     assert list(texts([key])) == [
         "table=82,priority=77,dl_type=0x800,nw_proto=0x6,tp_dst=0x50/0xfff0"

@@ -1,4 +1,4 @@
-"""iptables_hybrid: the rules that Neutron's driver makes are all missed when they are not there."""
+"""iptables_hybrid: each rule that Neutron's driver makes is missed if it is not installed."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from oslo_utils import netutils
 from agent_flows.engine.task import TaskFailed
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.resource_cache import Known
-from agent_flows.neutron.verify.iptables import HybridFirewall
+from agent_flows.neutron.verify.iptables import IptablesInspector
 from agent_flows.spec import NetworkSpec, NetworkType
 
 PORT = "11111111-2222-3333-4444-555555555555"
@@ -45,7 +45,7 @@ def rule(**fields: Any) -> dict[str, Any]:
 
 
 class Kernel:
-    """What iptables holds: what Neutron's own driver would have given it."""
+    """The rules in iptables: those that Neutron's own driver gives it."""
 
     def __init__(self) -> None:
         self.rules: dict[str, list[str]] = {"iptables-save": [], "ip6tables-save": []}
@@ -67,7 +67,7 @@ class Kernel:
 
 
 class Neutron:
-    """What the agent's cache tells."""
+    """What the agent's cache contains."""
 
     def __init__(self, *devices: dict[str, Any]) -> None:
         self.info: dict[str, Any] = {
@@ -102,7 +102,7 @@ def kernel() -> Kernel:
 
 
 def program(kernel: Kernel, neutron: Neutron, *trusted: str) -> None:
-    """Neutron's driver does its work; only the kernel's door is ours."""
+    """Neutron's driver makes the rules of all ports; they go to ``kernel``."""
     kind = iptables_firewall.OVSHybridIptablesFirewallDriver
     with (
         mock.patch.object(kind, "_check_netfilter_for_bridges"),
@@ -125,19 +125,19 @@ def program(kernel: Kernel, neutron: Neutron, *trusted: str) -> None:
 
 
 def missing(kernel: Kernel, neutron: Neutron, port_id: str = PORT) -> str:
-    """What the port is said to lack."""
-    firewall = HybridFirewall(neutron, 10, kernel.save)  # type: ignore[arg-type]
+    """The finding about the port."""
+    firewall = IptablesInspector(neutron, 10, kernel.save)  # type: ignore[arg-type]
     error = firewall.inspect({port_id: WHERE})[port_id].missing
     return error.detail if error is not None else ""
 
 
-def test_a_port_whose_rules_are_all_there_lacks_nothing(kernel: Kernel) -> None:
+def test_port_with_all_rules_lacks_nothing(kernel: Kernel) -> None:
     neutron = Neutron(device(PORT), device(OTHER))
     program(kernel, neutron)
     assert missing(kernel, neutron) == ""
 
 
-def test_a_port_that_the_driver_does_not_know_lacks_its_chains(kernel: Kernel) -> None:
+def test_port_unknown_to_the_driver_lacks_its_chains(kernel: Kernel) -> None:
     program(kernel, Neutron(device(OTHER)))
     lacks = missing(kernel, Neutron(device(PORT)))
     assert re.search(r"chain \S+-i11111111-2 of iptables has none of the \d rules", lacks)
@@ -154,7 +154,7 @@ def test_a_port_that_the_driver_does_not_know_lacks_its_chains(kernel: Kernel) -
         (r"-FORWARD .*physdev-in tap11111111-22 ", "-FORWARD"),
     ],
 )
-def test_each_rule_is_missed(kernel: Kernel, gone: str, chain: str) -> None:
+def test_each_missing_rule_is_found(kernel: Kernel, gone: str, chain: str) -> None:
     neutron = Neutron(device(PORT), device(OTHER))
     program(kernel, neutron)
     kernel.lose(gone)
@@ -162,7 +162,7 @@ def test_each_rule_is_missed(kernel: Kernel, gone: str, chain: str) -> None:
     assert missing(kernel, neutron, OTHER) == ""
 
 
-def test_a_remote_group_without_members_needs_no_rule(kernel: Kernel) -> None:
+def test_remote_group_without_members_needs_no_rule(kernel: Kernel) -> None:
     neutron = Neutron(device(PORT))
     neutron.info["sg_member_ips"] = {REMOTE: {"IPv4": set()}}
     program(kernel, neutron)
@@ -170,7 +170,7 @@ def test_a_remote_group_without_members_needs_no_rule(kernel: Kernel) -> None:
     assert missing(kernel, neutron) == ""
 
 
-def test_a_port_without_port_security_and_a_trusted_one_need_their_way_past(
+def test_unfiltered_ports_need_their_accept_rules(
     kernel: Kernel,
 ) -> None:
     neutron = Neutron(device(PORT, port_security=False))
@@ -182,14 +182,14 @@ def test_a_port_without_port_security_and_a_trusted_one_need_their_way_past(
     assert "has none of the 2 rules" in missing(kernel, neutron, OTHER)
 
 
-def test_rules_of_a_port_that_is_gone_are_left_over(kernel: Kernel) -> None:
+def test_rules_of_a_port_that_is_gone_are_leftovers(kernel: Kernel) -> None:
     neutron = Neutron(device(PORT), device(OTHER))
     program(kernel, neutron)
-    firewall = HybridFirewall(neutron, 10, kernel.save)  # type: ignore[arg-type]
-    left = firewall.left_over({PORT: 1})[PORT]
+    firewall = IptablesInspector(neutron, 10, kernel.save)  # type: ignore[arg-type]
+    left = firewall.leftovers({PORT: 1})[PORT]
     assert left.type == "RulesSurplus"
     program(kernel, Neutron(device(OTHER)))
-    assert firewall.left_over({PORT: 1}) == {}
+    assert firewall.leftovers({PORT: 1}) == {}
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_rules_of_a_port_that_is_gone_are_left_over(kernel: Kernel) -> None:
         ("sleep 600", "did not end within 1 s"),
     ],
 )
-def test_an_iptables_that_does_not_answer_is_every_ports_trouble(
+def test_failing_iptables_save_is_every_ports_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
 ) -> None:
     tool = tmp_path / "iptables-save"
@@ -209,7 +209,7 @@ def test_an_iptables_that_does_not_answer_is_every_ports_trouble(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     # As root, whoever runs this: Neutron's helper is not there.
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    firewall = HybridFirewall(Neutron(), 1)  # type: ignore[arg-type]
+    firewall = IptablesInspector(Neutron(), 1)  # type: ignore[arg-type]
     with pytest.raises(TaskFailed, match="IptablesError") as caught:
         firewall.inspect({PORT: WHERE})
     assert caught.value.whole_batch

@@ -3,7 +3,7 @@
 import pytest
 
 from agent_flows.neutron.interfaces import Interface
-from agent_flows.neutron.verify.plugged_port import Plugged
+from agent_flows.neutron.verify.plugged_port import PluggedPort
 from agent_flows.neutron.verify.watchlist import Watchlist
 from agent_flows.report import FlowName
 from agent_flows.spec import NetworkSpec, NetworkType
@@ -15,8 +15,8 @@ WHERE = Interface(
 )
 
 
-def port(port_id: str = "a", *, ofport: int = 1) -> Plugged:
-    return Plugged(port_id, f"tap-{port_id}", ofport, True, (GROUP,), ())
+def port(port_id: str = "a", *, ofport: int = 1) -> PluggedPort:
+    return PluggedPort(port_id, f"tap-{port_id}", ofport, True, (GROUP,), ())
 
 
 class Host:

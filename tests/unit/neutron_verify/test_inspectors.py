@@ -1,4 +1,4 @@
-"""Which driver the agent has, and what of a port's details its wiring depends on."""
+"""The inspector for each firewall driver, and what of a port's details its wiring depends on."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -11,11 +11,11 @@ from oslo_config import cfg
 
 from agent_flows import conf as options
 from agent_flows.neutron.interfaces import Interface
-from agent_flows.neutron.verify.driver import NoFirewall, OtherDriver, UnknownFirewall
 from agent_flows.neutron.verify.factory import configured
-from agent_flows.neutron.verify.iptables import HybridFirewall
-from agent_flows.neutron.verify.openvswitch import OpenvswitchFirewall
-from agent_flows.neutron.verify.plugged_port import Plugged, is_active
+from agent_flows.neutron.verify.inspector import Inspector, NoFirewall, UnknownFirewall
+from agent_flows.neutron.verify.iptables import IptablesInspector
+from agent_flows.neutron.verify.openvswitch import OpenvswitchInspector
+from agent_flows.neutron.verify.plugged_port import PluggedPort, is_active
 from agent_flows.spec import NetworkSpec, NetworkType
 
 NETWORK = NetworkSpec("22222222-2222-2222-2222-222222222222", NetworkType.LOCAL)
@@ -31,7 +31,7 @@ def conf() -> Iterator[cfg.ConfigOpts]:
     cfg.CONF.clear_override("enable_security_group", "SECURITYGROUP")
 
 
-def chosen(conf: cfg.ConfigOpts, name: str | None) -> OtherDriver:
+def chosen(conf: cfg.ConfigOpts, name: str | None) -> Inspector:
     conf.set_override("firewall_driver", name, "SECURITYGROUP")
     return configured(conf, SimpleNamespace(br_name="br-int"), None)
 
@@ -39,39 +39,39 @@ def chosen(conf: cfg.ConfigOpts, name: str | None) -> OtherDriver:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("openvswitch", OpenvswitchFirewall),
-        ("neutron.agent.linux.openvswitch_firewall.OVSFirewallDriver", OpenvswitchFirewall),
-        ("iptables_hybrid", HybridFirewall),
+        ("openvswitch", OpenvswitchInspector),
+        ("neutron.agent.linux.openvswitch_firewall.OVSFirewallDriver", OpenvswitchInspector),
+        ("iptables_hybrid", IptablesInspector),
         ("noop", NoFirewall),
         (None, NoFirewall),
         ("iptables", UnknownFirewall),
     ],
 )
-def test_the_driver_is_the_one_the_agent_loads(
+def test_inspector_is_for_the_driver_the_agent_loads(
     conf: cfg.ConfigOpts, name: str | None, kind: type
 ) -> None:
     assert type(chosen(conf, name)) is kind
 
 
-def test_without_security_groups_there_is_no_firewall_whatever_its_name(
+def test_disabled_security_groups_mean_no_firewall(
     conf: cfg.ConfigOpts,
 ) -> None:
     conf.set_override("enable_security_group", False, "SECURITYGROUP")
     assert isinstance(chosen(conf, "openvswitch"), NoFirewall)
 
 
-def test_a_driver_that_nobody_here_knows_proves_no_port() -> None:
+def test_unknown_driver_proves_no_port() -> None:
     firewall = UnknownFirewall("somebodys")
     error = firewall.inspect({"a": WHERE})["a"].missing
     assert error is not None
     assert (error.type, "somebodys" in error.message) == ("UnknownFirewallDriver", True)
-    assert firewall.left_over({"a": 1}) == {}
+    assert firewall.leftovers({"a": 1}) == {}
 
 
-def test_where_nothing_is_to_filter_nothing_can_be_missing() -> None:
+def test_noop_driver_lacks_nothing() -> None:
     firewall = NoFirewall("firewall_driver = noop")
     assert firewall.inspect({"a": WHERE})["a"].good
-    assert firewall.left_over({"a": 1}) == {}
+    assert firewall.leftovers({"a": 1}) == {}
 
 
 def details(**fields: Any) -> dict[str, Any]:
@@ -104,8 +104,8 @@ def details(**fields: Any) -> dict[str, Any]:
         {"device_id": "other"},
     ],
 )
-def test_what_no_wiring_depends_on_makes_no_other_port(fields: dict[str, Any]) -> None:
-    assert Plugged.of(details(**fields)) == Plugged.of(details())
+def test_port_is_the_same_if_its_wiring_does_not_change(fields: dict[str, Any]) -> None:
+    assert PluggedPort.of(details(**fields)) == PluggedPort.of(details())
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_what_no_wiring_depends_on_makes_no_other_port(fields: dict[str, Any]) -
         {"vif_port": SimpleNamespace(port_name="tap1", ofport=2, vif_mac="fa:16:3e:00:00:01")},
     ],
 )
-def test_what_its_wiring_depends_on_makes_another_port(fields: dict[str, Any]) -> None:
-    assert Plugged.of(details(**fields)) != Plugged.of(details())
+def test_port_is_another_if_its_wiring_changes(fields: dict[str, Any]) -> None:
+    assert PluggedPort.of(details(**fields)) != PluggedPort.of(details())
 
 
-def test_a_port_is_active_when_the_server_says_so() -> None:
+def test_port_is_active_by_its_status() -> None:
     assert is_active(details(status="ACTIVE"))
     assert not is_active(details())
     assert not is_active({})
