@@ -3,11 +3,11 @@
 import argparse
 import sys
 
-from lab import telling
-from lab.keeper import Keeper
+from lab.background import Keeper
+from lab.demo import output
+from lab.demo.standalone import Standalone
+from lab.leftovers import sweep
 from lab.process import Terminated, orderly_signals
-from lab.standalone import Standalone
-from lab.traces import sweep
 
 _INTERRUPTED = 130
 _KEEPER = Keeper("quickstart")
@@ -34,7 +34,7 @@ def main() -> int:
 def play(as_json: bool) -> int:
     """Tell the story and put everything away; the exit code."""
     sweep()
-    return telling.play(Standalone(), as_json=as_json)
+    return output.play(Standalone(), as_json=as_json)
 
 
 def keep(as_json: bool) -> int:
@@ -42,7 +42,7 @@ def keep(as_json: bool) -> int:
     if _KEEPER.running() is not None:
         print(f"one is running already; end it by: {_END_BY}", file=sys.stderr)
         return 1
-    return _KEEPER.keep(lambda: telling.kept(Standalone(), as_json=as_json, end_by=_END_BY))
+    return _KEEPER.keep(lambda: output.kept(Standalone(), as_json=as_json, end_by=_END_BY))
 
 
 def stop() -> int:

@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 from oslo_service import backend
 
-from lab import traces
+from lab import leftovers
 
 # As every process of ours does, before anything asks for the default, which is eventlet.
 backend.init_backend(backend.BackendType.THREADING)
@@ -32,6 +32,6 @@ signal.signal(signal.SIGHUP, _interrupt)
 def nothing_left_behind() -> Iterator[None]:
     """Whatever a suite brings it takes along: namespaces, directories, programs."""
     if os.geteuid() == 0:
-        traces.sweep()
+        leftovers.sweep()
     yield
-    assert traces.left_behind() == []
+    assert leftovers.left_behind() == []

@@ -7,8 +7,10 @@ import sys
 import time
 from collections.abc import Iterator
 
-from lab import telling
-from lab.keeper import Keeper
+from lab.background import Keeper
+from lab.demo import output
+from lab.demo.in_neutron import InNeutron
+from lab.leftovers import sweep
 from lab.neutron.configuration import (
     API_PORT,
     AgentOptions,
@@ -18,9 +20,7 @@ from lab.neutron.configuration import (
 )
 from lab.neutron.host import BRIDGE
 from lab.neutron.stack import Neutron
-from lab.neutron.stage import InNeutron
 from lab.process import CommandFailed, Ended, Terminated, orderly_signals
-from lab.traces import sweep
 
 _INTERRUPTED = 130
 _KEEPER = Keeper("neutron")
@@ -48,8 +48,8 @@ def main() -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     as_json: bool = arguments.json
     if arguments.keep:
-        return _KEEPER.keep(lambda: telling.kept(InNeutron(), as_json=as_json, end_by=_END_BY))
-    return telling.play(InNeutron(), as_json=as_json)
+        return _KEEPER.keep(lambda: output.kept(InNeutron(), as_json=as_json, end_by=_END_BY))
+    return output.play(InNeutron(), as_json=as_json)
 
 
 def _up(arguments: argparse.Namespace) -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.traces import left_behind
-from tests.e2e.story import check_all_is_as_it_should_be
+from lab.leftovers import left_behind
+from tests.e2e.demo_document import check_all_is_as_it_should_be
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "tools" / "quickstart")

@@ -4,9 +4,9 @@ import json
 import signal
 import subprocess
 
-from lab.traces import left_behind
+from lab.leftovers import left_behind
+from tests.e2e.demo_document import check_all_is_as_it_should_be
 from tests.e2e.neutron.test_tool import TOOL
-from tests.e2e.story import check_all_is_as_it_should_be
 
 
 def test_the_demo_prints_the_quickstarts_document_and_leaves_nothing_behind() -> None:

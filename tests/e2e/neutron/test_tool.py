@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.traces import left_behind
+from lab.leftovers import left_behind
 
 TOOL = str(Path(__file__).parents[3] / "tools" / "neutron")
 LOCK = Path("/run/lock/agent-flows-neutron")

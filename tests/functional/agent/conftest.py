@@ -10,7 +10,7 @@ import pytest
 from agent_flows.spec import NetworkSpec, SecurityGroupSpec
 from lab.switch import Switch
 from lab.vm import Vm
-from tests.functional.agent.stage import Host, allow_all, network
+from tests.functional.agent.host import Host, allow_all, network
 
 _NUMBERS = itertools.count(1)
 

@@ -5,7 +5,7 @@ import pytest
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.report import FlowName, Trouble
 from agent_flows.spec import Direction, Ethertype, SecurityGroupRule
-from tests.functional.agent.stage import group, network
+from tests.functional.agent.host import group, network
 from tests.functional.agent.test_provider_networks import vlan
 
 

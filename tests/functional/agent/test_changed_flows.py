@@ -20,7 +20,7 @@ from agent_flows.spec import (
 )
 from lab import frames
 from lab.vm import Vm
-from tests.functional.agent.stage import Host, group, network
+from tests.functional.agent.host import Host, group, network
 
 BRIDGE = "br-int"
 _SEQUENCE = itertools.count(1)

@@ -3,7 +3,7 @@
 import uuid
 
 from agent_flows.report import FlowName, TaskState
-from tests.functional.agent.stage import HOST, allow_all, network
+from tests.functional.agent.host import HOST, allow_all, network
 
 FOREIGN = {
     "a name": "vm-7-eth0",

@@ -4,7 +4,7 @@ import pytest
 
 from agent_flows.report import FlowName
 from agent_flows.spec import NetworkType
-from tests.functional.agent.stage import allow_all, network
+from tests.functional.agent.host import allow_all, network
 
 
 @pytest.fixture

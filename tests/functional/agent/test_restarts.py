@@ -7,7 +7,7 @@ import threading
 import time
 
 from agent_flows.report import FlowName, TaskState
-from tests.functional.agent.stage import allow_all, network
+from tests.functional.agent.host import allow_all, network
 
 
 def test_a_restart_of_the_agent_closes_nobody_and_keeps_local_vlans(host, make_vm, settled):

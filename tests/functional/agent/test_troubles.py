@@ -16,7 +16,7 @@ import pytest
 from agent_flows.report import FlowName, Trouble
 from lab.process import wait_until
 from lab.switch import Switch
-from tests.functional.agent.stage import HOST, Host, allow_all, network
+from tests.functional.agent.host import HOST, Host, allow_all, network
 
 SOON = 5.0
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from agent_flows.report import FlowName, TaskState
 from agent_flows.spec import NetworkType, Refused
-from tests.functional.agent.stage import HOST, allow_all, group, network
+from tests.functional.agent.host import HOST, allow_all, group, network
 
 WIRE_TASKS = [
     "locate-interface",

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from lab import frames
+from lab.leftovers import left_behind, sweep
 from lab.probe import passes_anything
 from lab.process import CommandFailed, Daemon, Ended, wait_until
 from lab.rabbit import Rabbit
 from lab.switch import Switch
-from lab.traces import left_behind, sweep
 from lab.vm import Vm, plug
 
 ROOT = Path(__file__).parents[3]
@@ -137,7 +137,7 @@ def test_a_rabbit_survives_its_outage() -> None:
 def test_leaving_takes_along_namespace_directory_and_daemons() -> None:
     # A process of its own: this one's other switches and brokers live on beside it.
     code = (
-        "from lab.switch import Switch; from lab.traces import left_behind\n"
+        "from lab.switch import Switch; from lab.leftovers import left_behind\n"
         "with Switch():\n"
         "    kinds = {trace.partition(' ')[0] for trace in left_behind()}\n"
         "    assert kinds == {'namespace', 'directory', 'process'}, kinds\n"

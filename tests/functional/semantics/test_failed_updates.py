@@ -6,7 +6,7 @@ import pytest
 
 from agent_flows.report import FlowName
 from lab.vm import Vm
-from tests.functional.agent.stage import HOST
+from tests.functional.agent.host import HOST
 from tests.functional.semantics.desired import Rule, everything, group, rule
 from tests.functional.semantics.world import World
 

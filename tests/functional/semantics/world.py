@@ -24,7 +24,7 @@ from lab import frames
 from lab.switch import Switch
 from lab.traffic import Transport, Wire
 from lab.vm import Vm
-from tests.functional.agent.stage import HOST, Host
+from tests.functional.agent.host import HOST, Host
 from tests.functional.semantics.desired import (
     PHYSICAL,
     Rule,

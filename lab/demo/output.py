@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from lab.stage import Stage
-from lab.story import Story
+from lab.demo.cloud import Stage
+from lab.demo.run import Story
 
 
 def play(stage: Stage, *, as_json: bool) -> int:

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from lab.cast import SUBNET, Machine
 from lab.cloud import Rule
+from lab.demo.cloud import BRIDGE, QUICK_RETRIES, Say, Stage
+from lab.demo.scenario import SUBNET, Machine
 from lab.neutron.configuration import API_PORT, PHYSICAL_NETWORK, with_agent_flows
 from lab.neutron.stack import Neutron
 from lab.rest import Body
-from lab.stage import BRIDGE, QUICK_RETRIES, Say, Stage
 from lab.switch import Switch
 from lab.vm import Vm
 

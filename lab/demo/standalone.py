@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Sequence
 
-from lab.cast import Machine
 from lab.cloud import Cloud, Rule, egress_to_anywhere, random_mac
+from lab.demo.cloud import BRIDGE, QUICK_RETRIES, Say, Stage
+from lab.demo.scenario import Machine
 from lab.product import PROGRAM, Site
 from lab.rest import Body
-from lab.stage import BRIDGE, QUICK_RETRIES, Say, Stage
 from lab.switch import Switch
 from lab.vm import Vm
 

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lab.cast import (
+from lab.cloud import Rule, ingress
+from lab.demo.cloud import BRIDGE, Stage
+from lab.demo.scenario import (
     CONNECTIONS,
     LISTENERS,
     MACHINES,
@@ -16,11 +18,9 @@ from lab.cast import (
     Attempt,
     Machine,
 )
-from lab.cloud import Rule, ingress
 from lab.probe import passes_anything
 from lab.process import CommandFailed, Ended, wait_until
 from lab.rest import Body, Refused
-from lab.stage import BRIDGE, Stage
 from lab.vm import Vm, plug
 
 _INGRESS_RULES_TABLE = 82

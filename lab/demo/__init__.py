@@ -1,0 +1,1 @@
+"""The demonstration: one sequence of steps, played on agent_flows alone or inside Neutron."""
