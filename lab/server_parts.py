@@ -38,6 +38,7 @@ WIRE = {
     "verify-security-groups": Step.SECURITY_GROUPS,
     "bind-vlan": Step.L2,
     "verify-wiring": Step.L2,
+    "commit-security-groups": Step.SECURITY_GROUPS,
 }
 REFRESH = {name: step for name, step in WIRE.items() if step is Step.SECURITY_GROUPS}
 UNWIRE = {

@@ -8,8 +8,8 @@ import oslo_messaging
 from oslo_log import log
 
 from agent_flows.agent.flows import Switch
-from agent_flows.agent.reconcile import Reconciler, Specs
-from agent_flows.engine.port_queue import Participant
+from agent_flows.agent.site import Specs
+from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.l2 import bridges as making
 from agent_flows.l2 import interfaces
@@ -58,7 +58,6 @@ class Control:
         self,
         switch: Switch,
         bridges: Bridges,
-        participant: Participant,
         reconciler: Reconciler,
         server: Specs,
         *,
@@ -66,7 +65,6 @@ class Control:
     ) -> None:
         self._switch = switch
         self._bridges = bridges
-        self._participant = participant
         self._reconciler = reconciler
         self._server = server
         self._troubles = troubles
@@ -134,7 +132,7 @@ class Control:
     # What happens on the host.
 
     def interfaces_changed(self, port_ids: frozenset[str]) -> None:
-        self._participant.submit(port_ids)
+        self._reconciler.submit(port_ids)
 
     def bridges_changed(self) -> None:
         self._request(_Work.LOOK)
@@ -175,17 +173,17 @@ class Control:
     # What the server tells.
 
     def ports_changed(self, port_ids: Collection[str]) -> None:
-        self._participant.submit(port_ids, asked=True)
+        self._reconciler.submit(port_ids, asked=True)
 
     def security_groups_changed(self, ids: Collection[str]) -> None:
         # Their backoff goes on: a group that changes often must not undo it.
-        self._participant.submit(self._switch.firewall.affected_by(ids), afresh=False)
+        self._reconciler.submit(self._switch.firewall.affected_by(ids), afresh=False)
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
         if port_ids is None:
             self._resync_wanted.set()
         else:
-            self._participant.submit(port_ids, forced=True)
+            self._reconciler.submit(port_ids, forced=True)
 
     # The loops.
 
@@ -233,7 +231,7 @@ class Control:
         """The switch as it must be before any port; what it lost is not taken for proven."""
         if self._made is not None:
             self._switch.networks.forget()
-            self._reconciler.forget_proofs()
+            self._reconciler.table.lose()
             if self._bridges.integration_make() is None:
                 self._stopping.wait(_GRACE)
         # Whatever happens to the bridge from here on is another make of it.
@@ -250,7 +248,7 @@ class Control:
             self._troubles.clear(Trouble.SWITCH)
         self._join()
         if not self._ready:
-            self._participant.start()
+            self._reconciler.start()
             self._ready = True
             self._troubles.clear(Trouble.CONTROL)
         self._request(_Work.LOOK)
@@ -304,31 +302,42 @@ class Control:
             self._troubles.clear(Trouble.UPLINK)
         moved |= self._switch.networks.cut_off()
         if moved:
-            self._participant.submit(self._reconciler.on(moved), forced=True)
+            self._reconciler.submit(self._wired_on(moved), forced=True)
         if failed:
             raise failed[0]
 
     def _submit(self) -> None:
         """Ports that may have changed without a word."""
-        self._participant.submit(self._present() | self._reconciler.known())
+        self._reconciler.submit(self._present() | self._known())
 
     def _submit_all(self) -> None:
         """Every port here, and those bound here, so that their absence is told."""
         bound = self._server.get_ports(None).ports
         present = self._present()
         self._reconciler.watch_for(present, lambda: self._request(_Work.SWEEP))
-        self._participant.submit(present | self._reconciler.known() | bound.keys(), forced=True)
+        self._reconciler.submit(present | self._known() | bound.keys(), forced=True)
 
     def _sweep(self) -> None:
         """Flows of no port go. Only now: before, a port's own might have been taken for such."""
         ovsdb, bridge = self._switch.ovsdb, self._switch.bridge
         # A port that failed before its security groups' turn keeps what an older
         # process left for it; one that is not desired here any more does not.
-        tried = interfaces.find(ovsdb, bridge, self._reconciler.known())
+        tried = interfaces.find(ovsdb, bridge, self._known())
         ofports = [each.ofport for each in tried.values() if each.ofport is not None]
         swept = self._switch.firewall.sweep(PresentPorts(ovsdb, bridge), ofports)
         self._switch.networks.sweep()
         LOG.info("Swept %d stale flows", swept)
+
+    def _known(self) -> frozenset[str]:
+        return frozenset(self._reconciler.table.known())
+
+    def _wired_on(self, physical_networks: Collection[str]) -> frozenset[str]:
+        """Ports whose network is on one of these physical networks."""
+        return frozenset(
+            port_id
+            for port_id, applied in self._reconciler.table.known().items()
+            if applied.wiring.network.physical_network in physical_networks
+        )
 
     def _present(self) -> frozenset[str]:
         return frozenset(interfaces.find_all(self._switch.ovsdb, self._switch.bridge))

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from taskflow.flow import Flow
 from taskflow.patterns import linear_flow
 
+from agent_flows.engine.tasks import LocateInterface
 from agent_flows.l2.bindings import Bindings
 from agent_flows.l2.networks import Networks
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.l2.tasks import (
     BindVlan,
     ClosePort,
-    LocateInterface,
     ProvisionNetwork,
     RaiseLink,
     ReleaseVlan,
@@ -21,6 +21,7 @@ from agent_flows.report import FlowName
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.tasks import (
     ApplySecurityGroups,
+    CommitSecurityGroups,
     RemoveSecurityGroups,
     VerifySecurityGroups,
 )
@@ -38,7 +39,7 @@ class Switch:
 
 
 def wire(switch: Switch) -> Flow:
-    """Input: ``desired``."""
+    """Inputs: ``desired``, ``present``."""
     return _wiring(switch, FlowName.WIRE)
 
 
@@ -47,6 +48,7 @@ def refresh(switch: Switch) -> Flow:
     return linear_flow.Flow(FlowName.REFRESH).add(
         ApplySecurityGroups(switch.firewall),
         VerifySecurityGroups(switch.firewall),
+        CommitSecurityGroups(switch.firewall),
     )
 
 
@@ -59,17 +61,18 @@ def unwire(switch: Switch) -> Flow:
 
 
 def resync(switch: Switch) -> Flow:
-    """Input: ``desired``. What belongs to no port is swept once all ports have been through it."""
+    """Inputs: ``desired``, ``present``. Stale flows are swept after all ports were in it."""
     return _wiring(switch, FlowName.RESYNC)
 
 
 def _wiring(switch: Switch, name: FlowName) -> Flow:
     return linear_flow.Flow(name).add(
-        LocateInterface(switch.ovsdb, switch.bridge),
+        LocateInterface(),
         RaiseLink(switch.bindings),
         ProvisionNetwork(switch.networks, rewrite=name is FlowName.RESYNC),
         ApplySecurityGroups(switch.firewall),
         VerifySecurityGroups(switch.firewall),
         BindVlan(switch.bindings),
         VerifyWiring(switch.ovsdb, switch.bridge, switch.bindings),
+        CommitSecurityGroups(switch.firewall),
     )

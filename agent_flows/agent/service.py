@@ -16,8 +16,8 @@ from agent_flows import conf as options
 from agent_flows import process
 from agent_flows.agent.control import Control
 from agent_flows.agent.flows import Switch
-from agent_flows.agent.reconcile import Reconciler
-from agent_flows.engine.port_queue import Participant
+from agent_flows.agent.site import AgentSite
+from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.runner import Runner
 from agent_flows.engine.transcript import utcnow
 from agent_flows.l2.bindings import Bindings
@@ -101,18 +101,17 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             Firewall(self._ofctl(bridge), pipeline, networks=networks),
         )
         runner = Runner(conf.host, watch=self._watchdog.watch(Trouble.FLOW, conf.slow_flow))
-        self._reconciler = Reconciler(switch, self._server, runner, self._outbox)
-        self._participant = Participant(
-            self._reconciler.process,
-            conf.max_batch,
-            conf.workers,
-            Backoff(conf.retry_initial, conf.retry_max),
+        self._reconciler = Reconciler(
+            AgentSite(switch, self._server, self._outbox),
+            runner,
+            backoff=Backoff(conf.retry_initial, conf.retry_max),
+            max_batch=conf.max_batch,
+            workers=conf.workers,
             troubles=self.troubles,
         )
         self._control = Control(
             switch,
             bridges,
-            self._participant,
             self._reconciler,
             self._server,
             troubles=self.troubles,
@@ -129,7 +128,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             self._outbox,
             self._server,
             self.troubles,
-            lost=lambda port_ids: self._participant.submit(
+            lost=lambda port_ids: self._reconciler.submit(
                 filter(is_port_id, port_ids), forced=True
             ),
         )
@@ -160,7 +159,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         """New work is refused first, then what runs may end; flows and reports stay."""
         self._listener.stop()
         self._control.stop(_CALL_PATIENCE)
-        self._participant.stop(_FLOW_PATIENCE)
+        self._reconciler.stop(_FLOW_PATIENCE)
         self._heartbeat.stop(_CALL_PATIENCE)
         self._reporter.stop(_CALL_PATIENCE)
         self._watchdog.stop(_CALL_PATIENCE)
@@ -185,14 +184,15 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         # Before the troubles are read: it may add one.
         unreported = self._unreported()
         troubles = dict(self.troubles.current())
+        table = self._reconciler.table
         return {
             "bridge": self._conf.integration_bridge,
             "troubles": troubles,
             "trouble": next(iter(troubles.values()), None),
-            "wired": self._reconciler.proven(),
-            "known": len(self._reconciler.known()),
-            "waiting": self._participant.waiting(),
-            "oldest": _tenths(self._participant.oldest()),
+            "wired": sum(life.proven for life in table.lives().values()),
+            "known": len(table.known()),
+            "waiting": table.waiting(),
+            "oldest": _tenths(table.oldest()),
             "oldest_flow": _tenths(self._watchdog.oldest(Trouble.FLOW)),
             "unreported": unreported,
             "version": _VERSION,

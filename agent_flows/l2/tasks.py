@@ -19,24 +19,6 @@ from agent_flows.report import Step, TaskError
 from agent_flows.spec import DesiredState
 
 
-class LocateInterface(FlowTask):
-    """Finds the interface of each port on the integration bridge."""
-
-    name_ = "locate-interface"
-    step = Step.L2
-    default_provides = "interfaces"
-
-    def __init__(self, ovsdb: Ovsdb, bridge: str) -> None:
-        super().__init__()
-        self._ovsdb, self._bridge = ovsdb, bridge
-
-    def execute(self, port_ids: Collection[str]) -> Mapping[str, Interface]:
-        found = switch_interfaces.find(self._ovsdb, self._bridge, port_ids)
-        if errors := switch_interfaces.missing(port_ids, found):
-            raise PortErrors(errors)
-        return found
-
-
 class RaiseLink(FlowTask):
     """Sets the kernel links up, with the network's MTU."""
 

@@ -45,6 +45,15 @@ class VerifySecurityGroups(_FirewallTask):
         self._firewall.prove(port_ids)
 
 
+class CommitSecurityGroups(_FirewallTask):
+    """The last task: what is verified now is what a later flow falls back to when it fails."""
+
+    name_ = "commit-security-groups"
+
+    def execute(self, port_ids: tuple[str, ...]) -> None:
+        self._firewall.commit(port_ids)
+
+
 class RemoveSecurityGroups(_FirewallTask):
     """Closes the ports: removes their flows."""
 

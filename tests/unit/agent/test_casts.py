@@ -33,7 +33,7 @@ def recorder() -> Recorder:
 @pytest.fixture
 def control(recorder: Recorder) -> Control:
     every: Any = recorder
-    return Control(every, every, every, every, every, troubles=Troubles())
+    return Control(every, every, every, every, troubles=Troubles())
 
 
 def test_ports_the_server_names_are_asked_for(control: Control, recorder: Recorder) -> None:

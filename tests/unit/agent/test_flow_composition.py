@@ -16,6 +16,7 @@ WIRE = [
     ("verify-security-groups", Step.SECURITY_GROUPS),
     ("bind-vlan", Step.L2),
     ("verify-wiring", Step.L2),
+    ("commit-security-groups", Step.SECURITY_GROUPS),
 ]
 
 
@@ -36,7 +37,9 @@ def test_wire_and_resync_do_the_same_in_the_same_order(switch):
 
 
 def test_refresh_touches_security_groups_only(switch):
-    assert tasks(flows.refresh(switch)) == WIRE[3:5]
+    assert tasks(flows.refresh(switch)) == [
+        task for task in WIRE if task[1] is Step.SECURITY_GROUPS
+    ]
 
 
 def test_unwire_closes_before_it_removes_and_releases(switch):
@@ -51,7 +54,7 @@ def test_the_reports_that_the_servers_tests_send_have_the_tasks_of_the_flows(swi
 
 
 def test_inputs_are_the_specs_and_the_ports_and_nothing_else(switch):
-    assert flows.wire(switch).requires == {"port_ids", "desired"}
+    assert flows.wire(switch).requires == {"port_ids", "desired", "present"}
     assert flows.refresh(switch).requires == {"port_ids", "desired", "attachments"}
     assert flows.unwire(switch).requires == {"port_ids"}
 

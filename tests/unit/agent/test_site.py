@@ -1,4 +1,4 @@
-"""Nothing is taken for true of a port before its report is kept."""
+"""The standalone host: no port counts as proven before its report is kept."""
 
 import contextlib
 import dataclasses
@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 from taskflow.patterns import linear_flow
 
-from agent_flows.agent import reconcile
-from agent_flows.agent.reconcile import Reconciler
-from agent_flows.engine.port_queue import Request, Verdict
+from agent_flows.agent import flows
+from agent_flows.agent.site import AgentSite, is_early, revisions
+from agent_flows.engine.port_life import Life, Phase, Request
+from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.runner import Runner
 from agent_flows.engine.task import FlowTask
+from agent_flows.l2 import interfaces
 from agent_flows.l2.interfaces import Interface
 from agent_flows.report import FlowName, Step, Trouble
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.spec import DesiredState, NetworkSpec, NetworkType, PortSpec, Refused
-from agent_flows.supervision import Troubles
+from agent_flows.supervision import Backoff, Troubles
 
 PORTS = [str(uuid.UUID(int=n)) for n in range(1, 6)]
 
@@ -51,18 +53,21 @@ class Stage:
         self.plugged = {
             port_id: Interface(port_id, f"tap{port_id[-1]}", "", 1) for port_id in PORTS
         }
-        self.committed: list[str] = []
         self.runs: list[FlowName] = []
         for flow in FlowName:
-            monkeypatch.setitem(reconcile._COMPOSE, flow, self._composer(flow))
+            monkeypatch.setattr(flows, flow.value, self._composer(flow))
         monkeypatch.setattr(
-            reconcile.interfaces,
+            interfaces,
             "find",
             lambda _ovsdb, _bridge, ids: {p: i for p, i in self.plugged.items() if p in ids},
         )
-        firewall = types.SimpleNamespace(commit=self.committed.extend)
-        switch: Any = types.SimpleNamespace(ovsdb=None, bridge="br-int", firewall=firewall)
-        self.reconciler = Reconciler(switch, self, Runner("host-1"), self.outbox)
+        switch: Any = types.SimpleNamespace(ovsdb=None, bridge="br-int")
+        self.reconciler = Reconciler(
+            AgentSite(switch, self, self.outbox),
+            Runner("host-1"),
+            backoff=Backoff(1.0, 60.0),
+            max_batch=100,
+        )
         self._put = self.outbox._db
         monkeypatch.setattr(self.outbox, "_db", _Disk(self))
 
@@ -77,8 +82,19 @@ class Stage:
         ports = {p: s for p, s in self.desired.items() if p in port_ids and p not in self.refused}
         return DesiredState(ports, {}, {}, dict(self.refused))
 
-    def process(self, attempt: int = 1, **more: Any) -> dict[str, Verdict]:
-        return self.reconciler.process([Request(p, attempt, **more) for p in PORTS])
+    def process(self, **more: Any) -> set[Phase]:
+        """The phases the ports are in afterwards."""
+        self.reconciler.submit(PORTS, **more)
+        self.reconciler.finish(PORTS)
+        return {self.reconciler.table.life(port_id).phase for port_id in PORTS}
+
+    @property
+    def known(self) -> set[str]:
+        return set(self.reconciler.table.known())
+
+    @property
+    def proven(self) -> set[str]:
+        return {p for p, life in self.reconciler.table.lives().items() if life.proven}
 
     def reports(self) -> list[tuple[str, FlowName]]:
         return [(r.resource_id, r.flow) for r in self.outbox.oldest(500, 10**7)]
@@ -123,21 +139,20 @@ def test_ports_whose_reports_cannot_be_kept_are_tried_again_and_count_for_nothin
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.full = True
-    assert set(stage.process().values()) == {Verdict.RETRY}
-    assert (stage.committed, stage.reconciler.proven()) == ([], 0)
-    assert stage.reconciler.known() == set(PORTS)
+    assert stage.process() == {Phase.DELAYED}
+    assert stage.proven == set()
+    assert stage.known == set(PORTS)
     assert stage.troubles.current()[Trouble.OUTBOX].startswith("disk full")
     assert not [each for each in caplog.records if each.exc_info]
     # In vain is nothing done again ...
     runs = len(stage.runs)
-    assert set(stage.process(2).values()) == {Verdict.RETRY}
+    assert stage.process() == {Phase.DELAYED}
     assert len(stage.runs) == runs
     # ... and with room again, nothing is lost.
     stage.full = False
-    assert set(stage.process(3).values()) == {Verdict.DONE}
+    assert stage.process() == {Phase.PROVEN}
     assert sorted(stage.reports()) == sorted((p, FlowName.WIRE) for p in PORTS)
-    assert sorted(stage.committed) == PORTS
-    assert stage.reconciler.proven() == len(PORTS)
+    assert stage.proven == set(PORTS)
     assert stage.troubles.current() == {}
 
 
@@ -147,9 +162,9 @@ def test_a_change_is_applied_although_no_report_can_be_kept(stage: Stage) -> Non
     changed = PORTS[0]
     stage.desired[changed] = dataclasses.replace(spec(changed), revision=2, admin_state_up=False)
     runs = len(stage.runs)
-    stage.process(2)
+    stage.process()
     assert len(stage.runs) == runs + 1
-    stage.process(3)
+    stage.process()
     assert len(stage.runs) == runs + 1
 
 
@@ -160,13 +175,13 @@ def test_the_absence_of_a_port_is_not_forgotten_when_its_report_cannot_be_kept(
     stage.outbox.forget([r.id for r in stage.outbox.oldest(500, 10**7)])
     stage.full = True
     stage.plugged.clear()
-    assert set(stage.process().values()) == {Verdict.RETRY}
-    assert stage.reconciler.known() == set(PORTS)
-    assert stage.reconciler.proven() == 0
+    assert stage.process() == {Phase.DELAYED}
+    assert stage.known == set(PORTS)
+    assert stage.proven == set()
     stage.full = False
-    assert set(stage.process(2).values()) == {Verdict.DONE}
+    assert stage.process() == {Phase.ABSENT}
     assert sorted(stage.reports()) == sorted((p, FlowName.UNWIRE) for p in PORTS)
-    assert stage.reconciler.known() == frozenset()
+    assert stage.known == set()
 
 
 def test_a_port_plugged_again_before_its_absence_could_be_reported_is_wired(stage: Stage) -> None:
@@ -178,16 +193,16 @@ def test_a_port_plugged_again_before_its_absence_could_be_reported_is_wired(stag
     stage.full = False
     stage.plugged.update(plugged)
     stage.runs.clear()
-    assert set(stage.process(2).values()) == {Verdict.DONE}
+    assert stage.process() == {Phase.PROVEN}
     assert stage.runs == [FlowName.WIRE]
 
 
 def test_an_invalid_spec_is_reported_when_there_is_room(stage: Stage) -> None:
     stage.refused = {p: Refused("mac_address: must be a MAC address", 2, "") for p in PORTS}
     stage.full = True
-    assert set(stage.process().values()) == {Verdict.RETRY}
+    assert stage.process() == {Phase.DELAYED}
     stage.full = False
-    assert set(stage.process(2).values()) == {Verdict.RETRY}
+    assert stage.process() == {Phase.DELAYED}
     [first, *_] = stage.outbox.oldest(500, 10**7)
     assert first.failed is not None
     assert first.failed.error is not None
@@ -208,6 +223,29 @@ def test_a_port_that_is_no_longer_bound_is_unwired_without_a_report(stage: Stage
     stage.process()
     before = len(stage.reports())
     stage.desired.clear()
-    assert set(stage.process().values()) == {Verdict.DONE}
+    assert stage.process() == {Phase.NEW}
     assert len(stage.reports()) == before
-    assert stage.reconciler.known() == frozenset()
+    assert stage.known == set()
+
+
+def test_an_interface_that_the_switch_has_not_opened_is_waited_for_once() -> None:
+    port = PORTS[0]
+    unsettled = {port: Interface(port, "tap1", "", None)}
+    assert is_early(Life(Request(port)), unsettled)
+    assert not is_early(Life(Request(port, looked=True)), unsettled)
+    assert not is_early(Life(Request(port, attempt=2)), unsettled)
+    broken = {port: Interface(port, "tap1", "", None, error="No such device")}
+    assert not is_early(Life(Request(port)), broken)
+
+
+def test_a_port_the_server_names_is_waited_for_once_if_it_has_no_interface() -> None:
+    port = PORTS[0]
+    assert is_early(Life(Request(port, asked=True)), {})
+    assert not is_early(Life(Request(port, asked=True, looked=True)), {})
+    assert not is_early(Life(Request(port, asked=True, forced=True)), {})
+    assert not is_early(Life(Request(port)), {})
+
+
+def test_a_missing_group_is_left_out_so_that_its_port_fails_alone() -> None:
+    missing = dataclasses.replace(spec(PORTS[0]), security_groups=(str(uuid.UUID(int=50)),))
+    assert revisions(missing, DesiredState({PORTS[0]: missing})) == {}

@@ -1,8 +1,7 @@
-"""One flow per port at a time; the newest request wins."""
+"""One flow per port at a time; the newest request wins; one port's trouble is its own."""
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +10,61 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_flows.engine.port_queue import Participant, Request, Verdict
-from agent_flows.report import Trouble
+from agent_flows.engine.port_life import Life, Request, Verdict
+from agent_flows.engine.reconciler import Reconciler, Sight
+from agent_flows.engine.runner import Runner
+from agent_flows.report import FlowName, FlowReport, Trouble
 from agent_flows.supervision import Backoff, Troubles
 from lab.process import wait_until
 
 PATIENCE = 10.0
+Process = Callable[[Sequence[Request]], Mapping[str, Verdict]]
+
+
+class Site:
+    """Ports of which ``process`` says what they come to; no flow of theirs is run."""
+
+    flows: Mapping[FlowName, Any] = {}
+    forced_flow = FlowName.RESYNC
+    first_task: Any = None
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def look(self, lives: Sequence[Life]) -> Sight:
+        verdicts = dict(self._process([life.request for life in lives]))
+        by = {verdict: {p for p, v in verdicts.items() if v is verdict} for verdict in Verdict}
+        return Sight({}, {}, by[Verdict.LATER], by[Verdict.RETRY])
+
+    def inputs(self, flow: FlowName, port_ids: Sequence[str], sight: Sight) -> Mapping[str, object]:
+        raise NotImplementedError
+
+    def secured(self, reports: Sequence[FlowReport], sight: Sight) -> Sequence[FlowReport]:
+        raise NotImplementedError
+
+    def deliver(self, reports: Sequence[FlowReport], sight: Sight) -> None:
+        raise NotImplementedError
+
+    def is_deliverable(self) -> bool:
+        raise NotImplementedError
+
+
+def reconciler(
+    process: Process,
+    *,
+    max_batch: int = 100,
+    workers: int = 1,
+    backoff: Backoff = Backoff(0.01, 1.0),  # noqa: B008  # an immutable value
+    **more: Any,
+) -> Reconciler:
+    return Reconciler(
+        Site(process),
+        Runner("host-1"),
+        max_batch=max_batch,
+        workers=workers,
+        backoff=backoff,
+        **more,
+    )
 
 
 class Worker:
@@ -66,15 +114,8 @@ class FakeClock:
 
 
 @contextmanager
-def participant(
-    worker: Worker,
-    *,
-    max_batch: int = 100,
-    workers: int = 1,
-    initial: float = 0.01,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Participant]:
-    queue = Participant(worker, max_batch, workers, Backoff(initial, 3600.0), clock=clock)
+def running(worker: Worker, *, initial: float = 0.01, **more: Any) -> Iterator[Reconciler]:
+    queue = reconciler(worker, backoff=Backoff(initial, 3600.0), **more)
     queue.start()
     try:
         yield queue
@@ -90,7 +131,7 @@ def ids(batch: Sequence[Request]) -> list[str]:
 
 def test_an_idle_queue_runs_one_port_at_once_and_load_makes_the_next_batch_grow() -> None:
     worker = Worker()
-    with participant(worker) as queue:
+    with running(worker) as queue:
         queue.submit(["a"])
         assert ids(worker.next_batch()) == ["a"]
         for port_id in ("b", "c", "d"):
@@ -101,7 +142,7 @@ def test_an_idle_queue_runs_one_port_at_once_and_load_makes_the_next_batch_grow(
 
 def test_a_batch_is_never_larger_than_allowed() -> None:
     worker = Worker()
-    with participant(worker, max_batch=2) as queue:
+    with running(worker, max_batch=2) as queue:
         queue.submit(["a", "b", "c"])
         assert ids(worker.next_batch()) == ["a", "b"]
         worker.finish()
@@ -110,7 +151,7 @@ def test_a_batch_is_never_larger_than_allowed() -> None:
 
 def test_invariant_5_a_port_in_flight_waits_and_then_runs_once_however_often_it_was_asked() -> None:
     worker = Worker()
-    with participant(worker, workers=4) as queue:
+    with running(worker, workers=4) as queue:
         queue.submit(["a"])
         worker.next_batch()
         for _ in range(5):
@@ -129,7 +170,7 @@ def test_invariant_5_a_port_in_flight_waits_and_then_runs_once_however_often_it_
 def test_a_failed_port_comes_back_with_the_number_of_its_attempt() -> None:
     worker = Worker()
     worker.answers = {"a": [Verdict.RETRY, Verdict.RETRY, Verdict.DONE]}
-    with participant(worker) as queue:
+    with running(worker) as queue:
         queue.submit(["a"])
         attempts = []
         for _ in range(3):
@@ -141,7 +182,7 @@ def test_a_failed_port_comes_back_with_the_number_of_its_attempt() -> None:
 def test_a_new_request_does_not_wait_for_the_backoff_and_counts_from_one() -> None:
     worker = Worker()
     worker.answers = {"a": [Verdict.RETRY]}
-    with participant(worker, initial=3600.0) as queue:
+    with running(worker, initial=3600.0) as queue:
         queue.submit(["a"])
         worker.next_batch()
         worker.finish()
@@ -156,7 +197,7 @@ def test_a_new_request_does_not_wait_for_the_backoff_and_counts_from_one() -> No
 def test_a_forced_request_stays_forced_until_it_succeeded() -> None:
     worker = Worker()
     worker.answers = {"a": [Verdict.RETRY, Verdict.RETRY]}
-    with participant(worker) as queue:
+    with running(worker) as queue:
         queue.submit(["a"], forced=True)
         assert worker.next_batch()[0].forced
         queue.submit(["a"])
@@ -177,7 +218,7 @@ def test_invariant_9_a_crash_of_the_whole_batch_is_tried_again() -> None:
             raise RuntimeError("no such luck")
         return {}
 
-    queue = Participant(crash_once, 10, 1, Backoff(0.01, 1.0))
+    queue = reconciler(crash_once, max_batch=10, workers=1, backoff=Backoff(0.01, 1.0))
     queue.start()
     try:
         queue.submit(["a"])
@@ -207,7 +248,7 @@ def test_invariant_5_many_workers_and_random_requests_never_run_a_port_twice_at_
             running.difference_update(port_ids)
         return verdicts
 
-    queue = Participant(process, 5, 4, Backoff(0.0001, 0.001))
+    queue = reconciler(process, max_batch=5, workers=4, backoff=Backoff(0.0001, 0.001))
     queue.start()
     try:
         for n in range(3000):
@@ -217,7 +258,7 @@ def test_invariant_5_many_workers_and_random_requests_never_run_a_port_twice_at_
             queue.submit([port_id])
         settled = threading.Event()
         for _ in range(1000):
-            if queue.waiting() == 0:
+            if queue.table.waiting() == 0:
                 settled.set()
                 break
             threading.Event().wait(0.01)
@@ -231,13 +272,13 @@ def test_invariant_5_many_workers_and_random_requests_never_run_a_port_twice_at_
 def test_a_change_of_a_shared_group_runs_a_port_at_once_and_its_attempts_go_on() -> None:
     worker = Worker()
     worker.answers = {"a": [Verdict.RETRY] * 3}
-    with participant(worker, initial=3600.0) as queue:
+    with running(worker, initial=3600.0) as queue:
         queue.submit(["a"])
         worker.next_batch()
         worker.finish()
         attempts = []
         for _ in range(3):
-            wait_until(lambda: queue.waiting() == 1, PATIENCE, "the port waits")
+            wait_until(lambda: queue.table.waiting() == 1, PATIENCE, "the port waits")
             queue.submit(["a"], afresh=False)
             attempts.append(worker.next_batch()[0].attempt)
             queue.submit(["a"], afresh=False)
@@ -252,7 +293,7 @@ def test_ports_that_failed_before_are_not_taken_together_with_those_that_did_not
     bad = [f"bad{n}" for n in range(3)]
     worker.answers = {each: [Verdict.RETRY] for each in bad}
     clock = FakeClock()
-    with participant(worker, initial=10.0, clock=clock) as queue:
+    with running(worker, initial=10.0, clock=clock) as queue:
         queue.submit(bad)
         worker.next_batch()
         queue.submit(["good"])
@@ -270,7 +311,7 @@ def test_ports_that_failed_before_are_not_taken_together_with_those_that_did_not
 def test_a_port_that_is_looked_at_too_early_comes_back_and_that_is_no_attempt() -> None:
     worker = Worker()
     worker.answers = {"a": [Verdict.LATER, Verdict.RETRY]}
-    with participant(worker) as queue:
+    with running(worker) as queue:
         queue.submit(["a"], asked=True)
         seen = []
         for _ in range(3):
@@ -287,7 +328,7 @@ def test_ports_that_failed_before_are_not_starved_by_those_that_did_not() -> Non
     worker = Worker()
     worker.answers = {"bad": [Verdict.RETRY]}
     clock = FakeClock()
-    with participant(worker, initial=10.0, clock=clock) as queue:
+    with running(worker, initial=10.0, clock=clock) as queue:
         queue.submit(["bad"])
         worker.next_batch()
         queue.submit(["good"])
@@ -316,7 +357,9 @@ def test_one_port_that_cannot_be_processed_does_not_keep_its_batch_from_it(
         return {}
 
     ports = [f"p{n}" for n in range(40)]
-    queue = Participant(process, 100, 1, Backoff(0.01, 0.05), troubles=troubles)
+    queue = reconciler(
+        process, max_batch=100, workers=1, backoff=Backoff(0.01, 0.05), troubles=troubles
+    )
     queue.submit([*ports, "poisoned"])
     queue.start()
     try:
@@ -344,11 +387,11 @@ def test_a_worker_survives_an_answer_that_is_no_answer(answer: Any) -> None:
         answers: Mapping[str, Verdict] = answer if len(calls) == 1 else {}
         return answers
 
-    queue = Participant(process, 100, 1, Backoff(0.01, 0.05))
+    queue = reconciler(process, max_batch=100, workers=1, backoff=Backoff(0.01, 0.05))
     queue.submit(["a"])
     queue.start()
     try:
-        wait_until(lambda: queue.waiting() == 0, PATIENCE, "the port is done")
+        wait_until(lambda: queue.table.waiting() == 0, PATIENCE, "the port is done")
         assert queue.is_alive()
     finally:
         queue.stop(PATIENCE)
@@ -358,19 +401,19 @@ def test_a_worker_survives_an_answer_that_is_no_answer(answer: Any) -> None:
 def test_the_age_of_the_oldest_port_that_waits_is_known() -> None:
     worker, clock = Worker(), FakeClock()
     worker.answers = {"a": [Verdict.RETRY]}
-    with participant(worker, clock=clock, initial=3600.0) as queue:
-        assert queue.oldest() is None
+    with running(worker, clock=clock, initial=3600.0) as queue:
+        assert queue.table.oldest() is None
         queue.submit(["a"])
         worker.next_batch()
         clock.now += 5.0
         queue.submit(["b"])
-        assert queue.oldest() == 5.0
+        assert queue.table.oldest() == 5.0
         worker.finish()
         worker.next_batch()
         worker.finish()
-        wait_until(lambda: queue.waiting() == 1, PATIENCE, "b is done")
+        wait_until(lambda: queue.table.waiting() == 1, PATIENCE, "b is done")
         clock.now += 7.0
-        assert queue.oldest() == 12.0
+        assert queue.table.oldest() == 12.0
 
 
 @settings(deadline=None)

@@ -1,0 +1,133 @@
+"""The ports of a host without Neutron's agent: where they are, what the server desires of them."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+import oslo_messaging
+from oslo_log import log
+from taskflow.flow import Flow
+
+from agent_flows.agent import flows
+from agent_flows.agent.flows import Switch
+from agent_flows.engine.port_life import Life
+from agent_flows.engine.reconciler import Desired, Sight, is_concerned
+from agent_flows.engine.tasks import LocateInterface
+from agent_flows.l2 import interfaces
+from agent_flows.report import FlowName, FlowReport, TaskError
+from agent_flows.reporting.outbox import Outbox
+from agent_flows.spec import DesiredState, PortSpec
+from agent_flows.validation import Invalid
+
+LOG = log.getLogger(__name__)
+
+
+class Specs(Protocol):
+    """The agent's RPC client, as far as specs go."""
+
+    def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState: ...
+
+
+class AgentSite:
+    """A :class:`agent_flows.engine.reconciler.Site`."""
+
+    forced_flow = FlowName.RESYNC
+    first_task = LocateInterface
+
+    def __init__(self, switch: Switch, server: Specs, outbox: Outbox) -> None:
+        self._switch, self._server, self._outbox = switch, server, outbox
+        # Ports are closed before others open.
+        self.flows: Mapping[FlowName, Callable[[], Flow]] = {
+            FlowName.UNWIRE: partial(flows.unwire, switch),
+            FlowName.REFRESH: partial(flows.refresh, switch),
+            FlowName.WIRE: partial(flows.wire, switch),
+            FlowName.RESYNC: partial(flows.resync, switch),
+        }
+        self.is_deliverable = outbox.writable
+
+    def look(self, lives: Sequence[Life]) -> Sight:
+        port_ids = [life.port_id for life in lives]
+        found = interfaces.find(self._switch.ovsdb, self._switch.bridge, port_ids)
+        present = {**found, **interfaces.missing(list(found), found)}
+        early = frozenset(life.port_id for life in lives if is_early(life, found))
+        concerned = [
+            life.port_id
+            for life in lives
+            if life.port_id not in early and is_concerned(life, found.get(life.port_id))
+        ]
+        if not concerned:
+            return Sight(present, {}, early, context=DesiredState({}))
+        try:
+            state = self._server.get_ports(concerned)
+            desired = desired_of(state, concerned)
+        except (oslo_messaging.MessagingException, Invalid) as exc:
+            # Ports keep what they have; the server, which cannot hear us
+            # either, counts this host's ports as UNKNOWN.
+            LOG.warning(
+                "The server gave no specs for %d ports (%s: %s); they are tried again",
+                len(concerned),
+                type(exc).__name__,
+                str(exc).partition("\n")[0],
+            )
+            return Sight(present, {}, early, frozenset(concerned), DesiredState({}))
+        return Sight(present, desired, early, context=state)
+
+    def inputs(self, flow: FlowName, port_ids: Sequence[str], sight: Sight) -> Mapping[str, object]:
+        inputs = {"desired": sight.context, "present": sight.present}
+        if flow is FlowName.RESYNC:
+            self._switch.firewall.distrust()
+        if flow is FlowName.REFRESH:
+            # As they were wired: otherwise they would not be refreshed.
+            vlans = self._switch.networks.vlans()
+            ports = sight.context.ports
+            inputs["attachments"] = {
+                port_id: interfaces.attach(sight.present[port_id], vlans[ports[port_id].network.id])
+                for port_id in port_ids
+            }
+        return inputs
+
+    def secured(self, reports: Sequence[FlowReport], sight: Sight) -> Sequence[FlowReport]:
+        """A port that failed is on the dead VLAN, or keeps what was verified before."""
+        return reports
+
+    def deliver(self, reports: Sequence[FlowReport], sight: Sight) -> None:
+        """The server wants no report of a port that is not bound here."""
+        self._outbox.put([report for report in reports if report.resource_id in sight.desired])
+
+
+def is_early(life: Life, found: Mapping[str, interfaces.Interface]) -> bool:
+    """Whether the port is to be looked at once more before there is anything to report.
+
+    ovs-vswitchd opens a new interface within milliseconds, and its ofport comes
+    as a change of its own; a port that the server names may be about to be
+    plugged.
+    """
+    request, interface = life.request, found.get(life.port_id)
+    if request.attempt > 1 or request.looked:
+        return False
+    if interface is not None:
+        return not interface.is_settled
+    return request.asked and not request.forced and life.applied is None
+
+
+def desired_of(state: DesiredState, port_ids: Collection[str]) -> dict[str, Desired]:
+    """What is desired of those of the ports that are bound to this host."""
+    desired = {}
+    for port_id in port_ids:
+        if refused := state.refused.get(port_id):
+            error = TaskError("InvalidSpec", f"invalid port spec: {refused.reason}")
+            desired[port_id] = Desired(None, None, refused.revision, {}, error)
+        elif spec := state.ports.get(port_id):
+            groups = revisions(spec, state)
+            desired[port_id] = Desired(spec, groups, spec.revision, groups)
+    return desired
+
+
+def revisions(spec: PortSpec, state: DesiredState) -> dict[str, int]:
+    """The revisions of the port's groups, those with an invalid spec included. One that is missing
+    from ``state`` is left out: the flow fails and says so, and no other port is held up."""
+    known = (
+        (group, state.security_groups.get(group) or state.refused.get(group))
+        for group in spec.security_groups
+    )
+    return {group: content.revision for group, content in known if content is not None}

@@ -1,0 +1,23 @@
+"""The tasks that every host's flows have in common."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent_flows.engine.task import FlowTask, PortErrors
+from agent_flows.report import Step, TaskError
+
+
+class LocateInterface(FlowTask):
+    """Where each port is plugged in: the host was asked for the whole batch before the flow."""
+
+    name_ = "locate-interface"
+    step = Step.L2
+    default_provides = "interfaces"
+
+    def execute(self, port_ids: tuple[str, ...], present: Mapping[str, Any]) -> Mapping[str, Any]:
+        """``present``: each port's interface, or what is wrong with it."""
+        found = {port_id: present[port_id] for port_id in port_ids}
+        errors = {id_: value for id_, value in found.items() if isinstance(value, TaskError)}
+        if errors:
+            raise PortErrors(errors)
+        return found

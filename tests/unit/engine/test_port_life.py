@@ -1,0 +1,122 @@
+"""Every move a port makes is one of the table's."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent_flows.engine.port_life import (
+    MOVES,
+    Applied,
+    Event,
+    IllegalMove,
+    Life,
+    Phase,
+    Request,
+    Verdict,
+)
+from agent_flows.engine.port_table import PortTable
+from agent_flows.supervision import Backoff
+
+PORT = "port-1"
+PROVEN = Applied("tap1", "spec", "rules", proven=True)
+
+
+def life(phase: Phase) -> Life:
+    return Life(Request(PORT), phase)
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("event", Event)
+def test_a_move_that_is_not_in_the_table_is_not_made(phase: Phase, event: Event) -> None:
+    if after := MOVES.get((phase, event)):
+        assert life(phase).moved(event).phase is after
+    else:
+        with pytest.raises(IllegalMove, match=f"port-1: {event.name} while {phase.name}"):
+            life(phase).moved(event)
+
+
+def test_every_phase_can_be_reached_and_left() -> None:
+    assert set(MOVES.values()) == set(Phase)
+    assert {before for before, _ in MOVES} == set(Phase)
+    assert {event for _, event in MOVES} == set(Event)
+
+
+def table() -> PortTable:
+    return PortTable(10, Backoff(1.0, 60.0))
+
+
+def after(ports: PortTable, verdict: Verdict, **noted: object) -> Phase:
+    """The phase in which a claimed port is released."""
+    [claimed] = ports.claim(wait=False)
+    if noted:
+        ports.note(PORT, **noted)
+    ports.release([PORT], {claimed.port_id: verdict})
+    return ports.life(PORT).phase
+
+
+def test_a_port_ends_in_the_phase_that_its_verdict_and_its_flow_bring_it_to() -> None:
+    ports = table()
+    ports.submit([PORT])
+    assert after(ports, Verdict.LATER) is Phase.DELAYED
+    ports.submit([PORT])
+    assert after(ports, Verdict.RETRY) is Phase.DELAYED
+    ports.submit([PORT])
+    assert after(ports, Verdict.DONE, applied=PROVEN) is Phase.PROVEN
+    ports.lose()
+    assert (ports.life(PORT).phase, ports.life(PORT).proven) == (Phase.STALE, False)
+    ports.submit([PORT])
+    assert after(ports, Verdict.DONE, applied=None, absent_at=7) is Phase.ABSENT
+    ports.submit([PORT])
+    assert after(ports, Verdict.DONE, absent_at=None) is Phase.NEW
+    assert ports.lives() == {}
+
+
+def test_a_port_that_is_awaited_is_claimed_only_when_it_is_submitted() -> None:
+    ports = table()
+    ports.submit([PORT], event=Event.AWAIT)
+    assert (ports.life(PORT).phase, ports.claim(wait=False)) == (Phase.AWAITED, ())
+    ports.submit([PORT])
+    assert after(ports, Verdict.DONE, applied=PROVEN) is Phase.PROVEN
+
+
+def test_a_running_port_that_is_to_be_awaited_is_awaited_when_its_flow_has_ended() -> None:
+    ports = table()
+    ports.submit([PORT])
+    ports.claim()
+    ports.submit([PORT], event=Event.AWAIT)
+    assert ports.life(PORT).phase is Phase.RUNNING
+    ports.release([PORT], {PORT: Verdict.RETRY})
+    assert ports.life(PORT).phase is Phase.AWAITED
+
+
+STEPS = ["submit", "force", "await", "claim", "lose", *Verdict]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(["a", "b", "c"])), max_size=60))
+def test_whatever_happens_no_move_is_illegal_and_no_port_is_claimed_twice(
+    steps: list[tuple[object, str]],
+) -> None:
+    ports = table()
+    running: set[str] = set()
+    for step, port_id in steps:
+        match step:
+            case "submit" | "force":
+                ports.submit([port_id], forced=step == "force")
+            case "await":
+                ports.submit([port_id], event=Event.AWAIT)
+            case "lose":
+                ports.lose()
+            case "claim":
+                claimed = {claim.port_id for claim in ports.claim(wait=False)}
+                assert not claimed & running
+                running |= claimed
+            case Verdict() as verdict if port_id in running:
+                if verdict is Verdict.DONE:
+                    ports.note(port_id, applied=dataclasses.replace(PROVEN))
+                ports.release([port_id], {port_id: verdict})
+                running.remove(port_id)
+    for port_id, known in ports.lives().items():
+        assert (known.phase is Phase.RUNNING) == (port_id in running)
