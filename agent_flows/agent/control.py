@@ -23,20 +23,20 @@ from agent_flows.validation import Invalid
 
 LOG = log.getLogger(__name__)
 
-# Of what is done on the host itself a failure is no reason to be late for what comes next.
+# Work on the host itself is tried again soon.
 _HOST_BACKOFF = Backoff(0.25, 2.0)
 _SERVER_BACKOFF = Backoff(0.5, 10.0)
 _OVSDB_BACKOFF = Backoff(1.0, 3.0)
 # Seconds between two looks at the connection to OVSDB.
 _OVSDB_TICK = 0.5
-# Seconds in which whoever deleted the integration bridge may make it again himself.
+# Seconds in which an operator who deleted the integration bridge may make it again.
 _GRACE = 1.0
-# Seconds after the switch hung up in which OVSDB tells that its bridge was deleted.
-_TELLING = 0.2
+# Seconds until OVSDB shows that the bridge was deleted, after the switch closed the connection.
+_UNTIL_OVSDB_SHOWS = 0.2
 
 
 class _Work(enum.IntEnum):
-    """What is to be done for the whole host, the most urgent first."""
+    """Work that concerns the whole host, the most urgent first."""
 
     CONNECT = enum.auto()
     PREPARE = enum.auto()
@@ -129,7 +129,7 @@ class Control:
         for loop in self._loops:
             loop.stop(timeout)
 
-    # What happens on the host.
+    # Changes on the host.
 
     def interfaces_changed(self, port_ids: frozenset[str]) -> None:
         self._reconciler.submit(port_ids)
@@ -138,16 +138,16 @@ class Control:
         self._request(_Work.LOOK)
 
     def database_reloaded(self) -> None:
-        """What changed while nobody followed it is not known: everything is looked at."""
+        """Changes were missed while the connection was lost: every port is looked at."""
         LOG.info("The connection to OVSDB was lost and is back; looking at every port")
         self._request(_Work.LOOK)
         self._resync_wanted.set()
 
     def switch_gone(self, reason: str) -> None:
-        """The switch hung up, or does not answer any more."""
+        """The switch closed the connection, or does not answer any more."""
         with self._changed:
             self._switch_is_gone = True
-        self._stopping.wait(_TELLING)
+        self._stopping.wait(_UNTIL_OVSDB_SHOWS)
         if self._bridges.is_missing(self._bridges.integration):
             self._request(_Work.LOOK)
         else:
@@ -160,7 +160,7 @@ class Control:
         self._request(_Work.PREPARE)
 
     def switch_answers(self) -> None:
-        """It hung, and has the flows it had."""
+        """The switch did not answer for a while; it still has its flows."""
         with self._changed:
             self._switch_is_gone = False
         self._troubles.clear(Trouble.SWITCH)
@@ -170,7 +170,7 @@ class Control:
         """Casts may have been lost while it was away."""
         self._request(_Work.SUBMIT)
 
-    # What the server tells.
+    # The casts of the server.
 
     def ports_changed(self, port_ids: Collection[str]) -> None:
         self._reconciler.submit(port_ids, asked=True)
@@ -221,7 +221,7 @@ class Control:
         self._stopping.wait(_OVSDB_TICK)
         self._switch.ovsdb.check()
 
-    # What they do.
+    # The work itself.
 
     def _connect(self) -> None:
         self._switch.ovsdb.start(self)
@@ -307,18 +307,18 @@ class Control:
             raise failed[0]
 
     def _submit(self) -> None:
-        """Ports that may have changed without a word."""
+        """Ports whose change may have been missed."""
         self._reconciler.submit(self._present() | self._known())
 
     def _submit_all(self) -> None:
-        """Every port here, and those bound here, so that their absence is told."""
+        """Every port on this host, and those bound to it, so that their absence is reported."""
         bound = self._server.get_ports(None).ports
         present = self._present()
         self._reconciler.watch_for(present, lambda: self._request(_Work.SWEEP))
         self._reconciler.submit(present | self._known() | bound.keys(), forced=True)
 
     def _sweep(self) -> None:
-        """Flows of no port go. Only now: before, a port's own might have been taken for such."""
+        """Remove the flows of no port; only after every port was tried, for it may need them."""
         ovsdb, bridge = self._switch.ovsdb, self._switch.bridge
         # A port that failed before its security groups' turn keeps what an older
         # process left for it; one that is not desired here any more does not.

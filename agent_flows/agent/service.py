@@ -55,7 +55,7 @@ _VERSION = metadata.version("agent_flows")
 class AgentService(ServiceBase):  # type: ignore[misc]
     """Wires the ports of this host. Stopping it leaves every flow in place.
 
-    ``server`` stands in for the RPC client.
+    ``server`` replaces the RPC client.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._control.resync()
 
     def state(self) -> dict[str, Any]:
-        """How the agent fares, as its heartbeats tell the server.
+        """The state of the agent that its heartbeats report.
 
         Times are in seconds: ``oldest`` is for how long the port that waits
         longest has waited, ``oldest_flow`` for how long the oldest flow runs.

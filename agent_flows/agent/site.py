@@ -61,10 +61,10 @@ class AgentSite:
             state = self._server.get_ports(concerned)
             desired = desired_of(state, concerned)
         except (oslo_messaging.MessagingException, Invalid) as exc:
-            # Ports keep what they have; the server, which cannot hear us
-            # either, counts this host's ports as UNKNOWN.
+            # Ports keep what they have. The server gets no heartbeats either, and counts this
+            # host's ports as UNKNOWN.
             LOG.warning(
-                "The server gave no specs for %d ports (%s: %s); they are tried again",
+                "Could not get the specs of %d ports from the server (%s: %s); trying again later",
                 len(concerned),
                 type(exc).__name__,
                 str(exc).partition("\n")[0],
@@ -91,7 +91,7 @@ class AgentSite:
         return reports
 
     def deliver(self, reports: Sequence[FlowReport], sight: Sight) -> None:
-        """The server wants no report of a port that is not bound here."""
+        """The server takes no report of a port that is not bound to this host."""
         self._outbox.put([report for report in reports if report.resource_id in sight.desired])
 
 
@@ -125,7 +125,7 @@ def desired_of(state: DesiredState, port_ids: Collection[str]) -> dict[str, Desi
 
 def revisions(spec: PortSpec, state: DesiredState) -> dict[str, int]:
     """The revisions of the port's groups, those with an invalid spec included. One that is missing
-    from ``state`` is left out: the flow fails and says so, and no other port is held up."""
+    from ``state`` is left out: its port fails by name, and no other port is held up."""
     known = (
         (group, state.security_groups.get(group) or state.refused.get(group))
         for group in spec.security_groups

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 
 class Phase(enum.Enum):
-    """Where a port is in its life; the value says it in words."""
+    """Where a port is in its life; the value explains it."""
 
     NEW = "nothing is known of it"
     AWAITED = "another firewall driver is given time to program it"
@@ -25,7 +25,7 @@ class Phase(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What moves a port from one phase to another; the value says it in words."""
+    """What moves a port from one phase to another; the value explains it."""
 
     AWAIT = "another driver is about to change it"
     SUBMIT = "something about it may have changed"

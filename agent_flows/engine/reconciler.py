@@ -51,8 +51,9 @@ class Sight:
 
     ``present``: each port's interface, or what is wrong with it; a port that is
     not in it has none. ``desired``: a port that is not in it is not desired
-    here. Of ports that are ``early`` nothing can be said yet; those in
-    ``unclear`` are tried again later. ``context`` is for the site itself.
+    here. Ports that are ``early`` cannot be judged yet and are looked at once
+    more; those in ``unclear`` are tried again after their backoff. ``context`` is
+    the site's own.
     """
 
     present: Mapping[str, Any]
@@ -68,12 +69,12 @@ class Site(Protocol):
     flows: Mapping[FlowName, Callable[[], Flow]]
     """How each flow is composed; a batch runs them in this order."""
     forced_flow: FlowName
-    """What a port is brought in order with if that was asked for, changed or not."""
+    """The flow of a port that is forced: applied again whether or not it has changed."""
     first_task: type[FlowTask]
-    """Which task a port's report names if its flow could not even begin."""
+    """The task that the report of a port names if its flow could not begin."""
 
     def look(self, lives: Sequence[Life]) -> Sight:
-        """Where the ports are and what is desired of them; raises if that cannot be found out."""
+        """Where the ports are and what is desired of them; raises if that cannot be read."""
         ...
 
     def inputs(self, flow: FlowName, port_ids: Sequence[str], sight: Sight) -> Mapping[str, object]:
@@ -81,7 +82,8 @@ class Site(Protocol):
         ...
 
     def secured(self, reports: Sequence[FlowReport], sight: Sight) -> Sequence[FlowReport]:
-        """Keep what failed closed. The reports, amended if that failed too."""
+        """Close the ports that failed and must not stay open. Returns the reports, amended if that
+        failed too."""
         ...
 
     def deliver(self, reports: Sequence[FlowReport], sight: Sight) -> None:
@@ -358,7 +360,7 @@ class Reconciler:
     def _deliver(self, reports: Sequence[FlowReport], sight: Sight) -> bool:
         try:
             self._site.deliver(reports, sight)
-        # Whatever keeps them from being kept is for the site to tell as its host's trouble.
+        # The site reports the cause as its host's trouble.
         except Exception as exc:  # noqa: BLE001
             LOG.error(
                 "%d reports could not be kept, and their ports do not count as done: %s",

@@ -27,14 +27,14 @@ from agent_flows.watchdog import Watch, unwatched
 
 LOG = log.getLogger(__name__)
 
-# Results of tasks are plain values that nobody changes, and the store lives as
+# Results of tasks are plain values that no task changes, and the store lives as
 # long as the run: TaskFlow's default of copying them deeply would cost more
 # than the flow.
 _BACKEND = {"connection": "memory", "deep_copy": False}
 
 
-# What the system says of one device, which may well be one port's; all else
-# that it says (no memory, no file left, no such tool) is of the host.
+# Errors of the system about one device, which may be one port's; any other (no memory, no file
+# descriptor left, no such tool) concerns the host.
 _OF_ONE_DEVICE = frozenset(
     {errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.ENAMETOOLONG, errno.EEXIST, errno.EBUSY}
 )
@@ -43,7 +43,7 @@ _NO_NAME = re.compile(r"^[^A-Za-z]+|[^A-Za-z0-9_.-]")
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """One port of a batch: what its report says about it besides the outcomes."""
+    """One port of a batch: what its report contains besides the outcomes."""
 
     port_id: str
     revision: int
@@ -199,7 +199,7 @@ def _tasks_of(engine: Any) -> dict[str, FlowTask]:
 
 
 def _execution_failure(engine: Any) -> BaseException | None:
-    """What the failed task raised; a revert that failed too stands in the transcript."""
+    """What the failed task raised; a revert that failed too is in the transcript."""
     for failure in engine.storage.get_execute_failures().values():
         exception: BaseException | None = failure.exception
         if exception is not None:
@@ -210,7 +210,7 @@ def _execution_failure(engine: Any) -> BaseException | None:
 def _blame(
     cause: BaseException, port_ids: Sequence[str], unexplained: set[str]
 ) -> dict[str, TaskError]:
-    """Who of ``port_ids`` is at fault; empty if that cannot be said yet.
+    """Who of ``port_ids`` is at fault; empty if that is not known yet.
 
     ``unexplained`` are the types of what was raised and logged already, while
     the batch is searched for the port at fault.

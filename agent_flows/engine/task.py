@@ -1,4 +1,4 @@
-"""What every task of ours has in common, and how it says who failed."""
+"""The base of all tasks, and the errors by which a task blames ports."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class PortErrors(Exception):
 class TaskFailed(Exception):
     """A task failed and cannot tell which port is at fault.
 
-    The runner splits the batch in half until the port at fault stands alone;
+    The runner splits the batch in half until the port at fault is alone;
     with ``whole_batch`` (the tool cannot be reached, it ran out of time) a
     split would only repeat the failure, so every port of the batch fails.
     """
@@ -48,7 +48,7 @@ class FlowTask(task.Task):  # type: ignore[misc]  # TaskFlow publishes no types
     """Base of all tasks: one thing done for a whole batch of ports.
 
     A subclass names its inputs in the signature of ``execute`` (every flow
-    provides ``port_ids``, the ports of the batch being run) and stands in the
+    provides ``port_ids``, the ports of the batch being run) and appears in the
     report under ``name_``, in ``step``.
     """
 

@@ -1,4 +1,4 @@
-"""What TaskFlow said about each task of one run, collected while it ran."""
+"""The states of each task of one run, collected from TaskFlow's notifications."""
 
 import dataclasses
 import datetime
