@@ -1,28 +1,52 @@
-"""Something that goes on running after the command that started it, until another ends it."""
+"""A process that goes on after the command that started it, until another command ends it."""
 
 import contextlib
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lab.process import Terminated, wait_until
+from lab.process import Terminated, orderly_signals, wait_until
 
 _LOCKS = Path("/run/lock")
 _STOP_SECONDS = 60
 
-Life = Callable[[], contextlib.AbstractContextManager[int]]
+_INTERRUPTED = 130
+
+Work = Callable[[], contextlib.AbstractContextManager[int]]
 
 
-class Keeper:
-    """A process that stays behind; while it lives it holds a lock, its process id is inside."""
+def until_signalled(work: Callable[[], int]) -> int:
+    """The exit code of ``work``; 130 if a signal ended it."""
+    try:
+        with orderly_signals():
+            return work()
+    except Terminated as terminated:
+        print(f"ended by {terminated}; everything is removed", file=sys.stderr)
+        return _INTERRUPTED
 
-    def __init__(self, name: str) -> None:
+
+class Background:
+    """One process at a time; it holds a lock while it runs, and its id is in the lock's file.
+
+    ``end_by`` is the command that ends it.
+    """
+
+    def __init__(self, name: str, end_by: str) -> None:
         self._lock = _LOCKS / f"agent-flows-{name}"
+        self.end_by = end_by
 
-    def running(self) -> int | None:
-        """The keeper's process id, if there is one."""
+    def refuses(self) -> bool:
+        """Whether one is running; prints how to end it."""
+        if self._running() is None:
+            return False
+        print(f"one is running already; end it by: {self.end_by}", file=sys.stderr)
+        return True
+
+    def _running(self) -> int | None:
+        """Its process id."""
         if not self._lock.exists():
             return None
         with self._lock.open() as lock:
@@ -32,18 +56,18 @@ class Keeper:
                 return int(lock.read())
         return None
 
-    def keep(self, life: Life) -> int:
-        """Enter ``life`` in a process of its own and leave it there; the exit code it gives.
+    def keep(self, work: Work) -> int:
+        """Enter ``work`` in a process of its own and leave it there; the exit code it gives.
 
-        Call it within :func:`lab.process.orderly_signals`. A signal before
-        ``life`` is entered ends it too, and is waited for.
+        Call it within :func:`until_signalled`. A signal before ``work`` is
+        entered ends it too, and is waited for.
         """
-        entered, tell_entered = os.pipe()
+        entered, report = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(entered)
-            os._exit(self._stay(life, tell_entered))
-        os.close(tell_entered)
+            os._exit(self._stay(work, report))
+        os.close(report)
         try:
             code = os.read(entered, 1)
         except Terminated:
@@ -54,16 +78,16 @@ class Keeper:
             os.close(entered)
         return code[0] if code else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or 1
 
-    def _stay(self, life: Life, tell_entered: int) -> int:
+    def _stay(self, work: Work, report: int) -> int:
         os.setsid()  # the terminal may close
         with self._lock.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             lock.write(str(os.getpid()))
             lock.flush()
             try:
-                with life() as code:
-                    os.write(tell_entered, bytes([code]))
-                    _let_go_of_the_terminal(tell_entered)
+                with work() as code:
+                    os.write(report, bytes([code]))
+                    _detach(report)
                     signal.pause()
             except Terminated:
                 return 0
@@ -71,18 +95,18 @@ class Keeper:
                 self._lock.unlink(missing_ok=True)
         return 0
 
-    def stop(self) -> bool:
-        """End it and wait until everything is put away; False if nothing was running."""
-        keeper = self.running()
-        if keeper is None:
-            return False
-        os.kill(keeper, signal.SIGTERM)
-        wait_until(lambda: self.running() is None, _STOP_SECONDS, "it is put away", poll=0.1)
-        return True
+    def stop(self) -> int:
+        """End it and wait until everything is removed; the exit code."""
+        process = self._running()
+        if process is not None:
+            os.kill(process, signal.SIGTERM)
+            wait_until(lambda: self._running() is None, _STOP_SECONDS, "it has ended", poll=0.1)
+        print("nothing to stop" if process is None else "stopped; nothing is left", file=sys.stderr)
+        return 0
 
 
-def _let_go_of_the_terminal(tell_entered: int) -> None:
-    os.close(tell_entered)
+def _detach(report: int) -> None:
+    os.close(report)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)

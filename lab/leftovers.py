@@ -1,4 +1,4 @@
-"""What a process of the lab has left on this machine, should it have left anything."""
+"""Left-overs of the lab's processes on this machine: found and removed."""
 
 import os
 import re
@@ -26,17 +26,17 @@ def left_behind(pid: int | None = None) -> list[str]:
 
 def sweep() -> None:
     """Remove what processes that were killed (``kill -9``) could not; their programs have ended."""
-    for namespace in _of_the_dead(NAMESPACES):
+    for namespace in _of_ended_processes(NAMESPACES):
         try:
             run(["ip", "netns", "delete", namespace.name])
         except CommandFailed:
             if namespace.exists():  # else somebody else was quicker
                 raise
-    for directory in _of_the_dead(Path(tempfile.gettempdir())):
+    for directory in _of_ended_processes(Path(tempfile.gettempdir())):
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _of_the_dead(place: Path) -> Iterator[Path]:
+def _of_ended_processes(place: Path) -> Iterator[Path]:
     for path in list(place.glob(f"{mark('*')}*")):
         maker = re.match(mark(r"(\d+)"), path.name)
         if maker and not Path(f"/proc/{maker[1]}").exists():

@@ -1,17 +1,14 @@
-"""``tools/quickstart``: runs the story, prints it, and leaves nothing behind (or keeps it)."""
+"""``tools/quickstart``: runs the demonstration without Neutron, and removes it or keeps it."""
 
 import argparse
 import sys
 
-from lab.background import Keeper
-from lab.demo import output
+from lab.background import Background, until_signalled
+from lab.demo.run import Demo
 from lab.demo.standalone import Standalone
 from lab.leftovers import sweep
-from lab.process import Terminated, orderly_signals
 
-_INTERRUPTED = 130
-_KEEPER = Keeper("quickstart")
-_END_BY = "tools/quickstart --stop"
+_BACKGROUND = Background("quickstart", "tools/quickstart --stop")
 
 
 def main() -> int:
@@ -22,33 +19,18 @@ def main() -> int:
     ending.add_argument("--stop", action="store_true")
     options = parser.parse_args()
     if options.stop:
-        return stop()
-    try:
-        with orderly_signals():
-            return keep(options.json) if options.keep else play(options.json)
-    except Terminated as terminated:
-        print(f"ended by {terminated}; everything is put away", file=sys.stderr)
-        return _INTERRUPTED
-
-
-def play(as_json: bool) -> int:
-    """Tell the story and put everything away; the exit code."""
+        return _BACKGROUND.stop()
+    if options.keep:
+        return until_signalled(lambda: keep(options.json))
     sweep()
-    return output.play(Standalone(), as_json=as_json)
+    return until_signalled(Demo(Standalone(), as_json=options.json).play)
 
 
 def keep(as_json: bool) -> int:
-    """Tell the story in a process that stays behind with everything, until :func:`stop`."""
-    if _KEEPER.running() is not None:
-        print(f"one is running already; end it by: {_END_BY}", file=sys.stderr)
+    """Run it in a process that stays behind with everything."""
+    if _BACKGROUND.refuses():
         return 1
-    return _KEEPER.keep(lambda: output.kept(Standalone(), as_json=as_json, end_by=_END_BY))
-
-
-def stop() -> int:
-    """End what an earlier ``--keep`` left running, and wait until it is gone."""
-    print("stopped; nothing is left" if _KEEPER.stop() else "nothing to stop", file=sys.stderr)
-    return 0
+    return _BACKGROUND.keep(lambda: Demo(Standalone(), as_json=as_json).kept(_BACKGROUND.end_by))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What the quickstart's story is played on: a cloud with one host, asked in the cloud's words."""
+"""What the demonstration needs of a cloud with one host, whichever server answers."""
 
 import abc
 import contextlib
 from collections.abc import Callable, Collection, Sequence
-from typing import Self
+from typing import Protocol, Self
 
 from lab.cloud import Rule
 from lab.demo.scenario import Machine
@@ -11,22 +11,35 @@ from lab.rest import Body
 from lab.switch import Switch
 from lab.vm import Vm
 
-Say = Callable[[str, str], None]
-"""A word for what it is about, and what there is to say."""
+Log = Callable[[str, str], None]
+"""Takes the subject of a line, and its text."""
 
 BRIDGE = "br-int"
 QUICK_RETRIES = {"retry_initial": 0.5, "retry_max": 2}
 
 
-class Stage(abc.ABC):
-    """Nothing of it is left when the ``with`` block ends.
+class PortApi(Protocol):
+    """Raises :class:`lab.rest.Refused` or OSError."""
 
-    Networks and groups are known by their names. Whatever asks the cloud
-    raises :class:`lab.rest.Refused` or OSError.
+    def port(self, identity: str) -> Body: ...
+
+    def tasks(self, port_id: str, state: str | None = None) -> list[Body]:
+        """Oldest first; only those in ``state`` if one is given."""
+
+    def wait_port(self, identity: str, seconds: float, **expected: object) -> Body:
+        """The port once its fields are as ``expected``; TimeoutError says how they are instead."""
+
+
+class DemoCloud(abc.ABC):
+    """Everything it started is gone when the ``with`` block ends.
+
+    Networks and groups are known by their names. Requests raise as :class:`PortApi`'s do.
     """
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
+        self._networks: dict[str, str] = {}
+        self._groups: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -35,8 +48,12 @@ class Stage(abc.ABC):
         self._stack.close()
 
     @abc.abstractmethod
-    def start(self, say: Say) -> None:
+    def start(self, log: Log) -> None:
         """Raises CommandFailed, :class:`lab.process.Ended` or OSError too."""
+
+    @property
+    @abc.abstractmethod
+    def api(self) -> PortApi: ...
 
     @property
     @abc.abstractmethod
@@ -47,10 +64,10 @@ class Stage(abc.ABC):
 
     @abc.abstractmethod
     def group(self, name: str, rules: Sequence[Rule]) -> None:
-        """``rules`` come beside those that let everything out, as Neutron's own do."""
+        """``rules`` are added to those that let everything out, which Neutron adds itself."""
 
-    @abc.abstractmethod
-    def group_id(self, name: str) -> str: ...
+    def group_id(self, name: str) -> str:
+        return self._groups[name]
 
     @abc.abstractmethod
     def remove_rule(self, group: str, rule: Rule) -> None: ...
@@ -60,16 +77,5 @@ class Stage(abc.ABC):
         """It runs and has a port in the cloud, but is not plugged."""
 
     @abc.abstractmethod
-    def port(self, port_id: str) -> Body: ...
-
-    @abc.abstractmethod
-    def tasks(self, port_id: str, state: str | None = None) -> list[Body]:
-        """Oldest first; only those in ``state`` if one is given."""
-
-    @abc.abstractmethod
-    def wait_port(self, port_id: str, seconds: float, **expected: object) -> Body:
-        """The port once its fields are as ``expected``; TimeoutError says how they are instead."""
-
-    @abc.abstractmethod
     def how_to_look(self, vms: Collection[Vm]) -> list[str]:
-        """Commands for somebody who wants to see for himself."""
+        """Shell commands that show the cloud, the switch and the logs."""

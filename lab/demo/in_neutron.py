@@ -1,13 +1,13 @@
-"""The story's stage in Neutron: its API and database, its agent and, in both, our parts."""
+"""The demonstration inside Neutron: its API, database and agent, with our parts in them."""
 
 from collections.abc import Collection, Iterator, Sequence
 
 from lab.cloud import Rule
-from lab.demo.cloud import BRIDGE, QUICK_RETRIES, Say, Stage
+from lab.demo.cloud import BRIDGE, QUICK_RETRIES, DemoCloud, Log
 from lab.demo.scenario import SUBNET, Machine
+from lab.neutron.client import Client
 from lab.neutron.configuration import API_PORT, PHYSICAL_NETWORK, with_agent_flows
 from lab.neutron.stack import Neutron
-from lab.rest import Body
 from lab.switch import Switch
 from lab.vm import Vm
 
@@ -15,21 +15,19 @@ _HOST = "compute-1"
 _MTU = 1500
 
 
-class InNeutron(Stage):
+class InNeutron(DemoCloud):
     """One controller and one compute host, with agent_flows loaded by configuration."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._networks: dict[str, str] = {}
-        self._groups: dict[str, str] = {}
-
-    def start(self, say: Say) -> None:
-        say("neutron", "starting all of Neutron in namespaces of its own; half a minute or more")
+    def start(self, log: Log) -> None:
+        log("neutron", "starting all of Neutron in namespaces of its own; half a minute or more")
         options = with_agent_flows(_HOST, agent_flows=QUICK_RETRIES)
-        self._neutron = Neutron(options, lambda part: say("neutron", part))
+        self._neutron = Neutron(options, lambda part: log("neutron", part))
         self._stack.enter_context(self._neutron)
-        say("neutron", f"the API answers on 127.0.0.1:{API_PORT}")
-        self._api = self._neutron.api
+        log("neutron", f"the API answers on 127.0.0.1:{API_PORT}")
+
+    @property
+    def api(self) -> Client:
+        return self._neutron.api
 
     @property
     def switch(self) -> Switch:
@@ -41,28 +39,23 @@ class InNeutron(Stage):
             "provider:physical_network": PHYSICAL_NETWORK,
             "provider:segmentation_id": vlan,
         }
-        network = self._api.create("networks", name=name, mtu=_MTU, **provider)
+        network = self.api.create("networks", name=name, mtu=_MTU, **provider)
         self._networks[name] = network["id"]
-        self._api.create(
+        self.api.create(
             "subnets", network_id=network["id"], cidr=SUBNET, ip_version=4, enable_dhcp=False
         )
 
     def group(self, name: str, rules: Sequence[Rule]) -> None:
-        self._groups[name] = self._api.group(name, rules)
-
-    def group_id(self, name: str) -> str:
-        return self._groups[name]
+        self._groups[name] = self.api.group(name, rules)
 
     def remove_rule(self, group: str, rule: Rule) -> None:
-        found = self._api.find(
-            "security_group_rules", security_group_id=self._groups[group], **rule
-        )
-        for each in found:
-            self._api.delete("security_group_rules", each["id"])
+        found = self.api.find("security_group_rules", security_group_id=self._groups[group], **rule)
+        for installed in found:
+            self.api.delete("security_group_rules", installed["id"])
 
     def machine(self, machine: Machine) -> Vm:
         address, _, _ = machine.address.partition("/")
-        port = self._api.create(
+        port = self.api.create(
             "ports",
             name=machine.name,
             network_id=self._networks[machine.network],
@@ -83,18 +76,6 @@ class InNeutron(Stage):
         self._stack.enter_context(vm)
         vm.raise_link()  # Nova's part, where Neutron is
         return vm
-
-    def port(self, port_id: str) -> Body:
-        return self._api.show("ports", port_id)
-
-    def tasks(self, port_id: str, state: str | None = None) -> list[Body]:
-        filters = {"task_state": state} if state else {}
-        found = self._api.find("tasks", resource_id=port_id, **filters)
-        return sorted(found, key=lambda task: (task["started_at"] or "", task["order"]))
-
-    def wait_port(self, port_id: str, seconds: float, **expected: object) -> Body:
-        self._api.wait_fields([port_id], seconds, **expected)
-        return self.port(port_id)
 
     def how_to_look(self, vms: Collection[Vm]) -> list[str]:
         return list(self._how_to_look(next((vm.port_id for vm in vms), "ID")))

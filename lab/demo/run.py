@@ -1,13 +1,15 @@
-"""The quickstart's story: what agent_flows does, seen from the outside, on a real switch."""
+"""The steps of the demonstration: what agent_flows does, observed on a real switch."""
 
 import contextlib
 import dataclasses
+import json
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lab.cloud import Rule, ingress
-from lab.demo.cloud import BRIDGE, Stage
+from lab.demo.cloud import BRIDGE, DemoCloud
 from lab.demo.scenario import (
     CONNECTIONS,
     LISTENERS,
@@ -30,7 +32,7 @@ _POLL = 0.1
 
 @dataclasses.dataclass
 class Document:
-    """What was found out, in the form ``--json`` prints."""
+    """What ``--json`` prints."""
 
     ports: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     connections: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -39,29 +41,47 @@ class Document:
     seconds: float = 0.0
 
 
-class Story:
-    """Tells itself line by line through ``tell``; ``problems`` is empty if all was as it should."""
+class Demo:
+    """The steps on one cloud, logged line by line; ``problems`` is empty if all went as expected.
 
-    def __init__(self, stage: Stage, tell: Callable[[str], None]) -> None:
-        self._stage = stage
-        self._tell = tell
+    The log goes to standard output, or to standard error if the document does (``as_json``).
+    """
+
+    def __init__(self, cloud: DemoCloud, *, as_json: bool) -> None:
+        self._cloud = cloud
+        self._as_json = as_json
         self._start = time.monotonic()
-        self.document = Document()
-        self.problems: list[str] = []
-        self.started = False
+        self._document = Document()
+        self._problems: list[str] = []
+        self._started = False
         self._vms: dict[str, Vm] = {}
 
-    @contextlib.contextmanager
-    def stage(self) -> Iterator[None]:
-        """Whatever :meth:`run` starts is gone when the block is left."""
-        with self._stage:
-            yield
+    def play(self) -> int:
+        """Run all steps and remove everything; the exit code."""
+        with self._cloud:
+            return self._run()
 
-    def run(self) -> None:
-        """All acts in order; what goes wrong ends in ``problems``."""
+    @contextlib.contextmanager
+    def kept(self, end_by: str) -> Iterator[int]:
+        """Run all steps; everything stays until the block ends. Gives the exit code.
+
+        Raises SystemExit if the cloud did not start.
+        """
+        with self._cloud:
+            code = self._run()
+            if not self._started:
+                raise SystemExit(code)
+            self._print("", "It is still running. To look at it:")
+            vms = self._vms.values()
+            inside = [f"ip netns exec {vm.namespace.name} bash   # {vm.name}" for vm in vms]
+            self._print(*(f"  {line}" for line in [*self._cloud.how_to_look(vms), *inside]))
+            self._print("To end it:", f"  {end_by}")
+            yield code
+
+    def _run(self) -> int:
         try:
-            self._stage.start(self._say)
-            self.started = True
+            self._cloud.start(self._log)
+            self._started = True
             self._declare()
             self._wire_six()
             self._try_connections()
@@ -70,65 +90,62 @@ class Story:
             self._cut()
         except (OSError, CommandFailed, Ended, Refused) as wrong:
             self._problem(str(wrong))
-        self.document.seconds = round(time.monotonic() - self._start, 2)
-        outcome = f"{len(self.problems)} problems" if self.problems else "all as it should be"
-        self._say("end", outcome)
+        self._document.seconds = round(time.monotonic() - self._start, 2)
+        problems = len(self._problems)
+        self._log("end", f"{problems} problems" if problems else "all as it should be")
+        if self._as_json:
+            print(json.dumps(dataclasses.asdict(self._document)), flush=True)
+        return 1 if self._problems else 0
 
-    def how_to_look(self) -> Sequence[str]:
-        """Commands for somebody who wants to see for himself."""
-        vms = self._vms.values()
-        inside = [f"ip netns exec {vm.namespace.name} bash   # {vm.name}" for vm in vms]
-        return [*self._stage.how_to_look(vms), *inside]
-
-    # The acts.
+    # The steps.
 
     def _declare(self) -> None:
         for name, vlan in VLANS.items():
-            self._stage.network(name, vlan)
-            self._say("network", f"{name}: vlan {vlan}")
+            self._cloud.network(name, vlan)
+            self._log("network", f"{name}: vlan {vlan}")
         anybody = ingress(protocol="tcp", port=80, remote_ip_prefix="0.0.0.0/0")
-        self._stage.group("web", [anybody, ingress(protocol="icmp")])
-        self._stage.group("db", [self._service()])
-        self._stage.group("client", [])
-        self._say("group", "web: tcp 80 and icmp from anywhere")
-        self._say("group", "db: tcp 5432 from group web, nothing else")
-        self._say("group", "client: nothing comes in")
+        self._cloud.group("web", [anybody, ingress(protocol="icmp")])
+        self._cloud.group("db", [self._service()])
+        self._cloud.group("client", [])
+        self._log("group", "web: tcp 80 and icmp from anywhere")
+        self._log("group", "db: tcp 5432 from group web, nothing else")
+        self._log("group", "client: nothing comes in")
 
     def _service(self) -> Rule:
-        return ingress(protocol="tcp", port=5432, remote_group_id=self._stage.group_id("web"))
+        return ingress(protocol="tcp", port=5432, remote_group_id=self._cloud.group_id("web"))
 
     def _machine(self, machine: Machine) -> Vm:
-        vm = self._stage.machine(machine)
+        vm = self._cloud.machine(machine)
         self._vms[machine.name] = vm
         for port in LISTENERS[machine.group]:
             vm.listen(port)
         where = f"{machine.network}, {machine.address}, group {machine.group}"
-        self._say("port", f"{machine.name}: {where}")
+        self._log("port", f"{machine.name}: {where}")
         return vm
 
     def _wire_six(self) -> None:
         machines = [self._machine(machine) for machine in MACHINES]
         started = time.monotonic()
-        plug(self._stage.switch, machines, BRIDGE)
-        self._say("plug", f"{len(machines)} ports in one ovs-vsctl call")
+        plug(self._cloud.switch, machines, BRIDGE)
+        self._log("plug", f"{len(machines)} ports in one ovs-vsctl call")
         for vm in machines:
-            port = self._stage.wait_port(
+            port = self._cloud.api.wait_port(
                 vm.port_id, _WAIT_SECONDS, status="ACTIVE", sync_state="IN_SYNC"
             )
-            self.document.ports.append(self._port_entry(vm.name, port))
-        self._say("active", f"all {len(machines)} after {time.monotonic() - started:.2f} s")
-        for entry in self.document.ports:
-            self._say("port", "{name}: {status}, {sync_state}, on {host}".format(**entry))
-            self._tasks(entry["name"], self._stage.tasks(entry["id"]))
+            self._document.ports.append(self._port_entry(vm.name, port))
+        self._log("active", f"all {len(machines)} after {time.monotonic() - started:.2f} s")
+        for entry in self._document.ports:
+            self._log("port", "{name}: {status}, {sync_state}, on {host}".format(**entry))
+            self._tasks(entry["name"], self._cloud.api.tasks(entry["id"]))
 
     def _tasks(self, port: str, tasks: Sequence[Body]) -> None:
         for step in dict.fromkeys(task["step"] for task in tasks):
-            told = [
+            done = [
                 f"{task['name']} {(task['duration'] or 0) * 1000:.0f} ms"
                 for task in tasks
                 if task["step"] == step
             ]
-            self._say("tasks", f"  {step}: {', '.join(told)}")
+            self._log("tasks", f"  {step}: {', '.join(done)}")
         for task in tasks:
             state = task["task_state"]
             self._expect(state == "SUCCEEDED", f"{port}: {task['name']} is {state}")
@@ -159,7 +176,7 @@ class Story:
         self._record(attempt, expected, observed)
 
     def _record(self, attempt: Attempt, expected: str, observed: str) -> None:
-        self.document.connections.append(
+        self._document.connections.append(
             {
                 "from": attempt.source,
                 "to": attempt.target,
@@ -169,28 +186,28 @@ class Story:
                 "observed": observed,
             }
         )
-        self._say("traffic", f"{attempt}: {observed} (should {expected})")
+        self._log("traffic", f"{attempt}: {observed} (should {expected})")
         self._expect(observed == expected, f"{attempt}: {observed}, should {expected}")
 
     def _refuse_the_seventh(self) -> None:
-        in_use = len(self._stage.switch.flows(BRIDGE, f"table={_INGRESS_RULES_TABLE}"))
-        self._stage.switch.set_flow_limit(BRIDGE, _INGRESS_RULES_TABLE, in_use)
-        self._say("limit", f"table {_INGRESS_RULES_TABLE} is full now: {in_use} flows, no more")
+        in_use = len(self._cloud.switch.flows(BRIDGE, f"table={_INGRESS_RULES_TABLE}"))
+        self._cloud.switch.set_flow_limit(BRIDGE, _INGRESS_RULES_TABLE, in_use)
+        self._log("limit", f"table {_INGRESS_RULES_TABLE} is full now: {in_use} flows, no more")
         seventh = self._machine(SEVENTH)
         seventh.plug(BRIDGE)
-        self._say("plug", f"{seventh.name}, whose flows the switch will refuse")
+        self._log("plug", f"{seventh.name}, whose flows the switch will refuse")
         failed = self._failed_task(seventh)
-        port = self._stage.wait_port(seventh.port_id, _WAIT_SECONDS, sync_state="OUT_OF_SYNC")
-        self._say("port", f"{seventh.name}: {port['status']}, {port['sync_state']}")
+        port = self._cloud.api.wait_port(seventh.port_id, _WAIT_SECONDS, sync_state="OUT_OF_SYNC")
+        self._log("port", f"{seventh.name}: {port['status']}, {port['sync_state']}")
         error = failed["error"]
-        self._say("failed", f"{failed['name']}: {error['type']}: {error['message']}")
+        self._log("failed", f"{failed['name']}: {error['type']}: {error['message']}")
         for line in error["detail"].splitlines():
-            self._say("", f"  {line}")
+            self._log("", f"  {line}")
         others = [self._vms[name] for name in NEIGHBOURS]
         passed = passes_anything(seventh, others, service=5432)
-        self._say("traffic", "; ".join(passed) or f"nothing passes {seventh.name}, either way")
-        after = self._stage.port(seventh.port_id)
-        self.document.failure = {
+        self._log("traffic", "; ".join(passed) or f"nothing passes {seventh.name}, either way")
+        after = self._cloud.api.port(seventh.port_id)
+        self._document.failure = {
             "port_id": seventh.port_id,
             "status": after["status"],
             "sync_state": after["sync_state"],
@@ -204,50 +221,55 @@ class Story:
         self._expect(not passed, f"{seventh.name} passes traffic: {'; '.join(passed)}")
         self._expect(after["status"] == "DOWN", f"{seventh.name} is {after['status']}")
         self._expect(after["sync_state"] == "OUT_OF_SYNC", f"it is {after['sync_state']}")
-        self._expect("TABLE_FULL" in error["detail"], "the task does not tell what the switch said")
+        self._expect(
+            "TABLE_FULL" in error["detail"], "the task does not contain the switch's error"
+        )
 
     def _failed_task(self, vm: Vm) -> Body:
         def failed_tasks() -> list[Body]:
-            return self._stage.tasks(vm.port_id, "FAILED")
+            return self._cloud.api.tasks(vm.port_id, "FAILED")
 
         return wait_until(failed_tasks, _WAIT_SECONDS, f"a failed task of {vm.name}", poll=_POLL)[0]
 
     def _recover(self) -> None:
         seventh = self._vms[SEVENTH.name]
-        self._stage.switch.lift_flow_limit(BRIDGE, _INGRESS_RULES_TABLE)
-        self._say("limit", "lifted; the agent tries again by itself")
-        port = self._stage.wait_port(
+        self._cloud.switch.lift_flow_limit(BRIDGE, _INGRESS_RULES_TABLE)
+        self._log("limit", "lifted; the agent tries again by itself")
+        port = self._cloud.api.wait_port(
             seventh.port_id, _WAIT_SECONDS, status="ACTIVE", sync_state="IN_SYNC"
         )
-        self.document.recovered = True
-        self._say("port", f"{seventh.name}: {port['status']}, {port['sync_state']}")
+        self._document.recovered = True
+        self._log("port", f"{seventh.name}: {port['status']}, {port['sync_state']}")
         self._try(Attempt("web1", seventh.name, "tcp", 5432), "pass")
 
     def _cut(self) -> None:
         web, db = self._vms["web1"], self._vms["db1"]
         connection = web.open(db.ip, 5432)
         self._expect(connection.ask() == db.name, "the connection web1 -> db1 does not work")
-        self._say("traffic", "web1 -> db1 tcp 5432: a connection is established")
-        self._stage.remove_rule("db", self._service())
-        self._say("group", "db: the rule for tcp 5432 is removed")
+        self._log("traffic", "web1 -> db1 tcp 5432: a connection is established")
+        self._cloud.remove_rule("db", self._service())
+        self._log("group", "db: the rule for tcp 5432 is removed")
         started = time.monotonic()
         wait_until(
             lambda: connection.ask(timeout=0.5) is None, _WAIT_SECONDS, "the connection is cut"
         )
-        self._say("traffic", f"web1 -> db1 is silent {time.monotonic() - started:.1f} s later")
+        self._log("traffic", f"web1 -> db1 is silent {time.monotonic() - started:.1f} s later")
         # Cut for good, not just slow: TCP would have sent it again by then.
         observed = "cut" if connection.ask(timeout=1.5) is None else "pass"
         self._record(Attempt(web.name, db.name, "tcp", 5432), "cut", observed)
 
-    # How it is told.
+    # The output.
 
-    def _say(self, what: str, words: str) -> None:
-        self._tell(f"{time.monotonic() - self._start:6.2f} s  {what:<8} {words}")
+    def _log(self, subject: str, text: str) -> None:
+        self._print(f"{time.monotonic() - self._start:6.2f} s  {subject:<8} {text}")
 
-    def _expect(self, as_it_should: bool, words: str) -> None:
-        if not as_it_should:
-            self._problem(words)
+    def _print(self, *lines: str) -> None:
+        print("\n".join(lines), file=sys.stderr if self._as_json else sys.stdout, flush=True)
 
-    def _problem(self, words: str) -> None:
-        self.problems.append(words)
-        self._say("WRONG", words)
+    def _expect(self, as_expected: bool, text: str) -> None:
+        if not as_expected:
+            self._problem(text)
+
+    def _problem(self, text: str) -> None:
+        self._problems.append(text)
+        self._log("WRONG", text)

@@ -1,4 +1,4 @@
-"""Who plays in the quickstart's story, and who may reach whom."""
+"""The machines of the demonstration, their networks, and who may reach whom."""
 
 import dataclasses
 

@@ -1,12 +1,12 @@
-"""The quickstart's stage: agent_flows all-in-one beside a switch, and nothing else."""
+"""The demonstration without Neutron: agent_flows all-in-one beside a switch."""
 
 from collections.abc import Collection, Sequence
 
 from lab.cloud import Cloud, Rule, egress_to_anywhere, random_mac
-from lab.demo.cloud import BRIDGE, QUICK_RETRIES, Say, Stage
+from lab.demo.cloud import BRIDGE, QUICK_RETRIES, DemoCloud, Log
 from lab.demo.scenario import Machine
 from lab.product import PROGRAM, Site
-from lab.rest import Body
+from lab.rest import Api
 from lab.switch import Switch
 from lab.vm import Vm
 
@@ -14,21 +14,19 @@ _HOST = "quickstart"
 _PHYSICAL, _PHYSICAL_BRIDGE = "physnet1", "br-phys"
 
 
-class Standalone(Stage):
+class Standalone(DemoCloud):
     """The cloud is agent_flows' own port directory."""
 
     def __init__(self) -> None:
         super().__init__()
         self._switch = Switch("quickstart")
-        self._networks: dict[str, str] = {}
-        self._groups: dict[str, str] = {}
         self._rules: dict[str, list[Rule]] = {}
 
-    def start(self, say: Say) -> None:
-        say("switch", "starting Open vSwitch in a namespace of its own")
+    def start(self, log: Log) -> None:
+        log("switch", "starting Open vSwitch in a namespace of its own")
         self._stack.enter_context(self._switch)
         self._switch.add_bridge(_PHYSICAL_BRIDGE, fail_mode="standalone")
-        say("server", "starting agent-flows all-in-one beside it")
+        log("server", "starting agent-flows all-in-one beside it")
         self._site = self._stack.enter_context(
             Site(
                 self._switch,
@@ -38,8 +36,12 @@ class Standalone(Stage):
             )
         )
         self._site.start_all_in_one()
-        say("server", "the API answers on 127.0.0.1:9797")
+        log("server", "the API answers on 127.0.0.1:9797")
         self._cloud = Cloud(self._site.api, _HOST)
+
+    @property
+    def api(self) -> Api:
+        return self._site.api
 
     @property
     def switch(self) -> Switch:
@@ -54,9 +56,6 @@ class Standalone(Stage):
         self._rules[name] = [*rules, *egress_to_anywhere()]
         self._groups[name] = self._cloud.group(name, self._rules[name])
 
-    def group_id(self, name: str) -> str:
-        return self._groups[name]
-
     def remove_rule(self, group: str, rule: Rule) -> None:
         self._rules[group].remove(rule)
         self._cloud.group(group, self._rules[group], self._groups[group])
@@ -66,15 +65,6 @@ class Standalone(Stage):
         self._stack.enter_context(vm)
         self._cloud.port(vm, self._networks[machine.network], [self._groups[machine.group]])
         return vm
-
-    def port(self, port_id: str) -> Body:
-        return self._site.api.port(port_id)
-
-    def tasks(self, port_id: str, state: str | None = None) -> list[Body]:
-        return self._site.api.tasks(port_id, state)
-
-    def wait_port(self, port_id: str, seconds: float, **expected: object) -> Body:
-        return self._site.api.wait_port(port_id, seconds, **expected)
 
     def how_to_look(self, vms: Collection[Vm]) -> list[str]:
         program = f"ip netns exec {self._switch.namespace.name} {PROGRAM}"

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-from lab.background import Keeper
-from lab.demo import output
+from lab.background import Background, until_signalled
 from lab.demo.in_neutron import InNeutron
+from lab.demo.run import Demo
 from lab.leftovers import sweep
 from lab.neutron.configuration import (
     API_PORT,
@@ -20,41 +20,29 @@ from lab.neutron.configuration import (
 )
 from lab.neutron.host import BRIDGE
 from lab.neutron.stack import Neutron
-from lab.process import CommandFailed, Ended, Terminated, orderly_signals
+from lab.process import CommandFailed, Ended
 
-_INTERRUPTED = 130
-_KEEPER = Keeper("neutron")
-_END_BY = "tools/neutron down"
+_BACKGROUND = Background("neutron", "tools/neutron down")
 
 
 def main() -> int:
     arguments = _parser().parse_args()
     if arguments.command == "down":
-        stopped = _KEEPER.stop()
-        print("stopped; nothing is left" if stopped else "nothing to stop")
-        return 0
-    if _KEEPER.running() is not None:
-        print(f"one is running already; end it by: {_END_BY}", file=sys.stderr)
+        return _BACKGROUND.stop()
+    if _BACKGROUND.refuses():
         return 1
     sweep()
-    try:
-        with orderly_signals():
-            return _demo(arguments) if arguments.command == "demo" else _up(arguments)
-    except Terminated as terminated:
-        print(f"ended by {terminated}; everything is put away", file=sys.stderr)
-        return _INTERRUPTED
+    return until_signalled(lambda: _run(arguments))
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "up":
+        options = _options(arguments)
+        return _BACKGROUND.keep(lambda: _running(options))
     as_json: bool = arguments.json
     if arguments.keep:
-        return _KEEPER.keep(lambda: output.kept(InNeutron(), as_json=as_json, end_by=_END_BY))
-    return output.play(InNeutron(), as_json=as_json)
-
-
-def _up(arguments: argparse.Namespace) -> int:
-    options = _options(arguments)
-    return _KEEPER.keep(lambda: _life(options))
+        return _BACKGROUND.keep(lambda: Demo(InNeutron(), as_json=as_json).kept(_BACKGROUND.end_by))
+    return Demo(InNeutron(), as_json=as_json).play()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,8 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start a Neutron and leave it running")
     commands.add_parser("down", help="end what `up`, or `demo --keep`, left running")
-    demo = commands.add_parser("demo", help="play the quickstart's story in a Neutron of its own")
-    demo.add_argument("--json", action="store_true", help="a document; the story on stderr")
+    demo = commands.add_parser(
+        "demo", help="run the quickstart's demonstration in a Neutron of its own"
+    )
+    demo.add_argument(
+        "--json", action="store_true", help="print one document; the log goes to stderr"
+    )
     demo.add_argument("--keep", action="store_true", help="leave it running")
     up.add_argument("--host", action="append", help="a compute host; may be repeated (compute-1)")
     up.add_argument("--plain", action="store_true", help="without agent_flows")
@@ -124,16 +116,16 @@ def _sections(settings: list[tuple[str, str, str]]) -> Sections:
 
 
 @contextlib.contextmanager
-def _life(options: Options) -> Iterator[int]:
+def _running(options: Options) -> Iterator[int]:
     """A Neutron that runs; gives the command's exit code once it does."""
     began = time.monotonic()
 
-    def tell(part: str) -> None:
+    def log(part: str) -> None:
         print(f"{time.monotonic() - began:5.1f} s  {part}", flush=True)
 
     with contextlib.ExitStack() as stack:
         try:
-            neutron = stack.enter_context(Neutron(options, tell))
+            neutron = stack.enter_context(Neutron(options, log))
         except (CommandFailed, Ended, TimeoutError) as failed:
             print(f"Neutron does not start: {failed}", file=sys.stderr, flush=True)
             raise SystemExit(1) from failed
@@ -152,7 +144,7 @@ def _how_to_talk(neutron: Neutron) -> Iterator[str]:
         yield f"  less {host.agent.log}"
     logs = [neutron.controller.api.log, neutron.controller.rpc_server.log]
     yield f"Logs of the controller:\n  less {' '.join(str(log) for log in logs)}"
-    yield f"To end it:\n  {_END_BY}"
+    yield f"To end it:\n  {_BACKGROUND.end_by}"
 
 
 if __name__ == "__main__":

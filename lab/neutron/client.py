@@ -1,6 +1,6 @@
-"""Neutron's API as its tenants and administrators use it; without keystone, so as anybody.
+"""Neutron's API as its tenants and administrators use it, without keystone.
 
-Who asks is an administrator, unless ``headers`` say who it is (lab.neutron.wsgi).
+The caller is an administrator unless ``headers`` name a project (lab.neutron.wsgi).
 """
 
 import http.client
@@ -43,8 +43,8 @@ class Client:
 
     def create_all(self, kind: str, bodies: Iterable[Mapping[str, object]]) -> list[Body]:
         """All of them, or none, in one request."""
-        wanted = [{"project_id": PROJECT, **body} for body in bodies]
-        return list(self.request("POST", _path(kind), {kind: wanted})[kind])
+        named = [{"project_id": PROJECT, **body} for body in bodies]
+        return list(self.request("POST", _path(kind), {kind: named})[kind])
 
     def show(self, kind: str, identity: str) -> Body:
         return self._one("GET", kind, f"/{identity}", None)
@@ -60,7 +60,7 @@ class Client:
         return list(self.request("GET", f"{_path(kind)}{query}")[kind])
 
     def request(self, method: str, path: str, body: object = None) -> Any:
-        """Anything else; ``path`` stands below ``/v2.0``."""
+        """Anything else; ``path`` is below ``/v2.0``."""
         return self._rest.request(method, f"/v2.0{path}", body)
 
     def _one(self, method: str, kind: str, rest: str, fields: Body | None) -> Body:
@@ -68,7 +68,7 @@ class Client:
         body = None if fields is None else {singular: fields}
         return dict(self.request(method, f"{_path(kind)}{rest}", body)[singular])
 
-    # What a tenant does all day.
+    # What tenants do most.
 
     def network(self, cidr: str, **fields: object) -> Body:
         """A network with one subnet, ``cidr``, without DHCP; the network."""
@@ -104,15 +104,27 @@ class Client:
             for port in self.create_all("ports", bodies[first : first + _AT_ONCE])
         ]
 
+    def port(self, identity: str) -> Body:
+        return self.show("ports", identity)
+
+    def tasks(self, port_id: str, state: str | None = None) -> list[Body]:
+        """The port's tasks, oldest first; only those in ``state`` if one is given."""
+        filters = {"task_state": state} if state else {}
+        found = self.find("tasks", resource_id=port_id, **filters)
+        return sorted(found, key=lambda task: (task["started_at"] or "", task["order"]))
+
+    def wait_port(self, identity: str, seconds: float = 30, **expected: object) -> Body:
+        self.wait_fields([identity], seconds, **expected)
+        return self.port(identity)
+
     def wait_ports(self, identities: Collection[str], status: str, seconds: float = 30) -> None:
-        """Until all have ``status``; TimeoutError says which have not."""
+        """Until all have ``status``; TimeoutError names those that have not."""
         self.wait_fields(identities, seconds, status=status)
 
     def wait_fields(
         self, identities: Collection[str], seconds: float = 30, **expected: object
     ) -> None:
-        """Until the fields of all these ports are as ``expected``; TimeoutError says which are
-        not."""
+        """Until all have these fields; TimeoutError names those that have not."""
         wanted = set(identities)
         seen: dict[str, Body] = {}
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from lab.leftovers import left_behind
-from tests.e2e.demo_document import check_all_is_as_it_should_be
+from tests.e2e.demo_document import check_document
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "tools" / "quickstart")
 
 
-def test_the_quickstart_tells_its_story_and_leaves_nothing_behind() -> None:
+def test_the_quickstart_prints_its_document_and_leaves_nothing_behind() -> None:
     with subprocess.Popen(
         [QUICKSTART, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as quickstart:
         out, err = quickstart.communicate(timeout=180)
     assert quickstart.returncode == 0, err
-    check_all_is_as_it_should_be(json.loads(out))
+    check_document(json.loads(out))
     assert left_behind(quickstart.pid) == []
 
 
@@ -49,7 +49,7 @@ def test_a_kept_quickstart_runs_until_it_is_stopped() -> None:
     )
     try:
         assert kept.returncode == 0, kept.stdout + kept.stderr
-        keeper = int(Path("/run/lock/agent-flows-quickstart").read_text())
+        process = int(Path("/run/lock/agent-flows-quickstart").read_text())
         look = next(line for line in kept.stdout.splitlines() if line.endswith("port list"))
         ports = subprocess.run(
             [*look.split(), "-f", "json"], capture_output=True, text=True, timeout=30, check=True
@@ -57,7 +57,7 @@ def test_a_kept_quickstart_runs_until_it_is_stopped() -> None:
         assert len(json.loads(ports.stdout)) == 7
     finally:
         subprocess.run([QUICKSTART, "--stop"], timeout=90, check=True)
-    assert left_behind(keeper) == []
+    assert left_behind(process) == []
 
 
 @pytest.fixture

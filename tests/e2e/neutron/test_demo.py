@@ -1,11 +1,11 @@
-"""``tools/neutron demo``: the quickstart's story, through Neutron's API."""
+"""``tools/neutron demo``: the quickstart's demonstration, through Neutron's API."""
 
 import json
 import signal
 import subprocess
 
 from lab.leftovers import left_behind
-from tests.e2e.demo_document import check_all_is_as_it_should_be
+from tests.e2e.demo_document import check_document
 from tests.e2e.neutron.test_tool import TOOL
 
 
@@ -15,7 +15,7 @@ def test_the_demo_prints_the_quickstarts_document_and_leaves_nothing_behind() ->
     ) as demo:
         out, err = demo.communicate(timeout=300)
     assert demo.returncode == 0, err
-    check_all_is_as_it_should_be(json.loads(out))
+    check_document(json.loads(out))
     assert left_behind(demo.pid) == []
 
 

@@ -23,7 +23,7 @@ def test_up_says_how_to_talk_to_it_and_down_leaves_nothing() -> None:
     )
     try:
         assert up.returncode == 0, up.stdout + up.stderr
-        keeper = int(LOCK.read_text())
+        process = int(LOCK.read_text())
         talk = next(line for line in up.stdout.splitlines() if " curl " in line)
         agents = subprocess.run(
             talk.split(), capture_output=True, text=True, timeout=30, check=True
@@ -31,7 +31,7 @@ def test_up_says_how_to_talk_to_it_and_down_leaves_nothing() -> None:
         assert [agent["host"] for agent in json.loads(agents)["agents"]] == ["compute-7"]
     finally:
         subprocess.run([TOOL, "down"], timeout=90, check=True)
-    assert left_behind(keeper) == []
+    assert left_behind(process) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -42,11 +42,11 @@ def test_an_interrupted_up_leaves_nothing_behind(number: signal.Signals) -> None
         assert up.stdout is not None
         for line in up.stdout:
             if "MariaDB" in line:
-                keeper = int(LOCK.read_text())
-                assert left_behind(keeper) != []
+                process = int(LOCK.read_text())
+                assert left_behind(process) != []
                 up.send_signal(number)
                 break
         up.communicate(timeout=90)
     assert up.returncode == 130
-    assert left_behind(keeper) == []
+    assert left_behind(process) == []
     assert left_behind(up.pid) == []
