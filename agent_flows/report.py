@@ -20,6 +20,7 @@ from typing import Annotated, Literal, Self
 import pydantic
 from pydantic.dataclasses import dataclass
 
+from agent_flows.errors import ErrorType
 from agent_flows.validation import (
     STRICT,
     FieldError,
@@ -54,11 +55,6 @@ TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = {
     TaskState.REVERTED: frozenset(),
     TaskState.SKIPPED: frozenset(),
 }
-
-
-# The type of the error of a task that succeeded and could not be reverted: it
-# comes of another task's failure, which is the one to show first.
-REVERT_FAILED = "RevertFailed"
 
 
 class Step(enum.StrEnum):
@@ -166,8 +162,8 @@ Seconds = Annotated[float, pydantic.Field(ge=0, le=_MAX_SECONDS, allow_inf_nan=F
 class TaskError:
     """Why a task failed.
 
-    ``type`` is a short name a script can compare, ``message`` one line a
-    person understands, ``detail`` what the tool itself said, cut at 4 KiB.
+    ``type`` is a short name a script can compare, in our code always an :class:`ErrorType`;
+    ``message`` one line for a person, ``detail`` the tool's own output, cut at 4 KiB.
     """
 
     type: Name
@@ -232,7 +228,9 @@ class FlowReport:
     def failed(self) -> TaskOutcome | None:
         """The task whose failure is the cause, if one failed: a failed revert comes after it."""
         failed = [task for task in self.tasks if task.state is TaskState.FAILED]
-        causes = (each for each in failed if each.error and each.error.type != REVERT_FAILED)
+        causes = (
+            each for each in failed if each.error and each.error.type != ErrorType.REVERT_FAILED
+        )
         return next(causes, failed[0] if failed else None)
 
     def proves(self, step: Step) -> bool:

@@ -13,6 +13,7 @@ from agent_flows.agent.flows import Switch
 from agent_flows.engine.port_life import Life
 from agent_flows.engine.reconciler import Desired, Sight, is_concerned
 from agent_flows.engine.tasks import LocateInterface
+from agent_flows.errors import ErrorType
 from agent_flows.l2 import interfaces
 from agent_flows.report import FlowName, FlowReport, TaskError
 from agent_flows.reporting.outbox import Outbox
@@ -115,7 +116,7 @@ def desired_of(state: DesiredState, port_ids: Collection[str]) -> dict[str, Desi
     desired = {}
     for port_id in port_ids:
         if refused := state.refused.get(port_id):
-            error = TaskError("InvalidSpec", f"invalid port spec: {refused.reason}")
+            error = TaskError(ErrorType.INVALID_SPEC, f"invalid port spec: {refused.reason}")
             desired[port_id] = Desired(None, None, refused.revision, {}, error)
         elif spec := state.ports.get(port_id):
             groups = revisions(spec, state)

@@ -9,7 +9,8 @@ from agent_flows.cli import columns
 from agent_flows.cli.api_command import ApiCommand, ListCommand, ShowCommand
 from agent_flows.cli.each import each
 from agent_flows.cli.failure import CommandFailed, ExitCode
-from agent_flows.report import REVERT_FAILED, PortStatus, SyncState
+from agent_flows.errors import ErrorType
+from agent_flows.report import PortStatus, SyncState
 
 _STATUSES = [status.value for status in PortStatus]
 _SYNC_STATES = [state.value for state in SyncState]
@@ -206,7 +207,7 @@ class WaitForPort(ApiCommand):
         tasks = last_attempt(self.api, port_id)
         errors = [task for task in tasks if task["error"]]
         # A revert that failed as well comes after its cause.
-        errors.sort(key=lambda task: task["error"]["type"] == REVERT_FAILED)
+        errors.sort(key=lambda task: task["error"]["type"] == ErrorType.REVERT_FAILED)
         failed = errors[0] if errors else None
         if failed is None:
             return f"Last attempt: {columns.attempt(tasks)}."

@@ -11,8 +11,8 @@ from taskflow.listeners import base
 from taskflow.types.failure import Failure
 
 from agent_flows.engine.task import FlowTask, Skipped
+from agent_flows.errors import ErrorType
 from agent_flows.report import (
-    REVERT_FAILED,
     TRANSITIONS,
     TaskError,
     TaskOutcome,
@@ -128,9 +128,9 @@ def _with_addition(error: TaskError, further: TaskError) -> TaskError:
 def revert_error(result: object) -> TaskError:
     """The error of a task that could not be reverted."""
     if not isinstance(result, Failure):
-        return TaskError(REVERT_FAILED, "the task could not be reverted")
+        return TaskError(ErrorType.REVERT_FAILED, "the task could not be reverted")
     return TaskError(
-        REVERT_FAILED,
+        ErrorType.REVERT_FAILED,
         f"the task could not be reverted: {result.exception_str}",
         result.traceback_str or "",
     )

@@ -15,6 +15,7 @@ from typing import Any
 from oslo_log import log
 
 from agent_flows.engine.task import TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.l2.replica import Content
 from agent_flows.report import TaskError
@@ -128,7 +129,7 @@ class Bridges:
             self._ovsdb.transact(commands)
         raise TaskFailed(
             TaskError(
-                "BridgeChanged",
+                ErrorType.BRIDGE_CHANGED,
                 f"bridge {self.integration} is changed by somebody else again and again",
             )
         )
@@ -196,7 +197,7 @@ class Bridges:
         if bridge is None:
             raise TaskFailed(
                 TaskError(
-                    "UnknownPhysicalNetwork",
+                    ErrorType.UNKNOWN_PHYSICAL_NETWORK,
                     f"bridge_mappings names no bridge for physical network {physical_network}",
                 )
             )
@@ -217,7 +218,7 @@ class Bridges:
         if uplink is None:
             raise TaskFailed(
                 TaskError(
-                    "PatchPort",
+                    ErrorType.PATCH_PORT,
                     f"patch ports {near} and {far} do not join {self.integration} and {bridge}",
                     "Open vSwitch gave them no ofport: `ovs-vsctl show` and its log tell why",
                 )
@@ -252,9 +253,9 @@ class Bridges:
 def missing_bridge(name: str, physical_network: str | None = None) -> TaskError:
     """The error of ports that need a bridge that does not exist."""
     if physical_network is None:
-        return TaskError("BridgeNotFound", f"integration bridge {name} does not exist")
+        return TaskError(ErrorType.BRIDGE_NOT_FOUND, f"integration bridge {name} does not exist")
     return TaskError(
-        "BridgeNotFound",
+        ErrorType.BRIDGE_NOT_FOUND,
         f"bridge {name} of physical network {physical_network} does not exist",
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent_flows.errors import ErrorType
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
@@ -89,13 +90,13 @@ def missing(port_ids: Collection[str], found: Mapping[str, Interface]) -> dict[s
             errors[port_id] = wiring.NO_INTERFACE
         elif interface.claimants:
             errors[port_id] = TaskError(
-                "Conflict",
+                ErrorType.CONFLICT,
                 f"interfaces {' and '.join(interface.claimants)} name the same port as their "
                 "iface-id",
             )
         elif interface.error is not None:
             errors[port_id] = TaskError(
-                "InterfaceError",
+                ErrorType.INTERFACE_ERROR,
                 f"Open vSwitch cannot use interface {interface.name}: {interface.error}",
                 interface.error,
             )

@@ -12,6 +12,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_NEWLINK
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from agent_flows.errors import ErrorType
 from agent_flows.report import TaskError
 
 # netdevice(7). Reading a link takes 3 us this way and 400 us through netlink
@@ -54,7 +55,7 @@ def raise_links(links: Collection[Link]) -> dict[str, TaskError]:
                 netlink.link("set", index=index, state="up", mtu=link.mtu)
             except NetlinkError as exc:
                 errors[link.name] = TaskError(
-                    "LinkRefused",
+                    ErrorType.LINK_REFUSED,
                     f"the kernel refused to raise {link.name} with MTU {link.mtu}: {exc.args[-1]}",
                     str(exc),
                 )
@@ -100,10 +101,10 @@ def verify_links(links: Collection[Link]) -> dict[str, TaskError]:
                 errors[link.name] = _not_found(link.name, exc)
                 continue
             if not flags & _IFF_UP:
-                errors[link.name] = TaskError("LinkDown", f"link {link.name} is down")
+                errors[link.name] = TaskError(ErrorType.LINK_DOWN, f"link {link.name} is down")
             elif mtu != link.mtu:
                 errors[link.name] = TaskError(
-                    "LinkMtu", f"link {link.name} has MTU {mtu} instead of {link.mtu}"
+                    ErrorType.LINK_MTU, f"link {link.name} has MTU {mtu} instead of {link.mtu}"
                 )
     return errors
 
@@ -114,4 +115,4 @@ def _read(sock: socket.socket, request: int, name: str) -> bytes:
 
 
 def _not_found(name: str, exc: Exception) -> TaskError:
-    return TaskError("LinkNotFound", f"there is no link {name} on this host", str(exc))
+    return TaskError(ErrorType.LINK_NOT_FOUND, f"there is no link {name} on this host", str(exc))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from oslo_log import log
 
 from agent_flows.engine.task import PortErrors, TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.l2 import network_flows, vlans
 from agent_flows.l2.bridges import Bridges, Uplink
 from agent_flows.l2.vlans import Vlans
@@ -235,7 +236,7 @@ class Networks:
             self._vlans |= {each: given[each] for each in new if each in given}
         self._record(networks)
         return {
-            each: TaskError("NoLocalVlan", "all 4094 local VLANs of this host are in use")
+            each: TaskError(ErrorType.NO_LOCAL_VLAN, "all 4094 local VLANs of this host are in use")
             for each in networks
             if each not in self._vlans
         }
@@ -280,7 +281,7 @@ class Networks:
         for network in networks:
             if network.network_type.is_tunnel:
                 errors[network.id] = TaskError(
-                    "Unsupported",
+                    ErrorType.UNSUPPORTED,
                     f"network {network.id} is a {network.network_type} tunnel; this agent wires "
                     "local, flat and vlan networks",
                 )
@@ -312,7 +313,7 @@ class Networks:
             holder = holders.setdefault(_segment(network), network.id)
             if holder != network.id:
                 errors[network.id] = TaskError(
-                    "SegmentInUse",
+                    ErrorType.SEGMENT_IN_USE,
                     f"network {holder} already has {_described(network)} on this host",
                 )
         return errors
@@ -407,7 +408,7 @@ class Networks:
                 numbers = self._vlans
                 errors = {
                     port_id: TaskError(
-                        "FlowRefused",
+                        ErrorType.FLOW_REFUSED,
                         f"bridge {bridge} refused a flow of the network: "
                         f"{refused[numbers[user.network]].error}",
                         refused[numbers[user.network]].text,
@@ -427,12 +428,14 @@ def _switch_errors() -> Iterator[None]:
     try:
         yield
     except Timeout as exc:
-        raise TaskFailed(TaskError("Timeout", str(exc)), whole_batch=True) from exc
+        raise TaskFailed(TaskError(ErrorType.TIMEOUT, str(exc)), whole_batch=True) from exc
     except SwitchError as exc:
-        error = TaskError(type(exc).__name__, exc.message, exc.detail)
+        error = TaskError(exc.type, exc.message, exc.detail)
         raise TaskFailed(error, whole_batch=True) from exc
     except OSError as exc:
-        error = TaskError("SwitchError", f"ovs-ofctl could not be run: {exc.strerror or exc}")
+        error = TaskError(
+            ErrorType.SWITCH_ERROR, f"ovs-ofctl could not be run: {exc.strerror or exc}"
+        )
         raise TaskFailed(error, whole_batch=True) from exc
 
 

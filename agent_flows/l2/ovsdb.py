@@ -16,6 +16,7 @@ from ovsdbapp.backend.ovs_idl import command, connection, idlutils, transaction,
 from ovsdbapp.schema.open_vswitch import impl_idl
 
 from agent_flows.engine.task import TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.l2 import json_stream
 from agent_flows.l2.replica import Content, Listener, Replica, Row
 from agent_flows.report import TaskError
@@ -178,7 +179,7 @@ class Ovsdb:
             raise _timed_out(f"ovsdb-server did not answer within {self._timeout} s", exc) from exc
         except RuntimeError as exc:
             raise TaskFailed(
-                TaskError("OvsdbError", "OVSDB refused the transaction", str(exc))
+                TaskError(ErrorType.OVSDB_ERROR, "OVSDB refused the transaction", str(exc))
             ) from exc
 
 
@@ -222,7 +223,7 @@ def _unanswered(remote: str, reason: str) -> str:
 
 
 def _timed_out(message: str, cause: Exception | None = None) -> TaskFailed:
-    return TaskFailed(TaskError("Timeout", message, str(cause or "")), whole_batch=True)
+    return TaskFailed(TaskError(ErrorType.TIMEOUT, message, str(cause or "")), whole_batch=True)
 
 
 class _Api(impl_idl.OvsdbIdl):  # type: ignore[misc]

@@ -12,6 +12,7 @@ import pydantic
 from ovsdbapp import exceptions
 
 from agent_flows.engine.task import TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.report import TaskError
@@ -122,7 +123,7 @@ def interface(
     tag = binding.get("tag", "")
     if not (tag.isascii() and tag.isdigit() and int(tag) in _VLANS):
         return TaskError(
-            "NoTag",
+            ErrorType.NO_TAG,
             f"the agent has not bound interface {name} to a local VLAN: other_config:tag is "
             f"{tag or 'not set'}",
         )
@@ -139,7 +140,9 @@ def interface(
         return Interface(name, ofport, int(tag), parse(_NETWORK, fields), mac)
     except Invalid as exc:
         return TaskError(
-            "InvalidSpec", f"other_config of port {name} makes no sense: {exc}", repr(binding)
+            ErrorType.INVALID_SPEC,
+            f"other_config of port {name} makes no sense: {exc}",
+            repr(binding),
         )
 
 
@@ -165,4 +168,6 @@ def ofports(bridge: Bridge) -> frozenset[int]:
 
 
 def _ovsdb_error(exc: Exception) -> TaskError:
-    return TaskError("OvsdbError", "could not read from OVSDB where the ports are", str(exc))
+    return TaskError(
+        ErrorType.OVSDB_ERROR, "could not read from OVSDB where the ports are", str(exc)
+    )

@@ -19,6 +19,7 @@ from typing import TypeGuard, TypeVar
 
 import pydantic
 
+from agent_flows.errors import ErrorType
 from agent_flows.neutron import rules_digest
 from agent_flows.report import TaskError
 from agent_flows.spec import (
@@ -333,9 +334,9 @@ def _network(field: str, value: object) -> IPNetwork:
 
 
 def _refusal(message: str, detail: object) -> TaskError:
-    return TaskError("InvalidSpec", message, repr(detail))
+    return TaskError(ErrorType.INVALID_SPEC, message, repr(detail))
 
 
 def refused_port(port_id: str, exc: Invalid) -> TaskError:
     """The error of a port that cannot be used itself."""
-    return TaskError("InvalidSpec", f"port {port_id} cannot be used: {exc}")
+    return TaskError(ErrorType.INVALID_SPEC, f"port {port_id} cannot be used: {exc}")

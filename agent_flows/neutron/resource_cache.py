@@ -12,6 +12,7 @@ from neutron_lib import context
 from oslo_log import log
 
 from agent_flows.engine.task import TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.neutron import parsing, rules_digest
 from agent_flows.report import TaskError
 from agent_flows.supervision import described
@@ -82,7 +83,9 @@ class SecurityGroupInfo(SecurityGroupServerAPIShim):  # type: ignore[misc]  # un
         if self._logged.get(port_id) != said:
             self._logged[port_id] = said
             LOG.error("The security groups of port %s cannot be read", port_id, exc_info=exc)
-        error = TaskError("GroupsUnreadable", f"the port's security groups cannot be read: {said}")
+        error = TaskError(
+            ErrorType.GROUPS_UNREADABLE, f"the port's security groups cannot be read: {said}"
+        )
         return Known({}, {}, {}, {port_id: error})
 
     def _of(self, port_ids: Sequence[str]) -> dict[str, Any]:
@@ -93,7 +96,7 @@ class SecurityGroupInfo(SecurityGroupServerAPIShim):  # type: ignore[misc]  # un
             )
         except oslo_messaging.MessagingException as exc:
             error = TaskError(
-                "NeutronUnreachable",
+                ErrorType.NEUTRON_UNREACHABLE,
                 "could not read the port's security groups from neutron-server",
                 f"{type(exc).__name__}: {exc}",
             )

@@ -12,7 +12,9 @@ import signal
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from agent_flows.errors import ErrorType
 from agent_flows.openflow import cookie
 from agent_flows.watchdog import Watch, unwatched
 
@@ -48,6 +50,8 @@ class Refusal:
 class SwitchError(Exception):
     """The switch did not take the bundle; nothing of it is in the tables."""
 
+    type: ClassVar[ErrorType] = ErrorType.SWITCH_ERROR
+
     def __init__(self, message: str, detail: str, refusals: Sequence[Refusal] = ()) -> None:
         self.message = message
         self.detail = detail
@@ -58,17 +62,25 @@ class SwitchError(Exception):
 class SwitchUnreachable(SwitchError):
     """ovs-vswitchd does not listen: nothing was sent."""
 
+    type = ErrorType.SWITCH_UNREACHABLE
+
 
 class BridgeNotFound(SwitchUnreachable):
     """There is no such bridge: nothing was sent."""
+
+    type = ErrorType.BRIDGE_NOT_FOUND
 
 
 class ToolMissing(SwitchError):
     """ovs-ofctl cannot be run on this host: nothing was sent."""
 
+    type = ErrorType.TOOL_MISSING
+
 
 class Timeout(Exception):
     """ovs-ofctl took longer than allowed: whether the bundle is in the tables is not known."""
+
+    type: ClassVar[ErrorType] = ErrorType.TIMEOUT
 
 
 class ToolStuck(Timeout):

@@ -2,20 +2,22 @@
 
 from collections.abc import Sequence
 
+from agent_flows.errors import ErrorType
 from agent_flows.report import TaskError
 
 NO_INTERFACE = TaskError(
-    "InterfaceNotFound", "no interface on the integration bridge names this port as its iface-id"
+    ErrorType.INTERFACE_NOT_FOUND,
+    "no interface on the integration bridge names this port as its iface-id",
 )
 
 
 def no_ofport(interface: str) -> TaskError:
-    return TaskError("NoOfport", f"Open vSwitch has given interface {interface} no ofport")
+    return TaskError(ErrorType.NO_OFPORT, f"Open vSwitch has given interface {interface} no ofport")
 
 
 def interface_changed(before: object, now: object) -> TaskError:
     return TaskError(
-        "InterfaceChanged",
+        ErrorType.INTERFACE_CHANGED,
         "the port's interface changed while its flow ran",
         f"was {before}, is {now}",
     )
@@ -30,6 +32,6 @@ def error(
         return interface_changed(before, now)
     if tag not in allowed:
         return TaskError(
-            "WrongTag", f"the tag of {name} is {tag or 'not set'} instead of {allowed[0]}"
+            ErrorType.WRONG_TAG, f"the tag of {name} is {tag or 'not set'} instead of {allowed[0]}"
         )
     return None

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+from agent_flows.errors import ErrorType
 from agent_flows.openflow import cookie, dump, flow
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.ofctl import Ofctl
@@ -107,7 +108,9 @@ class Audit:
         for port_id in port_ids:
             standing = installed.ports.get(port_id)
             if standing is None:
-                errors[port_id] = TaskError("NotAsCompiled", "the port's flows were not applied")
+                errors[port_id] = TaskError(
+                    ErrorType.NOT_AS_COMPILED, "the port's flows were not applied"
+                )
                 continue
             ofport = standing.programme.ofport
             strange = [e for e in found.strange if self._bridge.decides(e, ofport, ofports)]

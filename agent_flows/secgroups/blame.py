@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from agent_flows.engine.task import PortErrors, TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.openflow.ofctl import Refusal, SwitchError
 from agent_flows.report import TaskError
 from agent_flows.secgroups.plan import Plan
@@ -13,13 +14,13 @@ def blame(exc: SwitchError, plan: Plan) -> PortErrors | TaskFailed:
     errors: dict[str, TaskError] = {}
     for refusal in exc.refusals:
         error = TaskError(
-            "FlowRefused", f"the switch refused a flow: {refusal.error}", refusal.text
+            ErrorType.FLOW_REFUSED, f"the switch refused a flow: {refusal.error}", refusal.text
         )
         for port_id in _owners(refusal, plan):
             errors.setdefault(port_id, error)
     if errors:
         return PortErrors(errors)
-    return TaskFailed(TaskError("FlowRefused", exc.message, exc.detail))
+    return TaskFailed(TaskError(ErrorType.FLOW_REFUSED, exc.message, exc.detail))
 
 
 def _owners(refusal: Refusal, plan: Plan) -> Iterable[str]:

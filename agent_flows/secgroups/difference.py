@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from agent_flows.errors import ErrorType
 from agent_flows.openflow import cookie
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.pipeline import Register
@@ -96,7 +97,7 @@ class Difference:
         if not missing and not surplus:
             return None
         return TaskError(
-            "NotAsCompiled",
+            ErrorType.NOT_AS_COMPILED,
             f"of the flows the port depends on {len(missing)} are missing or changed, "
             f"and {len(surplus)} are there that were not compiled",
             shown([*missing, *surplus]),

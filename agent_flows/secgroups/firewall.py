@@ -12,6 +12,7 @@ from dataclasses import replace
 from oslo_log import log
 
 from agent_flows.engine.task import PortErrors, TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.openflow import cookie, dump, flow
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.cookie import Kind
@@ -370,11 +371,9 @@ def _failed(exc: SwitchError | Timeout) -> TaskFailed:
     """Nobody's fault in particular: the tool or the switch as a whole."""
     match exc:
         case Timeout():
-            error = TaskError("Timeout", str(exc))
-        case SwitchUnreachable() | ToolMissing():
-            error = TaskError(type(exc).__name__, exc.message, exc.detail)
-        case _:
-            error = TaskError("SwitchError", exc.message, exc.detail)
+            error = TaskError(ErrorType.TIMEOUT, str(exc))
+        case SwitchError():
+            error = TaskError(exc.type, exc.message, exc.detail)
     return TaskFailed(error, whole_batch=True)
 
 

@@ -8,6 +8,7 @@ ports with the same groups (:mod:`agent_flows.secgroups.rules`).
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from agent_flows.errors import ErrorType
 from agent_flows.openflow import flow
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.flow import Flow
@@ -77,12 +78,14 @@ def compile_ports(
         try:
             if len(claimed[attachment.ofport]) > 1:
                 raise Uncompilable(
-                    "Conflict", f"several ports claim ofport {attachment.ofport}: "
+                    ErrorType.CONFLICT, f"several ports claim ofport {attachment.ofport}: "
                     + ", ".join(sorted(claimed[attachment.ofport])),
                 )  # fmt: skip
             port = desired.ports.get(port_id)
             if port is None:
-                raise Uncompilable("MissingSpec", f"no spec of port {port_id} is known here")
+                raise Uncompilable(
+                    ErrorType.MISSING_SPEC, f"no spec of port {port_id} is known here"
+                )
             groups = tuple(sorted(set(port.security_groups)))
             rules = _NO_RULES
             if _filtered(port):
@@ -96,7 +99,7 @@ def compile_ports(
             errors[port_id] = exc.error
         except ValueError as exc:
             # A value that no flow can carry, from a word of :mod:`.flow`.
-            errors[port_id] = TaskError("Unsupported", str(exc))
+            errors[port_id] = TaskError(ErrorType.UNSUPPORTED, str(exc))
     return Compiled(programmes, errors, remotes)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from agent_flows.errors import ErrorType
 from agent_flows.openflow import flow, ranges
 from agent_flows.openflow.flow import Action, Flow, IPNetwork, Term
 from agent_flows.openflow.pipeline import Priority
@@ -35,7 +36,7 @@ _MATCHABLE_PORTS = frozenset({TCP, UDP, SCTP})
 class Uncompilable(Exception):
     """A port cannot be programmed as its spec says; nothing is installed for it."""
 
-    def __init__(self, type_: str, message: str, detail: str = "") -> None:
+    def __init__(self, type_: ErrorType, message: str, detail: str = "") -> None:
         self.error = TaskError(type_, message, detail)
         super().__init__(message)
 
@@ -132,7 +133,7 @@ def _groups(group_ids: Iterable[str], desired: DesiredState) -> list[SecurityGro
         if groups and groups[0].stateful != group.stateful:
             kinds = {each.stateful: each.id for each in (groups[0], group)}
             raise Uncompilable(
-                "Conflict",
+                ErrorType.CONFLICT,
                 f"security group {kinds[False]} is stateless and {kinds[True]} is stateful; "
                 "a port can have only one kind",
             )
@@ -159,8 +160,10 @@ def _remote(
 def _unknown(name: str, id_: str, desired: DesiredState) -> Uncompilable:
     refused = desired.refused.get(id_)
     if refused is None:
-        return Uncompilable("MissingSpec", f"{name} is not known here")
-    return Uncompilable("InvalidSpec", f"{name} makes no sense: {refused.reason}", refused.detail)
+        return Uncompilable(ErrorType.MISSING_SPEC, f"{name} is not known here")
+    return Uncompilable(
+        ErrorType.INVALID_SPEC, f"{name} makes no sense: {refused.reason}", refused.detail
+    )
 
 
 def _named(group: SecurityGroupSpec, rule: SecurityGroupRule) -> str:
@@ -206,7 +209,7 @@ def _layer4(group: SecurityGroupSpec, rule: SecurityGroupRule) -> _Layer4:
         return None
     if number not in _MATCHABLE_PORTS:
         raise Uncompilable(
-            "Unsupported",
+            ErrorType.UNSUPPORTED,
             f"{_named(group, rule)}: Open vSwitch matches ports of tcp, udp and sctp only",
         )
     return _Ports(destination, source)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Set
 from typing import Protocol
 
+from agent_flows.errors import ErrorType
 from agent_flows.openflow.pipeline import Priority, Table
 from agent_flows.report import TaskError
 from agent_flows.secgroups.difference import DiffFlow, shown
@@ -125,7 +126,7 @@ def error(flows: Iterable[DiffFlow]) -> TaskError:
     """What a port fails with about whose packets strangers' flows decide."""
     found = list(flows)
     return TaskError(
-        "StrangersFlow",
+        ErrorType.STRANGERS_FLOW,
         f"{len(found)} flows decide about the port's packets that neither agent_flows nor a known "
         "owner wrote",
         shown(found),

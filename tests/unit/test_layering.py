@@ -15,18 +15,18 @@ ROOT = PACKAGE.parent
 
 # What a part may import of the others; a part is a package, or a module at the top. The agent's
 # side stacks: each part may use everything below it.
-WORDS = {"validation", "spec", "report", "supervision", "watchdog"}
+WORDS = {"errors", "validation", "spec", "report", "supervision", "watchdog"}
 SETUP = {"conf", "process"}
 ON_A_HOST = WORDS | {"rpc", "reporting", "engine", "openflow", "secgroups"}
 ARROWS: dict[str, set[str]] = {
     "__init__": set(),
+    "errors": set(),
     "validation": set(),
     "spec": {"validation"},
-    "report": {"validation", "spec"},
+    "report": {"validation", "spec", "errors"},
     "conf": set(),
     "process": {"conf", "printable"},
     "supervision": set(),
-    "remedies": set(),
     "printable": set(),
     "watchdog": {"report", "supervision"},
     "rpc": WORDS,
@@ -40,14 +40,14 @@ ARROWS: dict[str, set[str]] = {
     "server": WORDS | SETUP | {"rpc", "server.core", "server.standalone", "neutron.server"},
     # What the standalone server and Neutron's server share.
     "server.core": WORDS | {"conf", "rpc"},
-    "server.standalone": WORDS | SETUP | {"rpc", "remedies", "server.core", "server"},
+    "server.standalone": WORDS | SETUP | {"rpc", "server.core", "server"},
     # What both kinds of hosts inside Neutron share.
     "neutron": ON_A_HOST,
     "neutron.verify": ON_A_HOST | {"conf", "neutron"},
     "neutron.agent": ON_A_HOST | SETUP | {"neutron", "neutron.verify"},
     "neutron.server": WORDS | SETUP | {"rpc", "server.core", "neutron"},
     # Commands talk REST; only the words of the API are shared.
-    "cli": {"report", "printable"},
+    "cli": {"errors", "report", "printable"},
     "allinone": SETUP | {"rpc", "agent", "server", "server.core", "server.standalone", "cli"},
 }
 

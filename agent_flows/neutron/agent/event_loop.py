@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from oslo_log import log
 
 from agent_flows.engine.task import TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.neutron.agent import port_events
 from agent_flows.neutron.agent.port_events import Event, Gone, Here, Resync, Rules
 from agent_flows.neutron.agent.quarantine import Closed
@@ -113,7 +114,7 @@ class Events:
         except TaskFailed as exc:
             # The firewall closes what it could not prove, too, and its outcome says why.
             LOG.error("New ports could not be closed: %s (%s)", exc, exc.error.detail)
-            if len(closed) > 1 and exc.error.type != "Timeout":
+            if len(closed) > 1 and exc.error.type != ErrorType.TIMEOUT:
                 for port in closed.values():
                     self._close_alone(firewall, port)
         return {each.port_id for each in here} - closed.keys()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from agent_flows.engine.task import TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.flow import Flow
@@ -203,10 +204,10 @@ def _told(ask: Callable[[], T]) -> T:
     try:
         return ask()
     except Timeout as exc:
-        raise TaskFailed(TaskError("Timeout", str(exc)), whole_batch=True) from exc
+        raise TaskFailed(TaskError(ErrorType.TIMEOUT, str(exc)), whole_batch=True) from exc
     except SwitchError as exc:
-        error = TaskError("QuarantineFailed", exc.message, exc.detail)
+        error = TaskError(ErrorType.QUARANTINE_FAILED, exc.message, exc.detail)
         raise TaskFailed(error, whole_batch=True) from exc
     except OSError as exc:
-        error = TaskError("QuarantineFailed", "ovs-ofctl could not be run", str(exc))
+        error = TaskError(ErrorType.QUARANTINE_FAILED, "ovs-ofctl could not be run", str(exc))
         raise TaskFailed(error, whole_batch=True) from exc

@@ -136,5 +136,5 @@ def _switch_errors() -> Iterator[None]:
         yield
     except (SwitchError, Timeout) as exc:
         detail = exc.detail if isinstance(exc, SwitchError) else ""
-        error = TaskError(type(exc).__name__, str(exc), detail)
+        error = TaskError(exc.type, str(exc), detail)
         raise TaskFailed(error, whole_batch=True) from exc

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from agent_flows.errors import ErrorType
 from agent_flows.neutron import interfaces
 from agent_flows.neutron.interfaces import Located
 from agent_flows.neutron.verify.inspector import Finding, Inspector
@@ -31,7 +32,7 @@ class Checks:
         errors = {
             port_id: error
             for port_id, error in located.errors.items()
-            if ports[port_id].admin_state_up or error.type != "NoTag"
+            if ports[port_id].admin_state_up or error.type != ErrorType.NO_TAG
         }
         return Located(located.interfaces, errors, located.ofports)
 

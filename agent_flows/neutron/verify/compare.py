@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from agent_flows.errors import ErrorType
 from agent_flows.neutron.verify import canonical_flow
 from agent_flows.neutron.verify.canonical_flow import Effect, InstalledFlow, Key, texts
 from agent_flows.neutron.verify.inspector import Finding
@@ -114,7 +115,7 @@ def not_programmed(installed: InstalledFlows, ofport: int, cookie: int) -> Findi
         f"table {Table.TRANSIENT:d} of {installed.bridge} has no flow for packets from ofport "
         f"{ofport} under the agent's cookie {cookie:#x}: its security groups do not filter it"
     )
-    return Finding(missing=TaskError("FlowsMissing", message))
+    return Finding(missing=TaskError(ErrorType.FLOWS_MISSING, message))
 
 
 def compare(
@@ -188,7 +189,7 @@ def _missing(
         for table, number in sorted(Counter(key.table for key in missing).items())
     ]
     message = f"{', '.join(counts)}, under the agent's cookie {cookie:#x}"
-    return TaskError("FlowsMissing", message, "\n".join(_listed(missing, installed, own)))
+    return TaskError(ErrorType.FLOWS_MISSING, message, "\n".join(_listed(missing, installed, own)))
 
 
 def _listed(
@@ -211,4 +212,4 @@ def _surplus(flows: list[InstalledFlow], bridge: str, why: str) -> TaskError:
     ]
     shown = zip(flows[:_SHOWN], texts(flow.key for flow in flows), strict=False)
     detail = "\n".join(f"cookie={flow.cookie:#x},{text}" for flow, text in shown)
-    return TaskError("FlowsSurplus", ", ".join(counts), detail)
+    return TaskError(ErrorType.FLOWS_SURPLUS, ", ".join(counts), detail)

@@ -7,6 +7,7 @@ from typing import Protocol
 from oslo_log import log
 
 from agent_flows.engine.runner import error_of
+from agent_flows.errors import ErrorType
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.report import TaskError
 
@@ -73,7 +74,7 @@ class UnknownFirewall:
 
     def __init__(self, name: str) -> None:
         self._error = TaskError(
-            "UnknownFirewallDriver",
+            ErrorType.UNKNOWN_FIREWALL_DRIVER,
             f"it is not known what firewall_driver = {name} installs, so it cannot be verified",
         )
 

@@ -15,6 +15,7 @@ from oslo_config import cfg
 from oslo_utils import netutils
 
 from agent_flows.engine.task import TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.neutron import privileged
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.resource_cache import Known, SecurityGroupInfo
@@ -50,7 +51,8 @@ class IptablesInspector:
         stale = {port_id: len(_about(_Generator(_NOTHING), port_id, rules)) for port_id in ofports}
         return {
             port_id: TaskError(
-                "RulesSurplus", f"iptables has {number} rules that belong to a port that is gone"
+                ErrorType.RULES_SURPLUS,
+                f"iptables has {number} rules that belong to a port that is gone",
             )
             for port_id, number in stale.items()
             if number
@@ -60,7 +62,9 @@ class IptablesInspector:
         try:
             printed = self._save(program, self._timeout)
         except (OSError, RuntimeError) as exc:
-            error = TaskError("IptablesError", f"{program} could not read the rules", str(exc))
+            error = TaskError(
+                ErrorType.IPTABLES_ERROR, f"{program} could not read the rules", str(exc)
+            )
             raise TaskFailed(error, whole_batch=True) from exc
         return [line for line in printed.splitlines() if line.startswith("-A ")]
 
@@ -92,7 +96,9 @@ def _judge(port_id: str, known: Known, saved: Mapping[str, Sequence[str]]) -> Fi
     if not missing:
         return Finding()
     more = f", and {len(missing) - 1} more chains lack rules" if missing[1:] else ""
-    return Finding(missing=TaskError("RulesMissing", missing[0] + more, "\n".join(missing)))
+    return Finding(
+        missing=TaskError(ErrorType.RULES_MISSING, missing[0] + more, "\n".join(missing))
+    )
 
 
 def _about(generator: "_Generator", port_id: str, rules: Iterable[str]) -> list[str]:

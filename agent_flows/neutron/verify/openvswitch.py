@@ -7,6 +7,7 @@ from neutron.common import utils
 from oslo_config import cfg
 
 from agent_flows.engine.task import TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.resource_cache import SecurityGroupInfo
 from agent_flows.neutron.verify import compare
@@ -101,21 +102,22 @@ class OpenvswitchInspector:
         try:
             lines = self._ofctl.dump(0, 0)
         except Timeout as exc:
-            raise TaskFailed(TaskError("Timeout", str(exc)), whole_batch=True) from exc
+            raise TaskFailed(TaskError(ErrorType.TIMEOUT, str(exc)), whole_batch=True) from exc
         except SwitchUnreachable as exc:
-            error = TaskError("SwitchUnreachable", exc.message, exc.detail)
+            error = TaskError(ErrorType.SWITCH_UNREACHABLE, exc.message, exc.detail)
             raise TaskFailed(error, whole_batch=True) from exc
         except SwitchError as exc:
-            error = TaskError("SwitchError", exc.message, exc.detail)
+            error = TaskError(ErrorType.SWITCH_ERROR, exc.message, exc.detail)
             raise TaskFailed(error, whole_batch=True) from exc
         except OSError as exc:
-            error = TaskError("SwitchError", "ovs-ofctl could not be run", str(exc))
+            error = TaskError(ErrorType.SWITCH_ERROR, "ovs-ofctl could not be run", str(exc))
             raise TaskFailed(error, whole_batch=True) from exc
         return self._bridge.default_cookie, InstalledFlows(self._bridge.br_name, lines)
 
 
 _NO_MAC = Finding(
     missing=TaskError(
-        "NoAttachedMac", "the interface's external_ids have no attached-mac, so nothing filters it"
+        ErrorType.NO_ATTACHED_MAC,
+        "the interface's external_ids have no attached-mac, so nothing filters it",
     )
 )

@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy.orm import Session
 
+from agent_flows.errors import ErrorType
 from agent_flows.report import SyncState, TaskError, Trouble
 from agent_flows.server.core import history
 from agent_flows.server.core.directory import KnownPort, PortDirectory
 
 # The trouble that is named first names the error.
-_ERROR_OF = {Trouble.SWITCH: "SwitchUnreachable", Trouble.BRIDGE: "BridgeMissing"}
+_ERROR_OF = {Trouble.SWITCH: ErrorType.SWITCH_UNREACHABLE, Trouble.BRIDGE: ErrorType.BRIDGE_MISSING}
 
 
 def never_seen(host: str) -> TaskError:
     return TaskError(
-        "AgentNeverSeen",
+        ErrorType.AGENT_NEVER_SEEN,
         "no agent was ever seen on the host the port is bound to",
         f"no agent was ever seen on host {host}, or what was known of it was deleted: start an "
         f"agent there that reports as {host}, or bind the port to a host that has one",
@@ -29,7 +30,7 @@ def never_seen(host: str) -> TaskError:
 
 def silent(host: str, since: datetime.datetime) -> TaskError:
     return TaskError(
-        "AgentSilent",
+        ErrorType.AGENT_SILENT,
         f"no sign of life from the port's agent since {_shown(since)}",
         f"no sign of life from the agent of host {host} since {_shown(since)}",
     )
@@ -38,7 +39,7 @@ def silent(host: str, since: datetime.datetime) -> TaskError:
 def overdue(port: KnownPort, seconds: float, now: datetime.datetime) -> TaskError:
     since = _shown(port.syncing_since or now)
     return TaskError(
-        "ReportOverdue",
+        ErrorType.REPORT_OVERDUE,
         f"no report of revision {port.state.revision} from the port's agent within {seconds:g} s "
         f"of {since}",
         f"the agent of host {port.state.host} lives, but did not report",

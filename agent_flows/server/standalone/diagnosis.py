@@ -4,12 +4,12 @@ import datetime
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from agent_flows import remedies
+from agent_flows.errors import ErrorType, remedy
 from agent_flows.report import UNTRUE, SyncState
 
 _UNTRUE = frozenset(source.value for source in UNTRUE)
 # What these say of the agent is said here from what is known of it now.
-_OF_THE_AGENT = frozenset({"AgentSilent", "AgentNeverSeen"})
+_OF_THE_AGENT = frozenset({ErrorType.AGENT_SILENT, ErrorType.AGENT_NEVER_SEEN})
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _looked_after(port: Port, host: str, agent: Agent, failure: Failure | None) 
         yield f"The agent of host {host} has not yet reported what it was asked for; wait."
     elif port.sync_state != SyncState.IN_SYNC and failure and failure.type not in _OF_THE_AGENT:
         message = failure.message.rstrip(".")
-        remedy = remedies.of(failure.type)
-        yield f"{failure.task} failed: {failure.type}: {message}. To do: {remedy}."
+        to_do = remedy(failure.type)
+        yield f"{failure.task} failed: {failure.type}: {message}. To do: {to_do}."
     elif port.sync_state == SyncState.UNKNOWN:
         yield f"The agent of host {host} lives, and is yet to report; wait."

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from agent_flows import remedies
+from agent_flows.errors import remedy
 from agent_flows.report import SyncState
 from agent_flows.server.standalone import diagnosis
 from agent_flows.server.standalone.diagnosis import Agent, Failure, Port
@@ -37,7 +37,7 @@ def test_a_failed_task_is_named_with_its_words_and_with_what_helps(type_: str) -
     said = diagnosis.reason(port(sync_state=SyncState.OUT_OF_SYNC), ALIVE, failure(type_))
     assert said is not None
     assert said.startswith(f"some-task failed: {type_}: the tool's own words. To do: ")
-    assert remedies.of(type_) in said
+    assert remedy(type_) in said
 
 
 @pytest.mark.parametrize("state", SyncState)

@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from agent_flows.report import REVERT_FAILED, SyncState, TaskState
+from agent_flows.errors import ErrorType
+from agent_flows.report import SyncState, TaskState
 from agent_flows.server.core.agent_view import Seen
 from agent_flows.server.core.listing import View
 from agent_flows.server.core.models import Agent, Attempt, Task
@@ -68,6 +69,6 @@ def _failures(session: Session, port_ids: Collection[str]) -> Mapping[str, diagn
     found: dict[str, diagnosis.Failure] = {}
     for port_id, name, type_, message in session.execute(query):
         before = found.get(port_id)
-        if before is None or before.type == REVERT_FAILED:
+        if before is None or before.type == ErrorType.REVERT_FAILED:
             found[port_id] = diagnosis.Failure(name, str(type_), str(message))
     return found
