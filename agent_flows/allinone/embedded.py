@@ -133,12 +133,12 @@ class _Agent(AgentService):
 
     @property
     def waiting(self) -> int:
-        return int(self._participant.waiting())
+        return int(self._reconciler.table.waiting())
 
     @property
     def _runs_flows(self) -> bool:
-        # Control starts the participant once the bridge is ready.
-        return bool(self._participant.is_alive())
+        # Control starts the reconciler once the bridge is ready.
+        return bool(self._reconciler.is_alive())
 
     def wait_for_bridge(self, ending: process.Ending, say: Say) -> None:
         """Return when the bridge is ready for ports, or the process is asked to end."""
