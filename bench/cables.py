@@ -5,7 +5,7 @@ import dataclasses
 import uuid
 from collections.abc import Iterator
 
-from lab.cloud import random_mac
+from lab.model import random_mac
 from lab.namespace import Namespace
 from lab.switch import Switch
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab.cloud import Cloud, egress_to_anywhere, ingress
+from lab.cloud import Cloud
+from lab.model import egress_to_anywhere, ingress
 from lab.product import Site
 from lab.rabbit import Rabbit
 from lab.switch import Switch

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.cables import Cable, laid
-from lab.cloud import ingress
+from lab.model import ingress
 from lab.neutron.configuration import Options, with_agent_flows
 from lab.neutron.host import BRIDGE
 from lab.neutron.stack import Neutron

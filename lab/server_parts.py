@@ -1,10 +1,8 @@
 """The server's parts on a database of their own, without its processes, and words to use them."""
 
-import datetime
 import json
 import threading
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +11,7 @@ import falcon.testing
 from oslo_config import cfg
 
 from agent_flows import conf as options
-from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
+from agent_flows.report import FlowName, FlowReport
 from agent_flows.rpc.answers import Receipt
 from agent_flows.rpc.identity import Identity
 from agent_flows.server.core import database
@@ -29,34 +27,7 @@ from agent_flows.server.standalone.api.app import application
 from agent_flows.server.standalone.directory import OwnDirectory
 from agent_flows.spec import DesiredState
 from agent_flows.supervision import Troubles
-
-WIRE = {
-    "locate-interface": Step.L2,
-    "raise-link": Step.L2,
-    "provision-network": Step.L2,
-    "apply-security-groups": Step.SECURITY_GROUPS,
-    "verify-security-groups": Step.SECURITY_GROUPS,
-    "bind-vlan": Step.L2,
-    "verify-wiring": Step.L2,
-    "commit-security-groups": Step.SECURITY_GROUPS,
-}
-REFRESH = {name: step for name, step in WIRE.items() if step is Step.SECURITY_GROUPS}
-UNWIRE = {
-    "close-port": Step.L2,
-    "remove-security-groups": Step.SECURITY_GROUPS,
-    "release-vlan": Step.L2,
-}
-TASKS: Mapping[FlowName, Mapping[str, Step]] = {
-    FlowName.WIRE: WIRE,
-    FlowName.RESYNC: WIRE,
-    FlowName.REFRESH: REFRESH,
-    FlowName.UNWIRE: UNWIRE,
-}
-REFUSED = TaskError("SwitchError", "the switch refused a flow", "OFPFMFC_TABLE_FULL")
-
-
-def new_id() -> str:
-    return str(uuid.uuid4())
+from lab.model import flow_report
 
 
 class Told:
@@ -246,52 +217,6 @@ class AgentOf:
         answer = self.send(*[self.report(port_id) for port_id in port_ids])
         if answer.rejected:
             raise AssertionError(answer.rejected)
-
-
-def flow_report(fails: str | None = None, **fields: Any) -> FlowReport:
-    """A report in which every task succeeded, or ``fails`` did and the flow was reverted."""
-    began = datetime.datetime.now(datetime.UTC)
-    names = TASKS[fields.get("flow", FlowName.WIRE)]
-    values: dict[str, Any] = {
-        "id": new_id(),
-        "host": "host-a",
-        "resource_id": new_id(),
-        "flow": FlowName.WIRE,
-        "revision": 1,
-        "attempt": 1,
-        "sequence": 1,
-        "started_at": began,
-        "finished_at": began + datetime.timedelta(seconds=1),
-        "tasks": outcomes(names, fails, began),
-        **fields,
-    }
-    return FlowReport(**values)
-
-
-def outcomes(
-    names: Mapping[str, Step], fails: str | None, began: datetime.datetime
-) -> Sequence[TaskOutcome]:
-    order = list(names)
-    broken = order.index(fails) if fails is not None else len(order)
-    found = []
-    for place, name in enumerate(order):
-        reached = place <= broken
-        state = TaskState.SUCCEEDED
-        if broken < len(order):
-            state = TaskState.REVERTED if reached else TaskState.PENDING
-        if place == broken:
-            state = TaskState.FAILED
-        found.append(
-            TaskOutcome(
-                name,
-                names[name],
-                state,
-                began + datetime.timedelta(milliseconds=place) if reached else None,
-                0.001 if reached else None,
-                REFUSED if place == broken else None,
-            )
-        )
-    return tuple(found)
 
 
 def together(*works: Callable[[], object]) -> None:

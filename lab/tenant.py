@@ -1,6 +1,7 @@
 """A tenant with web servers and databases on a network of its own."""
 
-from lab.cloud import Cloud, egress_to_anywhere, ingress, random_mac
+from lab.cloud import Cloud
+from lab.model import egress_to_anywhere, ingress, random_mac
 from lab.product import Site
 from lab.vm import Vm, plug
 

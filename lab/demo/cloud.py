@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, Self
 
-from lab.cloud import Rule
 from lab.demo.scenario import Machine
+from lab.model import Rule
 from lab.rest import Body
 from lab.switch import Switch
 from lab.vm import Vm

@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from lab.cloud import Rule
 from lab.demo.cloud import BRIDGE, QUICK_RETRIES, DemoCloud, Log
 from lab.demo.scenario import SUBNET, Machine
+from lab.model import Rule
 from lab.neutron.client import Client
 from lab.neutron.configuration import API_PORT, PHYSICAL_NETWORK, with_agent_flows
 from lab.neutron.stack import Neutron

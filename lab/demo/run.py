@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lab.cloud import Rule, ingress
 from lab.demo.cloud import BRIDGE, DemoCloud
 from lab.demo.scenario import (
     CONNECTIONS,
@@ -20,6 +19,7 @@ from lab.demo.scenario import (
     Attempt,
     Machine,
 )
+from lab.model import Rule, ingress
 from lab.probe import passes_anything
 from lab.process import CommandFailed, Ended, wait_until
 from lab.rest import Body, Refused

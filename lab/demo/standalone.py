@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Sequence
 
-from lab.cloud import Cloud, Rule, egress_to_anywhere, random_mac
+from lab.cloud import Cloud
 from lab.demo.cloud import BRIDGE, QUICK_RETRIES, DemoCloud, Log
 from lab.demo.scenario import Machine
+from lab.model import Rule, egress_to_anywhere, random_mac
 from lab.product import PROGRAM, Site
 from lab.rest import Api
 from lab.switch import Switch

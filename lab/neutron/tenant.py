@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Collection, Sequence
 
-from lab.cloud import ingress
+from lab.model import ingress
 from lab.neutron.stack import Neutron
 from lab.rest import Body
 from lab.vm import Vm

@@ -13,10 +13,11 @@ from oslo_messaging.rpc import dispatcher
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
+from lab.model import new_id
 from lab.process import wait_until
 from lab.rabbit import Rabbit
 from lab.server_parts import Server as Parts
-from lab.server_parts import Told, new_id
+from lab.server_parts import Told
 
 PAGE = Path(__file__).parents[2] / "doc" / "operator" / "install.md"
 HOST, OTHER = "compute-1", "compute-2"

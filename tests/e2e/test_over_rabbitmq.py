@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from lab.cloud import egress_to_anywhere
+from lab.model import egress_to_anywhere
 from lab.probe import passes_anything
 from lab.process import wait_until
 from lab.product import Site

@@ -1,6 +1,6 @@
 """Two agents of one name on a real message bus: the first keeps its ports, and both are told."""
 
-from lab.cloud import egress_to_anywhere
+from lab.model import egress_to_anywhere
 from lab.process import wait_until
 from lab.product import Site
 from lab.rabbit import Rabbit

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lab.cloud import Cloud, egress_to_anywhere, ingress, random_mac
+from lab.cloud import Cloud
+from lab.model import egress_to_anywhere, ingress, random_mac
 from lab.process import wait_until
 from lab.product import PROGRAM, Site
 from lab.switch import Switch

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from lab.cloud import ingress
+from lab.model import ingress
 from lab.neutron.host import BRIDGE
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import CLOSED, SERVED, Tenant

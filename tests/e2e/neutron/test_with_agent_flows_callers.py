@@ -9,12 +9,12 @@ import pytest
 
 from agent_flows.report import FlowReport
 from agent_flows.rpc import codec
+from lab.model import flow_report
 from lab.neutron.client import PROJECT, Client
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import Tenant
 from lab.process import CommandFailed, run
 from lab.rest import Body, Refused
-from lab.server_parts import flow_report
 from lab.vm import Vm
 from tests.e2e.neutron.conftest import OURS, WATCHED
 from tests.e2e.neutron.ports import are, full_table, healthy, tasks

@@ -6,7 +6,7 @@ from threading import Thread
 
 import pytest
 
-from lab.cloud import ingress
+from lab.model import ingress
 from lab.neutron.host import BRIDGE, Host
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import CLOSED, SERVED, Tenant

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from agent_flows.spec import NetworkSpec, SecurityGroupSpec
+from lab.model import network, open_group
 from lab.switch import Switch
 from lab.vm import Vm
-from tests.functional.agent.host import Host, allow_all, network
+from tests.functional.agent.host import Host
 
 _NUMBERS = itertools.count(1)
 
@@ -60,7 +61,7 @@ def settled(host: Host) -> Callable[..., list[Vm]]:
         interface_type: str = "",
     ) -> list[Vm]:
         net = net or network(mtu=mtu)
-        rules = groups or [allow_all()]
+        rules = groups or [open_group()]
         host.start_once()
         for vm in vms:
             host.bind(vm, net, rules)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import threading
-import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,16 @@ from agent_flows.rpc.server import AgentClient
 from agent_flows.spec import (
     AddressGroupSpec,
     DesiredState,
-    Direction,
-    Ethertype,
     NetworkSpec,
-    NetworkType,
     PortSpec,
     Refused,
-    SecurityGroupRule,
     SecurityGroupSpec,
 )
+from lab import model
+from lab.model import HOST, addresses_of
 from lab.process import wait_until
 from lab.switch import Switch
 from lab.vm import Vm
-
-HOST = "host-1"
 
 
 class FakeServer:
@@ -256,14 +251,12 @@ class Host:
 
     def bind(self, vm: Vm, network: NetworkSpec, groups: Sequence[SecurityGroupSpec]) -> PortSpec:
         """Tell the server about the VM's port."""
-        spec = PortSpec(
+        spec = model.port(
+            *groups,
             id=vm.port_id,
-            revision=1,
-            host=HOST,
             network=network,
             mac_address=vm.mac,
-            fixed_ips=tuple(address.partition("/")[0] for address in vm.addresses),
-            security_groups=tuple(group.id for group in groups),
+            fixed_ips=addresses_of(vm),
         )
         self.server.groups |= {group.id: group for group in groups}
         self.server.ports[vm.port_id] = spec
@@ -275,21 +268,3 @@ class Host:
         self.server.ports[vm.port_id] = dataclasses.replace(
             spec, revision=spec.revision + 1, **changes
         )
-
-
-def network(kind: NetworkType = NetworkType.LOCAL, **more: Any) -> NetworkSpec:
-    return NetworkSpec(id=str(uuid.uuid4()), network_type=kind, **more)
-
-
-def group(*rules: SecurityGroupRule, revision: int = 1) -> SecurityGroupSpec:
-    return SecurityGroupSpec(id=str(uuid.uuid4()), revision=revision, rules=rules)
-
-
-def allow_all() -> SecurityGroupSpec:
-    return group(
-        *(
-            SecurityGroupRule(direction=direction, ethertype=ethertype)
-            for direction in Direction
-            for ethertype in Ethertype
-        )
-    )

@@ -4,16 +4,13 @@ import pytest
 
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.report import FlowName, Trouble
-from agent_flows.spec import Direction, Ethertype, SecurityGroupRule
-from tests.functional.agent.host import group, network
+from lab.model import egress_to_anywhere, group, network
 from tests.functional.agent.test_provider_networks import vlan
 
 
 def closed():
     """Lets everything out and nothing in."""
-    return group(
-        *(SecurityGroupRule(direction=Direction.EGRESS, ethertype=each) for each in Ethertype)
-    )
+    return group(*egress_to_anywhere())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Somebody else changes, deletes or adds flows on the bridge: a resync puts everything right."""
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import re
@@ -10,17 +11,11 @@ import pytest
 
 from agent_flows.openflow import cookie
 from agent_flows.report import FlowName
-from agent_flows.spec import (
-    Direction,
-    Ethertype,
-    Member,
-    NetworkType,
-    SecurityGroupRule,
-    SecurityGroupSpec,
-)
+from agent_flows.spec import SecurityGroupSpec
 from lab import frames
+from lab.model import egress_to_anywhere, group, network, new_id, rule
 from lab.vm import Vm
-from tests.functional.agent.host import Host, group, network
+from tests.functional.agent.host import Host
 
 BRIDGE = "br-int"
 _SEQUENCE = itertools.count(1)
@@ -29,31 +24,13 @@ _COOKIE = re.compile(r"cookie=0x[0-9a-f]+, ")
 
 def web() -> SecurityGroupSpec:
     """Everything out; in tcp 80, and tcp 8080 for members of the group."""
-    out = [
-        SecurityGroupRule(direction=Direction.EGRESS, ethertype=ethertype)
-        for ethertype in Ethertype
-    ]
-    made = group(*out)
-    incoming = SecurityGroupRule(
-        direction=Direction.INGRESS,
-        ethertype=Ethertype.IPV4,
-        protocol="tcp",
-        port_range_min=80,
-        port_range_max=80,
-    )
-    from_members = SecurityGroupRule(
-        direction=Direction.INGRESS,
-        ethertype=Ethertype.IPV4,
-        protocol="tcp",
-        port_range_min=8080,
-        port_range_max=8080,
-        remote_group_id=made.id,
-    )
-    return SecurityGroupSpec(
-        id=made.id,
-        revision=1,
-        rules=(*out, incoming, from_members),
-        members=(Member("10.0.0.0/24"),),
+    made = new_id()
+    return group(
+        *egress_to_anywhere(),
+        rule(protocol="tcp", port=80),
+        rule(protocol="tcp", port=8080, remote_group_id=made),
+        id=made,
+        members=["10.0.0.0/24"],
     )
 
 
@@ -224,9 +201,7 @@ def test_refresh_removes_a_strangers_flow(scene: Scene) -> None:
     _add_stranger(scene, "above all rules")
     (group_id,) = scene.host.server.groups
     old = scene.host.server.groups[group_id]
-    scene.host.server.groups[group_id] = SecurityGroupSpec(
-        id=group_id, revision=2, rules=old.rules[:-1], members=old.members
-    )
+    scene.host.server.groups[group_id] = dataclasses.replace(old, revision=2, rules=old.rules[:-1])
     scene.host.casts.security_groups_changed("host-1", [group_id])
     scene.host.server.wait_for(
         lambda: all(
@@ -295,7 +270,7 @@ def test_resync_puts_right_the_flows_of_a_network(
 ) -> None:
     host.switch.add_bridge("br-ex", fail_mode="standalone")
     host.mappings = {"physnet1": "br-ex"}
-    net = network(NetworkType.VLAN, physical_network="physnet1", segmentation_id=100)
+    net = network("vlan", segmentation_id=100)
     one, two = settled(make_vm("one"), make_vm("two"), net=net, groups=[web()])
     host.ready()
     with contextlib.closing(Scene(host, one, two)) as scene:

@@ -3,7 +3,7 @@
 import uuid
 
 from agent_flows.report import FlowName, TaskState
-from tests.functional.agent.host import HOST, allow_all, network
+from lab.model import HOST, network, open_group
 
 FOREIGN = {
     "a name": "vm-7-eth0",
@@ -134,7 +134,7 @@ def test_an_iface_id_claimed_twice_is_a_conflict_until_one_interface_goes(host, 
 def test_the_absence_of_a_bound_port_is_reported_once_for_each_revision(host, make_vm, settled):
     (good,) = settled(make_vm("good"))
     absent, elsewhere = make_vm("absent"), make_vm("elsewhere")
-    host.bind(absent, network(), [allow_all()])
+    host.bind(absent, network(), [open_group()])
     for _ in range(3):
         host.casts.ports_changed(HOST, [absent.port_id, elsewhere.port_id])
         host.server.wait_for(lambda: host.server.of(absent.port_id, FlowName.UNWIRE))

@@ -4,7 +4,7 @@ import pytest
 
 from agent_flows.report import FlowName
 from agent_flows.spec import NetworkType
-from tests.functional.agent.host import allow_all, network
+from lab.model import network, open_group
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def make_outsider(provider, make_vm):
 
 
 def vlan(segment):
-    return network(NetworkType.VLAN, physical_network="physnet1", segmentation_id=segment)
+    return network("vlan", segmentation_id=segment)
 
 
 def flat():
-    return network(NetworkType.FLAT, physical_network="physnet1")
+    return network("flat")
 
 
 def test_a_vlan_network_is_translated_both_ways(provider, make_vm, make_outsider, settled):
@@ -91,7 +91,7 @@ def test_nothing_of_a_released_network_stays(provider, make_vm, make_outsider, s
 def test_a_second_network_on_the_same_segment_is_refused(provider, make_vm, settled):
     settled(make_vm("first"), net=vlan(100))
     second = make_vm("second")
-    provider.bind(second, vlan(100), [allow_all()])
+    provider.bind(second, vlan(100), [open_group()])
     second.plug()
     error = provider.server.wait_failed(second.port_id, "provision-network").failed.error
     assert error.type == "SegmentInUse"
@@ -101,7 +101,7 @@ def test_a_second_network_on_the_same_segment_is_refused(provider, make_vm, sett
 def test_a_tunnel_network_is_refused_by_name(provider, make_vm, settled):
     settled(make_vm("first"))
     vm = make_vm()
-    provider.bind(vm, network(NetworkType.VXLAN, segmentation_id=70000), [allow_all()])
+    provider.bind(vm, network(NetworkType.VXLAN, segmentation_id=70000), [open_group()])
     vm.plug()
     error = provider.server.wait_failed(vm.port_id, "provision-network").failed.error
     assert error.type == "Unsupported"
@@ -112,7 +112,7 @@ def test_a_missing_bridge_fails_its_ports_until_it_appears(host, make_vm, settle
     host.mappings = {"physnet1": "br-ex"}
     settled(make_vm("local"))
     vm = make_vm()
-    host.bind(vm, vlan(100), [allow_all()])
+    host.bind(vm, vlan(100), [open_group()])
     vm.plug()
     error = host.server.wait_failed(vm.port_id, "provision-network").failed.error
     assert error.type == "BridgeNotFound"

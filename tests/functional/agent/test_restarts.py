@@ -7,7 +7,7 @@ import threading
 import time
 
 from agent_flows.report import FlowName, TaskState
-from tests.functional.agent.host import allow_all, network
+from lab.model import network, open_group
 
 
 def test_a_restart_of_the_agent_closes_nobody_and_keeps_local_vlans(host, make_vm, settled):
@@ -67,7 +67,7 @@ def test_a_restarted_database_is_followed_again(host, make_vm, settled):
     settled(gone, net=net)
     host.switch.restart_ovsdb()
     late = make_vm("late")
-    host.bind(late, net, [allow_all()])
+    host.bind(late, net, [open_group()])
     host.plug_quietly(late)
     gone.unplug()
     host.server.wait_wired([late.port_id], 20)
@@ -131,7 +131,7 @@ def test_ports_keep_working_while_the_server_is_silent_and_follow_when_it_is_bac
 def test_a_failed_port_is_retried_until_it_succeeds_and_counts_its_attempts(host, make_vm, settled):
     settled(make_vm())
     vm = make_vm("late")
-    host.bind(vm, network(), [allow_all()])
+    host.bind(vm, network(), [open_group()])
     host.switch.namespace.ip("link", "delete", vm.tap)
     host.plug_quietly(vm)
     host.server.wait_for(lambda: len(host.server.of(vm.port_id)) >= 2)

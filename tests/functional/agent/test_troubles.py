@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from agent_flows.report import FlowName, Trouble
+from lab.model import HOST, network, open_group
 from lab.process import wait_until
 from lab.switch import Switch
-from tests.functional.agent.host import HOST, Host, allow_all, network
+from tests.functional.agent.host import Host
 
 SOON = 5.0
 
@@ -143,7 +144,7 @@ def test_an_ovs_ofctl_that_does_not_end_is_a_trouble_and_then_killed(host, make_
     host.start(openflow_timeout=6, slow_flow=3.0)
     host.ready()
     vm = make_vm()
-    host.bind(vm, network(), [allow_all()])
+    host.bind(vm, network(), [open_group()])
     tool.flag.touch()
     host.plug_quietly(vm)
     host.until(lambda: "wire of 1 ports" in troubles(host).get(Trouble.FLOW, ""), "slow flow", 5)
@@ -164,7 +165,7 @@ def test_an_ovs_ofctl_that_does_not_end_is_a_trouble_and_then_killed(host, make_
 def test_a_missing_ovs_ofctl_fails_ports_by_that_name(host, make_vm, settled, monkeypatch):
     settled(make_vm("first"))
     vm = make_vm()
-    host.bind(vm, network(), [allow_all()])
+    host.bind(vm, network(), [open_group()])
     original = subprocess.Popen
 
     def without_tool(argv, *args, **kwargs):

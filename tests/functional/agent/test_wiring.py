@@ -4,7 +4,7 @@ import dataclasses
 
 from agent_flows.report import FlowName, TaskState
 from agent_flows.spec import NetworkType, Refused
-from tests.functional.agent.host import HOST, allow_all, group, network
+from lab.model import HOST, group, network, open_group
 
 WIRE_TASKS = [
     "locate-interface",
@@ -56,7 +56,7 @@ def test_a_port_deleted_at_the_server_is_closed_while_still_plugged(host, make_v
 
 
 def test_a_changed_group_is_refreshed_and_cuts_what_it_no_longer_allows(host, make_vm, settled):
-    rules = allow_all()
+    rules = open_group()
     one, two = settled(make_vm("one"), make_vm("two"), groups=[rules])
     two.listen(80)
     connection = one.open(two.ip, 80)
@@ -86,7 +86,7 @@ def test_an_unchanged_port_costs_no_flow(host, make_vm, settled):
 def test_a_device_that_does_not_exist_fails_with_the_words_of_the_switch(host, settled, make_vm):
     settled(make_vm())
     ghost = make_vm("ghost")
-    host.bind(ghost, network(), [allow_all()])
+    host.bind(ghost, network(), [open_group()])
     host.switch.namespace.ip("link", "delete", ghost.tap)
     host.plug_quietly(ghost)
     failure = host.server.wait_failed(ghost.port_id, "locate-interface").failed
@@ -95,7 +95,7 @@ def test_a_device_that_does_not_exist_fails_with_the_words_of_the_switch(host, s
 
 
 def test_one_bad_port_does_not_keep_the_others_of_its_batch(host, make_vm):
-    net, rules = network(), allow_all()
+    net, rules = network(), open_group()
     vms = [make_vm(f"vm{n}") for n in range(4)]
     for vm in vms:
         host.bind(vm, net, [rules])
@@ -126,7 +126,7 @@ def test_an_internal_port_keeps_the_mtu_of_its_network(host, make_vm, settled):
 def test_a_port_without_a_link_here_skips_raising_it(host, make_vm):
     vm = make_vm("guest")
     host.switch.namespace.ip("link", "delete", vm.tap)
-    host.bind(vm, network(), [allow_all()])
+    host.bind(vm, network(), [open_group()])
     host.start()
     host.ready()
     host.server.silent = True
@@ -153,7 +153,7 @@ def test_a_port_of_another_bridge_is_none_of_ours(host, make_vm, settled):
     host.switch.add_bridge("br-other")
     (vm,) = settled(make_vm())
     stranger = make_vm("stranger")
-    host.bind(stranger, network(), [allow_all()])
+    host.bind(stranger, network(), [open_group()])
     stranger.plug("br-other")
     host.change(vm)
     host.casts.ports_changed(HOST, [stranger.port_id, vm.port_id])
@@ -184,7 +184,7 @@ def test_a_group_the_server_does_not_know_fails_its_port_only(host, make_vm, set
 def test_a_physical_network_nobody_mapped_fails_by_name(host, make_vm, settled):
     settled(make_vm("good"))
     bad = make_vm("bad")
-    host.bind(bad, network(NetworkType.FLAT, physical_network="moon"), [allow_all()])
+    host.bind(bad, network(NetworkType.FLAT, physical_network="moon"), [open_group()])
     bad.plug()
     error = host.server.wait_failed(bad.port_id, "provision-network").failed.error
     assert "moon" in error.message
@@ -194,7 +194,7 @@ def test_a_physical_network_nobody_mapped_fails_by_name(host, make_vm, settled):
 def test_a_group_that_makes_no_sense_fails_its_port_only_and_the_old_rules_stand(
     host, make_vm, settled
 ):
-    rules = allow_all()
+    rules = open_group()
     one, two = settled(make_vm("one"), make_vm("two"), groups=[rules])
     (three,) = settled(make_vm("three"), net=host.server.ports[one.port_id].network)
     two.listen(80)

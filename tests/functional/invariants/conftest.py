@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.cloud import Cloud, egress_to_anywhere, ingress, random_mac
+from lab.cloud import Cloud
+from lab.model import egress_to_anywhere, ingress, random_mac
 from lab.product import Site
 from lab.switch import Switch
 from lab.vm import Vm, plug

@@ -11,7 +11,8 @@ from agent_flows.engine.runner import Runner, Work
 from agent_flows.engine.task import FlowTask, PortErrors
 from agent_flows.openflow import cookie
 from agent_flows.report import FlowName, Step, TaskError, TaskState
-from agent_flows.spec import DesiredState, NetworkSpec, NetworkType, PortSpec, SecurityGroupSpec
+from agent_flows.spec import DesiredState
+from lab import model
 from lab.process import wait_until
 
 
@@ -38,13 +39,10 @@ def stage(switch, wiring):
 class Stage:
     def __init__(self, switch, wiring):
         self.switch, self.wiring = switch, wiring
-        self.group = SecurityGroupSpec(str(uuid.uuid4()), 1)
+        self.group = model.group()
         self.desired = DesiredState(security_groups={self.group.id: self.group})
         self.names = {}
         self.runner = Runner("host-1")
-
-    def network(self, kind=NetworkType.LOCAL, **more):
-        return NetworkSpec(str(uuid.uuid4()), kind, **more)
 
     def plug(self, network):
         """An internal port on the bridge, as a spec knows it."""
@@ -56,7 +54,7 @@ class Stage:
         )  # fmt: skip
         self.switch.namespace.ip("link", "set", name, "up", "mtu", str(network.mtu))
         mac = f"fa:16:3e:00:00:{number:02x}"
-        spec = PortSpec(port_id, 1, "host-1", network, mac, security_groups=(self.group.id,))
+        spec = model.port(self.group, id=port_id, network=network, mac_address=mac)
         self.desired = dataclasses.replace(
             self.desired, ports={**self.desired.ports, port_id: spec}
         )
@@ -92,8 +90,8 @@ class Stage:
 
 
 def test_a_wired_port_is_tagged_with_the_vlan_of_its_network(stage):
-    net = stage.network()
-    one, two, other = stage.plug(net), stage.plug(net), stage.plug(stage.network())
+    net = model.network()
+    one, two, other = stage.plug(net), stage.plug(net), stage.plug(model.network())
     reports = stage.wire(one, two, other)
     assert [report.failed for report in reports.values()] == [None, None, None]
     assert stage.tag(one) == stage.tag(two) != stage.tag(other)
@@ -103,7 +101,7 @@ def test_a_wired_port_is_tagged_with_the_vlan_of_its_network(stage):
 
 
 def test_a_new_port_that_fails_at_the_end_is_left_closed_on_the_dead_vlan(stage):
-    bad = stage.plug(stage.network())
+    bad = stage.plug(model.network())
     report = stage.wire(bad, trouble=[bad])[bad]
     assert report.failed.name == "trouble"
     assert report.tasks[-2].state is TaskState.REVERTED
@@ -112,7 +110,7 @@ def test_a_new_port_that_fails_at_the_end_is_left_closed_on_the_dead_vlan(stage)
 
 
 def test_a_wired_port_that_fails_again_keeps_what_was_verified(stage):
-    port = stage.plug(stage.network())
+    port = stage.plug(model.network())
     assert stage.wire(port)[port].failed is None
     stage.wiring.firewall.commit([port])
     vlan = stage.tag(port)
@@ -122,7 +120,7 @@ def test_a_wired_port_that_fails_again_keeps_what_was_verified(stage):
 
 
 def test_a_good_port_is_wired_beside_a_bad_one(stage):
-    net = stage.network()
+    net = model.network()
     good, bad = stage.plug(net), stage.plug(net)
     reports = stage.wire(good, bad, trouble=[bad])
     assert reports[good].failed is None
@@ -132,7 +130,7 @@ def test_a_good_port_is_wired_beside_a_bad_one(stage):
 
 
 def test_unwiring_the_last_port_of_a_network_releases_its_vlan(stage):
-    net = stage.network()
+    net = model.network()
     one, two = stage.plug(net), stage.plug(net)
     stage.wire(one, two)
     stage.unwire(one)
@@ -143,7 +141,7 @@ def test_unwiring_the_last_port_of_a_network_releases_its_vlan(stage):
 
 
 def test_unwiring_what_is_gone_or_never_was_succeeds(stage):
-    gone = stage.plug(stage.network())
+    gone = stage.plug(model.network())
     stage.wire(gone)
     stage.switch.vsctl("del-port", stage.names[gone])
     never = str(uuid.uuid4())
@@ -151,7 +149,7 @@ def test_unwiring_what_is_gone_or_never_was_succeeds(stage):
 
 
 def test_verifying_finds_a_tag_somebody_changed(stage):
-    port = stage.plug(stage.network())
+    port = stage.plug(model.network())
     stage.wire(port)
 
     class Meddle(FlowTask):
@@ -176,8 +174,8 @@ def test_verifying_finds_a_tag_somebody_changed(stage):
 
 def test_the_vlan_of_a_vlan_network_has_nothing_to_do_with_its_segment(stage):
     stage.switch.add_bridge("br-ex")
-    net = stage.network(NetworkType.VLAN, physical_network="physnet1", segmentation_id=1)
-    first = stage.plug(stage.network())
+    net = model.network("vlan", segmentation_id=1)
+    first = stage.plug(model.network())
     port = stage.plug(net)
     assert stage.wire(first)[first].failed is None
     assert stage.wire(port)[port].failed is None

@@ -1,7 +1,6 @@
 """Local VLANs that are never two networks', and zones that are empty for who comes next."""
 
 import dataclasses
-import uuid
 
 import pytest
 
@@ -10,7 +9,7 @@ from agent_flows.l2.networks import Networks
 from agent_flows.l2.vlans import Vlans
 from agent_flows.openflow import ofctl as tool
 from agent_flows.openflow.ofctl import Ofctl, Ran
-from agent_flows.spec import NetworkSpec, NetworkType, PortSpec
+from lab import model
 from lab.process import wait_until
 from lab.switch import Switch
 
@@ -64,8 +63,7 @@ def networks(make):
 
 
 def port(network=None, *addresses):
-    network = network or NetworkSpec(str(uuid.uuid4()), NetworkType.LOCAL)
-    return PortSpec(str(uuid.uuid4()), 1, "host-1", network, "fa:16:3e:00:00:01", addresses)
+    return model.port(network=network or model.network(), fixed_ips=addresses)
 
 
 def provision(networks, *ports):
@@ -299,7 +297,7 @@ def test_a_network_keeps_its_connections_over_a_restart_of_the_agent(switch, mak
 def test_the_connections_of_a_port_that_left_end_in_both_directions_and_no_others(
     switch, networks, connect, own
 ):
-    net = NetworkSpec(str(uuid.uuid4()), NetworkType.LOCAL)
+    net = model.network()
     leaves, stays = port(net, own), port(net, "10.0.0.9")
     vlan, _ = provision(networks, leaves, stays)
     other = "2001:db8::2" if ":" in own else "10.0.0.2"
@@ -327,7 +325,7 @@ def test_an_address_a_port_gave_up_loses_its_connections(switch, networks, conne
 def test_an_address_two_ports_share_keeps_its_connections_until_the_last_left(
     switch, networks, connect
 ):
-    net = NetworkSpec(str(uuid.uuid4()), NetworkType.LOCAL)
+    net = model.network()
     one, two, three = port(net, "10.0.0.1"), port(net, "10.0.0.1"), port(net, "10.0.0.9")
     vlan, *_ = provision(networks, one, two, three)
     connect(vlan, "10.0.0.1", "10.0.0.2")
@@ -340,7 +338,7 @@ def test_an_address_two_ports_share_keeps_its_connections_until_the_last_left(
 def test_a_release_whose_connections_could_not_be_ended_is_done_again(
     switch, networks, connect, ofctl
 ):
-    net = NetworkSpec(str(uuid.uuid4()), NetworkType.LOCAL)
+    net = model.network()
     one, two = port(net, "10.0.0.1"), port(net, "10.0.0.9")
     vlan, _ = provision(networks, one, two)
     connect(vlan, "10.0.0.1", "10.0.0.2")
@@ -359,9 +357,7 @@ def test_a_release_whose_connections_could_not_be_ended_is_done_again(
 def provider(switch, ovsdb, bridges):
     switch.add_bridge("br-ex", fail_mode="standalone")
     ovsdb.settle()
-    net = NetworkSpec(
-        str(uuid.uuid4()), NetworkType.VLAN, physical_network="physnet1", segmentation_id=100
-    )
+    net = model.network("vlan", segmentation_id=100)
     return port(net)
 
 

@@ -10,7 +10,7 @@ from agent_flows.l2 import interfaces
 from agent_flows.l2.bindings import Binding, Bindings
 from agent_flows.l2.ovsdb import Ovsdb, OvsdbUnreachable
 from agent_flows.l2.vswitchd import SwitchWatch
-from agent_flows.spec import NetworkSpec, NetworkType
+from lab import model
 from lab.process import wait_until
 
 
@@ -159,7 +159,7 @@ def test_binding_a_port_leaves_what_others_wrote_beside(switch, ovsdb, bridges):
     plug(switch, "one")
     switch.vsctl("set", "Port", "one", "other_config:theirs=kept", "other_config:tag=7")
     wait_until(lambda: ovsdb_keys(ovsdb, "one") == {"theirs", "tag"}, 5, "it is known")
-    network = NetworkSpec(str(uuid.UUID(int=1)), NetworkType.LOCAL)
+    network = model.network()
     bindings = Bindings(ovsdb)
     assert bindings.bind({id_of("one"): Binding("one", 5, network)}) == {"one"}
     assert switch.vsctl("get", "Port", "one", "tag") == "5"
@@ -169,7 +169,7 @@ def test_binding_a_port_leaves_what_others_wrote_beside(switch, ovsdb, bridges):
 
 
 def test_binding_a_port_that_is_gone_is_an_error_and_closing_it_is_none(ovsdb, bridges):
-    network = NetworkSpec(str(uuid.UUID(int=1)), NetworkType.LOCAL)
+    network = model.network()
     with pytest.raises(TaskFailed) as failed:
         Bindings(ovsdb).bind({id_of("ghost"): Binding("ghost", 5, network)})
     assert "ghost" in failed.value.error.detail

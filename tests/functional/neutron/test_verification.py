@@ -14,8 +14,8 @@ from oslo_config import cfg
 from agent_flows.neutron.verify import expected_flows
 from agent_flows.neutron.verify.checks import Checks
 from agent_flows.report import FlowName, Step, Trouble
+from lab.model import new_id
 from lab.process import wait_until
-from lab.server_parts import new_id
 from lab.switch import Switch
 from tests.functional.neutron.other_cloud import SECONDS, OtherCloud, error_of, succeeded
 from tests.functional.secgroups.host import BRIDGE, Vm

@@ -3,7 +3,7 @@
 import pytest
 
 from agent_flows.report import FlowName, TaskState
-from lab.server_parts import new_id
+from lab.model import new_id
 from tests.functional.neutron.cloud import NETWORK, Cloud
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import Vm, outsider

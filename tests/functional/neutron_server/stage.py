@@ -12,7 +12,7 @@ from typing import Any, Self
 from agent_flows.neutron import rules_digest
 from agent_flows.report import FlowName, FlowReport
 from agent_flows.rpc import codec
-from lab.server_parts import flow_report
+from lab.model import flow_report
 
 PROJECT = "8b4c6a1e0f5d4d6c9a7b2e3f4a5b6c7d"
 _SECONDS = 60.0

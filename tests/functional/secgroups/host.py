@@ -6,8 +6,6 @@ Neutron's agent sets up br-int.
 """
 
 import itertools
-import uuid
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,9 +17,10 @@ from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.flow import Action, Flow
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.pipeline import OWN_PIPELINE, Home, Pipeline, Priority, Register, Table
-from agent_flows.rpc import codec
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import DesiredState, PortSpec, SecurityGroupSpec
+from lab import model
+from lab.model import new_id, numbered_id
 from lab.switch import Switch
 from tests.functional.secgroups import packets
 
@@ -45,7 +44,11 @@ class Vm:
     ip: str
     ip6: str
     vlan: int = 1
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    id: str = field(default_factory=new_id)
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        return self.ip, self.ip6
 
     def but(self, **changes: object) -> "Vm":
         return replace(self, **changes)  # type: ignore[arg-type]
@@ -54,36 +57,6 @@ class Vm:
 def outsider(vlan: int = 1) -> Vm:
     """Somebody behind the uplink."""
     return Vm(UPLINK, "0e:00:00:00:00:99", "203.0.113.99", "2001:db8:99::99", vlan)
-
-
-def group(
-    *rules: Mapping[str, object],
-    members: Iterable[Vm] = (),
-    addresses: Iterable[Mapping[str, str]] = (),
-    **fields: object,
-) -> SecurityGroupSpec:
-    """A security group; rules in Neutron's words, members with both addresses."""
-    addresses = [*addresses, *({"address": ip} for vm in members for ip in (vm.ip, vm.ip6))]
-    raw = {
-        "kind": "security_group",
-        "version": "1.0",
-        "id": str(uuid.uuid4()),
-        "revision": 1,
-        "rules": list(rules),
-        "members": addresses,
-        **fields,
-    }
-    made = codec.spec_from_wire(raw)
-    assert isinstance(made, SecurityGroupSpec)
-    return made
-
-
-def rule(direction: str = "ingress", **fields: object) -> dict[str, object]:
-    return {"direction": direction, **fields}
-
-
-def everything_out() -> list[dict[str, object]]:
-    return [rule("egress"), rule("egress", ethertype="IPv6")]
 
 
 # Neutron's native/br_int.py, setup_default_table: what its agent has there before any port.
@@ -166,21 +139,9 @@ class Host:
 
     def port(self, vm: Vm, *groups: SecurityGroupSpec, **fields: object) -> PortSpec:
         """State what is desired of ``vm``'s port."""
-        raw = {
-            "kind": "port",
-            "version": "1.0",
-            "id": vm.id,
-            "revision": 1,
-            "host": "here",
-            "network": {"id": str(uuid.UUID(int=vm.vlan)), "network_type": "vlan",
-                        "physical_network": "physnet1", "segmentation_id": vm.vlan + 1000},
-            "mac_address": vm.mac,
-            "fixed_ips": [vm.ip, vm.ip6],
-            "security_groups": [each.id for each in groups],
-            **fields,
-        }  # fmt: skip
-        made = codec.spec_from_wire(raw)
-        assert isinstance(made, PortSpec)
+        net = model.network("vlan", id=numbered_id(3, vm.vlan), segmentation_id=vm.vlan + 1000)
+        values = {"network": net, "mac_address": vm.mac, "fixed_ips": vm.addresses, **fields}
+        made = model.port(*groups, id=vm.id, **values)
         self.add(made, *groups)
         return made
 

@@ -6,16 +6,9 @@ import struct
 import pytest
 
 from lab import frames
+from lab.model import egress_to_anywhere, group, rule
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import (
-    BOTH_HOMES,
-    Host,
-    Vm,
-    everything_out,
-    group,
-    outsider,
-    rule,
-)
+from tests.functional.secgroups.host import BOTH_HOMES, Host, Vm, outsider
 
 pytestmark = BOTH_HOMES
 
@@ -25,7 +18,7 @@ HTTP = rule(protocol="tcp", port_range_min=80, port_range_max=80)
 @pytest.fixture
 def client(host: Host) -> Vm:
     made = host.boot(1)
-    host.port(made, group(*everything_out()))
+    host.port(made, group(*egress_to_anywhere()))
     host.wire(made)
     return made
 
@@ -117,7 +110,7 @@ def test_removed_egress_rule_cuts_the_connection(host: Host, client: Vm) -> None
     host.wire(client)
     assert not host.tcp(client, peer, 443, "ack")
     assert not host.tcp_reply(peer, client, 443, "ack")
-    host.port(client, group(*everything_out()))
+    host.port(client, group(*egress_to_anywhere()))
     host.wire(client)
     assert host.tcp(client, peer, 443, "ack")
     assert host.tcp_reply(peer, client, 443, "ack")

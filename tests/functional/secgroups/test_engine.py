@@ -12,8 +12,9 @@ from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.pipeline import Table
 from agent_flows.secgroups.firewall import Firewall
+from lab.model import egress_to_anywhere, group, rule
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import BRIDGE, Host, Vm, everything_out, group, outsider, rule
+from tests.functional.secgroups.host import BRIDGE, Host, Vm, outsider
 
 HTTP = rule(protocol="tcp", port_range_min=80, port_range_max=80)
 DNS = rule(protocol="udp", port_range_min=53, port_range_max=53)
@@ -48,7 +49,7 @@ def contents(host: Host) -> list[str]:
 
 def test_a_batch_is_one_bundle(host: Host, sent: list[list[str]]) -> None:
     vms = [host.boot(number) for number in range(1, 11)]
-    web = group(HTTP, *everything_out())
+    web = group(HTTP, *egress_to_anywhere())
     for vm in vms:
         host.port(vm, web)
     host.wire(*vms)
@@ -72,7 +73,7 @@ def test_new_member_costs_flows_for_that_member_alone(host: Host, sent: list[lis
     for vm in vms:
         host.port(vm, rules)
     host.wire(*vms)
-    host.add(group(addresses=[{"address": "10.7.0.1/32"}], members=[outsider()], id=webs.id))
+    host.add(group(members=["10.7.0.1", outsider()], id=webs.id))
     host.wire(*vms)
     assert len(sent[-1]) == 1
     assert "10.7.0.1" in sent[-1][0]
@@ -80,7 +81,7 @@ def test_new_member_costs_flows_for_that_member_alone(host: Host, sent: list[lis
 
 def test_members_are_installed_once_however_many_ports_refer_to_them(host: Host) -> None:
     addresses = [{"address": f"10.7.0.{number}/32"} for number in range(1, 101)]
-    webs = group(addresses=addresses)
+    webs = group(members=addresses)
     host.add(webs)
     rules = group(rule(remote_group_id=webs.id))
     vms = [host.boot(number) for number in range(1, 6)]
@@ -121,7 +122,7 @@ class TestRefusal:
 
     def test_names_the_port_at_fault_and_changes_nothing(self, host: Host) -> None:
         small, large, good = host.boot(1), host.boot(2), host.boot(3)
-        host.port(good, group(*everything_out()))
+        host.port(good, group(*egress_to_anywhere()))
         host.wire(good)
         self.limit(host, Table.RULES_INGRESS, 2)
         host.port(small, group(HTTP))
@@ -140,7 +141,7 @@ class TestRefusal:
 
     def test_the_others_go_on_without_it_and_it_recovers(self, host: Host) -> None:
         small, large, good = host.boot(1), host.boot(2), host.boot(3)
-        host.port(good, group(*everything_out()))
+        host.port(good, group(*egress_to_anywhere()))
         host.port(small, group(HTTP))
         host.port(large, group(rule(protocol="tcp", port_range_min=1, port_range_max=65535)))
         self.limit(host, Table.RULES_INGRESS, 2)
@@ -169,7 +170,7 @@ class TestRefusal:
 
     def test_of_a_shared_flow_names_the_ports_that_need_it(self, host: Host) -> None:
         first, second = host.boot(1), host.boot(2)
-        webs = group(addresses=[{"address": f"10.7.0.{n}/32"} for n in range(1, 31)])
+        webs = group(members=[{"address": f"10.7.0.{n}/32"} for n in range(1, 31)])
         host.add(webs)
         host.port(first, group(HTTP))
         host.port(second, group(rule(remote_group_id=webs.id)))
@@ -291,9 +292,9 @@ class TestRestartOfTheAgent:
     def vms(self, host: Host) -> list[Vm]:
         """Two ports that admit the same remote group, and each other."""
         made = [host.boot(1), host.boot(2)]
-        webs = group(members=[outsider()], addresses=[{"address": "10.7.0.1/32"}])
+        webs = group(members=[outsider(), "10.7.0.1"])
         host.add(webs)
-        cluster = group(*everything_out(), rule(protocol="udp", remote_group_id=webs.id), HTTP)
+        cluster = group(*egress_to_anywhere(), rule(protocol="udp", remote_group_id=webs.id), HTTP)
         for vm in made:
             host.port(vm, cluster)
         host.wire(*made)
@@ -370,10 +371,10 @@ class TestRestartOfTheAgent:
 
     def test_changes_made_meanwhile_take_effect(self, host: Host, vms: list[Vm]) -> None:
         host.restart_agent()
-        host.port(vms[0], group(*everything_out()), mac_address="fa:16:3e:00:00:77")
+        host.port(vms[0], group(*egress_to_anywhere()), mac_address="fa:16:3e:00:00:77")
         moved = vms[0].but(mac="fa:16:3e:00:00:77")
         host.wire(moved)
-        host.port(vms[1], group(rule(), *everything_out()))
+        host.port(vms[1], group(rule(), *egress_to_anywhere()))
         host.wire(vms[1])
         host.firewall.sweep({vm.id for vm in vms})
         assert not host.udp(outsider(), vms[0], 53)

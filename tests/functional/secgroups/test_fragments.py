@@ -13,7 +13,8 @@ import pytest
 
 from agent_flows.openflow.pipeline import Home, Pipeline
 from lab import frames
-from tests.functional.secgroups.host import Host, Vm, everything_out, group, rule
+from lab.model import egress_to_anywhere, group, rule
+from tests.functional.secgroups.host import Host, Vm
 
 _ETHERNET, _IPV4, _IPV6 = 14, 20, 40
 _FRAGMENT_HEADER = 44
@@ -92,7 +93,7 @@ def test_fragments_pass_only_by_a_rule_that_matches_each_of_them(
 ) -> None:
     one, two = host.boot(1), host.boot(2)
     rules = [] if fields is None else [rule(**fields, ethertype=f"IPv{version}")]
-    host.port(one, group(*everything_out()))
+    host.port(one, group(*egress_to_anywhere()))
     host.port(two, group(*rules))
     host.wire(one, two)
     assert arrives(host, one, two, datagram(one, two, version, 100)) is small
@@ -102,8 +103,8 @@ def test_fragments_pass_only_by_a_rule_that_matches_each_of_them(
 @pytest.mark.parametrize("version", [4, 6])
 def test_reply_in_fragments_needs_no_rule(host: Host, version: int) -> None:
     client, server = host.boot(1), host.boot(2)
-    host.port(client, group(*everything_out()))
-    host.port(server, group(rule(**DNS, ethertype=f"IPv{version}"), *everything_out()))
+    host.port(client, group(*egress_to_anywhere()))
+    host.port(server, group(rule(**DNS, ethertype=f"IPv{version}"), *egress_to_anywhere()))
     host.wire(client, server)
     answer = datagram(server, client, version, 4000, (SERVER, CLIENT))
     assert not arrives(host, server, client, answer)

@@ -2,10 +2,11 @@
 
 import pytest
 
+from lab.model import egress_to_anywhere, group, rule
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import Host, Vm, everything_out, group, outsider, rule
+from tests.functional.secgroups.host import Host, Vm, outsider
 
-ANY = (rule(), rule(ethertype="IPv6"), *everything_out())
+ANY = (rule(), rule(ethertype="IPv6"), *egress_to_anywhere())
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_broadcast_from_the_uplink_is_not_sent_back(host: Host, vms: list[Vm]) -
 
 
 def test_broadcast_passes_each_receivers_own_rules(host: Host, vms: list[Vm]) -> None:
-    host.port(vms[2], group(*everything_out()))
+    host.port(vms[2], group(*egress_to_anywhere()))
     host.wire(vms[2])
     for _ in range(3):
         assert host.send("vm1", broadcast(vms[0])) == {"vm2", "uplink"}

@@ -5,16 +5,9 @@ import uuid
 import pytest
 
 from agent_flows.spec import AddressGroupSpec
+from lab.model import egress_to_anywhere, group, rule
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import (
-    BOTH_HOMES,
-    Host,
-    Vm,
-    everything_out,
-    group,
-    outsider,
-    rule,
-)
+from tests.functional.secgroups.host import BOTH_HOMES, Host, Vm, outsider
 
 pytestmark = BOTH_HOMES
 
@@ -27,7 +20,7 @@ def pair(host: Host) -> tuple[Vm, Vm]:
 def wired(host: Host, pair: tuple[Vm, Vm], *rules: dict[str, object], **fields: object) -> None:
     """The first VM may send anything; the second has ``rules``."""
     client, server = pair
-    host.port(client, group(*everything_out()))
+    host.port(client, group(*egress_to_anywhere()))
     host.port(server, group(*rules, **fields))
     host.wire(client, server)
 
@@ -42,7 +35,7 @@ def test_a_port_without_rules_gets_and_sends_nothing(host: Host, pair: tuple[Vm,
 
 def test_a_port_without_groups_gets_nothing(host: Host, pair: tuple[Vm, Vm]) -> None:
     client, server = pair
-    host.port(client, group(*everything_out()))
+    host.port(client, group(*egress_to_anywhere()))
     host.port(server)
     host.wire(client, server)
     assert not host.tcp(client, server, 80)
@@ -158,7 +151,7 @@ def test_cidr_of_length_zero_is_everybody(host: Host) -> None:
 
 def test_the_same_rule_through_several_groups(host: Host, pair: tuple[Vm, Vm]) -> None:
     client, server = pair
-    host.port(client, group(*everything_out()))
+    host.port(client, group(*egress_to_anywhere()))
     http = rule(protocol="tcp", port_range_min=80, port_range_max=80)
     host.port(server, group(http), group(http, http))
     host.wire(client, server)
@@ -168,7 +161,7 @@ def test_the_same_rule_through_several_groups(host: Host, pair: tuple[Vm, Vm]) -
 
 def test_overlapping_ranges_of_several_groups(host: Host, pair: tuple[Vm, Vm]) -> None:
     client, server = pair
-    host.port(client, group(*everything_out()))
+    host.port(client, group(*egress_to_anywhere()))
     host.port(server, group(rule(protocol="tcp", port_range_min=80, port_range_max=90)),
               group(rule(protocol="tcp", port_range_min=85, port_range_max=99)))  # fmt: skip
     host.wire(client, server)
@@ -180,9 +173,9 @@ def test_overlapping_ranges_of_several_groups(host: Host, pair: tuple[Vm, Vm]) -
 class TestRemoteGroup:
     def test_admits_its_members_only(self, host: Host) -> None:
         web, db, stranger = host.boot(1), host.boot(2), host.boot(3)
-        webs = group(*everything_out(), members=[web])
+        webs = group(*egress_to_anywhere(), members=[web])
         host.port(web, webs)
-        host.port(stranger, group(*everything_out()))
+        host.port(stranger, group(*egress_to_anywhere()))
         host.port(db, group(
             rule(protocol="tcp", port_range_min=5432, port_range_max=5432, remote_group_id=webs.id),
         ))  # fmt: skip
@@ -239,7 +232,7 @@ class TestRemoteGroup:
         client, one, two = host.boot(1), host.boot(2), host.boot(3)
         red, blue = group(members=[client]), group(members=[client])
         host.add(red, blue)
-        host.port(client, group(*everything_out()))
+        host.port(client, group(*egress_to_anywhere()))
         host.port(one, group(rule(protocol="udp", remote_group_id=red.id)))
         host.port(two, group(rule(protocol="tcp", remote_group_id=blue.id)))
         host.wire(client, one)
@@ -256,7 +249,7 @@ class TestRemoteGroup:
         red, blue = group(members=[first]), group(members=[second])
         host.add(red, blue)
         for client in (first, second):
-            host.port(client, group(*everything_out()))
+            host.port(client, group(*egress_to_anywhere()))
         host.port(server, group(
             rule(protocol="tcp", port_range_min=80, port_range_max=95, remote_group_id=red.id),
             rule(protocol="tcp", port_range_min=80, port_range_max=99, remote_group_id=blue.id),
@@ -278,7 +271,7 @@ class TestRemoteGroup:
 
     def test_member_that_may_have_every_address_is_known_by_its_mac(self, host: Host) -> None:
         vm, member = host.boot(1), outsider()
-        webs = group(addresses=[{"address": "0.0.0.0/0", "mac_address": member.mac}])
+        webs = group(members=[{"address": "0.0.0.0/0", "mac_address": member.mac}])
         host.add(webs)
         host.port(vm, group(rule(remote_group_id=webs.id)))
         host.wire(vm)
@@ -292,7 +285,7 @@ class TestRemoteGroup:
             id=str(uuid.uuid4()), addresses=(f"{client.ip}/32", "10.9.0.0/16")
         )
         host.add(webs, offices)
-        host.port(client, group(*everything_out()))
+        host.port(client, group(*egress_to_anywhere()))
         host.port(server, group(
             rule(protocol="tcp", remote_group_id=webs.id),
             rule(protocol="udp", remote_address_group_id=offices.id),

@@ -4,8 +4,9 @@ import pytest
 
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.pipeline import Home, Pipeline
+from lab.model import egress_to_anywhere, group, rule
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import UPLINK, Host, Vm, everything_out, group, outsider, rule
+from tests.functional.secgroups.host import UPLINK, Host, Vm, outsider
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def pipeline() -> Pipeline:
     return Pipeline(Home.NEUTRON)
 
 
-ANY = (rule(), rule(ethertype="IPv6"), *everything_out())
+ANY = (rule(), rule(ethertype="IPv6"), *egress_to_anywhere())
 DNS = rule(protocol="udp", port_range_min=53, port_range_max=53)
 
 
@@ -29,7 +30,7 @@ def broadcast(vm: Vm) -> str:
 def vms(host: Host) -> list[Vm]:
     """Three ports that may send anything and receive DNS."""
     made = [host.boot(number) for number in (1, 2, 3)]
-    dns = group(DNS, *everything_out())
+    dns = group(DNS, *egress_to_anywhere())
     for vm in made:
         host.port(vm, dns)
     host.wire(*made)
@@ -97,7 +98,7 @@ def test_packet_that_arrives_tracked_is_nothing_to_a_stateless_port(
     host: Host, vms: list[Vm]
 ) -> None:
     one = vms[0]
-    host.port(one, group(*everything_out(), stateful=False))
+    host.port(one, group(*egress_to_anywhere(), stateful=False))
     host.wire(one)
     in_port = host.switch.ofport(one.name)
     host.ofctl.bundle([f"add table=0,priority=9,ip,in_port={in_port} actions=ct(table=58,zone=77)"])

@@ -7,16 +7,9 @@ import pytest
 from agent_flows.engine.task import PortErrors
 from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.spec import AddressGroupSpec
+from lab.model import egress_to_anywhere, group, rule
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import (
-    BOTH_HOMES,
-    Host,
-    Vm,
-    everything_out,
-    group,
-    outsider,
-    rule,
-)
+from tests.functional.secgroups.host import BOTH_HOMES, Host, Vm, outsider
 
 LLDP = 0x88CC
 
@@ -232,7 +225,7 @@ class TestPermittedEthertypes:
         assert host.sent(peer, server, packets.other((peer.mac, server.mac), LLDP))
 
     def test_no_others_do(self, host: Host, server: Vm) -> None:
-        serve(host, server, rule(), *everything_out())
+        serve(host, server, rule(), *egress_to_anywhere())
         peer = outsider()
         assert not host.sent(server, peer, packets.other((server.mac, peer.mac), 0x88CD))
         assert not host.sent(peer, server, packets.other((peer.mac, server.mac), 0x88CD))

@@ -4,16 +4,9 @@ stateful groups, whose connections work as ever."""
 import pytest
 
 from agent_flows.engine.task import PortErrors
+from lab.model import egress_to_anywhere, group, rule
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import (
-    BOTH_HOMES,
-    Host,
-    Vm,
-    everything_out,
-    group,
-    outsider,
-    rule,
-)
+from tests.functional.secgroups.host import BOTH_HOMES, Host, Vm, outsider
 
 pytestmark = BOTH_HOMES
 
@@ -40,7 +33,7 @@ def vm(host: Host) -> Vm:
 def peer(host: Host) -> Vm:
     """A stateful port on the same host that serves HTTP and may send anything."""
     made = host.boot(2)
-    wire(host, made, HTTP, *everything_out(), stateful=True)
+    wire(host, made, HTTP, *egress_to_anywhere(), stateful=True)
     return made
 
 
@@ -75,7 +68,7 @@ class TestWithTheWorld:
         assert host.tcp_reply(outsider(), vm, 80)
 
     def test_no_connection_is_kept(self, host: Host, vm: Vm) -> None:
-        wire(host, vm, rule(), rule(ethertype="IPv6"), *everything_out())
+        wire(host, vm, rule(), rule(ethertype="IPv6"), *egress_to_anywhere())
         assert host.connect(outsider(), vm, 80)
         assert host.udp(vm, outsider(), 53, v6=True)
         assert not tracked(host)
@@ -94,7 +87,7 @@ class TestWithTheWorld:
         assert host.sent(vm, outsider(), asked)
 
     def test_it_speaks_as_itself_only(self, host: Host, vm: Vm) -> None:
-        wire(host, vm, *everything_out())
+        wire(host, vm, *egress_to_anywhere())
         assert not host.udp(vm.but(ip="10.0.0.66"), outsider(), 53)
         assert not host.udp(vm.but(mac="fa:16:3e:66:66:66"), outsider(), 53)
 
@@ -138,7 +131,7 @@ class TestWithAStatefulPort:
         assert not host.udp(vm, peer, 40001, v6=True, sport=53)
 
     def test_the_peer_gets_nothing_it_did_not_ask_for(self, host: Host, vm: Vm, peer: Vm) -> None:
-        wire(host, vm, *everything_out())
+        wire(host, vm, *egress_to_anywhere())
         assert not host.tcp_reply(vm, peer, 8080)
         assert not host.udp(vm, peer, 53)
 
@@ -156,7 +149,7 @@ class TestWithAStatefulPort:
         wire(host, peer, stateful=True)
         assert not host.tcp(peer, vm, 80, "ack")
         assert not host.tcp_reply(vm, peer, 80, "ack")
-        wire(host, peer, *everything_out(), stateful=True)
+        wire(host, peer, *egress_to_anywhere(), stateful=True)
         assert host.tcp(peer, vm, 80, "ack")
         assert host.tcp_reply(vm, peer, 80, "ack")
 
@@ -165,7 +158,7 @@ class TestWithAStatefulPort:
     ) -> None:
         wire(host, vm, HTTP_OUT, HTTP_ANSWERS_IN)
         assert host.connect(vm, peer, 80)
-        wire(host, peer, *everything_out(), stateful=True)
+        wire(host, peer, *egress_to_anywhere(), stateful=True)
         assert not host.tcp(vm, peer, 80, "ack")
         assert not host.tcp_reply(peer, vm, 80, "ack")
         wire(host, peer, HTTP, stateful=True)
@@ -232,7 +225,7 @@ class TestMacOfSeveralPorts:
         pairs = [{"ip_address": "10.0.0.77/32", "mac_address": virtual.mac}]
         host.port(stateless, group(HTTP, stateful=False), allowed_address_pairs=pairs)
         host.port(stateful, group(HTTP), allowed_address_pairs=pairs)
-        host.port(client, group(*everything_out()))
+        host.port(client, group(*egress_to_anywhere()))
         host.wire(stateless, stateful, client)
         syn = packets.tcp((client.mac, virtual.mac), (client.ip, virtual.ip), (40000, 80), "syn")
         assert {stateless.name, stateful.name} <= host.send(client.name, syn)

@@ -4,21 +4,14 @@ not."""
 import pytest
 
 from agent_flows.secgroups.antispoofing import link_local
+from lab.model import egress_to_anywhere, group, rule
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import (
-    BOTH_HOMES,
-    Host,
-    Vm,
-    everything_out,
-    group,
-    outsider,
-    rule,
-)
+from tests.functional.secgroups.host import BOTH_HOMES, Host, Vm, outsider
 
 pytestmark = BOTH_HOMES
 
 ALL_ROUTERS = "33:33:00:00:00:02"
-ANY = (rule(), rule(ethertype="IPv6"), *everything_out())
+ANY = (rule(), rule(ethertype="IPv6"), *egress_to_anywhere())
 
 
 @pytest.fixture
@@ -255,7 +248,7 @@ class TestWithoutPortSecurity:
 
     def test_a_filtered_port_gets_its_replies_from_it(self, host: Host, free: Vm) -> None:
         other = host.boot(2)
-        host.port(other, group(*everything_out()))
+        host.port(other, group(*egress_to_anywhere()))
         host.wire(other)
         assert host.connect(other, free, 80)
         assert not host.tcp(free, other, 80)

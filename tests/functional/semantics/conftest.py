@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab.model import everything, group
 from lab.switch import Switch
 from lab.vm import Vm
-from tests.functional.semantics.desired import everything, group
 from tests.functional.semantics.world import World
 
 

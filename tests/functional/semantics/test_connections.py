@@ -9,8 +9,8 @@ import pytest
 from agent_flows.openflow.pipeline import CUT_MARK
 from agent_flows.spec import AddressPair
 from lab import frames
+from lab.model import everything, group, ip, rule
 from lab.vm import Vm
-from tests.functional.semantics.desired import everything, group, ip, rule
 from tests.functional.semantics.world import World
 
 HTTP = rule(protocol="tcp", port=80)

@@ -5,9 +5,8 @@ import uuid
 import pytest
 
 from agent_flows.report import FlowName
+from lab.model import HOST, Rule, everything, group, rule
 from lab.vm import Vm
-from tests.functional.agent.host import HOST
-from tests.functional.semantics.desired import Rule, everything, group, rule
 from tests.functional.semantics.world import World
 
 HTTP = rule(protocol="tcp", port=80)

@@ -11,8 +11,8 @@ import pytest
 
 from agent_flows.report import FlowName
 from lab import frames
+from lab.model import everything, group, ip, network, rule
 from lab.vm import Vm
-from tests.functional.semantics.desired import everything, flat, group, ip, rule, vlan
 from tests.functional.semantics.world import World
 
 HTTP = rule(protocol="tcp", port=80)
@@ -38,12 +38,11 @@ class TestProviderNetworks:
     def test_rules_decide_about_what_comes_from_and_goes_to_the_segment(
         self, world: World, kind: str
     ) -> None:
-        network, segment = (vlan(300), 300) if kind == "vlan" else (flat(), None)
-        inside, outside = (
-            world.insider(f"in-{kind}"),
-            world.outsider(f"out-{kind}", segment=segment),
-        )
-        world.wire(inside, group(HTTP, rule("egress", protocol="udp", port=53)), network=network)
+        segment = 300 if kind == "vlan" else None
+        inside = world.insider(f"in-{kind}")
+        outside = world.outsider(f"out-{kind}", segment=segment)
+        provider = network(kind, segmentation_id=segment)
+        world.wire(inside, group(HTTP, rule("egress", protocol="udp", port=53)), network=provider)
         assert world.reaches(outside, inside, 80)
         assert world.reaches(inside, outside, 53, "udp")
         assert not world.syn_passes(outside, inside, 81)
@@ -69,7 +68,7 @@ class TestProviderNetworks:
         world.wire(bert, web)
         tag = world.host.tag(bert.tap)
         assert world.reaches(otto, bert, 80)
-        world.wire(bert, web, network=vlan(301))
+        world.wire(bert, web, network=network("vlan", segmentation_id=301))
         assert world.host.tag(bert.tap) != tag
         assert world.reaches(there, bert, 80)
         assert not world.syn_passes(there, bert, 81)

@@ -3,8 +3,8 @@
 import pytest
 
 from lab import frames
+from lab.model import everything, group, ip, rule
 from lab.vm import Vm
-from tests.functional.semantics.desired import everything, group, ip, rule
 from tests.functional.semantics.world import BRIDGE, PERMITTED, World
 
 STRANGER, NESTED = "fa:16:3e:77:77:77", "fa:16:3e:88:88:88"

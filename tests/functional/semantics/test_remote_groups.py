@@ -3,8 +3,8 @@
 import pytest
 
 from lab import frames
+from lab.model import Rule, address_group, everything, group, ip, rule
 from lab.vm import Vm
-from tests.functional.semantics.desired import Rule, address_group, everything, group, ip, rule
 from tests.functional.semantics.world import World
 
 
@@ -72,7 +72,7 @@ class TestRemoteGroup:
     def test_a_member_behind_a_router_is_known_by_its_address(
         self, world: World, bert: Vm, otto: Vm
     ) -> None:
-        web = group(addresses=["198.51.100.7"])
+        web = group(members=["198.51.100.7"])
         world.add(web)
         world.wire(bert, group(rule(remote_group_id=web.id)))
 
@@ -86,7 +86,7 @@ class TestRemoteGroup:
     def test_address_pairs_of_a_member_count_as_members(
         self, world: World, bert: Vm, otto: Vm
     ) -> None:
-        web = group(members=[otto], addresses=["192.168.7.0/28", "2001:db8:7::/64"])
+        web = group(members=[otto, "192.168.7.0/28", "2001:db8:7::/64"])
         world.add(web)
         world.wire(bert, group(*both_families(remote_group_id=web.id)))
 

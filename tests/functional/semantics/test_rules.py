@@ -4,9 +4,9 @@ do not say."""
 import pytest
 
 from lab import frames
+from lab.model import everything, group, ip, rule
 from lab.traffic import Transport
 from lab.vm import Vm
-from tests.functional.semantics.desired import everything, group, ip, rule
 from tests.functional.semantics.world import World
 
 V6 = "IPv6"

@@ -7,8 +7,8 @@ import pytest
 
 from agent_flows.spec import AddressPair
 from lab import frames
+from lab.model import everything, group, ip, network, rule
 from lab.vm import Vm
-from tests.functional.semantics.desired import everything, group, ip, rule, vlan
 from tests.functional.semantics.world import World
 
 FOREIGN_MAC = "fa:16:3e:66:66:66"
@@ -299,7 +299,7 @@ class TestAddressPairs:
     def test_the_same_mac_and_address_on_two_networks_are_two_ports(
         self, world: World, anna: Vm, bert: Vm
     ) -> None:
-        other = vlan(200)
+        other = network("vlan", segmentation_id=200)
         twin = world.insider("twin", *bert.addresses, mac=bert.mac)
         friend = world.insider("friend", "10.0.0.201/24", "fd00::201/64")
         world.wire(bert, group(rule(protocol="udp")))

@@ -4,8 +4,8 @@ import pytest
 
 from agent_flows.spec import SecurityGroupSpec
 from lab import frames
+from lab.model import Rule, everything, group, ip, rule
 from lab.vm import Vm
-from tests.functional.semantics.desired import Rule, everything, group, ip, rule
 from tests.functional.semantics.world import World
 
 

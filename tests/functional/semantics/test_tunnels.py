@@ -10,26 +10,20 @@ from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import (
     DesiredState,
-    NetworkSpec,
-    NetworkType,
     PortSpec,
     SecurityGroupSpec,
 )
-from lab import frames, tunnel
+from lab import frames, model, tunnel
+from lab.model import addresses_of, everything, group, ip, network, rule
 from lab.switch import Switch
 from lab.traffic import Wire
 from lab.tunnel import FarVm
 from lab.vm import Vm, plug
-from tests.functional.semantics.desired import everything, group, ip, rule
 from tests.functional.semantics.homes import prepare
 from tests.functional.semantics.world import BRIDGE
 
 LOCAL_VLAN, VNI = 1, 77
-NETWORK = NetworkSpec(
-    id="00000000-0000-0000-0000-000000000077",
-    network_type=NetworkType.VXLAN,
-    segmentation_id=VNI,
-)
+NETWORK = network("vxlan", segmentation_id=VNI)
 
 
 class TunnelledHost:
@@ -65,14 +59,12 @@ class TunnelledHost:
 
     def wire(self, vm: Vm, *groups: SecurityGroupSpec) -> None:
         self._groups |= {each.id: each for each in groups}
-        self._ports[vm.port_id] = PortSpec(
+        self._ports[vm.port_id] = model.port(
+            *groups,
             id=vm.port_id,
-            revision=1,
-            host="host-1",
             network=NETWORK,
             mac_address=vm.mac,
-            fixed_ips=(ip(vm), ip(vm, 6)),
-            security_groups=tuple(each.id for each in groups),
+            fixed_ips=addresses_of(vm),
         )
         attachment = Attachment(vm.port_id, self.switch.ofport(vm.tap), LOCAL_VLAN)
         self.firewall.apply(DesiredState(self._ports, self._groups), {vm.port_id: attachment})
@@ -127,7 +119,7 @@ def test_rules_decide_about_what_leaves_through_a_tunnel(host: TunnelledHost) ->
 
 def test_a_member_at_the_other_end_is_let_in_until_it_leaves(host: TunnelledHost) -> None:
     anna, bert = host.vms
-    web = group(addresses=[host.far.ip])
+    web = group(members=[host.far.ip])
     rules = group(rule(protocol="tcp", remote_group_id=web.id))
     host.wire(bert, group(*everything("egress")))
     host.wire(anna, rules, web)

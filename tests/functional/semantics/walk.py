@@ -2,7 +2,6 @@
 
 import dataclasses
 import ipaddress
-import uuid
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -15,12 +14,11 @@ from agent_flows.spec import (
     Direction,
     Ethertype,
     Member,
-    NetworkSpec,
-    NetworkType,
-    PortSpec,
     SecurityGroupRule,
     SecurityGroupSpec,
 )
+from lab import model
+from lab.model import addresses_of, everything, group, numbered_id
 from lab.vm import Vm
 
 PORTS = range(1000, 1008)
@@ -28,7 +26,6 @@ PORTS = range(1000, 1008)
 _RANGES = [(None, None)] * 2 + [(1000, 1003), (1001, 1001), (1002, 1007), (1, 65535), (1005, 2000)]
 _GROUPS = 4
 _RULES = 6
-NETWORK = NetworkSpec(id=str(uuid.UUID(int=1)), network_type=NetworkType.LOCAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,17 +38,8 @@ class Step:
     words: str = ""
 
 
-def open_to_all(number: int) -> SecurityGroupSpec:
-    rules = tuple(
-        SecurityGroupRule(direction=direction, ethertype=ethertype)
-        for direction in Direction
-        for ethertype in Ethertype
-    )
-    return SecurityGroupSpec(id=_id(2, number), revision=1, rules=rules)
-
-
-def _id(kind: int, number: int) -> str:
-    return str(uuid.UUID(int=kind << 32 | number))
+def _open(number: int) -> SecurityGroupSpec:
+    return group(*everything(), id=numbered_id(2, number))
 
 
 class Walk:
@@ -62,21 +50,18 @@ class Walk:
         self._random = random
         self._revision = 1
         self._walking = [vm.port_id for vm in vms]
-        always = open_to_all(0)
+        always = _open(0)
         self._always = {vm.port_id: (always.id,) for vm in open_}
-        addresses = [address.partition("/")[0] for vm in vms for address in vm.addresses]
+        addresses = [address for vm in vms for address in addresses_of(vm)]
         self._addresses = [Member(_host(address)) for address in addresses]
-        groups = [always, *(open_to_all(n) for n in range(1, _GROUPS + 1))]
-        self._groups = [_id(2, n) for n in range(1, _GROUPS + 1)]
-        self._address_groups = [_id(3, n) for n in (1, 2)]
+        groups = [always, *(_open(n) for n in range(1, _GROUPS + 1))]
+        self._groups = [numbered_id(2, n) for n in range(1, _GROUPS + 1)]
+        self._address_groups = [numbered_id(3, n) for n in (1, 2)]
         ports = [
-            PortSpec(
+            model.port(
                 id=vm.port_id,
-                revision=1,
-                host="host-1",
-                network=NETWORK,
                 mac_address=vm.mac,
-                fixed_ips=tuple(address.partition("/")[0] for address in vm.addresses),
+                fixed_ips=addresses_of(vm),
                 security_groups=self._always.get(vm.port_id, (self._groups[0],)),
             )
             for vm in vms

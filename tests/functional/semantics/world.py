@@ -17,23 +17,15 @@ from agent_flows.report import FlowName, TaskError
 from agent_flows.spec import (
     AddressGroupSpec,
     DesiredState,
-    PortSpec,
     SecurityGroupSpec,
 )
-from lab import frames
+from lab import frames, model
+from lab.model import HOST, PHYSICAL_NETWORK, Rule, address_group, addresses_of, ip, network
+from lab.model import group as group_of
 from lab.switch import Switch
 from lab.traffic import Transport, Wire
 from lab.vm import Vm
-from tests.functional.agent.host import HOST, Host
-from tests.functional.semantics.desired import (
-    PHYSICAL,
-    Rule,
-    address_group,
-    addresses_of,
-    ip,
-    vlan,
-)
-from tests.functional.semantics.desired import group as group_of
+from tests.functional.agent.host import Host
 
 BRIDGE, PHYSICAL_BRIDGE = "br-int", "br-ex"
 SEGMENT = 100
@@ -51,7 +43,7 @@ class World:
     def __init__(self, switch: Switch, state_dir: Path) -> None:
         self.switch = switch
         self.host = Host(switch, state_dir)
-        self.network = vlan(SEGMENT)
+        self.network = network("vlan", segmentation_id=SEGMENT)
         self.server = self.host.server
         self._stack = contextlib.ExitStack()
         self._stack.callback(self.host.close)
@@ -59,7 +51,7 @@ class World:
         self._serving: set[tuple[str, str, int]] = set()
         self._wires: dict[str, Wire] = {}
         switch.add_bridge(PHYSICAL_BRIDGE, fail_mode="standalone")
-        self.host.mappings = {PHYSICAL: PHYSICAL_BRIDGE}
+        self.host.mappings = {PHYSICAL_NETWORK: PHYSICAL_BRIDGE}
         self.start_agent()
 
     def start_agent(self) -> None:
@@ -101,20 +93,16 @@ class World:
     def want(self, vm: Vm, *groups: SecurityGroupSpec, **fields: object) -> None:
         """State what is desired of ``vm``'s port; :meth:`settle` makes it so."""
         before = self.server.ports.get(vm.port_id)
+        self.add(*groups)
         values: dict[str, object] = {
-            "network": self.network if before is None else before.network,
+            "id": vm.port_id,
+            "revision": before.revision + 1 if before else 1,
+            "network": before.network if before else self.network,
             "mac_address": vm.mac,
-            "fixed_ips": tuple(addresses_of(vm)),
+            "fixed_ips": addresses_of(vm),
             **fields,
         }
-        self.add(*groups)
-        self.server.ports[vm.port_id] = PortSpec(
-            id=vm.port_id,
-            revision=before.revision + 1 if before else 1,
-            host=HOST,
-            security_groups=tuple(each.id for each in groups),
-            **values,  # type: ignore[arg-type]
-        )
+        self.server.ports[vm.port_id] = model.port(*groups, **values)
 
     def add(self, *groups: SecurityGroupSpec | AddressGroupSpec) -> None:
         for each in groups:
@@ -146,7 +134,7 @@ class World:
         self._tell_of({group.id})
 
     def replace_addresses(self, group: AddressGroupSpec, *addresses: str) -> None:
-        self.server.address_groups[group.id] = address_group(*addresses, id_=group.id)
+        self.server.address_groups[group.id] = address_group(*addresses, id=group.id)
         self._tell_of({group.id})
 
     def _tell_of(self, ids: set[str]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lab.databases import DatabaseServer, MariaDB, PostgreSQL, SQLite
-from lab.server_parts import AgentOf, Server, new_id, running
+from lab.model import new_id
+from lab.server_parts import AgentOf, Server, running
 
 
 @pytest.fixture(scope="session")

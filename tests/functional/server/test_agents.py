@@ -14,7 +14,8 @@ from agent_flows.server.core import agents, clock, models
 from agent_flows.server.core.agents import Rules
 from agent_flows.server.core.errors import NotFound
 from agent_flows.validation import Invalid
-from lab.server_parts import AgentOf, Server, flow_report, new_id, together
+from lab.model import flow_report, new_id
+from lab.server_parts import AgentOf, Server, together
 
 MakePort = Callable[..., str]
 DAY = 24 * 3600.0

@@ -8,7 +8,8 @@ import pytest
 
 from agent_flows.report import FlowName
 from agent_flows.spec import AddressGroupSpec, DesiredState, Member, NetworkSpec, NetworkType
-from lab.server_parts import AgentOf, Server, new_id, together
+from lab.model import new_id
+from lab.server_parts import AgentOf, Server, together
 
 MakePort = Callable[..., str]
 

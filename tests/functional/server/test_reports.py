@@ -13,7 +13,8 @@ import pytest
 
 from agent_flows.report import FlowName, FlowReport, TaskError
 from agent_flows.rpc import codec
-from lab.server_parts import AgentOf, Server, flow_report, together
+from lab.model import flow_report
+from lab.server_parts import AgentOf, Server, together
 
 MakePort = Callable[..., str]
 

@@ -6,7 +6,7 @@ import pytest
 
 from agent_flows.agent import flows
 from agent_flows.report import SKIPPABLE_TASKS, FlowName, Step
-from lab import server_parts
+from lab import model
 
 WIRE = [
     ("locate-interface", Step.L2),
@@ -50,7 +50,7 @@ def test_unwire_closes_before_it_removes_and_releases(switch):
 @pytest.mark.parametrize("name", FlowName)
 def test_the_reports_that_the_servers_tests_send_have_the_tasks_of_the_flows(switch, name):
     composed = getattr(flows, name.value)(switch)
-    assert list(server_parts.TASKS[name].items()) == tasks(composed)
+    assert list(model.TASKS[name].items()) == tasks(composed)
 
 
 def test_inputs_are_the_specs_and_the_ports_and_nothing_else(switch):

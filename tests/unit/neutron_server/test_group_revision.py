@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent_flows.neutron import rules_digest
 from agent_flows.report import FlowReport
-from lab.server_parts import flow_report
+from lab.model import flow_report
 
 PORTS = st.none() | st.integers(0, 65535)
 RULES = st.lists(

@@ -12,7 +12,8 @@ from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.conjunction import Conjunctions
 from agent_flows.secgroups.port_flows import Programme, compile_ports
 from agent_flows.spec import AddressGroupSpec, DesiredState, PortSpec, Spec
-from tests.unit.secgroups.specs import attached, group, number, port
+from lab.model import numbered_id
+from tests.unit.secgroups.specs import attached, group, port
 
 NEUTRON = Pipeline(Home.NEUTRON)
 
@@ -47,9 +48,9 @@ def rules(draw: st.DrawFn) -> dict[str, object]:
     }
     remote = draw(st.sampled_from(["prefix", "group", "addresses"]))
     if remote == "group":
-        made["remote_group_id"] = number(2, draw(st.integers(1, 3)))
+        made["remote_group_id"] = numbered_id(2, draw(st.integers(1, 3)))
     elif remote == "addresses":
-        made["remote_address_group_id"] = number(4, 1)
+        made["remote_address_group_id"] = numbered_id(4, 1)
     else:
         made["remote_ip_prefix"] = draw(PREFIXES)
     if made["protocol"] in ("tcp", "udp", "sctp") and draw(st.booleans()):
@@ -70,13 +71,13 @@ def test_no_two_flows_of_a_port_have_the_same_match_and_priority(
     all_rules: list[list[dict[str, object]]],
 ) -> None:
     groups = [group(n, *each) for n, each in enumerate(all_rules, start=1)]
-    offices = AddressGroupSpec(id=number(4, 1))
+    offices = AddressGroupSpec(id=numbered_id(4, 1))
     found = keys(compiled(port(1, *groups), *groups, offices))
     assert len(set(found)) == len(found)
 
 
 def test_a_remote_group_costs_the_port_nothing_for_its_members() -> None:
-    rule = {"direction": "ingress", "remote_group_id": number(2, 1)}
+    rule = {"direction": "ingress", "remote_group_id": numbered_id(2, 1)}
     few = group(1, rule)
     many = group(1, rule, members=[{"address": f"10.1.0.{n}/32"} for n in range(200)])
     assert compiled(port(1, few), few) == compiled(port(1, many), many)
@@ -167,14 +168,14 @@ def refused(subject: PortSpec, *others: Spec) -> TaskError:
             "ingress IPv6 protocol dccp source ports 7-9 remote 2001:db8::/32",
         ),
         (
-            {"remote_group_id": number(2, 9)},
+            {"remote_group_id": numbered_id(2, 9)},
             "MissingSpec",
-            f"ingress IPv4 any protocol remote group {number(2, 9)}",
+            f"ingress IPv4 any protocol remote group {numbered_id(2, 9)}",
         ),
         (
-            {"protocol": "icmp", "port_range_min": 8, "remote_address_group_id": number(4, 9)},
+            {"protocol": "icmp", "port_range_min": 8, "remote_address_group_id": numbered_id(4, 9)},
             "MissingSpec",
-            f"ingress IPv4 protocol icmp type 8 remote address group {number(4, 9)}",
+            f"ingress IPv4 protocol icmp type 8 remote address group {numbered_id(4, 9)}",
         ),
     ],
 )
@@ -195,7 +196,10 @@ def test_a_group_that_is_not_known_is_named() -> None:
 
 
 def test_a_stateless_port_asks_conntrack_nothing() -> None:
-    rules = ({"direction": "ingress"}, {"direction": "egress", "remote_group_id": number(2, 1)})
+    rules = (
+        {"direction": "ingress"},
+        {"direction": "egress", "remote_group_id": numbered_id(2, 1)},
+    )
     stateless = group(1, *rules, stateful=False)
     assert "ct(" not in compiled(port(1, stateless), stateless).flows
     stateful = group(1, *rules)
@@ -210,7 +214,7 @@ def test_what_is_filtered_or_no_ethertype_is_never_permitted(number_: int) -> No
 
 def test_on_neutrons_bridge_only_our_tables_are_written() -> None:
     web = group(1, {"direction": "ingress"})
-    vlan = {"id": number(3, 1), "network_type": "vlan", "physical_network": "physnet1",
+    vlan = {"id": numbered_id(3, 1), "network_type": "vlan", "physical_network": "physnet1",
             "segmentation_id": 7}  # fmt: skip
     subject = port(1, web, network=vlan)
     programme = compile_ports(

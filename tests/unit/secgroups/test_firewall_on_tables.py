@@ -5,7 +5,8 @@ import pytest
 from agent_flows.engine.task import PortErrors
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import DesiredState
-from tests.unit.secgroups.specs import attached, group, number, port
+from lab.model import numbered_id
+from tests.unit.secgroups.specs import attached, group, port
 from tests.unit.secgroups.tables import Tables
 
 
@@ -24,7 +25,7 @@ def firewall(tables: Tables) -> Firewall:
 def test_a_new_member_that_is_refused_is_told_to_the_ports_that_admit_it(
     firewall: Firewall, tables: Tables
 ) -> None:
-    rules = group(1, {"direction": "ingress", "remote_group_id": number(2, 2)})
+    rules = group(1, {"direction": "ingress", "remote_group_id": numbered_id(2, 2)})
     subject, other = port(1, rules), port(2)
     attachments = {subject.id: attached(subject, 1), other.id: attached(other, 2)}
     firewall.apply(DesiredState.of([subject, other, rules, group(2)]), attachments)

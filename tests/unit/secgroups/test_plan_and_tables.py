@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from agent_flows.engine.task import PortErrors
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import DesiredState, PortSpec, SecurityGroupSpec
-from tests.unit.secgroups.specs import attached, group, number, port
+from lab.model import numbered_id
+from tests.unit.secgroups.specs import attached, group, port
 from tests.unit.secgroups.tables import Tables
 
 NUMBERS = st.integers(1, 4)
@@ -37,7 +38,7 @@ MEMBERS = st.lists(
 
 
 def rules_to(n: int) -> list[dict[str, object]]:
-    remote = number(2, n)
+    remote = numbered_id(2, n)
     return [
         {"direction": "ingress", "remote_group_id": remote, "protocol": "tcp"},
         {"direction": "ingress", "ethertype": "IPv6", "remote_group_id": remote},
@@ -93,7 +94,7 @@ class Events(RuleBasedStateMachine):
         self, *, n: int, in_groups: set[int], pairs: list[dict[str, str]], vlan: int, mode: str,
         replug: bool, fate: str, refused: str,
     ) -> None:  # fmt: skip
-        groups = [self.groups[number(2, each)] for each in in_groups]
+        groups = [self.groups[numbered_id(2, each)] for each in in_groups]
         made = port(n, *groups, allowed_address_pairs=pairs, admin_state_up=mode != "down",
                     port_security_enabled=mode != "free")  # fmt: skip
         before, tables = self.ports.get(made.id), dict(self.tables.flows)

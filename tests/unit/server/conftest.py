@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.server_parts import AgentOf, Server, new_id, running
+from lab.model import new_id
+from lab.server_parts import AgentOf, Server, running
 
 
 @pytest.fixture

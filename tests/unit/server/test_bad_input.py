@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lab.server_parts import Server, new_id, running
+from lab.model import new_id
+from lab.server_parts import Server, running
 
 ID, OTHER = new_id(), new_id()
 MAC = "fa:16:3e:00:00:01"

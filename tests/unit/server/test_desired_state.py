@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from agent_flows.report import FlowName
-from lab.server_parts import AgentOf, Server, new_id
+from lab.model import new_id
+from lab.server_parts import AgentOf, Server
 
 PORT = new_id()
 BODY: dict[str, Any] = {

@@ -19,7 +19,7 @@ from agent_flows.report import (
     TaskState,
 )
 from agent_flows.server.core.gate import PortState, Ruling, Settings, decide
-from lab.server_parts import WIRE, flow_report, new_id
+from lab.model import WIRE, flow_report, new_id
 
 PORT, GROUP = new_id(), new_id()
 SETTINGS = Settings()

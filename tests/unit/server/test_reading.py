@@ -7,7 +7,8 @@ import pytest
 from agent_flows.report import FlowName
 from agent_flows.server.core import agents, clock
 from agent_flows.server.core.metrics import Snapshot
-from lab.server_parts import WIRE, AgentOf, Server, new_id
+from lab.model import WIRE, new_id
+from lab.server_parts import AgentOf, Server
 
 FIRST, SECOND = sorted([new_id(), new_id()])
 

@@ -14,8 +14,9 @@ from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
 from agent_flows.server.core.database import Database
 from agent_flows.server.service import ServerService
+from lab.model import flow_report, new_id
 from lab.process import wait_until
-from lab.server_parts import configuration, flow_report, new_id, running, together
+from lab.server_parts import configuration, running, together
 
 LONGEST = 20  # seconds until a test gives up; it waits only as long as it must
 

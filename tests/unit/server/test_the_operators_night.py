@@ -10,7 +10,8 @@ import pytest
 from agent_flows.rpc.identity import HostTaken, Identity
 from agent_flows.server.core import clock
 from agent_flows.server.standalone.api.resources import Health
-from lab.server_parts import AgentOf, Server, new_id
+from lab.model import new_id
+from lab.server_parts import AgentOf, Server
 
 PORT = new_id()
 

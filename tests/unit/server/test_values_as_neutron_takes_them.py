@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from lab.server_parts import Server, new_id
+from lab.model import new_id
+from lab.server_parts import Server
 
 ID = new_id()
 MAC = "fa:16:3e:00:00:01"

@@ -7,7 +7,8 @@ import pytest
 
 from agent_flows.server.standalone import auth
 from agent_flows.server.standalone.auth import Wsgi
-from lab.server_parts import Server, configuration, new_id, running
+from lab.model import new_id
+from lab.server_parts import Server, configuration, running
 
 ID = new_id()
 JSON = "application/json"
