@@ -2,8 +2,11 @@
 
 import re
 
-from agent_flows.report import Trouble
+from agent_flows.engine.port_life import MOVES, Event, Phase
+from agent_flows.report import FlowName, Trouble
 from doc import generate
+
+PACKAGE = generate.ROOT / "agent_flows"
 
 
 def sections(sample: str) -> dict[str, str]:
@@ -23,8 +26,19 @@ def test_the_sample_configuration_has_every_option_of_ours() -> None:
     assert {name: committed.get(name) for name in ours} == ours, "run tools/docs"
 
 
-def test_every_flow_is_drawn() -> None:
-    assert set(generate.FLOWS) == set(generate.FlowName)
+def test_every_flow_of_every_host_is_drawn() -> None:
+    modules = {str(path.relative_to(generate.ROOT)) for path in PACKAGE.rglob("flows.py")}
+    assert {f"{host.__name__.replace('.', '/')}.py" for host in generate.HOSTS.values()} == modules
+    assert {name for host in generate.HOSTS.values() for name in generate.composers(host)} == {
+        *FlowName,
+        "absence",
+    }
+
+
+def test_every_phase_of_a_port_is_in_its_diagram() -> None:
+    moves = {phase for (before, _), after in MOVES.items() for phase in (before, after)}
+    assert moves == set(Phase)
+    assert {event for _, event in MOVES} == set(Event)
 
 
 def test_the_table_of_errors_is_that_of_the_code() -> None:
