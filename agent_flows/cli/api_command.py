@@ -12,7 +12,7 @@ from agent_flows.cli.failure import EXIT_CODES
 from agent_flows.printable import printable
 
 if TYPE_CHECKING:  # the client takes a while to import, and --help needs none
-    from agent_flows.cli.client import Api
+    from agent_flows.cli.client import Client
 
 
 class ApiCommand(Command):
@@ -25,8 +25,8 @@ class ApiCommand(Command):
     examples: ClassVar[str] = ""
 
     @property
-    def api(self) -> "Api":
-        client: Api = self.app.client_manager.agent_flows  # type: ignore[attr-defined]
+    def api(self) -> "Client":
+        client: Client = self.app.client_manager.agent_flows  # type: ignore[attr-defined]
         return client
 
     def say(self, line: str) -> None:

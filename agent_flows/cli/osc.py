@@ -20,7 +20,6 @@ API_VERSIONS = ("2.0", "2")
 API_VERSION_OPTION = "os_agent_flows_api_version"
 DEFAULT_API_VERSION = "2.0"
 
-_SECONDS = 30.0
 _IN_NEUTRON = {"agents": "agent-flows-agents"}
 
 
@@ -35,13 +34,9 @@ def make_client(instance: Any) -> "NeutronClient":
 
 
 class NeutronClient(Client):
-    """Neutron's API; ``network`` is openstacksdk's proxy of it, which is a keystoneauth adapter."""
+    """Neutron's API; its adapter is openstacksdk's proxy."""
 
     _error_key = "NeutronError"
-    _url = ""
-
-    def __init__(self, network: Any) -> None:
-        self._network = network
 
     # Neutron's own agents are ``/agents``.
 
@@ -55,9 +50,6 @@ class NeutronClient(Client):
 
     def resync(self, port_id: str) -> None:
         self._request("PUT", path_of("ports", port_id) + "/resync")
-
-    def _send(self, method: str, path: str, **kwargs: Any) -> Any:
-        return self._network.request(path, method, raise_exc=False, timeout=_SECONDS, **kwargs)
 
     def _unreachable(self, exc: Exception) -> str:
         return f"Neutron's API does not answer: {exc}"
