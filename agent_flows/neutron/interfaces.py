@@ -1,7 +1,7 @@
-"""Where ports are plugged in, as the agent's bridge object tells it.
+"""Where ports are plugged in, read with the agent's bridge object.
 
-Two questions for a batch, whatever its size: the interfaces of the bridge, and
-what the agent wrote beside them when it bound their ports.
+Two reads for a batch of any size: the bridge's interfaces, and what the agent
+stored with them when it bound their ports.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ from agent_flows.report import TaskError
 from agent_flows.spec import NetworkSpec
 from agent_flows.validation import Invalid, parse
 
-# neutron/agent/common/ovs_lib.py: as OVSDB says that there is none (yet).
+# OVSDB's values for no ofport (yet) (neutron/agent/common/ovs_lib.py).
 _NO_OFPORT: tuple[object, ...] = (None, -1, [])
 _VLANS = range(1, 4095)
 _NO_NETWORK = "00000000-0000-0000-0000-000000000000"
@@ -27,7 +27,7 @@ _NETWORK = pydantic.TypeAdapter(NetworkSpec)
 
 
 class Bridge(Protocol):
-    """As much of neutron.agent.common.ovs_lib.OVSBridge as is used here."""
+    """The part of neutron.agent.common.ovs_lib.OVSBridge that is used here."""
 
     br_name: str
 
@@ -44,8 +44,8 @@ class Bridge(Protocol):
 class Interface:
     """A port's interface on the integration bridge.
 
-    ``network`` is what the agent bound it to and ``vlan`` that network's local
-    VLAN; ``mac`` is what the hypervisor attached it with, if it said so.
+    The agent bound it to ``network``, with local VLAN ``vlan``; ``mac`` is the
+    hypervisor's attached-mac, if there is one.
     """
 
     name: str
@@ -57,8 +57,8 @@ class Interface:
 
 @dataclass(frozen=True)
 class Located:
-    """``ofports`` also holds ports that cannot be wired, if they have one; those in ``absent``
-    have no interface at all, which is one of the ``errors``, too."""
+    """``ofports`` includes those of ports that cannot be wired. The ports in ``absent`` have no
+    interface at all, and are in ``errors``, too."""
 
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
     errors: Mapping[str, TaskError] = field(default_factory=dict)
@@ -74,10 +74,8 @@ class Located:
 
 
 def locate(bridge: Bridge, port_ids: Collection[str]) -> Located:
-    """The interfaces of ``port_ids``, or what is wrong with them; never raises for a port.
-
-    If OVSDB does not answer, that is what is wrong with every port.
-    """
+    """The interfaces of ``port_ids`` or their errors; raises nothing for a port. If OVSDB does not
+    answer, that is every port's error."""
     if not port_ids:
         return Located()
     try:
@@ -106,8 +104,8 @@ def locate(bridge: Bridge, port_ids: Collection[str]) -> Located:
 
 
 def _bindings(bridge: Bridge, names: Sequence[str]) -> dict[str, Mapping[str, str]]:
-    """What the agent keeps in Port, other_config (ovs_neutron_agent.py, port_bound). Not the
-    column tag: that may be the dead VLAN just now."""
+    """Other_config of Port, which the agent writes (ovs_neutron_agent.py, port_bound). Not the
+    column tag: that may be the dead VLAN at the moment."""
     if not names:
         return {}
     rows = bridge.get_ports_attributes(
@@ -119,7 +117,7 @@ def _bindings(bridge: Bridge, names: Sequence[str]) -> dict[str, Mapping[str, st
 def interface(
     name: str, ofport: int, mac: str | None, binding: Mapping[str, str]
 ) -> Interface | TaskError:
-    """An interface by what OVSDB says, or why no port can be wired with it."""
+    """An interface with OVSDB's values, or why no port can be wired with it."""
     tag = binding.get("tag", "")
     if not (tag.isascii() and tag.isdigit() and int(tag) in _VLANS):
         return TaskError(
@@ -140,9 +138,7 @@ def interface(
         return Interface(name, ofport, int(tag), parse(_NETWORK, fields), mac)
     except Invalid as exc:
         return TaskError(
-            ErrorType.INVALID_SPEC,
-            f"other_config of port {name} makes no sense: {exc}",
-            repr(binding),
+            ErrorType.INVALID_SPEC, f"invalid other_config of port {name}: {exc}", repr(binding)
         )
 
 

@@ -1,8 +1,8 @@
-"""From what Neutron's agent says about ports and groups to our specs, one value at a time.
+"""Parses Neutron's ports and security groups into our specs, one value at a time.
 
-A rule, member, address pair, fixed IP or group id that our model cannot carry is left out by
-itself, with one line for the operator's log: each of them can only allow something, so without it
-less passes and never more.
+A single rule, member, address pair, fixed IP or group id that our model cannot
+represent is left out, with one line for the log. Each of them only allows
+something, so leaving it out never allows more.
 
 Pure. The shapes are those of ``security_group_info_for_ports`` (Neutron,
 neutron/db/securitygroups_rpc_base.py), which every OVS agent builds from its
@@ -61,14 +61,14 @@ _SAME_NAME = (
     "source_port_range_max",
 )
 _REMOTE_IDS = ("remote_group_id", "remote_address_group_id")
-# Say whose rule it is, not what it allows.
+# Fields that do not change what the rule allows.
 _NOT_THE_RULE = frozenset({"id", "security_group_id", "stateful"})
 _UNMATCHABLE = PROTOCOLS_WITH_PORTS - {TCP, UDP, SCTP}
 """Protocols with ports that Open vSwitch cannot match."""
 _SHOWN = 400
 """Characters of an item in a line for people."""
 
-# The network is known once it is known where the port is plugged in.
+# The network is read from the port's interface later.
 _SOMEWHERE = "somewhere"
 _NO_NETWORK = NetworkSpec("00000000-0000-0000-0000-000000000000", NetworkType.LOCAL)
 
@@ -79,11 +79,8 @@ def is_port_id(value: object) -> TypeGuard[str]:
 
 
 def group_id(value: object) -> str:
-    """The id of a security or address group as our specs have it.
-
-    Neutron's column takes 36 characters of anything. What is not a UUID is
-    known here by one made of it, always the same. Raises :class:`Invalid`.
-    """
+    """The id of a security or address group as our specs have it: Neutron's column takes any 36
+    characters, so one that is not a UUID is mapped to a UUID. Raises :class:`Invalid`."""
     if not isinstance(value, str) or not 0 < len(value) <= _ID_CHARS:
         raise Invalid("security_group_id", value, f"an id has 1 to {_ID_CHARS} characters")
     return value if _UUID.fullmatch(value) else str(uuid.uuid5(_NAMES, value))
@@ -93,9 +90,9 @@ def group_id(value: object) -> str:
 class Group:
     """A security group's rules.
 
-    ``left_out`` says which of them could not be used, and why, one line each. With ``refused`` it
-    is not known what the group means, and no port that has it can be programmed. ``revision``
-    stands for the rules as Neutron sent them.
+    ``left_out``: one line for each unusable rule, with the reason. With ``refused`` the meaning of
+    the group is unknown, and no port in it can be programmed. ``revision`` is the digest of the
+    rules as Neutron sent them.
     """
 
     rules: tuple[SecurityGroupRule, ...] = ()
@@ -107,7 +104,7 @@ class Group:
     @property
     def remotes(self) -> frozenset[str]:
         """The security and address groups that the rules refer to."""
-        ids = (each.remote_group_id or each.remote_address_group_id for each in self.rules)
+        ids = (rule.remote_group_id or rule.remote_address_group_id for rule in self.rules)
         return frozenset(filter(None, ids))
 
 
@@ -115,35 +112,34 @@ def group(name: object, raw: object) -> Group:
     """The group ``name`` with the rules ``raw``, a list of dicts; never raises."""
     if not isinstance(raw, Sequence) or isinstance(raw, str):
         return Group(refused=_refusal(f"the rules of security group {name} are not a list", raw))
-    known = [each for each in raw if isinstance(each, Mapping)]
-    said = rules_digest.of_rules(known)
-    stateful = [each.get("stateful", True) for each in known]
-    if any(each is not stateful[0] or not isinstance(each, bool) for each in stateful):
+    known = [item for item in raw if isinstance(item, Mapping)]
+    digest = rules_digest.of_rules(known)
+    stateful = [item.get("stateful", True) for item in known]
+    if any(value is not stateful[0] or not isinstance(value, bool) for value in stateful):
         text = f"the rules of security group {name} disagree on whether it is stateful"
-        return Group(refused=_refusal(text, raw), revision=said)
+        return Group(refused=_refusal(text, raw), revision=digest)
     rules, left_out = _usable(raw, rule, f"Security group {name}: rule")
-    # They come as a set did, in whatever order, and some of them twice.
+    # They come in any order, and some of them twice.
     ordered = tuple(sorted(dict.fromkeys(rules), key=repr))
-    return Group(ordered, False not in stateful, revision=said, left_out=left_out)
+    return Group(ordered, False not in stateful, revision=digest, left_out=left_out)
 
 
 def _usable(
     raws: Iterable[object], read: Callable[[object], T], what: str
 ) -> tuple[list[T], tuple[str, ...]]:
-    """Those of ``raws`` that ``read`` takes, and a line for each that it refuses."""
+    """The results of ``read``, and a line for each item for which it raises."""
     usable: list[T] = []
     left_out: list[str] = []
-    for each in raws:
+    for item in raws:
         try:
-            usable.append(read(each))
+            usable.append(read(item))
         except Invalid as exc:
-            left_out.append(f"{what} {describe(each)} is left out and allows nothing: {exc}")
+            left_out.append(f"{what} {describe(item)} is left out and allows nothing: {exc}")
     return usable, tuple(left_out)
 
 
 def rule(raw: object) -> SecurityGroupRule:
-    """One rule; raises :class:`Invalid`. A field unknown here may narrow the rule, so the rule is
-    refused rather than read without it."""
+    """One rule; raises :class:`Invalid`, also for an unknown field, which may narrow the rule."""
     if not isinstance(raw, Mapping):
         raise Invalid("", raw, "a rule is an object")
     given = {name: value for name, value in raw.items() if value is not None}
@@ -159,17 +155,17 @@ def rule(raw: object) -> SecurityGroupRule:
     made = parse(_RULE, fields)
     ports = (made.port_range_min, made.source_port_range_min)
     if made.protocol_number in _UNMATCHABLE and ports != (None, None):
-        # Without its ports the rule would allow more than it says.
+        # Without its ports the rule would allow more.
         raise Invalid("protocol", raw.get("protocol"), "ports of tcp, udp and sctp only")
     return made
 
 
 def describe(raw: object) -> str:
-    """An item in one line, for people: over RPC a rule comes without an id."""
+    """An item in one line for people; rules have no id in RPC."""
     if not isinstance(raw, Mapping):
         return repr(raw)[:_SHOWN]
-    said = [f"{name}={value}" for name, value in raw.items() if value is not None]
-    return "(" + " ".join(", ".join(said).split())[:_SHOWN] + ")"
+    fields = [f"{name}={value}" for name, value in raw.items() if value is not None]
+    return "(" + " ".join(", ".join(fields).split())[:_SHOWN] + ")"
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,7 @@ class Members:
 
     @property
     def all(self) -> tuple[Member, ...]:
-        return tuple(each for family in Ethertype for each in self.by_family.get(family, ()))
+        return tuple(m for family in Ethertype for m in self.by_family.get(family, ()))
 
 
 NO_MEMBERS = Members({})
@@ -191,14 +187,16 @@ def members(name: object, raw: object, before: Members = NO_MEMBERS) -> Members:
     """The members ``raw`` of group ``name``: ``{"IPv4": [(address, MAC or None), ...], ...}``;
     never raises.
 
-    A family the agent did not look up, because the rules it asked for do not
-    use it, stays as it was ``before``. Nothing at all means that the group has no member.
+    The agent looks up only the families that rules use; others stay as they
+    were ``before``. An empty ``raw`` is a group without members.
     """
     if not raw:
         return NO_MEMBERS
     what = f"Group {name}: member"
     if not isinstance(raw, Mapping):
-        return Members({}, (f"Group {name}: its members {describe(raw)} are not told by family",))
+        return Members(
+            {}, (f"Group {name}: its members {describe(raw)} are not grouped by family",)
+        )
     families = dict(before.by_family)
     left_out: tuple[str, ...] = ()
     for family, entries in raw.items():
@@ -223,7 +221,7 @@ def _member(family: Ethertype, entry: object) -> Member:
     address, mac = _network(family, entry[0]), entry[1]
     if address.version != family.version:
         raise Invalid(family, entry[0], f"must be an {family} address")
-    # The resource cache turns an address pair's missing MAC into a word.
+    # The resource cache turns an address pair's missing MAC into the string None.
     known = None if mac in (None, "None") else mac
     return parse(_MEMBER, {"address": address, "mac_address": known})
 
@@ -237,11 +235,11 @@ class Read:
 
 
 def port(raw: Mapping[str, object], host: str) -> Read:
-    """A port as ``prepare_port_filter`` gets it; raises :class:`Invalid` if the port itself cannot
-    be used, and not only one of its addresses.
+    """A port as ``prepare_port_filter`` gets it; raises :class:`Invalid` if the port itself is
+    invalid, not only one of its addresses.
 
-    Without its revision, for whether it has changed is told by what it is; and
-    without its network, which is told by where it is plugged in.
+    The revision is left 0, so that equal specs mean an unchanged port; the
+    network is filled in from the port's interface.
     """
     name = raw.get("device")
     addresses, no_addresses = _usable(
@@ -272,7 +270,7 @@ def port(raw: Mapping[str, object], host: str) -> Read:
 
 
 def groups_of(raw: Mapping[str, object]) -> tuple[str, ...]:
-    """The port's security groups as far as they can be used, whatever else of it cannot."""
+    """The port's security groups with a usable id, even if the port is invalid otherwise."""
     try:
         groups, _ = _usable(_list(raw, "security_groups"), group_id, "")
     except Invalid:
@@ -281,7 +279,7 @@ def groups_of(raw: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def same_wiring(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
-    """Whether two dicts of a port ask for the same; one that cannot be used asks for nothing."""
+    """Whether two dicts of a port give the same spec; False if one is invalid."""
     try:
         return port(one, _SOMEWHERE).spec == port(other, _SOMEWHERE).spec
     except Invalid:
@@ -300,14 +298,14 @@ def _address_pair(raw: object) -> AddressPair:
 
 
 def trusted_port(port_id: str, mac: object, host: str) -> PortSpec:
-    """A port that the agent calls trusted, by its id alone; raises :class:`Invalid`."""
+    """A port that the agent passed in as trusted, by its id; raises :class:`Invalid`."""
     raw = {"device": port_id, "mac_address": mac, "port_security_enabled": False}
     return port(raw, host).spec
 
 
 def macs_of(port_spec: PortSpec) -> frozenset[str]:
-    """Under which MAC addresses a port may speak."""
-    pairs = (each.mac_address for each in port_spec.allowed_address_pairs)
+    """The MAC addresses that a port may send from."""
+    pairs = (pair.mac_address for pair in port_spec.allowed_address_pairs)
     return frozenset({port_spec.mac_address, *filter(None, pairs)})
 
 
@@ -321,12 +319,12 @@ def _list(raw: Mapping[str, object], name: str) -> list[object]:
 
 
 def _distinct(values: Iterable[T]) -> list[T]:
-    """Each once, in an order that does not depend on theirs."""
-    return list({repr(each): each for each in sorted(values, key=repr)}.values())
+    """Each value once, in an order that does not depend on theirs."""
+    return list({repr(value): value for value in sorted(values, key=repr)}.values())
 
 
 def _network(field: str, value: object) -> IPNetwork:
-    """Host bits beyond the prefix count for nothing, as in a flow of Neutron's."""
+    """Host bits are ignored, as in Neutron's flows."""
     try:
         return ipaddress.ip_network(str(value), strict=False)
     except ValueError:
@@ -338,5 +336,5 @@ def _refusal(message: str, detail: object) -> TaskError:
 
 
 def refused_port(port_id: str, exc: Invalid) -> TaskError:
-    """The error of a port that cannot be used itself."""
+    """The error of an invalid port."""
     return TaskError(ErrorType.INVALID_SPEC, f"port {port_id} cannot be used: {exc}")

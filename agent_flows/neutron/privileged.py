@@ -1,4 +1,4 @@
-"""Running tools as root, in an agent that need not be root itself."""
+"""Runs tools as root from an agent that need not be root itself."""
 
 import os
 import signal
@@ -10,18 +10,18 @@ from oslo_privsep.comm import PrivsepTimeout
 from agent_flows.openflow import ofctl
 from agent_flows.openflow.ofctl import Ran
 
-# Seconds more than the command may take, in which the helper may say that it was killed.
+# Seconds beyond the command's limit, in which the helper may report that it was killed.
 _GRACE = 2.0
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _NOT_RUN = (126, 127)
 
 
 def execute(argv: Sequence[str], stdin: str, limit: float) -> Ran:
-    """By the privsep helper that Neutron's agent has for its own tools (section ``privsep``), if
-    the agent is not root.
+    """If the agent is not root, run it in the privsep helper that Neutron's agent uses for its own
+    tools (section ``privsep``).
 
     Raises OSError as :data:`agent_flows.openflow.ofctl.Execute` does. timeout(1) kills the command
-    in the helper, which has no limit of its own; a helper that does not answer is not waited for.
+    in the helper, which has no limit of its own.
     """
     if os.geteuid() == 0:
         return ofctl.execute(argv, stdin, limit)
@@ -35,6 +35,6 @@ def execute(argv: Sequence[str], stdin: str, limit: float) -> Ran:
     if ran.code in _KILLED:
         raise TimeoutError(f"{argv[0]} did not end within {limit:g} s")
     if ran.code in _NOT_RUN:
-        # timeout(1) says so, and why.
+        # The reason is timeout(1)'s.
         raise FileNotFoundError(ran.stderr.strip())
     return ran

@@ -1,4 +1,4 @@
-"""Where the outcomes of ports go, and what only the receiver knows about them."""
+"""Where flow reports go, and how a port's revision is found."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ LOG = log.getLogger(__name__)
 
 
 def log_failures(reports: Sequence[FlowReport]) -> None:
-    """Stands in for a receiver: what failed is an error in the log, with the switch's words."""
+    """Logs what failed, with the switch's message, as long as there is no receiver."""
     for report in reports:
         failed = report.failed
         if failed is not None and failed.error is not None:
@@ -30,19 +30,16 @@ def log_failures(reports: Sequence[FlowReport]) -> None:
 
 
 def revision_in_dict(port_id: str, port: Mapping[str, Any]) -> int:
-    """The port's revision as its dict has it; 0 for a trusted port, which has none."""
+    """The revision in the port's dict; 0 for a trusted port, whose dict is empty."""
     revision = port.get("revision_number")
     return revision if isinstance(revision, int) else 0
 
 
 @dataclass(frozen=True)
 class Reporting:
-    """What the driver does with outcomes, as long as nobody says otherwise.
-
-    ``deliver`` gets every port's report as soon as its outcome stands, in the
-    thread that ran the flow. ``revision`` is asked with a port's id and its dict
-    as it was told (empty for a trusted port) before its flow runs, and answers
-    the port's revision that this dict is of.
+    """``deliver`` gets every port's report as soon as its outcome is known, in the thread that ran
+    the flow. ``revision`` returns the revision of a port's dict (empty for a trusted port), and is
+    called with port id and dict before the flow runs.
     """
 
     deliver: Callable[[Sequence[FlowReport]], None] = log_failures
@@ -50,7 +47,7 @@ class Reporting:
 
 
 def amended(report: FlowReport, addition: TaskError) -> FlowReport:
-    """``report`` of a failure, which led to a further one."""
+    """``report`` of a failure that caused a further one."""
     further = f"{addition.type}: {addition.message}\n{addition.detail}".rstrip()
 
     def with_addition(task: TaskOutcome) -> TaskOutcome:

@@ -1,9 +1,9 @@
-"""The revision of a security group: what its rules say, as server and agent both see it.
+"""The revision of a security group: a digest of its rules, the same on the server and in the agent.
 
-Neutron raises a group's ``revision_number`` when a rule comes or goes, but
-tells agents of the rule alone; and a firewall driver is told rules without
-their ids. What the rules say is known to all of them, so a report that names
-this number is about exactly these rules.
+Neutron raises a group's ``revision_number`` when a rule is added or removed,
+but sends agents only the rule; and a firewall driver gets rules without their
+ids. All of them have the rules' contents, so a report with this number is
+about exactly these rules.
 """
 
 import hashlib
@@ -22,17 +22,16 @@ NAMES = (
 )
 """What narrows a rule: the columns of Neutron's table, and attributes of its objects."""
 
-# Under which names drivers are told of it (neutron/agent/firewall.py, DIRECTION_IP_PREFIX).
-_PREFIX, *_TOLD_PREFIXES = "remote_ip_prefix", "source_ip_prefix", "dest_ip_prefix"
+# Its names in the rules that drivers get (neutron/agent/firewall.py, DIRECTION_IP_PREFIX).
+_PREFIX, *_DRIVERS_PREFIXES = "remote_ip_prefix", "source_ip_prefix", "dest_ip_prefix"
 # Revisions are below 2**62 on the wire (agent_flows.validation.Revision).
 _BYTES = 7
 
 
 def of_rules(rules: Iterable[Mapping[str, object]]) -> int:
-    """A number that stands for a group with these rules, whatever their order, however often each
-    is said, and whether or not they make sense."""
-    said = sorted({_said(each) for each in rules})
-    digest = hashlib.sha256("\n".join(said).encode(errors="surrogatepass")).digest()
+    """The digest of a group with these rules, valid or not, in any order and with repetitions."""
+    texts = sorted({_text(rule) for rule in rules})
+    digest = hashlib.sha256("\n".join(texts).encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:_BYTES])
 
 
@@ -41,18 +40,18 @@ def of_objects(rules: Iterable[object]) -> int:
     return of_rules({name: getattr(rule, name) for name in NAMES} for rule in rules)
 
 
-def _said(rule: Mapping[str, object]) -> str:
-    told = {name: rule[name] for name in NAMES if rule.get(name) is not None}
-    for name in _TOLD_PREFIXES:
+def _text(rule: Mapping[str, object]) -> str:
+    fields = {name: rule[name] for name in NAMES if rule.get(name) is not None}
+    for name in _DRIVERS_PREFIXES:
         if rule.get(name) is not None:
-            told[_PREFIX] = rule[name]
-    if _PREFIX in told:
-        told[_PREFIX] = _normal(str(told[_PREFIX]))
-    return ",".join(f"{name}={value}" for name, value in sorted(told.items()))
+            fields[_PREFIX] = rule[name]
+    if _PREFIX in fields:
+        fields[_PREFIX] = _normal(str(fields[_PREFIX]))
+    return ",".join(f"{name}={value}" for name, value in sorted(fields.items()))
 
 
 def _normal(prefix: str) -> str:
-    """Drivers are told prefixes without host bits (``normalized_cidr``), the table has them."""
+    """Without host bits, as drivers get it (``normalized_cidr``); the table keeps them."""
     try:
         return str(ipaddress.ip_network(prefix, strict=False))
     except ValueError:

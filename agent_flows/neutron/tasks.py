@@ -1,4 +1,4 @@
-"""What the flows of both kinds of hosts inside Neutron begin with."""
+"""The first task of every flow on a host of Neutron's."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -10,7 +10,7 @@ from agent_flows.report import Step, TaskError
 
 
 class LocateInterface(FlowTask):
-    """Where each port is plugged in; OVSDB was asked once for the whole batch."""
+    """Each port's interface, from one read of OVSDB for the whole batch (``located``)."""
 
     name_: ClassVar[str] = "locate-interface"
     step: ClassVar[Step] = Step.L2

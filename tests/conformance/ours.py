@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent_flows import spec
-from agent_flows.neutron.agent.desired_state import Told
+from agent_flows.neutron.agent.desired_state import DesiredPorts
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.ofctl import Ofctl
@@ -41,7 +41,7 @@ class Engine:
         ofctl = _Bent(str(run_dir), bridge, bend) if bend else Ofctl(str(run_dir), bridge, _SECONDS)
         self._firewall = Firewall(ofctl, Pipeline(home, permitted_ethertypes))
         self._verifies = bend is None
-        self._told = Told("here") if home is Home.NEUTRON else None
+        self._neutrons = DesiredPorts("here") if home is Home.NEUTRON else None
         self._revision = 0
         self._ports: frozenset[str] = frozenset()
 
@@ -67,21 +67,21 @@ class Engine:
         self._firewall.sweep(self._ports)
 
     def _desired(self, world: World) -> DesiredState:
-        if self._told is None:
+        if self._neutrons is None:
             return DesiredState.of(_specs(world, self._revision))
         said = agents_words.said(world)
-        for port_id in self._told.known():
-            self._told.gone(port_id)
+        for port_id in self._neutrons.port_ids():
+            self._neutrons.remove(port_id)
         for group, rules in said.rules.items():
-            self._told.rules(group, rules)
+            self._neutrons.set_rules(group, rules)
         for group, members in said.members.items():
-            self._told.members(group, members)
+            self._neutrons.set_members(group, members)
         for device in said.devices:
-            self._told.port(device)
+            self._neutrons.set_port(device)
         for port_id in said.trusted:
-            self._told.trusted(port_id)
-        self._told.forget_unused()
-        wanted = self._told.wanted(
+            self._neutrons.set_trusted(port_id)
+        self._neutrons.forget_unused()
+        wanted = self._neutrons.resolve(
             {
                 identity(f"port {number}"): Interface(
                     f"tap{number}",

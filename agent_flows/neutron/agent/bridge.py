@@ -1,4 +1,4 @@
-"""What Neutron's agent must leave alone, and must not do too early, on its integration bridge."""
+"""Keeps Neutron's agent from deleting our flows and from opening its bridge too early."""
 
 from collections.abc import Callable, Iterable, Set
 from typing import Any
@@ -10,9 +10,9 @@ _OWNERS = (cookie.OWNER, quarantine.OWNER)
 
 
 class ReservedCookies(set[int]):
-    """Cookies of flows that are not stale: those reserved one by one, and every one of ours.
+    """The agent's reserved cookies and every cookie of ours.
 
-    The agent deletes all others once it has processed its ports
+    The agent deletes flows with other cookies once it has processed its ports
     (neutron/plugins/ml2/drivers/openvswitch/agent/openflow/native/ofswitch.py,
     ``{cookies seen} - reserved_cookies``).
     """
@@ -22,12 +22,12 @@ class ReservedCookies(set[int]):
         return ours or super().__contains__(value)
 
     def __rsub__(self, others: Set[Any]) -> set[Any]:
-        return {each for each in others if each not in self}
+        return {value for value in others if value not in self}
 
 
 class Reserved:
-    """Whether a flow with this cookie, which is not the firewall's, is somebody's whom we know:
-    the quarantine's, the agent's own, or that of an extension of it."""
+    """Whether a flow with this cookie, which is not the firewall's, has a known owner: the
+    quarantine, the agent or an extension of it."""
 
     def __init__(self, bridge: Any) -> None:
         self._bridge = bridge
@@ -56,14 +56,14 @@ class _Watched:
 
 
 def watch(bridge: Any, before_it_opens: Callable[[], None]) -> None:
-    """Spare our flows when the agent cleans up on ``bridge``, and call ``before_it_opens`` each
-    time before it installs its default flows, NORMAL among them.
+    """Keep our flows when the agent cleans up ``bridge``, and call ``before_it_opens`` each time
+    before the agent installs its default flows, NORMAL among them.
 
-    That is after a restart of Open vSwitch: until then nothing passes, and from
-    then on every port that has not been programmed. The agent tells of the
-    restart (OVS_RESTARTED) only later.
+    That is after a restart of Open vSwitch: until then no packet passes, and from
+    then on those of every port without flows. The agent publishes the restart
+    (OVS_RESTARTED) only later.
 
-    A bridge without these methods, as ovs_lib.OVSBridge, has no such habits.
+    A bridge without these methods, such as ovs_lib.OVSBridge, is left as it is.
     """
     if not hasattr(bridge, "reserved_cookies"):
         return

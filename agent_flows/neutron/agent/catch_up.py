@@ -1,9 +1,8 @@
-"""What Neutron said while its agent could not hear it: asked for anew, and passed on as if it had
-just been said.
+"""Updates the agent's resource cache with what Neutron changed while the agent could not receive.
 
-Neutron tells its agents of a change once, by a fanout cast. What is cast while
-an agent has no queue at the broker (RabbitMQ was restarted, its connection
-broke) is lost, and its resource cache stays as it was until it is restarted.
+Neutron notifies its agents of a change once, by a fanout cast. A cast that is
+sent while an agent has no queue at the broker (RabbitMQ was restarted, its
+connection broke) is lost, and the cache stays outdated until the agent restarts.
 """
 
 import itertools
@@ -17,12 +16,12 @@ from neutron.api.rpc.callbacks import resources
 from neutron_lib import context
 from neutron_lib.callbacks import events, registry
 
-from agent_flows.neutron.resource_cache import steadily
+from agent_flows.neutron.resource_cache import retry_read
 from agent_flows.report import Trouble
 from agent_flows.supervision import Loop, Troubles
 
-# Values in one question: the server makes one condition of them.
-_AT_ONCE = 100
+# Values in one request: the server makes one SQL condition of them.
+_BATCH = 100
 
 
 class Server(Protocol):
@@ -33,34 +32,34 @@ class Server(Protocol):
     ) -> Sequence[Any]: ...
 
 
-class Missed:
-    """Brings ``cache`` to what ``server`` knows; everybody who listens to it hears of what
-    differed, Neutron's agent as well as ours."""
+class CacheUpdate:
+    """Brings ``cache`` to what ``server`` has. The cache's subscribers, Neutron's agent and ours,
+    are notified of each difference."""
 
     def __init__(self, cache: Any, server: Server, host: str) -> None:
         self._cache, self._server, self._host = cache, server, host
         self._context = context.get_admin_context()
 
-    def catch_up(self, port_ids: Collection[str] | None) -> None:
-        """These ports (None: all of this host) and all that their rules depend on.
+    def run(self, port_ids: Collection[str] | None) -> None:
+        """Update these ports (None: all of this host) and all that their rules depend on.
 
         Raises :class:`oslo_messaging.MessagingException` if the server does not answer, and
-        :class:`neutron_lib.exceptions.NeutronException` if it answers with an error of its own.
+        :class:`neutron_lib.exceptions.NeutronException` for an error of the server's.
         """
         ports = self._ports_here() if port_ids is None else frozenset(port_ids)
-        self._ask(resources.PORT, "id", ports)
+        self._update(resources.PORT, "id", ports)
         groups = {
             group
-            for port in self._held(resources.PORT, "id", ports)
+            for port in self._cached(resources.PORT, "id", ports)
             for group in port.security_group_ids
         }
-        self._ask(resources.SECURITYGROUP, "id", groups)
-        self._ask(resources.SECURITYGROUPRULE, "security_group_id", groups)
-        rules = self._held(resources.SECURITYGROUPRULE, "security_group_id", groups)
-        self._ask(
+        self._update(resources.SECURITYGROUP, "id", groups)
+        self._update(resources.SECURITYGROUPRULE, "security_group_id", groups)
+        rules = self._cached(resources.SECURITYGROUPRULE, "security_group_id", groups)
+        self._update(
             resources.PORT, "security_group_ids", _ids(rule.remote_group_id for rule in rules)
         )
-        self._ask(
+        self._update(
             resources.ADDRESSGROUP, "id", _ids(rule.remote_address_group_id for rule in rules)
         )
 
@@ -68,43 +67,43 @@ class Missed:
         def here(port: Any) -> bool:
             return any(binding.host == self._host for binding in port.bindings)
 
-        found = steadily(lambda: self._cache.match_resources_with_func(resources.PORT, here))
+        found = retry_read(lambda: self._cache.match_resources_with_func(resources.PORT, here))
         return frozenset(port.id for port in found)
 
-    def _held(self, kind: str, field: str, values: Collection[str]) -> list[Any]:
-        """What the cache holds whose ``field`` is, or contains, one of ``values``."""
-        wanted = frozenset(values)
+    def _cached(self, kind: str, field: str, values: Collection[str]) -> list[Any]:
+        """The cached resources whose ``field`` is, or contains, one of ``values``."""
+        chosen = frozenset(values)
 
-        def matches(each: Any) -> bool:
-            value = getattr(each, field)
-            return value in wanted if isinstance(value, str) else not wanted.isdisjoint(value)
+        def matches(resource: Any) -> bool:
+            value = getattr(resource, field)
+            return value in chosen if isinstance(value, str) else not chosen.isdisjoint(value)
 
-        found: list[Any] = steadily(lambda: self._cache.match_resources_with_func(kind, matches))
+        found: list[Any] = retry_read(lambda: self._cache.match_resources_with_func(kind, matches))
         return found
 
-    def _ask(self, kind: str, field: str, values: Iterable[str]) -> None:
-        for some in _batches(values):
-            # Before the server is asked: what is pushed meanwhile is not taken for gone.
-            held = {each.id for each in self._held(kind, field, some)}
-            absent = held - self._take(kind, field, some)
-            if absent and field != "id":
-                # It may still be there, and belong elsewhere.
-                for ids in _batches(absent):
-                    absent -= self._take(kind, "id", ids)
-            for each in absent:
-                self._gone(kind, each)
+    def _update(self, kind: str, field: str, values: Iterable[str]) -> None:
+        for batch in _batches(values):
+            # Before the request, so that a resource pushed during it does not count as deleted.
+            cached = {resource.id for resource in self._cached(kind, field, batch)}
+            missing = cached - self._pull(kind, field, batch)
+            if missing and field != "id":
+                # They may exist with another value of the field.
+                for ids in _batches(missing):
+                    missing -= self._pull(kind, "id", ids)
+            for identity in missing:
+                self._remove(kind, identity)
 
-    def _take(self, kind: str, field: str, values: Collection[str]) -> frozenset[str]:
-        """The ids of what the server has; the cache has it, too, then."""
+    def _pull(self, kind: str, field: str, values: Collection[str]) -> frozenset[str]:
+        """Copy the server's resources into the cache; their ids."""
         found = self._server.bulk_pull(self._context, kind, filter_kwargs={field: tuple(values)})
-        for each in found:
-            self._cache.record_resource_update(self._context, kind, each)
-        return frozenset(each.id for each in found)
+        for resource in found:
+            self._cache.record_resource_update(self._context, kind, resource)
+        return frozenset(resource.id for resource in found)
 
-    def _gone(self, kind: str, identity: str) -> None:
-        """As the cache does when it is told (record_resource_delete), but not for good: a replica
-        of the database that lags behind may yet have it."""
-        [was] = self._held(kind, "id", [identity]) or [None]
+    def _remove(self, kind: str, identity: str) -> None:
+        """Like the cache's own record_resource_delete, but the resource may come back: a lagging
+        replica of the database may have answered."""
+        [was] = self._cached(kind, "id", [identity]) or [None]
         self._cache.record_resource_remove(kind, identity)
         payload = events.DBEventPayload(self._context, resource_id=identity, states=(was,))
         registry.publish(kind, events.AFTER_DELETE, self._cache, payload=payload)
@@ -116,8 +115,8 @@ def _ids(values: Iterable[str | None]) -> frozenset[str]:
 
 def _batches(values: Iterable[str]) -> Iterator[tuple[str, ...]]:
     ordered = iter(sorted(values))
-    while some := tuple(itertools.islice(ordered, _AT_ONCE)):
-        yield some
+    while batch := tuple(itertools.islice(ordered, _BATCH)):
+        yield batch
 
 
 @dataclass(frozen=True)
@@ -126,16 +125,16 @@ class _Request:
     then: Callable[[], None] = lambda: None
 
 
-class CatchingUp:
-    """A thread that asks, for an answer may take as long as the message bus lets it. A question
-    that got no answer is asked again, and is the host's trouble until it is answered."""
+class CatchUpLoop:
+    """Runs ``update`` in a thread of its own, since an answer may take as long as the message bus
+    allows. An unanswered request is repeated, and is the host's trouble until it is answered."""
 
     def __init__(
-        self, catch_up: Callable[[Collection[str] | None], None], troubles: Troubles
+        self, update: Callable[[Collection[str] | None], None], troubles: Troubles
     ) -> None:
-        self._catch_up = catch_up
+        self._update = update
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
-        # Of the last question, if it got no answer: None stands for all ports.
+        # The ports of the last request, if it got no answer; None: all ports.
         self._unanswered: frozenset[str] | None = frozenset()
         self._loop = Loop(
             "agent_flows catch up",
@@ -147,29 +146,29 @@ class CatchingUp:
         self._loop.start()
 
     def stop(self, timeout: float) -> None:
-        """End the thread; what is not asked yet is dropped."""
+        """End the thread and drop the waiting requests."""
         self._loop.stopping.set()
         self._requests.put(_Request(frozenset()))
         self._loop.stop(timeout)
 
-    def soon(
+    def request(
         self, port_ids: Collection[str] | None, then: Callable[[], None] = lambda: None
     ) -> None:
-        """Catch up on these ports (None: all of this host), and call ``then``, whether or not
-        the server answered at first."""
+        """Update these ports (None: all of this host) soon, and call ``then`` after the first
+        attempt, answered or not."""
         self._requests.put(_Request(port_ids, then))
 
     def _step(self) -> None:
         requests = self._waiting()
-        asked = _together([self._unanswered, *(each.port_ids for each in requests)])
-        self._unanswered = asked
+        ports = _union([self._unanswered, *(request.port_ids for request in requests)])
+        self._unanswered = ports
         try:
-            if asked != frozenset():
-                self._catch_up(asked)
+            if ports != frozenset():
+                self._update(ports)
             self._unanswered = frozenset()
         finally:
-            for each in requests:
-                each.then()
+            for request in requests:
+                request.then()
 
     def _waiting(self) -> list[_Request]:
         requests: list[_Request] = []
@@ -180,7 +179,7 @@ class CatchingUp:
         return requests
 
 
-def _together(chosen: Collection[Collection[str] | None]) -> frozenset[str] | None:
-    if any(each is None for each in chosen):
+def _union(chosen: Collection[Collection[str] | None]) -> frozenset[str] | None:
+    if any(ports is None for ports in chosen):
         return None
     return frozenset().union(*filter(None, chosen))

@@ -1,4 +1,4 @@
-"""agent-flows-leave-host: takes what is ours off a compute host's bridge, for good."""
+"""agent-flows-leave-host: removes our flows from a compute host's bridge for good."""
 
 import sys
 from collections.abc import Sequence
@@ -21,11 +21,10 @@ _EVERY_FLOW = tuple(
 
 
 def leave(ofctl: Ofctl) -> tuple[int, int]:
-    """Delete every flow of ours and let go the ports that are sealed; how many of each.
+    """Delete every flow of ours and unseal the sealed ports; returns how many of each.
 
-    A port of a host whose agent goes on without us is filtered by that agent's
-    own firewall driver, or by nobody. Raises :class:`SwitchError` or
-    :class:`Timeout`.
+    From then on only the agent's own firewall driver filters the host's ports.
+    Raises :class:`SwitchError` or :class:`Timeout`.
     """
     flows = sum(
         ofctl.count(owner << 48, 0xFFFF << 48) for owner in (cookie.OWNER, quarantine.OWNER)
@@ -40,7 +39,7 @@ def leave(ofctl: Ofctl) -> tuple[int, int]:
 def bridge_of(conf: cfg.ConfigOpts) -> str:
     """The integration bridge of Neutron's agent.
 
-    Raises ValueError, in one line, if agent_flows' own option names another.
+    Raises ValueError, with one line, if agent_flows' own option names another bridge.
     """
     bridge = str(conf.OVS.integration_bridge)
     own = conf[options.AGENT].integration_bridge
@@ -55,8 +54,8 @@ def bridge_of(conf: cfg.ConfigOpts) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Once the agent runs without agent_flows. 1 with one line on standard error if the switch
-    does not do it."""
+    """To be run once the agent runs without agent_flows. Returns 1 and prints one line on standard
+    error if the switch refuses or does not answer."""
     ovs_conf.register_ovs_opts(cfg.CONF)
     conf = process.prepare(sys.argv[1:] if argv is None else argv, PROG, cfg.CONF)
     ours = conf[options.AGENT]

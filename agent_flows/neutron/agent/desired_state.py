@@ -1,4 +1,4 @@
-"""What the agent has told so far: ports, rules, members; and the desired state in it."""
+"""Ports, rules and members as the agent last passed them in, and the desired state they make."""
 
 import dataclasses
 import itertools
@@ -28,11 +28,11 @@ T = TypeVar("T", Group, Members)
 
 @dataclass(frozen=True)
 class Port:
-    """A port as told, and what was made of it.
+    """A port as the agent passed it in, and its spec.
 
-    ``raw`` is Neutron's dict; a trusted port is known by its id alone and has
-    none. ``version`` rises when the port itself changes. ``left_out`` says what
-    of it could not be used.
+    ``raw`` is Neutron's dict, empty for a trusted port, of which only the id is
+    known. ``version`` rises when the port itself changes. ``left_out``: one
+    line for each item of it that could not be used.
     """
 
     raw: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Port:
 
     @property
     def macs(self) -> frozenset[str]:
-        """Under which MAC addresses it may speak, as far as that can be told."""
+        """The MAC addresses it may send from, as far as they are known."""
         return frozenset() if self.spec is None else parsing.macs_of(self.spec)
 
     @property
@@ -56,16 +56,15 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The desired state of some ports; those in ``refused`` cannot be used."""
+class Resolved:
+    """The desired state of some ports; those in ``refused`` are invalid."""
 
     state: DesiredState
     refused: Mapping[str, TaskError] = field(default_factory=dict)
 
 
-class Told:
-    """Safe from any thread. Whatever changes something takes a new version, so that equal
-    versions mean that nothing has changed."""
+class DesiredPorts:
+    """Safe from any thread. Every change takes a new version: equal versions mean no change."""
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -75,23 +74,23 @@ class Told:
         self._groups: dict[str, tuple[int, Group]] = {}
         self._members: dict[str, tuple[int, Members]] = {}
 
-    # What is told.
+    # Changes.
 
-    def port(self, raw: Mapping[str, Any]) -> None:
-        """A port's dict, under its ``device``."""
+    def set_port(self, raw: Mapping[str, Any]) -> None:
+        """``raw``: the dict that firewall drivers get; ``device`` is the port's id."""
         port_id = str(raw["device"])
         try:
             read = parsing.port(raw, self._host)
         except Invalid as exc:
-            self._take(port_id, raw, None, parsing.refused_port(port_id, exc))
+            self._set(port_id, raw, None, parsing.refused_port(port_id, exc))
         else:
-            self._take(port_id, raw, read.spec, None, read.left_out)
+            self._set(port_id, raw, read.spec, None, read.left_out)
 
-    def trusted(self, port_id: str) -> None:
-        """A port that is not to be filtered, of which nothing else is known."""
-        self._take(port_id, {}, None, None)
+    def set_trusted(self, port_id: str) -> None:
+        """A port without filter, of which nothing else is known."""
+        self._set(port_id, {}, None, None)
 
-    def _take(
+    def _set(
         self,
         port_id: str,
         raw: Mapping[str, Any],
@@ -106,25 +105,23 @@ class Told:
             self._ports[port_id] = Port(raw, version, spec, refused, left_out)
             _log_left_out(known, left_out)
 
-    def gone(self, port_id: str) -> None:
+    def remove(self, port_id: str) -> None:
         with self._lock:
             self._ports.pop(port_id, None)
 
-    def rules(self, name: object, raw: object) -> frozenset[str]:
-        """A security group's rules; the ports this concerns. Raises :class:`Invalid`."""
-        return self._learn(self._groups, parsing.group_id(name), parsing.group(name, raw))
+    def set_rules(self, name: object, raw: object) -> frozenset[str]:
+        """A security group's rules. Returns the ports concerned; raises :class:`Invalid`."""
+        return self._replace(self._groups, parsing.group_id(name), parsing.group(name, raw))
 
-    def members(self, name: object, raw: object) -> frozenset[str]:
-        """The members of a security or address group; the ports this concerns.
-
-        Raises :class:`Invalid`.
-        """
+    def set_members(self, name: object, raw: object) -> frozenset[str]:
+        """The members of a security or address group. Returns the ports concerned; raises
+        :class:`Invalid`."""
         group_id = parsing.group_id(name)
         with self._lock:
             _, before = self._members.get(group_id, (0, NO_MEMBERS))
-            return self._learn(self._members, group_id, parsing.members(name, raw, before))
+            return self._replace(self._members, group_id, parsing.members(name, raw, before))
 
-    def _learn(self, known: dict[str, tuple[int, T]], group_id: str, new: T) -> frozenset[str]:
+    def _replace(self, known: dict[str, tuple[int, T]], group_id: str, new: T) -> frozenset[str]:
         with self._lock:
             before = known[group_id][1] if group_id in known else None
             if before == new:
@@ -138,28 +135,28 @@ class Told:
             )
 
     def forget_unused(self) -> None:
-        """Nothing says that a group was deleted, but that no port here needs it any more."""
+        """Drop the groups that no port here uses: a deleted group is not announced."""
         with self._lock:
             used = {group for port in self._ports.values() for group in port.groups}
             remotes = self._remotes(used)
             self._groups = {id_: self._groups[id_] for id_ in self._groups.keys() & used}
             self._members = {id_: self._members[id_] for id_ in self._members.keys() & remotes}
 
-    # What is asked.
+    # Questions.
 
-    def revisions(self, port_id: str) -> dict[str, int]:
-        """Of each of the port's groups, which rules were told of it (:mod:`.revision`)."""
+    def group_revisions(self, port_id: str) -> dict[str, int]:
+        """The rules of the port's groups, by group (:mod:`agent_flows.neutron.rules_digest`)."""
         with self._lock:
             port = self._ports.get(port_id)
             groups = parsing.groups_of(port.raw) if port is not None else ()
             return {id_: self._groups[id_][1].revision for id_ in groups if id_ in self._groups}
 
-    def known(self) -> frozenset[str]:
+    def port_ids(self) -> frozenset[str]:
         with self._lock:
             return frozenset(self._ports)
 
-    def filtered(self) -> dict[str, dict[str, Any]]:
-        """The dicts of the ports that are filtered."""
+    def filtered_ports(self) -> dict[str, dict[str, Any]]:
+        """The dicts of filtered ports, by port id."""
         with self._lock:
             return {
                 port_id: dict(port.raw)
@@ -167,8 +164,8 @@ class Told:
                 if port.raw and port.filtered
             }
 
-    def members_of(self, groups: Collection[str]) -> frozenset[str]:
-        """The ports here that have one of these security groups."""
+    def ports_in(self, groups: Collection[str]) -> frozenset[str]:
+        """The ports with one of these security groups."""
         with self._lock:
             return frozenset(
                 port_id
@@ -181,20 +178,20 @@ class Told:
             return self._ports.get(port_id)
 
     def versions(self, port_id: str) -> tuple[int, int]:
-        """Of the port and everything its rules depend on, and of the port alone; 0 for a port
-        nobody told of."""
+        """The version of the port with all that its rules depend on, and of the port alone; 0 for
+        an unknown port."""
         with self._lock:
             port = self._ports.get(port_id)
             if port is None:
                 return 0, 0
             versions = [port.version]
-            versions += [self._groups[each][0] for each in port.groups if each in self._groups]
+            versions += [self._groups[id_][0] for id_ in port.groups if id_ in self._groups]
             remotes = self._remotes(port.groups)
-            versions += [self._members[each][0] for each in remotes if each in self._members]
+            versions += [self._members[id_][0] for id_ in remotes if id_ in self._members]
             return max(versions), port.version
 
-    def wanted(self, interfaces: Mapping[str, Interface]) -> Wanted:
-        """The desired state of the ports that have an interface here, and of all it refers to."""
+    def resolve(self, interfaces: Mapping[str, Interface]) -> Resolved:
+        """The desired state of the ports with one of ``interfaces``, and of their groups."""
         with self._lock:
             specs: dict[str, PortSpec] = {}
             refused: dict[str, TaskError] = {}
@@ -207,8 +204,8 @@ class Told:
                     specs[port_id] = spec
                 elif error is not None:
                     refused[port_id] = error
-            groups = {each for spec in specs.values() for each in spec.security_groups}
-            return Wanted(self._state(specs, groups), refused)
+            groups = {id_ for spec in specs.values() for id_ in spec.security_groups}
+            return Resolved(self._state(specs, groups), refused)
 
     def _spec(
         self, port_id: str, port: Port, interface: Interface
@@ -222,11 +219,11 @@ class Told:
                 return None, parsing.refused_port(port_id, exc)
             return dataclasses.replace(trusted, network=interface.network), None
         groups = {id_: self._groups[id_][1] for id_ in port.groups if id_ in self._groups}
-        error = next((each.refused for each in groups.values() if each.refused), None)
+        error = next((group.refused for group in groups.values() if group.refused), None)
         if error is not None and port.filtered:
             return None, error
-        # A group without rules allows nothing, so the port does without it: whether a group is
-        # stateful is said by its rules. One whose rules did not come yet is the same until they do.
+        # Only rules state whether a group is stateful. One without rules, or whose rules have not
+        # come yet, allows nothing: the port does without it.
         ruled = tuple(id_ for id_ in port.groups if id_ in groups and groups[id_].rules)
         spec = dataclasses.replace(port.spec, network=interface.network, security_groups=ruled)
         return spec, None
@@ -240,30 +237,28 @@ class Told:
             for rule in self._groups[group][1].rules
             if (id_ := rule.remote_group_id)
         }
-        # A group whose members did not come yet has none until they do.
+        # A group has no members until they come.
         for group in (groups & self._groups.keys()) | remotes:
             version, content = self._groups.get(group, (0, Group()))
-            others = [self._members[each][0] for each in content.remotes if each in self._members]
+            others = [self._members[id_][0] for id_ in content.remotes if id_ in self._members]
             _, known = self._members.get(group, (0, NO_MEMBERS))
             security_groups[group] = SecurityGroupSpec(
                 group, max([version, *others]), content.stateful, content.rules, known.all
             )
         for group in self._remotes(groups) - remotes:
             _, known = self._members.get(group, (0, NO_MEMBERS))
-            addresses = tuple(each.address for each in known.all)
+            addresses = tuple(member.address for member in known.all)
             address_groups[group] = AddressGroupSpec(group, addresses)
         return DesiredState(ports, security_groups, address_groups)
 
     def _remotes(self, groups: Iterable[str]) -> frozenset[str]:
         """The groups that the rules of ``groups`` refer to."""
-        known: Collection[Group] = [
-            self._groups[each][1] for each in groups if each in self._groups
-        ]
-        return frozenset().union(*(each.remotes for each in known))
+        known = (self._groups[id_][1] for id_ in groups if id_ in self._groups)
+        return frozenset().union(*(group.remotes for group in known))
 
 
 def _log_left_out(before: Port | Group | Members | None, left_out: Iterable[str]) -> None:
-    """Each item once, however often the agent says it."""
+    """Once per item, however often the agent repeats it."""
     known = before.left_out if before is not None else ()
     for line in left_out:
         if line not in known:

@@ -1,4 +1,5 @@
-"""The OVS agent's extension (``[agent] extensions = agent_flows``): closes new ports, reports."""
+"""The OVS agent's extension (``[agent] extensions = agent_flows``): closes new ports, sends reports
+and heartbeats."""
 
 import random
 import sqlite3
@@ -22,9 +23,10 @@ from agent_flows import conf as options
 from agent_flows.engine.runner import Runner, Work, error_of
 from agent_flows.engine.transcript import utcnow
 from agent_flows.neutron import privileged
-from agent_flows.neutron.agent import port_events, probe
-from agent_flows.neutron.agent.catch_up import CatchingUp, Missed
-from agent_flows.neutron.agent.event_loop import Events, Firewall
+from agent_flows.neutron.agent import events as port_events
+from agent_flows.neutron.agent import probe
+from agent_flows.neutron.agent.catch_up import CacheUpdate, CatchUpLoop
+from agent_flows.neutron.agent.events import EventLoop, Firewall
 from agent_flows.neutron.agent.firewall_driver import FIREWALL
 from agent_flows.neutron.agent.probe import Probe
 from agent_flows.neutron.reporting import Reporting
@@ -46,17 +48,16 @@ LOG = log.getLogger(__name__)
 
 _VERSION = metadata.version("agent-flows")
 _AFTER_RETURN = (30.0, 60.0)
-"""Seconds after the message bus came back until the server is asked what was missed: what is
-pushed is heard again only when the agent's own connections are back, too, which oslo.messaging
-tries every 30 s (``rabbit_interval_max``); and not all agents are to ask at once."""
+"""Seconds between the message bus' return and the request for what was missed. Casts arrive only
+when the agent's own connections are back, too: oslo.messaging tries them every 30 s
+(``rabbit_interval_max``). The range spreads the agents' requests."""
 
 
 class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[misc]  # untyped
     """Runs inside the agent's process.
 
-    ``handle_port`` and ``delete_port`` are called in the agent's only loop:
-    they note what was said and return. One thread of ours acts on it, in
-    order and for many ports at once.
+    The agent's only loop calls ``handle_port`` and ``delete_port``: they queue an
+    event and return. A thread handles the events in order, many ports at once.
     """
 
     def consume_api(self, agent_api: Any) -> None:
@@ -65,9 +66,9 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
     def initialize(self, connection: object, driver_type: str) -> None:
         """Called before the agent loads its firewall driver.
 
-        Raises ValueError in an agent that is not Open vSwitch's,
-        :class:`agent_flows.reporting.state_dir.StateDirTaken`, another OSError or sqlite3.Error if
-        the state directory cannot be used.
+        Raises ValueError in an agent that is not Open vSwitch's;
+        :class:`agent_flows.reporting.state_dir.StateDirTaken`, another OSError or sqlite3.Error for
+        an unusable state directory.
         """
         if driver_type != ovs_constants.EXTENSION_DRIVER_TYPE:
             raise ValueError(f"agent_flows works in the Open vSwitch agent, not in {driver_type}")
@@ -85,13 +86,13 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         self._runner = Runner(conf.host)
         self._reporting = Reporting(
             deliver=self._outbox.put,
-            revision=CachedRevisions(SecurityGroupInfo(cache)).port_as_told,
+            revision=CachedRevisions(SecurityGroupInfo(cache)).of_details,
         )
         self._firewall: Firewall | None = None
-        self._catching_up = CatchingUp(
-            Missed(cache, ResourcesPullRpcApi(), conf.host).catch_up, self.troubles
+        self._catch_up = CatchUpLoop(
+            CacheUpdate(cache, ResourcesPullRpcApi(), conf.host).run, self.troubles
         )
-        self._events = Events(
+        self._events = EventLoop(
             self._firewall_for, SecurityGroupInfo(cache), self.troubles, self._failed
         )
         self._started_at = utcnow()
@@ -119,44 +120,41 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             part.start()
 
     def stop(self, timeout: float) -> None:
-        """End what runs in the background, within ``timeout`` seconds each. Neutron's agent never
-        asks for it: it ends with its process."""
+        """End the threads, within ``timeout`` seconds each. Neutron's agent never calls it."""
         registry.unsubscribe(self._firewall_loaded, FIREWALL, events.AFTER_INIT)
         for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
             registry.unsubscribe(self._rule_changed, resources.SECURITYGROUPRULE, event)
         self._listener.stop()
-        for part in (
-            self._events, self._catching_up, self._probe, self._heartbeat, self._reporter
-        ):  # fmt: skip
+        for part in (self._events, self._catch_up, self._probe, self._heartbeat, self._reporter):
             part.stop(timeout)
         self._outbox.close()
         self._lock.close()
 
-    # What the agent says.
+    # Called by the agent.
 
     def handle_port(self, context: object, data: Mapping[str, Any]) -> None:
-        self._events.put(port_events.Here(dict(data)))
+        self._events.put(port_events.PortUpdated(dict(data)))
 
     def delete_port(self, context: object, data: Mapping[str, Any]) -> None:
-        self._events.put(port_events.Gone(str(data["port_id"])))
+        self._events.put(port_events.PortDeleted(str(data["port_id"])))
 
-    # What the server says.
+    # Called by the server.
 
     def ports_changed(self, port_ids: Collection[str]) -> None:
-        """What was reported of these ports is old: Neutron's own word of what changed may have
-        been lost."""
-        self._catching_up.soon(port_ids)
+        """Reports of these ports were about an older desired state: a notification of Neutron's
+        may have been lost."""
+        self._catch_up.request(port_ids)
 
     def security_groups_changed(self, ids: Collection[str]) -> None:
-        """Nothing: what changed, Neutron tells its agent itself."""
+        """Nothing: Neutron notifies its agents itself."""
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
-        self._catching_up.soon(port_ids, lambda: self._events.put(port_events.Resync(port_ids)))
+        self._catch_up.request(port_ids, lambda: self._events.put(port_events.Resync(port_ids)))
 
-    # How the host fares.
+    # State of the host.
 
     def state(self) -> dict[str, Any]:
-        """As heartbeats tell the server."""
+        """The contents of a heartbeat."""
         firewall = self._firewall
         troubles = dict(self.troubles.current())
         if firewall is not None:
@@ -182,18 +180,18 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         try:
             return bool(self._bridge.bridge_exists(self._bridge.br_name))
         except (exceptions.OvsdbAppException, RuntimeError):
-            # OVSDB says nothing, so this is not known: the switch is gone in either case.
+            # OVSDB does not answer, so this is unknown; the switch is unreachable in any case.
             return True
 
-    # What follows from it.
+    # Reactions.
 
     def _lost(self, port_ids: Collection[str]) -> None:
-        """Stored reports of these ports could not be read."""
+        """The stored reports of these ports are unreadable."""
         self._events.put(port_events.Resync(port_ids))
 
     def _bus_returned(self) -> None:
         wait = random.uniform(*_AFTER_RETURN)  # noqa: S311  # spreads load, guards nothing
-        timer = threading.Timer(wait, self._catching_up.soon, [None])
+        timer = threading.Timer(wait, self._catch_up.request, [None])
         timer.daemon = True
         timer.start()
 
@@ -202,10 +200,12 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
     ) -> None:
         self._adopt(trigger)
 
-    def _firewall_for(self, heard: Sequence[port_events.Event]) -> Firewall | None:
-        # The agent's driver is loaded by the time it speaks of ports; what comes before that
-        # is about ports that are all looked at anyway.
-        if self._firewall is None and any(isinstance(each, port_events.Here) for each in heard):
+    def _firewall_for(self, waiting: Sequence[port_events.Event]) -> Firewall | None:
+        # The agent has loaded its driver before its first update of a port. Earlier events may be
+        # dropped: every port is processed after the start.
+        if self._firewall is None and any(
+            isinstance(event, port_events.PortUpdated) for event in waiting
+        ):
             self._adopt(Verifier(self._agent_api, self._reporting))
         return self._firewall
 
@@ -218,16 +218,16 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
     def _rule_changed(self, resource: str, event: str, trigger: object, payload: Any) -> None:
         rule = payload.states[-1]
         if rule is not None:
-            self._events.put(port_events.Rules(rule.security_group_id))
+            self._events.put(port_events.RulesChanged(rule.security_group_id))
 
-    def _failed(self, here: port_events.Here, exc: Exception) -> None:
-        """What the agent said of this port could not be acted upon: that is its outcome."""
+    def _failed(self, update: port_events.PortUpdated, exc: Exception) -> None:
+        """Report the port as failed: its update could not be handled."""
         try:
-            revision = self._reporting.revision(here.port_id, here.details)
-            work = Work(here.port_id, revision, {}, 1)
+            revision = self._reporting.revision(update.port_id, update.details)
+            work = Work(update.port_id, revision, {}, 1)
             error = error_of(exc)
             report = self._runner.never_ran(FlowName.WIRE, work, ApplySecurityGroups, error)
             self._reporting.deliver([report])
-        # It stays the host's trouble, which says what of which port.
+        # It stays the host's trouble, which names the port.
         except Exception:
-            LOG.exception("Port %s could not be reported", here.port_id)
+            LOG.exception("Could not report port %s", update.port_id)

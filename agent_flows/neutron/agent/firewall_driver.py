@@ -1,4 +1,4 @@
-"""Neutron's FirewallDriver interface on top of our engine (``firewall_driver = agent_flows``)."""
+"""Neutron's FirewallDriver with our flows (``firewall_driver = agent_flows``)."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -16,9 +16,9 @@ from agent_flows.engine.runner import Runner
 from agent_flows.engine.task import TaskFailed
 from agent_flows.neutron import parsing, privileged
 from agent_flows.neutron.agent import bridge
-from agent_flows.neutron.agent.desired_state import Told
+from agent_flows.neutron.agent.desired_state import DesiredPorts
 from agent_flows.neutron.agent.flows import Switch
-from agent_flows.neutron.agent.quarantine import Closed, Quarantine
+from agent_flows.neutron.agent.quarantine import Endpoint, Quarantine
 from agent_flows.neutron.agent.reconcile import Reconciler
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.resource_cache import SecurityGroupInfo
@@ -34,18 +34,17 @@ from agent_flows.watchdog import Watchdog
 LOG = log.getLogger(__name__)
 
 FIREWALL = "agent_flows_firewall"
-"""Resource of Neutron's callback registry: the driver makes itself known there (AFTER_INIT), for
-the agent tells nobody which it has loaded."""
+"""Resource of Neutron's callback registry (AFTER_INIT): the extension learns there which driver the
+agent has loaded."""
 
 
 class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  # untyped
-    """What the agent says between ``filter_defer_apply_on`` and ``_off`` is one batch of one
-    flow; outside of them every call is a batch of its own.
+    """The calls between ``filter_defer_apply_on`` and ``_off`` are one batch of one flow; every
+    other call is a batch by itself.
 
-    Nothing here raises for a port's trouble: it is an outcome
-    (:class:`Reporting`, :meth:`outcome`), and the port is tried again until it
-    succeeds or is gone. It is called from the agent's loop, and from RPC
-    threads for :attr:`ports`.
+    No method raises for a port: a failure is reported (:class:`Reporting`,
+    :meth:`outcome`), and the port is retried until it succeeds or is gone. The
+    agent's loop calls the methods, and RPC threads read :attr:`ports`.
     """
 
     provides_arp_spoofing_protection = True
@@ -53,15 +52,14 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
     def __init__(self, integration_bridge: Any) -> None:
         """``integration_bridge`` is the agent's ovs_lib.OVSBridge.
 
-        Raises ValueError for permitted_ethertypes that cannot be permitted, and for a host by
-        whose name nothing can be reported.
+        Raises ValueError for invalid permitted_ethertypes and an invalid host.
         """
         conf = options.register(cfg.CONF)
         ours = conf[options.AGENT]
         permitted = utils.parse_permitted_ethertypes(conf.SECURITYGROUP.permitted_ethertypes)
         pipeline = Pipeline(
             Home.NEUTRON,
-            frozenset(int(each, 16) for each in permitted),
+            frozenset(int(ethertype, 16) for ethertype in permitted),
             distributed_routing=conf.AGENT.enable_distributed_routing,
         )
         self.troubles = Troubles()
@@ -74,21 +72,22 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
             watch=self._watchdog.watch(Trouble.OPENFLOW, SLOW_CALL),
         )
         host = parse(pydantic.TypeAdapter(Hostname), conf.host)
-        self._told = Told(host)
+        self._desired = DesiredPorts(host)
         self._changed: set[str] = set()
         self._gone: set[str] = set()
         self._deferred = False
         self._put_back = False
+        self._quarantine = Quarantine(ofctl)
         self._reconciler = Reconciler(
             Runner(host, watch=self._watchdog.watch(Trouble.FLOW, ours.slow_flow)),
             integration_bridge,
             Switch(
                 integration_bridge,
                 Firewall(ofctl, pipeline, reserved=bridge.Reserved(integration_bridge)),
-                Quarantine(ofctl),
+                self._quarantine,
                 Connections(ofctl),
             ),
-            self._told,
+            self._desired,
             self.troubles,
             backoff=Backoff(ours.retry_initial, ours.retry_max),
             max_batch=ours.max_batch,
@@ -99,56 +98,55 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         registry.subscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
         registry.publish(FIREWALL, events.AFTER_INIT, self)
 
-    # What an extension beside it asks of it.
+    # Called by the extension.
 
     def report_to(self, reporting: Reporting) -> None:
-        """From now on outcomes go there."""
+        """From now on reports go there."""
         self._reconciler.reporting = reporting
 
     def refresh(self, groups: Collection[str], info: SecurityGroupInfo) -> None:
-        """Rules of these groups changed: apply them now, as ``info`` has them.
-
-        The agent looks only every few seconds, and then finds it done.
-        """
+        """Apply these groups' changed rules now, as ``info`` has them: the agent does so only every
+        few seconds."""
         try:
-            known = info.of(sorted(self._told.members_of(groups)))
+            known = info.of(sorted(self._desired.ports_in(groups)))
             changed = [
-                *(self._told.rules(*each) for each in known.security_groups.items()),
-                *(self._told.members(*each) for each in known.members.items()),
+                *(self._desired.set_rules(*each) for each in known.security_groups.items()),
+                *(self._desired.set_members(*each) for each in known.members.items()),
             ]
         except (TaskFailed, Invalid) as exc:
-            LOG.warning("Changed rules wait for the agent's own turn: %s", exc)
+            LOG.warning(
+                "Rules of %s could not be read; the agent's next loop applies them: %s", groups, exc
+            )
         else:
             self._reconciler.apply(frozenset().union(*changed))
 
     def handle(self, details: Mapping[str, Any]) -> None:
-        """Prove a port anew that stands here and fell on the server: nothing else would make it
-        ACTIVE again. All else the agent tells by the calls below."""
+        """Prove again a port that is proven here and not ACTIVE on the server: nothing else would
+        make it ACTIVE. Everything else the agent passes in by the calls below."""
         port_id = str(details["port_id"])
         if details.get("status") != constants.PORT_STATUS_ACTIVE:
             self._reconciler.prove_anew(port_id)
 
     def gone(self, port_id: str) -> None:
-        """Nothing: the agent tells that by the calls below, too."""
+        """Nothing: the agent calls :meth:`remove_port_filter`, too."""
 
     def outcome(self, port_id: str) -> FlowReport | None:
         """The port's last report."""
         return self._reconciler.outcome(port_id)
 
-    def quarantine(self, ports: Iterable[Closed]) -> None:
-        """Close ports until their security groups are verified; those that are programmed
-        already are left alone. One bundle.
+    def quarantine(self, ports: Iterable[Endpoint]) -> None:
+        """Close ports until their security groups are verified, except programmed ones; one bundle.
 
-        Raises :class:`agent_flows.engine.task.TaskFailed` if the switch does not do it.
+        Raises :class:`agent_flows.engine.task.TaskFailed` if the switch refuses or does not answer.
         """
-        self._reconciler.closing.close(ports)
+        self._quarantine.close(ports)
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
         """Apply and verify ports (None: all), changed or not."""
         self._reconciler.resync(port_ids)
 
     def stop(self, timeout: float) -> None:
-        """End what runs in the background, within ``timeout`` seconds."""
+        """End the threads, within ``timeout`` seconds each."""
         registry.unsubscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
         self._reconciler.stop(timeout)
         self._watchdog.stop(timeout)
@@ -158,7 +156,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
     @property
     def ports(self) -> dict[str, dict[str, Any]]:
         """The dicts of filtered ports, those that failed included, by id."""
-        return self._told.filtered()
+        return self._desired.filtered_ports()
 
     def prepare_port_filter(self, port: Mapping[str, Any]) -> None:
         self._take(port)
@@ -173,27 +171,27 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         self._drop([port["device"]])
 
     def process_trusted_ports(self, port_ids: Iterable[str]) -> None:
-        """Ports that are not to be filtered; the agent also calls so what the server does not
-        know, as an interface that somebody plugged in by hand."""
-        trusted = [each for each in port_ids if parsing.is_port_id(each)]
+        """Ports without filter. For the agent, an interface that the server does not know is also
+        one, such as one plugged in by hand."""
+        trusted = [port_id for port_id in port_ids if parsing.is_port_id(port_id)]
         for port_id in trusted:
-            self._told.trusted(port_id)
+            self._desired.set_trusted(port_id)
         self._change(trusted)
 
     def remove_trusted_ports(self, port_ids: Iterable[str]) -> None:
         self._drop(port_ids)
 
     def update_security_group_rules(self, sg_id: str, rules: Collection[Mapping[str, Any]]) -> None:
-        self._learn(self._told.rules, sg_id, rules)
+        self._learn(self._desired.set_rules, sg_id, rules)
 
     def update_security_group_members(self, sg_id: str, ips: Mapping[str, Any]) -> None:
-        """Also of address groups, which come the same way."""
-        self._learn(self._told.members, sg_id, ips)
+        """Also for address groups."""
+        self._learn(self._desired.set_members, sg_id, ips)
 
     def security_group_updated(
         self, action_type: str, sec_group_ids: Collection[str], device_id: object = None
     ) -> None:
-        """Nothing: the agent asks for the ports concerned to be updated right after."""
+        """Nothing: the agent updates the ports concerned right after."""
 
     def filter_defer_apply_on(self) -> None:
         self._deferred = True
@@ -205,21 +203,19 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
     def _take(self, port: Mapping[str, Any]) -> None:
         port_id = port.get("device")
         if not parsing.is_port_id(port_id):
-            LOG.error(
-                "%r is no port of Neutron's and is not programmed: it can send nothing", port_id
-            )
+            LOG.error("%r is not a port id; it is not programmed, so it can send nothing", port_id)
             return
-        self._told.port(dict(port))
+        self._desired.set_port(dict(port))
         self._change([port_id])
 
     def _learn(
-        self, told: Callable[[object, object], frozenset[str]], group_id: object, content: object
+        self, change: Callable[[object, object], frozenset[str]], group_id: object, content: object
     ) -> None:
         try:
-            self._change(told(group_id, content))
+            self._change(change(group_id, content))
         except Invalid as exc:
-            # Its ports name it too, and fail by that.
-            LOG.error("A security group was left out: %s", exc)
+            # Ports in the group fail with the same error.
+            LOG.error("Security group %r is left out: %s", group_id, exc)
 
     def _change(self, port_ids: Iterable[str]) -> None:
         self._changed.update(port_ids)
@@ -228,8 +224,8 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
 
     def _drop(self, port_ids: Iterable[str]) -> None:
         for port_id in port_ids:
-            if port_id in self._told.known():
-                self._told.gone(port_id)
+            if port_id in self._desired.port_ids():
+                self._desired.remove(port_id)
                 self._gone.add(port_id)
                 self._changed.discard(port_id)
         self._apply()

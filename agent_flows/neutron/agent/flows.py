@@ -1,7 +1,7 @@
 """The flows inside Neutron's agent, composed of their tasks and nothing else.
 
-What wires a port is the agent's; these see that it got somewhere, program its
-security groups and let it go.
+The agent itself wires the ports; these flows verify that, and program and
+remove the ports' security groups.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from agent_flows.secgroups.tasks import (
 
 @dataclass(frozen=True)
 class Switch:
-    """What the tasks act on: Neutron's integration bridge."""
+    """Neutron's integration bridge, as the tasks use it."""
 
     bridge: Bridge
     firewall: Firewall
@@ -52,7 +52,7 @@ def wire(switch: Switch) -> Flow:
 
 
 def unwire(switch: Switch) -> Flow:
-    """Input: ``attachments`` as the ports were wired with, of those that were."""
+    """Input: ``attachments`` of the ports that were wired."""
     return linear_flow.Flow(FlowName.UNWIRE).add(
         RemoveSecurityGroups(switch.firewall),
         EndConnections(switch.connections),

@@ -1,4 +1,4 @@
-"""Asks the switch time and again whether it is there, and says what keeps it from answering."""
+"""Checks every other second that the switch answers, and reports why if not."""
 
 from collections.abc import Callable
 
@@ -7,16 +7,16 @@ from agent_flows.report import Trouble
 from agent_flows.supervision import Loop, Troubles
 
 SECONDS = 2
-"""That the switch may take for an answer, and between two questions."""
+"""Limit for an answer, and pause between two probes."""
 
 
 class Probe:
-    """One OpenFlow echo every other second, by ovs-ofctl: the bridge's socket is root's, and
-    Neutron's agent need not be.
+    """Sends an OpenFlow echo with ovs-ofctl: Neutron's agent may not be root and could not open the
+    bridge's socket.
 
-    No answer is the trouble SWITCH; that the bridge is gone, BRIDGE: what was proven of the host's
-    ports does not hold then. ``bridge_exists`` says what OVSDB knows of the bridge. ovs-ofctl's own
-    troubles, which say nothing of ports, are OPENFLOW.
+    No answer is the trouble SWITCH, a missing bridge BRIDGE: no proof of the host's ports holds
+    then. Troubles of ovs-ofctl itself, which do not concern the ports, are OPENFLOW.
+    ``bridge_exists`` reads OVSDB.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Probe:
         self._loop.start()
 
     def stop(self, timeout: float) -> None:
-        """End the thread after the question under way."""
+        """End the thread after the current probe."""
         self._loop.stop(timeout)
 
     def _step(self) -> None:
@@ -49,7 +49,7 @@ class Probe:
         except Timeout as exc:
             self._troubles.report(Trouble.SWITCH, f"ovs-vswitchd does not answer: {exc}")
         except SwitchError as exc:
-            # ovs-ofctl could not ask, or made nothing of the answer.
+            # ovs-ofctl could not send the echo, or not read the answer.
             self._troubles.report(Trouble.OPENFLOW, f"{exc.message}: {exc.detail}")
         else:
             for source in (Trouble.SWITCH, Trouble.BRIDGE, Trouble.OPENFLOW):

@@ -1,18 +1,16 @@
 """Ports that are kept closed until their security groups are verified.
 
-In Neutron's integration bridge a port that nobody has programmed falls through
-to NORMAL and passes everything. A port in quarantine sends nothing, and
-receives nothing that is addressed to it; broadcasts reach it as they reach
-every port there, unless it is sealed, too. That takes a call for each port, so
-it is for those that failed, of which there are few.
+On Neutron's integration bridge the packets of a port without flows fall through
+to NORMAL and pass. A port in quarantine sends nothing and receives no unicast.
+Broadcasts still reach it, unless it is also sealed: that takes one call per
+port, so only the few ports that failed are sealed.
 """
 
-import functools
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from agent_flows.engine.task import TaskFailed
 from agent_flows.errors import ErrorType
@@ -23,20 +21,18 @@ from agent_flows.openflow.ofctl import Ofctl, SwitchError, Timeout
 from agent_flows.openflow.pipeline import Register, Table
 from agent_flows.report import TaskError
 
-T = TypeVar("T")
-
-# Beside the firewall's flows and not among them: it sweeps what it does not know.
+# Not the firewall's: it sweeps the flows with its own that it does not know.
 OWNER = 0xAF11
 _OURS = (OWNER << 48, 0xFFFF << 48)
 _PORTS = (cookie.OWNER << 48 | Kind.PORT << 40, 0xFFFF_FF << 40)
 
 _ABOVE_ALL = 200
 """Neutron's highest in table 60 is 102 (DNS forwarder); the firewall's 100."""
-_BELOW_DOORS = 85
+_BELOW_ENTRIES = 85
 """Above the deliveries of frames still tagged as on the physical network (80; Neutron's 20), and
-below the doors of ports (100): without a tag, these may be on any network."""
+below the entry flows of ports (100): untagged frames from a port may be on any network."""
 
-_DOOR = re.compile(r"cookie=(0x[0-9a-f]+),.*\btable=60,.*\bin_port=")
+_ENTRY = re.compile(r"cookie=(0x[0-9a-f]+),.*\btable=60,.*\bin_port=")
 _COOKIE = re.compile(r"cookie=(0x[0-9a-f]+)")
 _TO_MAC = re.compile(r"\btable=60,.*\bpriority=(\d+),(?:dl_vlan=(\d+),|\S*?)dl_dst=([0-9a-f:]{17})")
 
@@ -50,11 +46,11 @@ def cookie_of(ofport: int) -> int:
 
 
 @dataclass(frozen=True)
-class Closed:
-    """A port to be closed: by its ofport, and its MACs on its network's local VLAN.
+class Endpoint:
+    """A port by its ofport and its MACs on its network's local VLAN.
 
     ``segment`` is the tag of the network's frames on the physical network (0:
-    none), None for a network that is on none.
+    untagged), None for a network that is on none.
     """
 
     port_id: str
@@ -63,133 +59,153 @@ class Closed:
     macs: frozenset[str] = frozenset()
     segment: int | None = None
 
-    def holds_none_of(self, held: Set[HeldMac]) -> bool:
-        return all((self.vlan, mac) not in held for mac in self.macs)
+    @property
+    def held(self) -> frozenset[HeldMac]:
+        return frozenset((self.vlan, mac) for mac in self.macs)
 
-    def without(self, held: Set[HeldMac]) -> "Closed":
-        kept = frozenset(mac for mac in self.macs if (self.vlan, mac) not in held)
-        return replace(self, macs=kept)
+    def without(self, held: Set[HeldMac]) -> "Endpoint":
+        return replace(self, macs=frozenset(mac for vlan, mac in self.held - held))
 
-    def flows(self) -> Iterator[Flow]:
+    def closing_flows(self) -> Iterator[Flow]:
         yield Flow(Table.TRANSIENT, _ABOVE_ALL, (flow.in_port(self.ofport),))
         if self.vlan is None:
             return
         network = flow.register(Register.NETWORK, self.vlan)
-        for each in sorted(self.macs):
-            mac = flow.dl_dst(each)
+        for address in sorted(self.macs):
+            mac = flow.dl_dst(address)
             yield Flow(Table.TRANSIENT, _ABOVE_ALL, (flow.vlan(self.vlan), mac))
             for table in (Table.ACCEPT_OR_INGRESS, Table.UPLINK):
                 yield Flow(table, _ABOVE_ALL, (network, mac))
             if self.segment is not None:
                 tag = flow.vlan(self.segment) if self.segment else flow.UNTAGGED
-                yield Flow(Table.TRANSIENT, _BELOW_DOORS, (tag, mac))
+                yield Flow(Table.TRANSIENT, _BELOW_ENTRIES, (tag, mac))
 
 
 class Quarantine:
-    """The closed ports of one bridge, and which are programmed and so need no closing: what these
-    send goes through the pipeline, which lets pass what rules allow and nothing else.
+    """The closed ports of one bridge, and the programmed ones. A programmed port is never closed,
+    and no MAC that it holds: its packets go through the pipeline, under its rules old or new.
 
-    Safe from any thread. Methods raise :class:`TaskFailed` if the switch does
-    not do as told; then nothing has changed.
+    Safe from any thread. Methods raise :class:`TaskFailed` if the switch refuses or does not
+    answer; nothing has changed then.
     """
 
     def __init__(self, ofctl: Ofctl) -> None:
         self._ofctl = ofctl
         self._lock = threading.Lock()
-        self._closed: dict[int, Closed] = {}
-        self._programmed: set[int] = set()
+        # Both by ofport. Of ports found in the switch the id is unknown, and so are the MACs of
+        # programmed ones.
+        self._closed: dict[int, Endpoint] = {}
+        self._programmed: dict[int, Endpoint] = {}
         self._sealed: frozenset[int] = frozenset()
 
     def start(self) -> None:
-        """See what stands; whose the ports of an older process were is not known."""
-        with self._lock:
-            self._closed = read(_told(lambda: self._ofctl.dump(*_OURS)))
-            self._sealed = _told(self._ofctl.sealed)
-            self._look()
+        """Read the closed and the programmed ports from the switch."""
+        with self._lock, _switch_errors():
+            self._closed = read(self._ofctl.dump(*_OURS))
+            self._sealed = self._ofctl.sealed()
+            self._find_programmed()
 
-    def look(self) -> None:
-        """Ask the switch again which ports are programmed."""
-        with self._lock:
-            self._look()
-
-    def _look(self) -> None:
-        doors = map(_DOOR.search, _told(lambda: self._ofctl.dump(*_PORTS)))
-        self._programmed = {cookie.serial(int(found[1], 16)) for found in doors if found}
+    def _find_programmed(self) -> None:
+        entries = map(_ENTRY.search, self._ofctl.dump(*_PORTS))
+        ofports = {cookie.serial(int(found[1], 16)) for found in entries if found}
+        known = self._programmed
+        self._programmed = {ofport: known.get(ofport) or Endpoint("", ofport) for ofport in ofports}
 
     def holds(self, ofport: int) -> bool:
         return ofport in self._closed
 
-    def close(self, ports: Iterable[Closed]) -> None:
+    def close(self, ports: Iterable[Endpoint]) -> None:
         """Close those of ``ports`` that are not programmed; one bundle."""
-        with self._lock:
-            self._change((), [each for each in ports if each.ofport not in self._programmed])
+        with self._lock, _switch_errors():
+            self._close(ports)
 
-    def seal(self, ofports: Collection[int]) -> None:
-        """Let not even broadcasts reach those of these ports that are closed."""
-        with self._lock:
-            for ofport in sorted(self._closed.keys() & set(ofports) - self._sealed):
-                _told(functools.partial(self._ofctl.seal, ofport))
+    def close_failed(self, ports: Collection[Endpoint]) -> None:
+        """Close and seal those of ``ports`` that the switch has no flows for."""
+        if not ports:
+            return
+        with self._lock, _switch_errors():
+            self._find_programmed()
+            self._close(ports)
+            ofports = {port.ofport for port in ports}
+            for ofport in sorted(self._closed.keys() & ofports - self._sealed):
+                self._ofctl.seal(ofport)
                 self._sealed |= {ofport}
 
-    def open(self, ofports: Collection[int], held: Set[HeldMac] = frozenset()) -> frozenset[Closed]:
-        """These ports are programmed and hold ``held``: let them go, and the MACs of theirs that
-        others were closed for, too; one bundle. Those that were closed."""
-        with self._lock:
-            lifted = frozenset(self._closed[each] for each in ofports if each in self._closed)
-            rest = (each for each in self._closed.values() if each not in lifted)
-            narrowed = [each.without(held) for each in rest if not each.holds_none_of(held)]
-            self._change(lifted, narrowed)
-            self._programmed.update(ofports)
-            for ofport in sorted(self._sealed.intersection(ofports)):
-                _told(functools.partial(self._ofctl.unseal, ofport))
+    def open(self, ports: Collection[Endpoint]) -> frozenset[Endpoint]:
+        """Let these programmed ports go, and the MACs they hold, for which other ports may be
+        closed; one bundle. Returns those that were closed."""
+        with self._lock, _switch_errors():
+            ofports = {port.ofport for port in ports}
+            held = frozenset[HeldMac]().union(*(port.held for port in ports))
+            opened = frozenset(self._closed[ofport] for ofport in ofports & self._closed.keys())
+            others = [port for port in self._closed.values() if port not in opened]
+            self._change(opened, [port.without(held) for port in others])
+            self._programmed |= {port.ofport: port for port in ports}
+            for ofport in sorted(self._sealed & ofports):
+                self._ofctl.unseal(ofport)
                 self._sealed -= {ofport}
-            return lifted
+            return opened
 
-    def close_again(self, ports: Collection[Closed]) -> None:
-        """Undo :meth:`open` for the ports that it let go."""
-        with self._lock:
-            self._programmed.difference_update(each.ofport for each in ports)
+    def close_again(self, ports: Collection[Endpoint]) -> None:
+        """Undo :meth:`open` for the ports that it returned."""
+        with self._lock, _switch_errors():
+            for port in ports:
+                self._programmed.pop(port.ofport, None)
             self._change((), ports)
 
     def forget(self, port_ids: Collection[str], ofports: Collection[int]) -> None:
-        """These ports, known by either, are no more."""
-        with self._lock:
-            self._programmed.difference_update(ofports)
-            self._sealed -= frozenset(ofports)
-            self._change([
-                each
-                for each in self._closed.values()
-                if each.ofport in ofports or each.port_id in port_ids
-            ])  # fmt: skip
+        """Ports that are gone, known by id or ofport."""
+        self._keep(lambda port: port.ofport not in ofports and port.port_id not in port_ids)
 
     def sweep(self, ofports: Collection[int]) -> None:
         """Forget the ports whose interface is gone: all but ``ofports``."""
-        with self._lock:
-            self._programmed.intersection_update(ofports)
-            self._sealed &= frozenset(ofports)
-            self._change([each for each in self._closed.values() if each.ofport not in ofports])
+        self._keep(lambda port: port.ofport in ofports)
 
-    def _change(self, lifted: Collection[Closed], closed: Iterable[Closed] = ()) -> None:
-        wanted = [each for each in closed if self._closed.get(each.ofport) != each]
-        gone = {each.ofport for each in lifted}
-        replaced = {each.ofport for each in wanted} & self._closed.keys()
+    def _keep(self, stays: Callable[[Endpoint], bool]) -> None:
+        with self._lock, _switch_errors():
+            self._change([port for port in self._closed.values() if not stays(port)])
+            self._programmed = {o: port for o, port in self._programmed.items() if stays(port)}
+            self._sealed = frozenset(
+                ofport
+                for ofport in self._sealed
+                if stays(self._closed.get(ofport) or Endpoint("", ofport))
+            )
+
+    def _close(self, ports: Iterable[Endpoint]) -> None:
+        programmed = self._programmed.values()
+        self._change(
+            (),
+            [
+                port.without({
+                    mac for other in programmed if other.port_id != port.port_id
+                    for mac in other.held
+                })
+                for port in ports
+                if port.ofport not in self._programmed
+            ],
+        )  # fmt: skip
+
+    def _change(self, opened: Collection[Endpoint], closed: Iterable[Endpoint] = ()) -> None:
+        new = [port for port in closed if self._closed.get(port.ofport) != port]
+        gone = {port.ofport for port in opened}
+        replaced = {port.ofport for port in new} & self._closed.keys()
         lines = [flow.delete(cookie_of(ofport)) for ofport in sorted(gone | replaced)]
-        lines += [flow.add(str(line), cookie_of(each.ofport)) for each in wanted
-                  for line in each.flows()]  # fmt: skip
-        _told(lambda: self._ofctl.bundle(lines))
-        kept = {ofport: each for ofport, each in self._closed.items() if ofport not in gone}
-        self._closed = kept | {each.ofport: each for each in wanted}
+        lines += [flow.add(str(line), cookie_of(port.ofport)) for port in new
+                  for line in port.closing_flows()]  # fmt: skip
+        self._ofctl.bundle(lines)
+        kept = {ofport: port for ofport, port in self._closed.items() if ofport not in gone}
+        self._closed = kept | {port.ofport: port for port in new}
 
 
-def read(lines: Iterable[str]) -> dict[int, Closed]:
-    """What stands, by ofport, from ovs-ofctl's dump."""
-    closed: dict[int, Closed] = {}
+def read(lines: Iterable[str]) -> dict[int, Endpoint]:
+    """The closed ports by ofport, from the output of ``ovs-ofctl dump-flows``."""
+    closed: dict[int, Endpoint] = {}
     for line in lines:
         found = _COOKIE.search(line)
         if not found:
             continue
         ofport = int(found[1], 16) >> 16 & 0xFFFFFF
-        known = closed.setdefault(ofport, Closed("", ofport))
+        known = closed.setdefault(ofport, Endpoint("", ofport))
         if to_mac := _TO_MAC.search(line):
             tag = int(to_mac[2] or 0)
             if int(to_mac[1]) == _ABOVE_ALL:
@@ -200,9 +216,10 @@ def read(lines: Iterable[str]) -> dict[int, Closed]:
     return closed
 
 
-def _told(ask: Callable[[], T]) -> T:
+@contextlib.contextmanager
+def _switch_errors() -> Iterator[None]:
     try:
-        return ask()
+        yield
     except Timeout as exc:
         raise TaskFailed(TaskError(ErrorType.TIMEOUT, str(exc)), whole_batch=True) from exc
     except SwitchError as exc:

@@ -12,13 +12,13 @@ from agent_flows.engine.runner import Runner, Work, error_of
 from agent_flows.engine.task import TaskFailed
 from agent_flows.neutron import interfaces
 from agent_flows.neutron.agent import flows
-from agent_flows.neutron.agent.closing import Closing
-from agent_flows.neutron.agent.desired_state import Told
+from agent_flows.neutron.agent.desired_state import DesiredPorts
 from agent_flows.neutron.agent.flows import Switch
+from agent_flows.neutron.agent.quarantine import Endpoint
 from agent_flows.neutron.agent.retries import Retries
 from agent_flows.neutron.interfaces import Bridge, Interface, Located
 from agent_flows.neutron.reporting import Reporting, amended
-from agent_flows.report import FlowName, FlowReport, Trouble
+from agent_flows.report import FlowName, FlowReport, TaskError, Trouble
 from agent_flows.secgroups.tasks import ApplySecurityGroups
 from agent_flows.supervision import Backoff, Loop, Troubles, described
 
@@ -62,17 +62,16 @@ class Reconciler:
         runner: Runner,
         bridge: Bridge,
         switch: Switch,
-        told: Told,
+        desired: DesiredPorts,
         troubles: Troubles,
         *,
         backoff: Backoff,
         max_batch: int,
     ) -> None:
         self.reporting = Reporting()
-        self._bridge, self._switch, self._told = bridge, switch, told
+        self._bridge, self._switch, self._desired = bridge, switch, desired
         self._runner = runner
         self._troubles, self._max_batch = troubles, max_batch
-        self.closing = Closing(switch.quarantine, told, self._proven_interfaces)
         self._lock = threading.RLock()
         self._started = False
         self._swept = False
@@ -113,10 +112,10 @@ class Reconciler:
         every flow. Of those that nobody spoke of, report the ones without an interface."""
         with self._lock:
             self._switch.firewall.distrust()
-            chosen = self._told.known() if port_ids is None else frozenset(port_ids)
+            chosen = self._desired.port_ids() if port_ids is None else frozenset(port_ids)
             for port_id in chosen:
                 self._proven.pop(port_id, None)
-            unheard = chosen - self._told.known() - self._leaving.keys()
+            unheard = chosen - self._desired.port_ids() - self._leaving.keys()
             self.apply(chosen, gone=interfaces.locate(self._bridge, unheard).absent)
 
     def prove_anew(self, port_id: str) -> None:
@@ -201,7 +200,7 @@ class Reconciler:
             self._troubles.clear(Trouble.PORTS)
 
     def _run(self, port_ids: Collection[str]) -> None:
-        known = self._told.known()
+        known = self._desired.port_ids()
         # Told of again after it had gone: it is to be wired, and that replaces what stands.
         self._leaving = {each: at for each, at in self._leaving.items() if each not in known}
         self._retries.keep(lambda port_id: port_id in known or port_id in self._leaving)
@@ -212,7 +211,7 @@ class Reconciler:
         self._run_flow(FlowName.UNWIRE, leaving)
         self._run_flow(FlowName.WIRE, self._changed_batch(wanted - located.absent, located))
         if leaving.works:
-            self._told.forget_unused()
+            self._desired.forget_unused()
         try:
             self._sweep()
         except TaskFailed as exc:
@@ -227,7 +226,7 @@ class Reconciler:
         gone = absent & self._missing
         self._missing = (self._missing - looked_for) | (absent - gone)
         for port_id in gone:
-            self._told.gone(port_id)
+            self._desired.remove(port_id)
             self._leave(port_id)
         for port_id in absent - gone:
             self._retries.look_again(port_id, time.monotonic())
@@ -239,7 +238,7 @@ class Reconciler:
         return _Batch([self._work(port_id) for port_id in gone], flows, Located(found))
 
     def _changed_batch(self, port_ids: Collection[str], located: Located) -> _Batch:
-        versions = {port_id: self._told.versions(port_id) for port_id in port_ids}
+        versions = {port_id: self._desired.versions(port_id) for port_id in port_ids}
         flows = {
             port_id: self._flow(port_id, located.interfaces.get(port_id), *versions[port_id])
             for port_id in port_ids
@@ -260,11 +259,11 @@ class Reconciler:
         return FlowName.REFRESH
 
     def _work(self, port_id: str) -> Work:
-        port, attempt = self._told.get(port_id), self._retries.attempts(port_id) + 1
+        port, attempt = self._desired.get(port_id), self._retries.attempts(port_id) + 1
         if port is None:  # gone, at whatever revision
             return Work(port_id, 0, {}, attempt)
         revision = self.reporting.revision(port_id, port.raw)
-        return Work(port_id, revision, self._told.revisions(port_id), attempt)
+        return Work(port_id, revision, self._desired.group_revisions(port_id), attempt)
 
     def _run_flow(self, name: FlowName, batch: _Batch) -> None:
         if not batch.works:
@@ -302,7 +301,7 @@ class Reconciler:
         if name is FlowName.UNWIRE:
             return {"attachments": batch.located.attachments(port_ids)}
         plugged = batch.located.interfaces
-        wanted = self._told.wanted({id_: plugged[id_] for id_ in port_ids if id_ in plugged})
+        wanted = self._desired.resolve({id_: plugged[id_] for id_ in port_ids if id_ in plugged})
         return {"located": batch.located, "refused": wanted.refused, "desired": wanted.state}
 
     def _settle(self, batch: _Batch, reports: Sequence[FlowReport]) -> None:
@@ -310,7 +309,7 @@ class Reconciler:
         is safely kept remember it: until then each of them is yet to be done."""
         failed = [report.resource_id for report in reports if report.failed is not None]
         wired = [each for each in failed if batch.flows[each] is not FlowName.UNWIRE]
-        unclosed = self.closing.close_unprogrammed(wired, batch.located)
+        unclosed = self._close([port for id_ in wired if (port := self._endpoint(id_, batch))])
         told = [
             dataclasses.replace(
                 amended(report, unclosed) if unclosed and report.failed else report,
@@ -323,6 +322,25 @@ class Reconciler:
             self._retries.failed(report.resource_id, report.attempt, now)
         if self._delivered(told):
             self._remember(batch, told)
+
+    def _close(self, ports: Sequence[Endpoint]) -> TaskError | None:
+        try:
+            self._switch.quarantine.close_failed(ports)
+        except TaskFailed as exc:
+            return exc.error
+        return None
+
+    def _endpoint(self, port_id: str, batch: _Batch) -> Endpoint | None:
+        """None for a port without ofport."""
+        ofport = batch.located.ofports.get(port_id)
+        interface = batch.located.interfaces.get(port_id)
+        if ofport is None or interface is None:
+            return None if ofport is None else Endpoint(port_id, ofport)
+        network = interface.network
+        segment = None if network.physical_network is None else network.segmentation_id or 0
+        port = self._desired.get(port_id)
+        macs = port.macs if port else frozenset()
+        return Endpoint(port_id, ofport, interface.vlan, macs, segment)
 
     def _delivered(self, reports: Sequence[FlowReport]) -> bool:
         try:
@@ -357,11 +375,7 @@ class Reconciler:
         if self._swept or not self._proven or not self._retries.all_tried(_WAITED_FOR):
             return
         present = interfaces.ofports(self._bridge)
-        removed = self._switch.firewall.sweep(self._told.known(), present)
+        removed = self._switch.firewall.sweep(self._desired.port_ids(), present)
         self._switch.quarantine.sweep(present)
         self._swept = True
         LOG.info("%d stale flows were removed", removed)
-
-    def _proven_interfaces(self) -> dict[str, Interface]:
-        # A copy first: the agent's loop asks while the other thread may be at work.
-        return {port_id: proven.interface for port_id, proven in dict(self._proven).items()}

@@ -1,4 +1,4 @@
-"""The tasks of Neutron's adapter that the standalone agent has no need of."""
+"""Tasks of the flows inside Neutron's agent."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from taskflow.types.failure import Failure
 
 from agent_flows.engine.task import FlowTask, PortErrors, TaskFailed
 from agent_flows.neutron import interfaces
-from agent_flows.neutron.agent.quarantine import Closed, Quarantine
+from agent_flows.neutron.agent.quarantine import Endpoint, Quarantine
 from agent_flows.neutron.interfaces import Bridge, Located
 from agent_flows.neutron.parsing import macs_of
 from agent_flows.neutron.tasks import raise_for
@@ -22,7 +22,7 @@ from agent_flows.spec import DesiredState
 
 
 class ReadDesiredState(FlowTask):
-    """Whether what the agent told of each port and its groups makes sense."""
+    """Whether the agent passed in valid ports and groups."""
 
     name_: ClassVar[str] = "read-desired-state"
     step: ClassVar[Step] = Step.SECURITY_GROUPS
@@ -32,10 +32,9 @@ class ReadDesiredState(FlowTask):
 
 
 class VerifyWiring(FlowTask):
-    """Reads ofport and tag back: what the agent wired is as it was when the flow began.
+    """Reads ofport and tag back: the agent has not changed them since the flow began.
 
-    A port on the dead VLAN is one that the agent keeps closed, because its
-    admin_state_up is false.
+    The agent keeps a port whose admin_state_up is false on the dead VLAN.
     """
 
     name_: ClassVar[str] = "verify-wiring"
@@ -48,7 +47,8 @@ class VerifyWiring(FlowTask):
     def execute(self, port_ids: tuple[str, ...], located: Located) -> None:
         now = interfaces.locate(self._bridge, port_ids)
         errors = dict(now.errors)
-        tags = interfaces.tags(self._bridge, [each.name for each in now.interfaces.values()])
+        names = [interface.name for interface in now.interfaces.values()]
+        tags = interfaces.tags(self._bridge, names)
         for port_id, interface in now.interfaces.items():
             before, name = located.interfaces[port_id], interface.name
             allowed = interface.vlan, DEAD_VLAN
@@ -68,7 +68,7 @@ class _QuarantineTask(FlowTask):
 
 
 class LiftQuarantine(_QuarantineTask):
-    """Lets the ports go: their security groups are verified."""
+    """Opens the ports: their security groups are verified."""
 
     name_: ClassVar[str] = "lift-quarantine"
 
@@ -81,31 +81,23 @@ class LiftQuarantine(_QuarantineTask):
         port_ids: tuple[str, ...],
         attachments: Mapping[str, Attachment],
         desired: DesiredState,
-    ) -> frozenset[Closed]:
+    ) -> frozenset[Endpoint]:
+        ports = [(attachments[port_id], desired.ports[port_id]) for port_id in port_ids]
         with _switch_errors():
             self._connections.hold(
-                {
-                    port_id: Speaker(
-                        attachments[port_id].vlan, addresses_of(desired.ports[port_id])
-                    )
-                    for port_id in port_ids
-                }
+                {spec.id: Speaker(at.vlan, addresses_of(spec)) for at, spec in ports}
             )
-        ofports = [attachments[port_id].ofport for port_id in port_ids]
-        held = {
-            (attachments[port_id].vlan, mac)
-            for port_id in port_ids
-            for mac in macs_of(desired.ports[port_id])
-        }
-        return self._quarantine.open(ofports, held)
+        return self._quarantine.open(
+            [Endpoint(spec.id, at.ofport, at.vlan, macs_of(spec)) for at, spec in ports]
+        )
 
-    def revert(self, result: frozenset[Closed] | Failure, **_: Any) -> None:
+    def revert(self, result: frozenset[Endpoint] | Failure, **_: Any) -> None:
         if not isinstance(result, Failure):
             self._quarantine.close_again(result)
 
 
 class EndConnections(FlowTask):
-    """Ends the connections the ports leave behind, before another gets their address or zone."""
+    """Ends the ports' connections, before other ports get their addresses or zones."""
 
     name_: ClassVar[str] = "end-connections"
     step: ClassVar[Step] = Step.SECURITY_GROUPS
@@ -131,7 +123,7 @@ class EndQuarantine(_QuarantineTask):
 
 @contextlib.contextmanager
 def _switch_errors() -> Iterator[None]:
-    """Errors of ovs-ofctl as a task's: no port is at fault alone."""
+    """Errors of ovs-ofctl as a task's: they concern the whole batch."""
     try:
         yield
     except (SwitchError, Timeout) as exc:

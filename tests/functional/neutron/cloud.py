@@ -23,7 +23,7 @@ from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.utils.net import AuthenticEUI
 
 from agent_flows.neutron import rules_digest
-from agent_flows.neutron.agent.catch_up import Missed
+from agent_flows.neutron.agent.catch_up import CacheUpdate
 from agent_flows.neutron.agent.firewall_driver import AgentFlowsFirewallDriver
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.resource_cache import CachedRevisions, SecurityGroupInfo
@@ -98,7 +98,7 @@ class Cloud(Host):
         assert isinstance(driver, AgentFlowsFirewallDriver)
         self.driver = driver
         revisions = CachedRevisions(SecurityGroupInfo(self._cache))
-        driver.report_to(Reporting(self.reports.extend, revision=revisions.port_as_told))
+        driver.report_to(Reporting(self.reports.extend, revision=revisions.of_details))
 
     def stop_agent(self) -> None:
         self.driver.stop(10)
@@ -227,7 +227,7 @@ class Cloud(Host):
     def catch_up(self, *vms: Vm) -> None:
         """Ask the server what was missed, of these ports or of all."""
         ids = [vm.id for vm in vms]
-        Missed(self._cache, self.server, HOST).catch_up(ids or None)
+        CacheUpdate(self._cache, self.server, HOST).run(ids or None)
 
     # The hypervisor, and the agent's loop.
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent_flows.neutron.agent.quarantine import Closed
+from agent_flows.neutron.agent.quarantine import Endpoint
 from tests.functional.neutron.cloud import Cloud
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import BRIDGE, Vm, outsider
@@ -24,8 +24,8 @@ def boot(cloud: Cloud, number: int, *groups: str, **fields: object) -> Vm:
     return vm
 
 
-def closed(cloud: Cloud, vm: Vm, *macs: str) -> Closed:
-    return Closed(vm.id, cloud.switch.ofport(vm.name), vm.vlan, frozenset({vm.mac, *macs}))
+def closed(cloud: Cloud, vm: Vm, *macs: str) -> Endpoint:
+    return Endpoint(vm.id, cloud.switch.ofport(vm.name), vm.vlan, frozenset({vm.mac, *macs}))
 
 
 class TestOfTheAgent:

@@ -1,4 +1,4 @@
-"""What was missed is asked for in the background, for as many as wait for it at once."""
+"""Missed changes are requested in the background, in one request for all that wait."""
 
 import threading
 from collections.abc import Collection
@@ -7,7 +7,7 @@ from queue import SimpleQueue
 import oslo_messaging
 import pytest
 
-from agent_flows.neutron.agent.catch_up import CatchingUp
+from agent_flows.neutron.agent.catch_up import CatchUpLoop
 from agent_flows.report import Trouble
 from agent_flows.supervision import Troubles
 from lab.process import wait_until
@@ -16,7 +16,7 @@ Ports = Collection[str] | None
 
 
 class Server:
-    """Answers when it is let."""
+    """Answers when ``answering`` is released."""
 
     def __init__(self) -> None:
         self.asked: SimpleQueue[Ports] = SimpleQueue()
@@ -25,7 +25,7 @@ class Server:
     def catch_up(self, port_ids: Ports) -> None:
         self.asked.put(port_ids)
         if not self.answering.acquire(timeout=10):
-            raise oslo_messaging.MessagingTimeout("nobody answered")
+            raise oslo_messaging.MessagingTimeout("no answer")
 
 
 @pytest.fixture
@@ -33,24 +33,24 @@ def server() -> Server:
     return Server()
 
 
-def test_who_asks_while_an_answer_is_awaited_is_served_by_the_next_one(server: Server) -> None:
-    catching_up, served = CatchingUp(server.catch_up, Troubles()), SimpleQueue[str]()
-    catching_up.soon(["a"], lambda: served.put("first"))
+def test_requests_during_an_update_share_the_next_update(server: Server) -> None:
+    loop, served = CatchUpLoop(server.catch_up, Troubles()), SimpleQueue[str]()
+    loop.request(["a"], lambda: served.put("first"))
     assert server.asked.get(timeout=10) == {"a"}
-    catching_up.soon(["b"], lambda: served.put("second"))
-    catching_up.soon(["c", "b"], lambda: served.put("third"))
+    loop.request(["b"], lambda: served.put("second"))
+    loop.request(["c", "b"], lambda: served.put("third"))
     server.answering.release()
     assert served.get(timeout=10) == "first"
     assert server.asked.get(timeout=10) == {"b", "c"}
-    catching_up.soon(["d"])
-    catching_up.soon(None)
+    loop.request(["d"])
+    loop.request(None)
     server.answering.release()
     assert [served.get(timeout=10) for _ in range(2)] == ["second", "third"]
     assert server.asked.get(timeout=10) is None
     server.answering.release()
 
 
-def test_a_question_without_an_answer_keeps_no_caller_waiting_and_is_asked_again() -> None:
+def test_unanswered_request_calls_back_and_is_repeated() -> None:
     troubles = Troubles()
     asked: SimpleQueue[Ports] = SimpleQueue()
     down = threading.Event()
@@ -61,27 +61,27 @@ def test_a_question_without_an_answer_keeps_no_caller_waiting_and_is_asked_again
         if down.is_set():
             raise oslo_messaging.MessagingTimeout("no answer")
 
-    catching_up = CatchingUp(catch_up, troubles)
+    loop = CatchUpLoop(catch_up, troubles)
     served = threading.Event()
-    catching_up.soon(["a"], served.set)
+    loop.request(["a"], served.set)
     assert served.wait(10)
     assert asked.get(timeout=10) == {"a"}
     wait_until(lambda: Trouble.CONTROL in troubles.current(), 10, "the trouble")
     served.clear()
-    catching_up.soon(["b"], served.set)
+    loop.request(["b"], served.set)
     assert served.wait(10)
     assert asked.get(timeout=10) == {"a", "b"}
     down.clear()
-    wait_until(lambda: not troubles.current(), 10, "the question is answered")
-    catching_up.soon(["c"])
+    wait_until(lambda: not troubles.current(), 10, "the request is answered")
+    loop.request(["c"])
     last: Ports = None
     while last != {"c"}:
         last = asked.get(timeout=10)
         assert last in ({"a", "b"}, {"c"})
-    catching_up.stop(10)
+    loop.stop(10)
 
 
-def test_a_question_that_raises_what_nobody_expects_does_not_end_the_thread() -> None:
+def test_unexpected_exception_does_not_end_the_thread() -> None:
     asked: SimpleQueue[Ports] = SimpleQueue()
     errors = [AttributeError("no rules"), RuntimeError("changed size")]
 
@@ -90,7 +90,7 @@ def test_a_question_that_raises_what_nobody_expects_does_not_end_the_thread() ->
             raise errors.pop()
         asked.put(port_ids)
 
-    catching_up = CatchingUp(catch_up, Troubles())
-    catching_up.soon(None)
+    loop = CatchUpLoop(catch_up, Troubles())
+    loop.request(None)
     assert asked.get(timeout=10) is None
-    catching_up.stop(10)
+    loop.stop(10)

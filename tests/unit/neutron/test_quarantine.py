@@ -1,15 +1,15 @@
-"""Who is closed, and who is let go: on tables without packets."""
+"""Which ports are closed and opened: on tables without packets."""
 
 import pytest
 
 from agent_flows.engine.task import TaskFailed
-from agent_flows.neutron.agent.quarantine import Closed, Quarantine
+from agent_flows.neutron.agent.quarantine import Endpoint, Quarantine
 from agent_flows.openflow import cookie, flow
 from tests.unit.secgroups.tables import Tables
 
 MAC, SHARED = "fa:16:3e:00:00:01", "fa:16:3e:00:00:aa"
-NEW = Closed("new", 5, 1, frozenset({MAC, SHARED}), 1001)
-OTHER = Closed("other", 6, 1, frozenset({SHARED}))
+NEW = Endpoint("new", 5, 1, frozenset({MAC, SHARED}), 1001)
+OTHER = Endpoint("other", 6, 1, frozenset({SHARED}))
 
 
 @pytest.fixture
@@ -25,69 +25,62 @@ def quarantine(tables: Tables) -> Quarantine:
 
 
 def program(tables: Tables, ofport: int) -> None:
-    """As the firewall does: a way in for what the port sends."""
-    door = f"table=60,priority=100,in_port={ofport},vlan_tci=0x0000/0x1000 actions=resubmit(,71)"
-    tables.bundle([flow.add(door, cookie.port(ofport, 1))])
+    """As the firewall does: the entry flow of what the port sends."""
+    entry = f"table=60,priority=100,in_port={ofport},vlan_tci=0x0000/0x1000 actions=resubmit(,71)"
+    tables.bundle([flow.add(entry, cookie.port(ofport, 1))])
 
 
 def matches(tables: Tables) -> set[str]:
     return {key.split(",", 2)[2] for key in tables.flows}
 
 
-def test_a_port_is_closed_by_where_it_is_and_by_its_macs(
-    tables: Tables, quarantine: Quarantine
-) -> None:
+def test_port_is_closed_by_ofport_and_macs(tables: Tables, quarantine: Quarantine) -> None:
     quarantine.close([NEW])
     assert quarantine.holds(5)
     assert {"in_port=5", f"dl_vlan=1,dl_dst={MAC}", f"reg6=1,dl_dst={MAC}"} <= matches(tables)
-    quarantine.open([5])
+    quarantine.open([NEW])
     assert tables.flows == {}
     assert not quarantine.holds(5)
 
 
-def test_the_same_port_closed_again_costs_nothing(tables: Tables, quarantine: Quarantine) -> None:
+def test_closing_a_closed_port_sends_nothing(tables: Tables, quarantine: Quarantine) -> None:
     quarantine.close([NEW])
     quarantine.close([NEW])
     assert len(tables.bundles) == 1
 
 
-def test_a_programmed_port_is_not_closed(tables: Tables, quarantine: Quarantine) -> None:
+def test_programmed_port_is_not_closed(tables: Tables, quarantine: Quarantine) -> None:
     program(tables, 5)
-    quarantine.look()
+    quarantine.close_failed([NEW])
+    assert not quarantine.holds(5)
+
+
+def test_opened_port_is_not_closed_by_a_late_call(quarantine: Quarantine) -> None:
+    quarantine.open([NEW])
     quarantine.close([NEW])
     assert not quarantine.holds(5)
 
 
-def test_who_was_let_go_is_not_closed_by_somebody_who_comes_late(
-    quarantine: Quarantine,
-) -> None:
-    quarantine.open([5])
-    quarantine.close([NEW])
-    assert not quarantine.holds(5)
-
-
-def test_a_mac_that_an_opened_port_holds_is_closed_for_nobody(
+def test_mac_of_an_opened_port_is_no_longer_closed_for_another_port(
     tables: Tables, quarantine: Quarantine
 ) -> None:
     quarantine.close([NEW])
-    quarantine.open([6], {(1, SHARED)})
+    quarantine.open([OTHER])
     assert f"dl_vlan=1,dl_dst={MAC}" in matches(tables)
     assert f"dl_vlan=1,dl_dst={SHARED}" not in matches(tables)
     assert quarantine.holds(5)
 
 
-def test_what_was_let_go_can_be_closed_again(tables: Tables, quarantine: Quarantine) -> None:
+def test_opened_port_can_be_closed_again(tables: Tables, quarantine: Quarantine) -> None:
     quarantine.close([NEW])
     before = dict(tables.flows)
-    quarantine.close_again(quarantine.open([5]))
+    quarantine.close_again(quarantine.open([NEW]))
     assert tables.flows == before
     quarantine.close([NEW])
     assert quarantine.holds(5)
 
 
-def test_a_gone_port_is_forgotten_by_its_id_or_its_ofport(
-    tables: Tables, quarantine: Quarantine
-) -> None:
+def test_port_is_forgotten_by_its_id_or_its_ofport(tables: Tables, quarantine: Quarantine) -> None:
     quarantine.close([NEW, OTHER])
     quarantine.forget(["new"], [])
     assert not quarantine.holds(5)
@@ -95,24 +88,24 @@ def test_a_gone_port_is_forgotten_by_its_id_or_its_ofport(
     assert tables.flows == {}
 
 
-def test_interfaces_that_are_gone_are_swept(tables: Tables, quarantine: Quarantine) -> None:
+def test_ports_without_interface_are_swept(tables: Tables, quarantine: Quarantine) -> None:
     quarantine.close([NEW, OTHER])
     quarantine.sweep({6})
     assert quarantine.holds(6)
     assert not quarantine.holds(5)
 
 
-def test_a_new_process_finds_the_closed_as_they_are(tables: Tables, quarantine: Quarantine) -> None:
+def test_new_process_reads_the_closed_ports(tables: Tables, quarantine: Quarantine) -> None:
     quarantine.close([NEW])
     later = Quarantine(tables)  # type: ignore[arg-type]
     later.start()
     assert later.holds(5)
-    (lifted,) = later.open([5])
-    assert (lifted.vlan, lifted.macs, lifted.segment) == (NEW.vlan, NEW.macs, NEW.segment)
+    (opened,) = later.open([NEW])
+    assert (opened.vlan, opened.macs, opened.segment) == (NEW.vlan, NEW.macs, NEW.segment)
     assert tables.flows == {}
 
 
-def test_what_the_switch_refuses_changes_nothing(tables: Tables, quarantine: Quarantine) -> None:
+def test_refused_bundle_changes_nothing(tables: Tables, quarantine: Quarantine) -> None:
     tables.refuse = "in_port=5"
     with pytest.raises(TaskFailed) as failed:
         quarantine.close([NEW])
@@ -121,13 +114,23 @@ def test_what_the_switch_refuses_changes_nothing(tables: Tables, quarantine: Qua
     assert tables.flows == {}
 
 
-def test_a_sealed_port_is_unsealed_when_it_is_let_go_by_a_later_process_too(
-    tables: Tables, quarantine: Quarantine
-) -> None:
-    quarantine.close([NEW, OTHER])
-    quarantine.seal([5, 99])
+def test_later_process_unseals_a_port_that_it_opens(tables: Tables, quarantine: Quarantine) -> None:
+    quarantine.close_failed([NEW])
+    quarantine.close([OTHER])
     assert tables.no_forward == {5}
     successor = Quarantine(tables)  # type: ignore[arg-type]
     successor.start()
-    successor.open([5, 6])
+    successor.open([NEW, OTHER])
     assert tables.no_forward == set()
+
+
+def test_mac_of_a_programmed_port_is_not_closed_for_another_port(
+    tables: Tables, quarantine: Quarantine
+) -> None:
+    quarantine.open([OTHER])
+    quarantine.close([NEW])
+    assert f"dl_vlan=1,dl_dst={MAC}" in matches(tables)
+    assert f"dl_vlan=1,dl_dst={SHARED}" not in matches(tables)
+    quarantine.forget(["other"], [])
+    quarantine.close([NEW])
+    assert f"dl_vlan=1,dl_dst={SHARED}" in matches(tables)

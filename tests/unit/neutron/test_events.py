@@ -1,5 +1,4 @@
-"""What the agent said is acted upon in order, and one event that cannot be keeps none of the others
-back."""
+"""Events are handled in order, one that fails holds up no other; and the ports that are closed."""
 
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -8,9 +7,17 @@ from typing import Any, cast
 import pytest
 
 from agent_flows.engine.task import TaskFailed
-from agent_flows.neutron.agent.event_loop import Events
-from agent_flows.neutron.agent.port_events import Event, Gone, Here, Resync, Rules
-from agent_flows.neutron.agent.quarantine import Closed
+from agent_flows.neutron.agent.events import (
+    Event,
+    EventLoop,
+    PortDeleted,
+    PortUpdated,
+    Resync,
+    RulesChanged,
+    endpoint,
+    updated,
+)
+from agent_flows.neutron.agent.quarantine import Endpoint
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.resource_cache import SecurityGroupInfo
 from agent_flows.report import TaskError, Trouble
@@ -18,11 +25,12 @@ from agent_flows.supervision import Troubles
 from lab.process import wait_until
 
 A, B, C = (f"00000000-0000-0000-0000-00000000000{number}" for number in (1, 2, 3))
+MAC = "fa:16:3e:00:00:01"
 INFO = cast(SecurityGroupInfo, None)
 
 
 class Firewall:
-    """Notes what it is asked; ``raises`` says what it raises, and about whom."""
+    """Records its calls; ``raises``: exceptions by method or subject."""
 
     def __init__(self) -> None:
         self.troubles = Troubles()
@@ -31,7 +39,7 @@ class Firewall:
 
     def report_to(self, reporting: Reporting) -> None: ...
 
-    def quarantine(self, ports: Collection[Closed]) -> None:
+    def quarantine(self, ports: Collection[Endpoint]) -> None:
         self._note("quarantine", *(port.port_id for port in ports))
 
     def handle(self, details: Mapping[str, Any]) -> None:
@@ -56,9 +64,9 @@ class Firewall:
         return what in self.asked
 
 
-def here(port_id: str, **fields: Any) -> Here:
+def update(port_id: str, **fields: Any) -> PortUpdated:
     vif = types.SimpleNamespace(ofport=int(port_id[-1]))
-    return Here({"port_id": port_id, "mac_address": "fa:16:3e:00:00:01", "vif_port": vif, **fields})
+    return PortUpdated({"port_id": port_id, "mac_address": MAC, "vif_port": vif, **fields})
 
 
 @pytest.fixture
@@ -73,13 +81,13 @@ def troubles() -> Troubles:
 
 @pytest.fixture
 def failed() -> list[str]:
-    """The ports whose events could not be acted upon."""
+    """The ports whose events could not be handled."""
     return []
 
 
 @pytest.fixture
-def events(firewall: Firewall, troubles: Troubles, failed: list[str]) -> Iterator[Events]:
-    made = Events(
+def events(firewall: Firewall, troubles: Troubles, failed: list[str]) -> Iterator[EventLoop]:
+    made = EventLoop(
         lambda _: firewall, INFO, troubles, lambda event, exc: failed.append(event.port_id)
     )
     made.start()
@@ -88,16 +96,14 @@ def events(firewall: Firewall, troubles: Troubles, failed: list[str]) -> Iterato
 
 
 def until(holds: Callable[[], bool]) -> None:
-    wait_until(holds, 10, "it is done")
+    wait_until(holds, 10, "the events are handled")
 
 
-def test_new_ports_are_closed_before_anything_else_is_done_about_them(
-    events: Events, firewall: Firewall
-) -> None:
-    events.put(here(A))
-    events.put(Gone(B))
+def test_new_ports_are_closed_before_any_other_event(events: EventLoop, firewall: Firewall) -> None:
+    events.put(update(A))
+    events.put(PortDeleted(B))
     events.put(Resync([C]))
-    events.put(Rules("g"))
+    events.put(RulesChanged("g"))
     until(lambda: firewall.did("refresh", "g"))
     asked = [each for each in firewall.asked if each != ("quarantine",)]
     assert asked == [
@@ -108,11 +114,11 @@ def test_new_ports_are_closed_before_anything_else_is_done_about_them(
 @pytest.mark.parametrize(
     "exc", [OSError("cannot fork"), AttributeError("stateful"), RuntimeError("changed size")]
 )
-def test_an_exception_about_one_port_is_its_outcome_and_the_hosts_trouble_and_the_rest_goes_on(
-    events: Events, firewall: Firewall, troubles: Troubles, failed: list[str], exc: Exception
+def test_exception_for_one_port_fails_it_is_a_trouble_and_stops_no_other(
+    events: EventLoop, firewall: Firewall, troubles: Troubles, failed: list[str], exc: Exception
 ) -> None:
     firewall.raises[A] = exc
-    events.put(Gone(C))
+    events.put(PortDeleted(C))
     until(lambda: firewall.did("gone", C))
     firewall.raises = {}
     original = firewall.handle
@@ -123,8 +129,8 @@ def test_an_exception_about_one_port_is_its_outcome_and_the_hosts_trouble_and_th
         original(details)
 
     firewall.handle = handle  # type: ignore[method-assign]
-    events.put(here(A))
-    events.put(here(B))
+    events.put(update(A))
+    events.put(update(B))
     until(lambda: firewall.did("handle", B))
     until(lambda: bool(troubles.current()))
     assert failed == [A]
@@ -132,7 +138,7 @@ def test_an_exception_about_one_port_is_its_outcome_and_the_hosts_trouble_and_th
     assert A in trouble
     assert str(exc) in trouble
     firewall.handle = original  # type: ignore[method-assign]
-    events.put(here(A))
+    events.put(update(A))
     until(lambda: not troubles.current())
     assert firewall.did("handle", A)
 
@@ -142,49 +148,49 @@ def test_an_exception_about_one_port_is_its_outcome_and_the_hosts_trouble_and_th
     [{"port_id": A}, {"port_id": A, "vif_port": None}, {}],
     ids=["without an interface", "unplugged", "empty"],
 )
-def test_details_of_which_nothing_can_be_made_are_set_aside(
-    events: Events,
+def test_invalid_details_fail_their_port_only(
+    events: EventLoop,
     firewall: Firewall,
     troubles: Troubles,
     failed: list[str],
     details: dict[str, Any],
 ) -> None:
-    events.put(Here(details))
-    events.put(here(B))
+    events.put(PortUpdated(details))
+    events.put(update(B))
     until(lambda: firewall.did("handle", B))
     until(lambda: bool(troubles.current()))
     assert failed == [details.get("port_id", "None")]
     assert any(each[0] == "quarantine" and B in each for each in firewall.asked)
 
 
-def test_a_port_that_the_switch_does_not_close_keeps_no_other_from_being_closed(
-    events: Events, firewall: Firewall
+def test_port_that_the_switch_refuses_to_close_stops_no_other(
+    events: EventLoop, firewall: Firewall
 ) -> None:
     firewall.raises[A] = TaskFailed(TaskError("QuarantineFailed", "refused"), whole_batch=True)
     original = firewall.handle
     firewall.handle = lambda details: None  # type: ignore[method-assign]
     for port_id in (A, B, C):
-        events.put(here(port_id))
+        events.put(update(port_id))
     until(lambda: firewall.did("quarantine", B) or firewall.did("quarantine", B, C))
     until(lambda: any(each[0] == "quarantine" and C in each for each in firewall.asked))
     firewall.handle = original  # type: ignore[method-assign]
 
 
-def test_a_group_that_cannot_be_read_keeps_no_other_from_being_refreshed(
-    events: Events, firewall: Firewall, troubles: Troubles
+def test_unreadable_group_stops_no_other_refresh(
+    events: EventLoop, firewall: Firewall, troubles: Troubles
 ) -> None:
     firewall.raises["bad"] = AttributeError("'NoneType' object has no attribute 'stateful'")
     for group in ("good", "bad", "fine"):
-        events.put(Rules(group))
+        events.put(RulesChanged(group))
     until(lambda: any(each[0] == "refresh" and "good" in each for each in firewall.asked))
     until(lambda: any(each[0] == "refresh" and "fine" in each for each in firewall.asked))
     until(lambda: "bad" in troubles.current().get(Trouble.PORTS, ""))
     del firewall.raises["bad"]
-    events.put(Rules("bad"))
+    events.put(RulesChanged("bad"))
     until(lambda: not troubles.current())
 
 
-def test_what_is_heard_before_there_is_a_firewall_is_not_lost_when_that_cannot_be_made(
+def test_events_wait_until_a_firewall_can_be_created(
     firewall: Firewall, troubles: Troubles
 ) -> None:
     errors = [ImportError("no such driver"), OSError("cannot fork")]
@@ -194,11 +200,55 @@ def test_what_is_heard_before_there_is_a_firewall_is_not_lost_when_that_cannot_b
             raise errors.pop()
         return firewall
 
-    events = Events(make, INFO, troubles, lambda event, exc: None)
+    events = EventLoop(make, INFO, troubles, lambda event, exc: None)
     events.start()
-    events.put(here(A))
+    events.put(update(A))
     until(lambda: Trouble.CONTROL in troubles.current())
-    events.put(here(B))
+    events.put(update(B))
     until(lambda: firewall.did("handle", A) and firewall.did("handle", B))
     until(lambda: not troubles.current())
     events.stop(10)
+
+
+def details(**fields: Any) -> dict[str, Any]:
+    return {
+        "port_id": A, "mac_address": MAC, "local_vlan": 3, "network_type": "vxlan",
+        "physical_network": None, "segmentation_id": 77, "allowed_address_pairs": [],
+        "vif_port": types.SimpleNamespace(ofport=5), **fields,
+    }  # fmt: skip
+
+
+def closed(*events: Event) -> list[Endpoint]:
+    return [endpoint(event) for event in updated(events)]
+
+
+def test_port_is_closed_under_every_mac_it_may_use() -> None:
+    pairs = [{"ip_address": "10.0.0.9", "mac_address": "FA:16:3E:00:00:09"},
+             {"ip_address": "10.0.0.8"}]  # fmt: skip
+    macs = frozenset({MAC, "fa:16:3e:00:00:09"})
+    assert closed(PortUpdated(details(allowed_address_pairs=pairs))) == [Endpoint(A, 5, 3, macs)]
+
+
+def test_endpoint_on_a_physical_network_has_the_segments_tag() -> None:
+    vlan = details(network_type="vlan", physical_network="physnet1")
+    flat = details(network_type="flat", physical_network="physnet1", segmentation_id=None)
+    assert [each.segment for each in closed(PortUpdated(vlan))] == [77]
+    assert [each.segment for each in closed(PortUpdated(flat))] == [0]
+
+
+def test_port_without_local_vlan_is_closed_by_ofport() -> None:
+    assert closed(PortUpdated(details(local_vlan=None))) == [Endpoint(A, 5)]
+
+
+def test_invalid_and_multicast_macs_are_left_out() -> None:
+    pairs = [{"ip_address": "10.0.0.9", "mac_address": each}
+             for each in ("output:1", "03:bf:c0:00:02:64", "fa:16:3e:00:00:09")]  # fmt: skip
+    [found] = closed(PortUpdated(details(allowed_address_pairs=pairs)))
+    assert found == Endpoint(A, 5, 3, frozenset({MAC, "fa:16:3e:00:00:09"}))
+    [found] = closed(PortUpdated(details(mac_address="output:1")))
+    assert found == Endpoint(A, 5, 3)
+
+
+def test_port_deleted_after_its_update_is_not_closed() -> None:
+    assert closed(PortUpdated(details()), PortDeleted(A), Resync(None)) == []
+    assert closed(PortDeleted(A), PortUpdated(details())) == [Endpoint(A, 5, 3, frozenset({MAC}))]
