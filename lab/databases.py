@@ -1,5 +1,6 @@
 """PostgreSQL and MariaDB of our own: private directories and sockets, no TCP, unprivileged."""
 
+import abc
 import contextlib
 import itertools
 import os
@@ -10,10 +11,11 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 import sqlalchemy
 
+from lab.lifetime import Lifetime
 from lab.namespace import mark
 from lab.process import Daemon, run
 
@@ -39,39 +41,26 @@ def _as_user(name: str, *argv: str) -> list[str]:
     ]
 
 
-class _Server:
+class _Server(Lifetime):
     """One database daemon; ``user`` is the unprivileged account it runs as."""
 
     user: str
     name: str
 
-    def __enter__(self) -> Self:
+    def _start(self) -> None:
         # Sockets have short names: 108 bytes hold the path.
         self.directory = Path(tempfile.mkdtemp(prefix=f"{mark()}{self.name[:2]}-"))
+        self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
         account = pwd.getpwnam(self.user)
-        try:
-            self.directory.chmod(0o711)
-            for place in ("data", "run"):
-                (self.directory / place).mkdir(mode=0o700)
-                shutil.chown(self.directory / place, account.pw_uid, account.pw_gid)
-            self._initialise()
-            self._daemon = Daemon(
-                self.name, _as_user(self.user, *self._argv()), self.directory / "log"
-            )
-            self._daemon.start()
-            self._daemon.ready(self._answers, _READY_SECONDS)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        daemon = getattr(self, "_daemon", None)
-        try:
-            if daemon is not None:
-                daemon.stop()
-        finally:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.chmod(0o711)
+        for place in ("data", "run"):
+            (self.directory / place).mkdir(mode=0o700)
+            shutil.chown(self.directory / place, account.pw_uid, account.pw_gid)
+        self._initialise()
+        argv = _as_user(self.user, *self._argv())
+        self._daemon = Daemon(self.name, argv, self.directory / "log")
+        self._stack.enter_context(self._daemon)
+        self._daemon.ready(self._answers, _READY_SECONDS)
 
     def new_url(self) -> str:
         name = f"agent_flows_{next(_numbers)}"
@@ -114,17 +103,17 @@ class _Server:
 
     _first: str
 
-    def _initialise(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _initialise(self) -> None: ...
 
-    def _argv(self) -> list[str]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _argv(self) -> list[str]: ...
 
-    def _socket(self) -> Path:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _socket(self) -> Path: ...
 
-    def _url(self, database: str) -> str:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _url(self, database: str) -> str: ...
 
 
 class PostgreSQL(_Server):

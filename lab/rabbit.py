@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
+from lab.lifetime import Lifetime
 from lab.namespace import Namespace, mark
 from lab.process import Daemon
 
@@ -29,13 +29,14 @@ def free_port() -> int:
         return port
 
 
-class Rabbit:
+class Rabbit(Lifetime):
     """rabbitmq-server on loopback, of ``namespace`` if one is given.
 
     Listens on another ``address`` of that namespace for clients of other ones.
     """
 
     def __init__(self, namespace: Namespace | None = None, address: str = "127.0.0.1") -> None:
+        super().__init__()
         self.namespace = namespace
         self.address = address
         self.port = self._free_port()
@@ -46,29 +47,16 @@ class Rabbit:
         """For oslo.messaging's ``transport_url``."""
         return f"rabbit://guest:guest@{self.address}:{self.port}/"
 
-    def start(self) -> None:
-        """Start it for the first time."""
+    def _start(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix=f"{mark()}rabbit-"))
-        try:
-            epmd_port = self._free_port()
-            self._epmd = self._daemon(
-                "epmd", ["epmd", "-port", str(epmd_port), "-address", "127.0.0.1"], {}
-            )
-            self._epmd.start()
-            self._env = self._environment(epmd_port)
-            self._server = self._daemon("rabbitmq-server", [_SERVER], self._env)
-            self.resume()
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self) -> None:
-        """End it for good."""
-        with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
-            for name in ("_epmd", "_server"):
-                if daemon := self.__dict__.get(name):
-                    stack.callback(daemon.stop)
+        self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        epmd_port = self._free_port()
+        epmd = self._daemon("epmd", ["epmd", "-port", str(epmd_port), "-address", "127.0.0.1"], {})
+        self._stack.enter_context(epmd)
+        self._env = self._environment(epmd_port)
+        self._server = self._daemon("rabbitmq-server", [_SERVER], self._env)
+        self._stack.callback(self._server.stop)
+        self.resume()
 
     def ctl(self, *words: str) -> str:
         """What ``rabbitmqctl`` prints about this node."""
@@ -137,10 +125,3 @@ class Rabbit:
 
     def _entered(self) -> contextlib.AbstractContextManager[None]:
         return self.namespace.entered() if self.namespace else contextlib.nullcontext()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

@@ -10,17 +10,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
+from lab.lifetime import Lifetime
 from lab.namespace import Namespace
 from lab.process import CommandFailed, Daemon, run
+
+RULES_INGRESS = 82
+"""The table of the rules for what reaches a port."""
 
 _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 _READY_SECONDS = 20
 _ANSWER_SECONDS = 30
 
 
-class Switch:
+class Switch(Lifetime):
     """ovsdb-server and ovs-vswitchd in a namespace, with their own run directory.
 
     Bridges use the userspace datapath, so no kernel module is needed. With
@@ -29,6 +32,7 @@ class Switch:
     """
 
     def __init__(self, label: str = "switch", *, dummy: bool = False) -> None:
+        super().__init__()
         self.namespace = Namespace(label)
         self.dummy = dummy
         self.run_dir = Path()
@@ -43,36 +47,22 @@ class Switch:
         directory = str(self.run_dir)
         return {"OVS_RUNDIR": directory, "OVS_LOGDIR": directory, "OVS_DBDIR": directory}
 
-    def start(self) -> None:
+    def _start(self) -> None:
         self.run_dir = Path(tempfile.mkdtemp(prefix=f"{self.namespace.name}-"))
-        try:
-            self.namespace.create()
-            with self.namespace.entered():
-                # The host itself has nothing to say on a VM's cable (os-vif turns this off too).
-                Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
-            run(["ovsdb-tool", "create", str(self.run_dir / "conf.db"), _SCHEMA])
-            self._ovsdb = self._daemon(
-                "ovsdb-server",
-                str(self.run_dir / "conf.db"),
-                f"--remote=punix:{self.run_dir}/db.sock",
-            )
-            extra = ["--enable-dummy=override"] if self.dummy else []
-            self._vswitchd = self._daemon("ovs-vswitchd", self.database, *extra)
-            self.start_ovsdb()
-            self.vsctl("--no-wait", "init")
-            self.start_vswitchd()
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self) -> None:
-        """End both daemons; remove the namespace and the directory."""
-        with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, self.run_dir, ignore_errors=True)
-            stack.callback(self.namespace.delete)
-            for name in ("_ovsdb", "_vswitchd"):
-                if daemon := self.__dict__.get(name):
-                    stack.callback(daemon.stop)
+        self._stack.callback(shutil.rmtree, self.run_dir, ignore_errors=True)
+        self._stack.enter_context(self.namespace)
+        with self.namespace.entered():
+            # The host itself has nothing to send on a VM's cable (os-vif turns this off too).
+            Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+        run(["ovsdb-tool", "create", str(self.run_dir / "conf.db"), _SCHEMA])
+        database = str(self.run_dir / "conf.db")
+        remote = f"--remote=punix:{self.run_dir}/db.sock"
+        self._ovsdb = self._daemon("ovsdb-server", database, remote)
+        extra = ["--enable-dummy=override"] if self.dummy else []
+        self._vswitchd = self._daemon("ovs-vswitchd", self.database, *extra)
+        self.start_ovsdb()
+        self.vsctl("--no-wait", "init")
+        self.start_vswitchd()
 
     def _daemon(self, program: str, *args: str) -> Daemon:
         argv = [
@@ -83,7 +73,9 @@ class Switch:
             "-vconsole:off",
         ]
         log = self.run_dir / f"{program}.out"
-        return Daemon(program, self.namespace.argv(argv), log, self._env)
+        daemon = Daemon(program, self.namespace.argv(argv), log, self._env)
+        self._stack.callback(daemon.stop)
+        return daemon
 
     # The two daemons, one by one: tests restart and kill them.
 
@@ -194,19 +186,20 @@ class Switch:
             "overflow_policy=refuse", "--", "set", "Bridge", bridge, f"flow_tables:{table}=@ft",
         )  # fmt: skip
 
+    @contextlib.contextmanager
+    def full_table(
+        self, table: int = RULES_INGRESS, bridge: str = "br-int", *, spare: int = 0
+    ) -> Iterator[None]:
+        """While the block lasts the switch refuses all but ``spare`` more flows in ``table``."""
+        present = len(self.flows(bridge, f"table={table}"))
+        self.set_flow_limit(bridge, table, present + spare)
+        try:
+            yield
+        finally:
+            self.lift_flow_limit(bridge, table)
+
     def lift_flow_limit(self, bridge: str, table: int) -> None:
         self.vsctl("remove", "Bridge", bridge, "flow_tables", str(table))
-
-    @property
-    def vswitchd_pid(self) -> int:
-        return self._vswitchd.pid
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def _request(path: Path, words: Sequence[str]) -> dict[str, object]:

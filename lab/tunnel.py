@@ -1,8 +1,6 @@
 """A VXLAN tunnel: at this end Open vSwitch's, at the far end the kernel's of another host."""
 
-import contextlib
-from typing import Self
-
+from lab.lifetime import Lifetime
 from lab.namespace import Namespace
 from lab.process import run, wait_until
 from lab.switch import Switch
@@ -15,7 +13,7 @@ _THERE, _THERE_MAC = "172.31.0.2", "0e:00:00:00:00:02"
 _MTU = 1400
 
 
-class FarVm:
+class FarVm(Lifetime):
     """A machine on another host, with an address in the network of one VNI.
 
     Entering makes a bridge ``br-tun`` without any flows, with the tunnel's
@@ -26,24 +24,13 @@ class FarVm:
         self.switch, self.name, self.vni, self.mac = switch, name, vni, mac
         self.addresses = addresses
         self.namespace = Namespace(name)
-        self._stack = contextlib.ExitStack()
+        super().__init__()
 
     @property
     def ip(self) -> str:
         return self.addresses[0].partition("/")[0]
 
-    def __enter__(self) -> Self:
-        try:
-            self._create()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _create(self) -> None:
+    def _start(self) -> None:
         switch, here = self.switch, self.switch.namespace
         self._stack.enter_context(self.namespace)
         switch.add_bridge(_UNDERLAY, fail_mode="standalone")

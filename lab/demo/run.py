@@ -23,9 +23,9 @@ from lab.model import Rule, ingress
 from lab.probe import passes_anything
 from lab.process import CommandFailed, Ended, wait_until
 from lab.rest import Body, Refused
+from lab.switch import RULES_INGRESS
 from lab.vm import Vm, plug
 
-_INGRESS_RULES_TABLE = 82
 _WAIT_SECONDS = 30.0
 _POLL = 0.1
 
@@ -190,9 +190,9 @@ class Demo:
         self._expect(observed == expected, f"{attempt}: {observed}, should {expected}")
 
     def _refuse_the_seventh(self) -> None:
-        in_use = len(self._cloud.switch.flows(BRIDGE, f"table={_INGRESS_RULES_TABLE}"))
-        self._cloud.switch.set_flow_limit(BRIDGE, _INGRESS_RULES_TABLE, in_use)
-        self._log("limit", f"table {_INGRESS_RULES_TABLE} is full now: {in_use} flows, no more")
+        in_use = len(self._cloud.switch.flows(BRIDGE, f"table={RULES_INGRESS}"))
+        self._cloud.switch.set_flow_limit(BRIDGE, RULES_INGRESS, in_use)
+        self._log("limit", f"table {RULES_INGRESS} is full now: {in_use} flows, no more")
         seventh = self._machine(SEVENTH)
         seventh.plug(BRIDGE)
         self._log("plug", f"{seventh.name}, whose flows the switch will refuse")
@@ -233,7 +233,7 @@ class Demo:
 
     def _recover(self) -> None:
         seventh = self._vms[SEVENTH.name]
-        self._cloud.switch.lift_flow_limit(BRIDGE, _INGRESS_RULES_TABLE)
+        self._cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
         self._log("limit", "lifted; the agent tries again by itself")
         port = self._cloud.api.wait_port(
             seventh.port_id, _WAIT_SECONDS, status="ACTIVE", sync_state="IN_SYNC"

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
 
 from lab.databases import MariaDB
+from lab.lifetime import Lifetime
 from lab.namespace import Namespace
 from lab.neutron import configuration
 from lab.neutron.client import Client
@@ -23,7 +23,7 @@ _PROGRAM_SECONDS = 180
 Tell = Callable[[str], None]
 
 
-class Controller:
+class Controller(Lifetime):
     """Everything of Neutron that is not on a compute host; its files lie in ``place``."""
 
     def __init__(self, namespace: Namespace, place: Path, options: Options, tell: Tell) -> None:
@@ -34,7 +34,7 @@ class Controller:
         self.config_file = place / SERVER_FILE
         self.rabbit = Rabbit(namespace, CONTROLLER)
         self._tell = tell
-        self._stack = contextlib.ExitStack()
+        super().__init__()
         files = {"OS_NEUTRON_CONFIG_DIR": str(place), "OS_NEUTRON_CONFIG_FILES": SERVER_FILE}
         wsgi = [sys.executable, "-m", "lab.neutron.wsgi", str(API_PORT)]
         self.api = self._daemon("neutron-api", wsgi, {**files, "PYTHONPATH": str(_CHECKOUT)})
@@ -44,14 +44,6 @@ class Controller:
     def _daemon(self, name: str, argv: list[str], env: Mapping[str, str]) -> Daemon:
         env = {**env, "TMPDIR": str(self.place)}
         return Daemon(name, self.namespace.argv(argv), self.place / f"{name}.log", env)
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
 
     def _start(self) -> None:
         database = self._stack.enter_context(MariaDB())
@@ -104,6 +96,3 @@ class Controller:
         """What ``program`` prints that reads the server's configuration."""
         argv = [str(PROGRAMS / program), "--config-file", str(self.config_file), *arguments]
         return run(self.namespace.argv(argv), timeout=_PROGRAM_SECONDS)
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()

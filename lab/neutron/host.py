@@ -6,8 +6,8 @@ import signal
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
+from lab.lifetime import Lifetime
 from lab.neutron import configuration
 from lab.neutron.configuration import AGENT_FILE, AgentOptions, Ground
 from lab.neutron.controller import PROGRAMS
@@ -24,7 +24,7 @@ _STARTED = "Agent initialized successfully"
 _QUIT = "Agent caught SIGTERM, quitting daemon loop"
 
 
-class Host:
+class Host(Lifetime):
     """A switch of its own and the agent beside it; ``bus`` is the message bus' URL."""
 
     def __init__(
@@ -40,28 +40,20 @@ class Host:
         self._bus = bus
         self._address = ""
         self._log_begin = 0
-        self._stack = contextlib.ExitStack()
+        super().__init__()
 
-    def __enter__(self) -> Self:
-        try:
-            self._stack.enter_context(self.switch)
-            self._address = self._underlay.connect(self.switch)
-            self._stack.callback(self._delete_vms)
-            self.place.mkdir()
-            program = [str(PROGRAMS / "neutron-openvswitch-agent"), "--config-file"]
-            # Tools it runs find the switch by its run directory; its own leftovers stay here.
-            env = {"OVS_RUNDIR": str(self.switch.run_dir), "TMPDIR": str(self.place)}
-            argv = self.switch.namespace.argv([*program, str(self.config_file)])
-            self.agent = Daemon(f"agent of {self.name}", argv, self.place / "agent.log", env)
-            self._stack.callback(self.agent.kill)
-            self.launch_agent()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def _start(self) -> None:
+        self._stack.enter_context(self.switch)
+        self._address = self._underlay.connect(self.switch)
+        self._stack.callback(self._delete_vms)
+        self.place.mkdir()
+        program = [str(PROGRAMS / "neutron-openvswitch-agent"), "--config-file"]
+        # Tools it runs find the switch by its run directory; its own leftovers stay here.
+        env = {"OVS_RUNDIR": str(self.switch.run_dir), "TMPDIR": str(self.place)}
+        argv = self.switch.namespace.argv([*program, str(self.config_file)])
+        self.agent = Daemon(f"agent of {self.name}", argv, self.place / "agent.log", env)
+        self._stack.callback(self.agent.kill)
+        self.launch_agent()
 
     # The agent.
 

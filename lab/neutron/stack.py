@@ -1,13 +1,12 @@
 """A Neutron that runs: one controller and its compute hosts."""
 
-import contextlib
 import ipaddress
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
 
+from lab.lifetime import Lifetime
 from lab.namespace import mark
 from lab.neutron.client import PROJECT, Client
 from lab.neutron.configuration import Options
@@ -21,7 +20,7 @@ from lab.vm import Vm
 _AGENT_SECONDS = 30
 
 
-class Neutron:
+class Neutron(Lifetime):
     """A Neutron as ``options`` say, and nothing of it left when the ``with`` block ends.
 
     ``tell`` hears of each part when it runs.
@@ -33,18 +32,7 @@ class Neutron:
         self.options = options or Options()
         self.hosts: dict[str, Host] = {}
         self._tell = tell
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        super().__init__()
 
     def _start(self) -> None:
         self.place = Path(tempfile.mkdtemp(prefix=f"{mark()}neutron-"))

@@ -1,8 +1,8 @@
 """The cables between Neutron's machines: one controller, and hosts with a network of their own."""
 
 from pathlib import Path
-from typing import Self
 
+from lab.lifetime import Lifetime
 from lab.namespace import Namespace
 from lab.neutron.configuration import PHYSICAL_BRIDGE
 from lab.switch import Switch
@@ -13,10 +13,11 @@ _UPLINK = "uplink"
 CONTROLLER = "10.254.0.1"
 
 
-class Underlay:
+class Underlay(Lifetime):
     """The controller's namespace, and the two networks every host is connected to."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.controller = Namespace("neutron")
         self._hosts = 0
 
@@ -57,25 +58,17 @@ class Underlay:
             ]
         )
 
-    def __enter__(self) -> Self:
-        self.controller.create()
-        try:
-            with self.controller.entered():
-                # Bridges that speak for themselves would be heard by the tenants.
-                Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
-            self.controller.ip_batch(
-                [
-                    f"link add {_MANAGEMENT} type bridge",
-                    f"address add {CONTROLLER}/24 dev {_MANAGEMENT}",
-                    f"link set {_MANAGEMENT} up",
-                    f"link add {_FABRIC} type bridge mcast_snooping 0",
-                    f"link set {_FABRIC} up",
-                ]
-            )
-        except BaseException:
-            self.controller.delete()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.controller.delete()
+    def _start(self) -> None:
+        self._stack.enter_context(self.controller)
+        with self.controller.entered():
+            # Bridges that speak for themselves would be heard by the tenants.
+            Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+        self.controller.ip_batch(
+            [
+                f"link add {_MANAGEMENT} type bridge",
+                f"address add {CONTROLLER}/24 dev {_MANAGEMENT}",
+                f"link set {_MANAGEMENT} up",
+                f"link add {_FABRIC} type bridge mcast_snooping 0",
+                f"link set {_FABRIC} up",
+            ]
+        )

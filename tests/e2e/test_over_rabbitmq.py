@@ -1,8 +1,7 @@
 """Agent and server as separate processes: what holds while things break."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
 
@@ -14,19 +13,6 @@ from lab.rabbit import Rabbit
 from lab.switch import Switch
 from lab.tenant import Tenant
 from lab.vm import Vm
-
-BRIDGE = "br-int"
-INGRESS_RULES = 82
-
-
-@contextmanager
-def a_full_table(switch: Switch, table: int) -> Iterator[None]:
-    """The switch takes no more flows in ``table``."""
-    switch.set_flow_limit(BRIDGE, table, len(switch.flows(BRIDGE, f"table={table}")))
-    try:
-        yield
-    finally:
-        switch.lift_flow_limit(BRIDGE, table)
 
 
 @pytest.fixture
@@ -148,7 +134,7 @@ def test_a_refused_port_is_down_says_why_and_passes_nothing_while_the_others_wor
     web1, web2, web3, db1, db2 = five
     tenant.plug(web1, web2, web3, db1)
     tenant.active(web1, web2, web3, db1)
-    with a_full_table(switch, INGRESS_RULES):
+    with switch.full_table():
         tenant.plug(db2)
         port = site.api.wait_port(db2.port_id, 20, sync_state="OUT_OF_SYNC")
         assert port["status"] == "DOWN"

@@ -1,15 +1,10 @@
 """What is asked of ports again and again, in words."""
 
-import contextlib
-from collections.abc import Iterator
-
-from lab.neutron.host import BRIDGE, Host
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import Tenant
 from lab.rest import Body
 from lab.vm import Vm
 
-INGRESS_RULES_TABLE = 82
 _SECONDS = 60
 
 
@@ -28,17 +23,6 @@ def are(neutron: Neutron, vms: list[Vm], **fields: object) -> None:
 def tasks(neutron: Neutron, vm: Vm, **filters: object) -> list[Body]:
     """What was done for the machine's port, newest first."""
     return neutron.api.find("tasks", resource_id=vm.port_id, **filters)
-
-
-@contextlib.contextmanager
-def full_table(host: Host, spare: int = 0) -> Iterator[None]:
-    """The host's switch takes no flow into the table of ingress rules beyond ``spare`` more."""
-    present = len(host.flows(INGRESS_RULES_TABLE))
-    host.switch.set_flow_limit(BRIDGE, INGRESS_RULES_TABLE, present + spare)
-    try:
-        yield
-    finally:
-        host.switch.lift_flow_limit(BRIDGE, INGRESS_RULES_TABLE)
 
 
 def nothing_is_active_unproven(neutron: Neutron, vms: list[Vm]) -> bool:

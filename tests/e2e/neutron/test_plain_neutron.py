@@ -4,13 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.neutron.host import BRIDGE
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import CLOSED, SERVED, Tenant
 from lab.probe import passes_anything
 from lab.vm import Vm
-
-INGRESS_RULES_TABLE = 82
 
 
 @pytest.fixture
@@ -25,10 +22,8 @@ def pair(tenant: Tenant) -> list[Vm]:
 def full_table(neutron: Neutron, pair: list[Vm]) -> Iterator[None]:
     """The switch takes no further flow into the table of ingress rules."""
     assert pair
-    present = len(neutron.host.flows(INGRESS_RULES_TABLE))
-    neutron.host.switch.set_flow_limit(BRIDGE, INGRESS_RULES_TABLE, present)
-    yield
-    neutron.host.switch.lift_flow_limit(BRIDGE, INGRESS_RULES_TABLE)
+    with neutron.host.switch.full_table():
+        yield
 
 
 def flows_of(neutron: Neutron, vm: Vm) -> list[str]:

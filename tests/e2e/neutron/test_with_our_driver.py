@@ -10,13 +10,11 @@ from collections.abc import Callable
 import pytest
 
 from lab.neutron.configuration import AgentOptions
-from lab.neutron.host import BRIDGE, Host
+from lab.neutron.host import Host
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import CLOSED, SERVED, Tenant
 from lab.process import wait_until
 from lab.vm import Vm
-
-INGRESS_RULES_TABLE = 82
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +78,12 @@ def test_a_port_whose_flows_the_switch_refuses_is_closed_and_heals_by_itself(
     host: Host, tenant: Tenant, pair: list[Vm]
 ) -> None:
     friend = pair[0]
-    present = len(host.flows(INGRESS_RULES_TABLE))
-    host.switch.set_flow_limit(BRIDGE, INGRESS_RULES_TABLE, present)
-    try:
+    with host.switch.full_table():
         [refused] = tenant.boot(1)
         wait_until(lambda: "OFPFMFC_TABLE_FULL" in host.agent_log, 20, "the switch refused it")
         for port in (SERVED, CLOSED):
             assert not friend.connect(refused.ip, port, timeout=0.5)
             assert not refused.connect(friend.ip, port, timeout=0.5)
-    finally:
-        host.switch.lift_flow_limit(BRIDGE, INGRESS_RULES_TABLE)
     friend.forget_neighbours()
     wait_until(lambda: friend.connect(refused.ip, SERVED, timeout=0.5), 40, "it works")
     assert not friend.connect(refused.ip, CLOSED, timeout=0.5)

@@ -10,15 +10,22 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from lab import frames
+from lab.model import Rule, ingress
 from lab.probe import passes_anything
 from lab.process import wait_until
-from lab.switch import Switch
+from lab.switch import RULES_INGRESS, Switch
+from lab.tenant import Tenant
 from lab.traffic import Connection
 from lab.vm import Vm
-from tests.functional.invariants.conftest import BRIDGE, Calls, House
+from tests.functional.invariants.conftest import Calls
 
-RULES_INGRESS = 82
+BRIDGE = "br-int"
 FORBIDDEN_UDP = 9999
+
+
+def udp(first: int) -> Rule:
+    """Lets in the ports from ``first`` to 2000."""
+    return ingress(protocol="udp", port_range_min=first, port_range_max=2000)
 
 
 class Attack:
@@ -97,143 +104,138 @@ def answered_all_the_time(connection: Connection) -> Iterator[None]:
     assert missed == []
 
 
-def test_invariant_1_fail_closed_an_unknown_port_passes_nothing(house: House) -> None:
-    friend, stranger = house.vm("friend"), house.vm("stranger", declared=False)
-    house.plug(friend, stranger)
-    house.active(friend)
+def test_invariant_1_fail_closed_an_unknown_port_passes_nothing(tenant: Tenant) -> None:
+    friend, stranger = tenant.boot("friend"), tenant.boot("stranger", declared=False)
+    tenant.plug(friend, stranger)
+    tenant.active(friend)
     stranger.raise_link()
     assert passes_anything(stranger, [friend], service=80) == []
 
 
-def test_invariant_1_fail_closed_at_no_instant_of_a_ports_life(house: House) -> None:
-    attacker = house.vm("attacker")
-    victims = [house.vm(f"victim{n}") for n in range(3)]
-    house.plug(attacker)
-    house.active(attacker)
+def test_invariant_1_fail_closed_at_no_instant_of_a_ports_life(tenant: Tenant) -> None:
+    attacker = tenant.boot("attacker")
+    victims = [tenant.boot(f"victim{n}") for n in range(3)]
+    tenant.plug(attacker)
+    tenant.active(attacker)
     with Attack(attacker, victims) as attack:
-        with house.a_full_table(RULES_INGRESS):
-            house.plug(*victims)
+        with tenant.site.switch.full_table():
+            tenant.plug(*victims)
             for vm in victims:
-                house.site.api.wait_port(vm.port_id, 20, sync_state="OUT_OF_SYNC", status="DOWN")
-        house.active(*victims)
+                tenant.site.api.wait_port(vm.port_id, 20, sync_state="OUT_OF_SYNC", status="DOWN")
+        tenant.active(*victims)
         for opened in range(6):
-            more = [{"direction": "ingress", "ethertype": "IPv4", "protocol": "udp",
-                     "port_range_min": 1000 + opened, "port_range_max": 2000}]  # fmt: skip
-            house.cloud.group("web", house.web_rules(*more), house.web)
-            house.active(*victims)
-        house.site.all_in_one.kill()
+            tenant.cloud.group("web", tenant.web_rules(udp(1000 + opened)), tenant.web)
+            tenant.active(*victims)
+        tenant.site.all_in_one.kill()
         victims[0].unplug()
         victims[0].plug()
-        house.site.start_all_in_one()
-        house.active(*victims)
+        tenant.site.start_all_in_one()
+        tenant.active(*victims)
         for vm in victims:
             vm.unplug()
         for vm in victims:
-            house.site.api.wait_port(vm.port_id, 20, sync_state="ABSENT")
+            tenant.site.api.wait_port(vm.port_id, 20, sync_state="ABSENT")
     assert attack.rounds > 100
     assert attack.passed() == {}
 
 
 def test_invariant_1_verified_traffic_survives_refreshes_and_a_restart_of_the_agent(
-    house: House,
+    tenant: Tenant,
 ) -> None:
-    one, two = house.vm("one"), house.vm("two")
-    house.plug(one, two)
-    house.active(one, two)
+    one, two = tenant.boot("one"), tenant.boot("two")
+    tenant.plug(one, two)
+    tenant.active(one, two)
     with one.open(two.ip, 80) as connection:
         assert connection.ask() == "two"
         with answered_all_the_time(connection):
             for number in range(5):
-                more = [{"direction": "ingress", "ethertype": "IPv4", "protocol": "udp",
-                         "port_range_min": 1000 + number, "port_range_max": 2000}]  # fmt: skip
-                house.cloud.group("web", house.web_rules(*more), house.web)
-                house.active(one, two)
-            house.site.all_in_one.kill()
-            house.site.start_all_in_one()
-            house.site.api.request("POST", f"/ports/{one.port_id}/resync")
+                tenant.cloud.group("web", tenant.web_rules(udp(1000 + number)), tenant.web)
+                tenant.active(one, two)
+            tenant.site.all_in_one.kill()
+            tenant.site.start_all_in_one()
+            tenant.site.api.request("POST", f"/ports/{one.port_id}/resync")
             wait_until(
-                lambda: any(t["flow"] == "resync" for t in house.site.api.tasks(one.port_id)),
+                lambda: any(t["flow"] == "resync" for t in tenant.site.api.tasks(one.port_id)),
                 20,
                 "the resync was reported",
             )
 
 
 def test_invariant_1_a_refresh_the_switch_refuses_leaves_the_old_rules_in_force(
-    house: House,
+    tenant: Tenant,
 ) -> None:
-    one, two = house.vm("one"), house.vm("two")
-    house.plug(one, two)
-    house.active(one, two)
-    before = house.switch.flows(BRIDGE, f"table={RULES_INGRESS}")
-    more = [{"direction": "ingress", "ethertype": "IPv4", "protocol": "tcp",
-             "port_range_min": 8000, "port_range_max": 8100}]  # fmt: skip
-    with house.a_full_table(RULES_INGRESS):
-        house.cloud.group("web", house.web_rules(*more), house.web)
-        house.site.api.wait_port(one.port_id, 20, sync_state="OUT_OF_SYNC")
-        assert len(house.switch.flows(BRIDGE, f"table={RULES_INGRESS}")) == len(before)
+    one, two = tenant.boot("one"), tenant.boot("two")
+    tenant.plug(one, two)
+    tenant.active(one, two)
+    before = tenant.site.switch.flows(BRIDGE, f"table={RULES_INGRESS}")
+    more = ingress(protocol="tcp", port_range_min=8000, port_range_max=8100)
+    with tenant.site.switch.full_table():
+        tenant.cloud.group("web", tenant.web_rules(more), tenant.web)
+        tenant.site.api.wait_port(one.port_id, 20, sync_state="OUT_OF_SYNC")
+        assert len(tenant.site.switch.flows(BRIDGE, f"table={RULES_INGRESS}")) == len(before)
         assert one.connect(two.ip, 80)
         assert not one.connect(two.ip, 8050, timeout=0.3)
-    house.active(one, two)
+    tenant.active(one, two)
 
 
 def test_invariant_2_active_means_proven_a_port_the_switch_refuses_stays_down(
-    house: House,
+    tenant: Tenant,
 ) -> None:
-    first, refused = house.vm("first"), house.vm("refused")
-    house.plug(first)
-    house.active(first)
-    with house.a_full_table(RULES_INGRESS):
-        house.plug(refused)
-        port = house.site.api.wait_port(refused.port_id, 20, sync_state="OUT_OF_SYNC")
+    first, refused = tenant.boot("first"), tenant.boot("refused")
+    tenant.plug(first)
+    tenant.active(first)
+    with tenant.site.switch.full_table():
+        tenant.plug(refused)
+        port = tenant.site.api.wait_port(refused.port_id, 20, sync_state="OUT_OF_SYNC")
         assert port["status"] == "DOWN"
-        (failed, *_) = house.site.api.tasks(refused.port_id, "FAILED")
+        (failed, *_) = tenant.site.api.tasks(refused.port_id, "FAILED")
         assert failed["name"] == "apply-security-groups"
         assert "OFPFMFC_TABLE_FULL" in failed["error"]["detail"]
         assert passes_anything(refused, [first], service=80) == []
-    house.active(refused)
+    tenant.active(refused)
     first.forget_neighbours()
     assert first.connect(refused.ip, 80)
 
 
 def test_invariant_2_flows_that_vanish_behind_our_back_are_found_by_verification(
-    house: House, switch: Switch
+    tenant: Tenant, switch: Switch
 ) -> None:
-    vm = house.vm("vm")
-    house.plug(vm)
-    house.active(vm)
+    vm = tenant.boot("vm")
+    tenant.plug(vm)
+    tenant.active(vm)
     ofport = switch.ofport(vm.tap)
     switch.ofctl("del-flows", switch.management(BRIDGE), f"table=82,reg5={ofport}")
-    house.site.api.request("POST", f"/ports/{vm.port_id}/resync")
+    tenant.site.api.request("POST", f"/ports/{vm.port_id}/resync")
     wait_until(lambda: switch.flows(BRIDGE, f"table=82,reg5={ofport}"), 20, "the flows are back")
-    house.active(vm)
+    tenant.active(vm)
 
 
 def test_invariant_6_one_ports_trouble_is_its_own_and_the_others_do_not_wait(
-    house: House,
+    tenant: Tenant,
 ) -> None:
-    good = [house.vm(f"good{n}") for n in range(5)]
-    bad = house.vm("bad")
+    good = [tenant.boot(f"good{n}") for n in range(5)]
+    bad = tenant.boot("bad")
     # Its cable is gone before it is plugged: the switch cannot open the device.
-    house.switch.namespace.ip("link", "delete", bad.tap)
-    house.plug(*good, bad)
-    house.active(*good)
-    port = house.site.api.wait_port(bad.port_id, 20, sync_state="OUT_OF_SYNC")
+    tenant.site.switch.namespace.ip("link", "delete", bad.tap)
+    tenant.plug(*good, bad)
+    tenant.active(*good)
+    port = tenant.site.api.wait_port(bad.port_id, 20, sync_state="OUT_OF_SYNC")
     assert port["status"] == "DOWN"
-    (failed, *_) = house.site.api.tasks(bad.port_id, "FAILED")
+    (failed, *_) = tenant.site.api.tasks(bad.port_id, "FAILED")
     assert failed["name"] == "locate-interface"
     for vm in good:
         # Before it was plugged its absence was reported, too.
-        wired = [each for each in house.site.api.tasks(vm.port_id) if each["flow"] == "wire"]
+        wired = [each for each in tenant.site.api.tasks(vm.port_id) if each["flow"] == "wire"]
         assert {task["attempt"] for task in wired} == {1}
 
 
 def test_invariant_7_atomic_a_batch_is_one_bundle_and_one_transaction(
-    house: House, calls: Calls, switch: Switch
+    tenant: Tenant, calls: Calls, switch: Switch
 ) -> None:
-    first = house.vm("first")
-    house.plug(first)
-    house.active(first)
-    vms = [house.vm(f"vm{n}") for n in range(12)]
+    first = tenant.boot("first")
+    tenant.plug(first)
+    tenant.active(first)
+    vms = [tenant.boot(f"vm{n}") for n in range(12)]
     before = calls.bundles()
     watch = subprocess.Popen(
         switch.namespace.argv(
@@ -245,8 +247,8 @@ def test_invariant_7_atomic_a_batch_is_one_bundle_and_one_transaction(
     assert watch.stdout is not None
     watch.stdout.readline()
     try:
-        house.plug(*vms)
-        house.active(*vms)
+        tenant.plug(*vms)
+        tenant.active(*vms)
     finally:
         watch.terminate()
         updates = watch.stdout.read().splitlines()
@@ -261,15 +263,15 @@ def test_invariant_7_atomic_a_batch_is_one_bundle_and_one_transaction(
 
 
 def test_invariant_7_atomic_a_batch_the_switch_refuses_leaves_none_of_its_flows(
-    house: House,
+    tenant: Tenant,
 ) -> None:
-    vms = [house.vm(f"vm{n}") for n in range(4)]
-    with house.a_full_table(RULES_INGRESS):
-        house.plug(*vms)
+    vms = [tenant.boot(f"vm{n}") for n in range(4)]
+    with tenant.site.switch.full_table():
+        tenant.plug(*vms)
         for vm in vms:
-            house.site.api.wait_port(vm.port_id, 20, sync_state="OUT_OF_SYNC")
+            tenant.site.api.wait_port(vm.port_id, 20, sync_state="OUT_OF_SYNC")
         for vm in vms:
-            ofport = house.switch.ofport(vm.tap)
-            assert house.switch.flows(BRIDGE, f"in_port={ofport}") == []
-            assert house.switch.flows(BRIDGE, f"reg5={ofport}") == []
-    house.active(*vms)
+            ofport = tenant.site.switch.ofport(vm.tap)
+            assert tenant.site.switch.flows(BRIDGE, f"in_port={ofport}") == []
+            assert tenant.site.switch.flows(BRIDGE, f"reg5={ofport}") == []
+    tenant.active(*vms)
