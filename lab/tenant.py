@@ -21,6 +21,7 @@ class Tenant:
         from_web = ingress(protocol="tcp", port=5432, remote_group_id=self.web)
         self.db = self.cloud.group("db", [from_web, *egress_to_anywhere()])
         self._vms: list[Vm] = []
+        self._declared: set[Vm] = set()
 
     @staticmethod
     def web_rules(*more: Rule) -> list[Rule]:
@@ -36,6 +37,7 @@ class Tenant:
         for port in (80, 5432):
             vm.listen(port)
         if declared:
+            self._declared.add(vm)
             self.cloud.port(vm, self.network, [group or self.web])
         return vm
 
@@ -50,5 +52,6 @@ class Tenant:
     def leave(self) -> None:
         for vm in self._vms:
             vm.unplug()
-            self.site.api.delete("ports", vm.port_id)
+            if vm in self._declared:
+                self.site.api.delete("ports", vm.port_id)
             vm.delete()

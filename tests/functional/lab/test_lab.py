@@ -155,7 +155,7 @@ def test_a_program_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path)
 
 def test_what_a_killed_process_left_is_swept_by_the_next() -> None:
     code = (
-        "from lab.switch import Switch; import os, signal; Switch('dead').start();"
+        "from lab.switch import Switch; import os, signal; Switch('dead').__enter__();"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as killed:
