@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from agent_flows.cli import columns
 from agent_flows.cli.api_command import ApiCommand, ListCommand, ShowCommand
-from agent_flows.cli.each import each
 
 if TYPE_CHECKING:
     from agent_flows.cli.client import RestClient
@@ -16,7 +15,7 @@ _TROUBLES = frozenset({"trouble", "troubles"})
 
 
 class ListAgents(ListCommand):
-    """List agents: whether they live, their last heartbeat, what troubles them and their ports."""
+    """List agents with liveness, last heartbeat, troubles and ports."""
 
     examples = """
         agent-flows agent list
@@ -26,14 +25,11 @@ class ListAgents(ListCommand):
     def take_action(
         self, parsed_args: argparse.Namespace
     ) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
-        agents = self.api.find("agents", {})
-        rows = [_shown(agent) for agent in agents]
-        names = tuple(rows[0]) if rows else _NAMES
-        return names, [tuple(row.values()) for row in rows]
+        return _NAMES, [_values(agent) for agent in self.api.find("agents", {})]
 
 
 class ShowAgent(ShowCommand):
-    """Show one agent: whether it lives, what troubles its host, and how its ports fare."""
+    """Show one agent with liveness, last heartbeat, troubles and ports."""
 
     examples = """
         agent-flows agent show compute-7
@@ -47,15 +43,14 @@ class ShowAgent(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         agent = self.api.show("agents", parsed_args.host)
-        shown = _shown(agent)
-        troubles = agent["state"].get("troubles") or {}
-        shown["trouble"] = columns.Lines(troubles)
+        shown = dict(zip(_NAMES, _values(agent), strict=True))
+        shown["trouble"] = columns.Lines(agent["state"].get("troubles") or {})
         shown["sequence"] = agent.get("sequence")
         return tuple(shown), tuple(shown.values())
 
 
 class _HostsCommand(ApiCommand):
-    """Does something to each of several hosts' agents, whatever becomes of the others."""
+    """Acts on the agents of several hosts; one that fails does not stop the others."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -64,37 +59,37 @@ class _HostsCommand(ApiCommand):
 
     @property
     def rest(self) -> "RestClient":
-        """Only our own server knows agents."""
+        """Neutron's API has no such requests."""
         client: RestClient = self.app.client_manager.agent_flows  # type: ignore[attr-defined]
         return client
 
 
 class ResyncAgents(_HostsCommand):
-    """Have agents wire every port of their host anew, whatever they did before."""
+    """Request that agents wire every port of their host again."""
 
     examples = "agent-flows agent resync compute-7"
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        each(self, parsed_args.hosts, self.rest.resync_host, "resync of all its ports requested")
+        self.for_each(parsed_args.hosts, self.rest.resync_host, "resync of all its ports requested")
 
 
 class DeleteAgents(_HostsCommand):
-    """Forget agents that are gone; one that lives is known again with its next heartbeat."""
+    """Delete agents that no longer exist; a running one is back after its next heartbeat."""
 
     examples = "agent-flows agent delete compute-7"
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        each(self, parsed_args.hosts, self.rest.forget_agent, "forgotten")
+        self.for_each(parsed_args.hosts, self.rest.forget_agent, "deleted")
 
 
 _NAMES = ("host", "alive", "heartbeat_at", "trouble", "conflict", "ports", "state")
 
 
-def _shown(agent: Mapping[str, Any]) -> dict[str, Any]:
+def _values(agent: Mapping[str, Any]) -> tuple[Any, ...]:
+    """In the order of ``_NAMES``; agents and servers of the first release do not send them all."""
     state: Mapping[str, Any] = agent["state"]
-    # Neither the first release's agents nor its servers know them all.
     trouble = next(iter((state.get("troubles") or {}).values()), state.get("trouble"))
-    values = (
+    return (
         agent["host"],
         agent["alive"],
         columns.Moment(agent["heartbeat_at"]),
@@ -103,4 +98,3 @@ def _shown(agent: Mapping[str, Any]) -> dict[str, Any]:
         columns.Facts(agent["ports"]),
         columns.Facts(state, _TROUBLES),
     )
-    return dict(zip(_NAMES, values, strict=True))

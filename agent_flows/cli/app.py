@@ -15,7 +15,7 @@ from cliff.commandmanager import CommandManager
 
 from agent_flows.cli.failure import CommandFailed
 
-if TYPE_CHECKING:  # imported when a command first asks the API; --help needs none of it
+if TYPE_CHECKING:  # imported with the first request; --help does not need it
     from keystoneauth1.plugin import BaseAuthPlugin
 
     from agent_flows.cli.client import RestClient
@@ -36,13 +36,13 @@ COMMANDS = {
     "all-in-one": "allinone.command:AllInOne",
 }
 _DESCRIPTION = (
-    "Shows which ports are wired, what failed where and why; puts desired state; runs server and "
-    "agent in one process. Every command explains itself: agent-flows port wait --help."
+    "Shows which ports are wired, what failed, where and why; applies desired state; runs server "
+    "and agent in one process. Every command has help with examples: agent-flows port wait --help."
 )
 
 
 class ClientManager:
-    """Makes the API client when a command first asks for it."""
+    """Makes the API client when a command first uses it."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -67,7 +67,7 @@ class ClientManager:
 
 
 def _commands() -> CommandManager:
-    """Each command's module is imported when it is asked for."""
+    """A command's module is imported when the command runs."""
     manager = CommandManager()
     for name, target in COMMANDS.items():
         manager.commands[name] = importlib.metadata.EntryPoint(
@@ -102,22 +102,22 @@ class AgentFlows(App):
         parser.add_argument(
             "--url",
             default=os.environ.get("AGENT_FLOWS_URL") or DEFAULT_URL,
-            help="Where the server's API is (AGENT_FLOWS_URL; default %(default)s).",
+            help="URL of the server's API (AGENT_FLOWS_URL; default %(default)s).",
         )
         parser.add_argument(
             "--os-cacert",
             metavar="FILE",
             default=os.environ.get("OS_CACERT"),
-            help="Certificates to check the server's with (OS_CACERT).",
+            help="CA certificates that verify the server's certificate (OS_CACERT).",
         )
         parser.add_argument(
-            "--insecure", action="store_true", help="Do not check the server's certificate."
+            "--insecure", action="store_true", help="Do not verify the server's certificate."
         )
         self._add_auth_options(parser)
         return parser
 
     def _add_auth_options(self, parser: argparse.ArgumentParser) -> None:
-        """keystoneauth's options, if this call uses any: they take long to import."""
+        """keystoneauth's options, only if this call uses any: they take long to import."""
         named = any(word.startswith("--os-auth") for word in self._argv)
         if named or os.environ.get("OS_AUTH_TYPE") or os.environ.get("OS_AUTH_URL"):
             from keystoneauth1.loading import cli
@@ -128,14 +128,15 @@ class AgentFlows(App):
             parser.add_argument(
                 "--os-auth-type",
                 metavar="<name>",
-                help="How to authenticate, as password or v3applicationcredential, with the "
-                "--os-* options and OS_* variables of keystoneauth; none unless given.",
+                help="Authentication plugin of keystoneauth, as password or "
+                "v3applicationcredential, with its --os-* options and OS_* variables; none by "
+                "default.",
             )
 
     def configure_logging(self) -> None:
         super().configure_logging()
         if self.options.verbose_level <= self.DEFAULT_VERBOSE_LEVEL and not self.options.debug:
-            # What it warns of is in the error that ends the command.
+            # The error that ends the command contains its warnings.
             logging.getLogger("keystoneauth").setLevel(logging.ERROR)
 
     def initialize_app(self, argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""agent-flows apply: desired state from a file, for people without an orchestrator."""
+"""agent-flows apply: desired state from a file, without an orchestrator."""
 
 import argparse
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any
 from agent_flows.cli.api_command import ListCommand
 from agent_flows.cli.failure import CommandFailed, ExitCode
 
-# What others refer to comes first.
+# In the order of references: a section refers only to those before it, or to itself.
 _SECTIONS = {
     "networks": "networks",
     "address_groups": "address-groups",
@@ -22,13 +22,13 @@ _APPLIED = "applied"
 
 
 class Apply(ListCommand):
-    """Put the networks, address groups, security groups and ports of a YAML or JSON document.
+    """Apply the networks, address groups, security groups and ports of a YAML or JSON document.
 
     The document has the keys networks, address_groups, security_groups and
     ports, each a list of objects as the REST API takes them, each with its id.
-    What is there already is replaced; what the document does not name stays.
-    A refused object does not keep the others from being applied. Security
-    groups whose rules name each other are made without these rules first.
+    Existing objects are replaced; objects that the document does not contain stay.
+    A refused object does not stop the others. New security groups whose rules
+    refer to each other are first created without these rules.
     """
 
     examples = """
@@ -38,7 +38,7 @@ class Apply(ListCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("file", metavar="FILE", help="The document; - reads standard input.")
+        parser.add_argument("file", metavar="FILE", help="The document; - for standard input.")
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
@@ -50,31 +50,32 @@ class Apply(ListCommand):
         self, parsed_args: argparse.Namespace
     ) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
         resources = list(_resources(_read(parsed_args.file)))
-        groups = {each.id: each for each in resources if each.section == _GROUPS}
+        groups = {group.id: group for group in resources if group.section == _GROUPS}
         results: dict[tuple[str, str], str] = {}
         for section in _SECTIONS:
             if section == _GROUPS:
                 results |= self._put_groups(groups)
             else:
-                found = [each for each in resources if each.section == section]
-                results |= {(section, each.id): self._put(each) for each in found}
+                results |= {
+                    (section, r.id): self._put(r) for r in resources if r.section == section
+                }
         self._refused = any(result != _APPLIED for result in results.values())
         return ("kind", "id", "result"), [(*key, result) for key, result in results.items()]
 
     def _put_groups(self, groups: Mapping[str, "_Resource"]) -> dict[tuple[str, str], str]:
-        """Every group after those its rules name, as far as there is such an order.
+        """Put every group after those its rules refer to, where such an order exists.
 
-        Where groups name each other in a circle, one that is new comes without
-        the rules that cannot be taken yet, and is put whole in the end. One
-        that is there already keeps its rules until it is put whole.
+        In a circle of references a new group is first put without the rules that
+        refer to a missing group, and complete at the end. An existing group keeps
+        its rules until it is put complete.
         """
         results: dict[str, str] = {}
         later: dict[str, int] = {}
         for group in in_order(groups):
             missing = {
-                each
-                for each in group.remote_groups
-                if each in groups and each not in results and not self._exists(each)
+                remote
+                for remote in group.remote_groups
+                if remote in groups and remote not in results and not self._exists(remote)
             } - {group.id}
             if missing and self._exists(group.id):
                 later[group.id] = 0
@@ -94,7 +95,7 @@ class Apply(ListCommand):
         try:
             self.api.show(_SECTIONS[_GROUPS], group_id)
         except CommandFailed as exc:
-            # Any other failure is told by the PUT that follows.
+            # The PUT that follows reports any other failure.
             return exc.exit_code is not ExitCode.NOT_FOUND
         return True
 
@@ -116,12 +117,11 @@ class _Resource:
 
     @property
     def remote_groups(self) -> frozenset[str]:
-        """The security groups that its rules name."""
-        named = (_remote_group(rule) for rule in self._rules)
-        return frozenset(each for each in named if each is not None)
+        """The security groups that its rules refer to."""
+        return frozenset(filter(None, map(_remote_group, self._rules)))
 
     def without_rules_of(self, groups: Collection[str]) -> tuple["_Resource", int]:
-        """This group without the rules that name one of ``groups``, and how many these are."""
+        """This group without the rules that refer to one of ``groups``, and their number."""
         rules = [rule for rule in self._rules if _remote_group(rule) not in groups]
         left_out = len(self._rules) - len(rules)
         if not left_out:
@@ -140,7 +140,7 @@ def _remote_group(rule: object) -> str | None:
 
 
 def in_order(groups: Mapping[str, _Resource]) -> Iterator[_Resource]:
-    """Each group once, after those its rules name; a circle begins with its first."""
+    """Each group once, after those its rules refer to; a circle begins with its first."""
     left = {group_id: group.remote_groups - {group_id} for group_id, group in groups.items()}
     while left:
         ready = [group_id for group_id, named in left.items() if left.keys().isdisjoint(named)]
@@ -158,20 +158,20 @@ def _read(file: str) -> object:
     except (OSError, UnicodeDecodeError) as exc:
         raise CommandFailed(f"Cannot read {file}: {exc}", ExitCode.USAGE) from None
     except yaml.YAMLError as exc:
-        raise CommandFailed(f"{file} is no YAML: {exc}", ExitCode.USAGE) from None
+        raise CommandFailed(f"{file} is not YAML: {exc}", ExitCode.USAGE) from None
 
 
 def _resources(document: object) -> Iterator[_Resource]:
     """Every resource of the document, section by section.
 
-    Raises :class:`CommandFailed` that names the part at fault; nothing is sent then.
+    Raises :class:`CommandFailed` that names the part at fault, before anything is sent.
     """
     if not isinstance(document, Mapping):
         raise CommandFailed("The document must be an object.", ExitCode.USAGE)
     unknown = [str(key) for key in document if key not in _SECTIONS]
     if unknown:
         known = ", ".join(_SECTIONS)
-        raise CommandFailed(f"{unknown[0]}: unknown; there are {known}.", ExitCode.USAGE)
+        raise CommandFailed(f"{unknown[0]}: unknown key; the keys are {known}.", ExitCode.USAGE)
     for section in _SECTIONS:
         items = document.get(section)
         if items is None:
@@ -182,11 +182,11 @@ def _resources(document: object) -> Iterator[_Resource]:
         for place, item in enumerate(items):
             if not isinstance(item, Mapping) or not isinstance(item.get("id"), str):
                 raise CommandFailed(
-                    f"{section}.{place}.id: every object needs its UUID.", ExitCode.USAGE
+                    f"{section}.{place}.id: every object needs a UUID.", ExitCode.USAGE
                 )
             if item["id"] in ids:
                 raise CommandFailed(
-                    f"{section}.{place}.id: {item['id']} comes twice.", ExitCode.USAGE
+                    f"{section}.{place}.id: {item['id']} is there twice.", ExitCode.USAGE
                 )
             ids.add(item["id"])
             body = {str(key): value for key, value in item.items() if key != "id"}

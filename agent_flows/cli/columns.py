@@ -1,4 +1,4 @@
-"""How values are shown: in words to people, as they are to programs (-f json, yaml)."""
+"""How values are shown: as text to people, unchanged to programs (-f json, yaml)."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class Error(FormattableColumn[Mapping[str, Any] | None]):
 
 
 class Detailed(FormattableColumn[Mapping[str, Any] | None]):
-    """A task's error with what the tool itself said."""
+    """A task's error with the output of the tool."""
 
     def human_readable(self) -> str:
         detail = (self._value or {}).get("detail") or ""
@@ -27,7 +27,7 @@ class Detailed(FormattableColumn[Mapping[str, Any] | None]):
 
 
 class Tasks(FormattableColumn[Sequence[Task]]):
-    """The tasks of one attempt, in order, a line each and the words of the tool below it."""
+    """The tasks of one attempt in order, one line each, with the output of a failed tool."""
 
     def human_readable(self) -> str:
         names = max((len(task["name"]) for task in self._value), default=0)
@@ -43,11 +43,11 @@ class Words(FormattableColumn[Sequence[Any] | None]):
     """A list of plain values."""
 
     def human_readable(self) -> str:
-        return ", ".join(printable(str(each)) for each in self._value or [])
+        return ", ".join(printable(str(value)) for value in self._value or [])
 
 
 class Facts(FormattableColumn[Mapping[str, Any] | None]):
-    """What is known of something, by name; what is not known, and ``hidden``, is left out."""
+    """Values by name, without those that are None and those in ``hidden``."""
 
     def __init__(
         self, value: Mapping[str, Any] | None, hidden: frozenset[str] = frozenset()
@@ -64,7 +64,7 @@ class Facts(FormattableColumn[Mapping[str, Any] | None]):
 
 
 class Lines(FormattableColumn[Mapping[str, str]]):
-    """What is said by source, a line each."""
+    """Messages by source, one line each."""
 
     def human_readable(self) -> str:
         return "\n".join(printable(f"{source}: {line}") for source, line in self._value.items())
@@ -76,12 +76,12 @@ class Conflict(FormattableColumn[Mapping[str, Any] | None]):
     def human_readable(self) -> str:
         if not self._value:
             return ""
-        boot_id = printable(str(self._value["boot_id"] or "of an older release"))
+        boot_id = printable(str(self._value["boot_id"] or "unknown (older release)"))
         return f"another agent, boot id {boot_id}, {ago(self._value['heard_at'])}"
 
 
 class Moment(FormattableColumn[str]):
-    """A time, as how long ago it was."""
+    """A time, shown as its age."""
 
     def human_readable(self) -> str:
         return ago(self._value)
@@ -99,10 +99,10 @@ class Addresses(FormattableColumn[Sequence[Mapping[str, Any]] | None]):
         return ", ".join(
             " ".join(
                 printable(str(part))
-                for part in (each["ip_address"], each.get("mac_address"))
+                for part in (pair["ip_address"], pair.get("mac_address"))
                 if part
             )
-            for each in self._value or []
+            for pair in self._value or []
         )
 
 
@@ -119,13 +119,13 @@ def seconds(duration: float | None) -> str:
 
 
 def attempt(tasks: Sequence[Task]) -> str:
-    """Which attempt these tasks are of, and how long ago it began."""
+    """The attempt that these tasks belong to, and its age."""
     if not tasks:
         return "none reported yet"
     first = tasks[0]
-    said = f"{first['flow']}, attempt {first['attempt']}, revision {first['revision']}"
+    text = f"{first['flow']}, attempt {first['attempt']}, revision {first['revision']}"
     begun = next((task["started_at"] for task in tasks if task["started_at"]), None)
-    return f"{said}, {ago(begun)}" if begun else said
+    return f"{text}, {ago(begun)}" if begun else text
 
 
 def _line(task: Task, width: int) -> str:
@@ -137,7 +137,7 @@ def _line(task: Task, width: int) -> str:
 
 
 def ago(moment: str) -> str:
-    """How long ago a time in ISO 8601 was, or when it was if that is hours."""
+    """The age of a time in ISO 8601; the time itself from two hours on."""
     then = datetime.datetime.fromisoformat(moment)
     if then.tzinfo is None:
         then = then.replace(tzinfo=datetime.UTC)

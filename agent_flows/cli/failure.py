@@ -1,4 +1,4 @@
-"""How a command fails: one error type, and the exit codes a script can rely on."""
+"""How a command fails: one error type, and exit codes for scripts."""
 
 import enum
 
@@ -6,7 +6,7 @@ from agent_flows.printable import printable
 
 
 class ExitCode(enum.IntEnum):
-    """What the shell gets. argparse itself ends with 2 for a command line it refuses."""
+    """The exit codes. argparse itself exits with 2 for an invalid command line."""
 
     OK = 0
     FAILED = 1
@@ -17,18 +17,18 @@ class ExitCode(enum.IntEnum):
 
 EXIT_CODES = """\
 exit codes:
-  0  done, or the state waited for was reached
+  0  done, or the port reached the state
   1  the API could not be reached, refused the request, or failed
-  2  the command line, or the document given, cannot be used
-  3  the state waited for was not reached in time
-  4  there is no such port, task or agent
+  2  the command line or the document is invalid
+  3  the port did not reach the state in time
+  4  no such port, task or agent
 """
 
 
 class CommandFailed(Exception):
     """Ends a command with one line on standard error and ``exit_code``.
 
-    The line may quote what came from outside; it is made harmless here.
+    Control characters in the line are escaped here: it may quote text from outside.
     """
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.FAILED) -> None:

@@ -14,7 +14,7 @@ from cliff.hooks import CommandHook
 
 from agent_flows.cli.client import Client, Resource, path_of
 
-# What OpenStackClient asks of a plugin.
+# OpenStackClient reads these from a plugin.
 API_NAME = "agent_flows"
 API_VERSIONS = ("2.0", "2")
 API_VERSION_OPTION = "os_agent_flows_api_version"
@@ -24,7 +24,7 @@ _IN_NEUTRON = {"agents": "agent-flows-agents"}
 
 
 def build_option_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """There are no options of our own: the API is Neutron's."""
+    """No options of our own: the API is Neutron's."""
     return parser
 
 
@@ -38,7 +38,7 @@ class NeutronClient(Client):
 
     _error_key = "NeutronError"
 
-    # Neutron's own agents are ``/agents``.
+    # ``/agents`` are Neutron's own agents.
 
     def find(
         self, collection: str, filters: Mapping[str, object], limit: int | None = None
@@ -58,9 +58,9 @@ class NeutronClient(Client):
 class ShowSyncState(CommandHook):
     """Adds ``sync_state`` to what ``openstack port show`` shows.
 
-    The client shows a fixed list of fields, and its library drops what is not
-    in another, so the port is asked for once more. cliff finds the hook by the
-    entry point ``openstack.cli.port_show``.
+    The client and its library show fixed lists of fields, so this reads the
+    port a second time. cliff finds the hook by the entry point
+    ``openstack.cli.port_show``.
     """
 
     def get_parser(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -73,7 +73,7 @@ class ShowSyncState(CommandHook):
         return parsed_args
 
     def after(self, parsed_args: argparse.Namespace, return_code: Any) -> Any:
-        """``return_code`` is columns and values, of a command that shows something."""
+        """``return_code`` of a command that shows something is its columns and values."""
         columns, values = return_code
         client: NeutronClient = self.cmd.app.client_manager.agent_flows  # type: ignore[attr-defined]
         port = client.show("ports", values[list(columns).index("id")])

@@ -7,7 +7,6 @@ from typing import Any
 
 from agent_flows.cli import columns
 from agent_flows.cli.api_command import ApiCommand, ListCommand, ShowCommand
-from agent_flows.cli.each import each
 from agent_flows.cli.failure import CommandFailed, ExitCode
 from agent_flows.errors import ErrorType
 from agent_flows.report import PortStatus, SyncState
@@ -18,7 +17,7 @@ _FIRST_POLL, _LONGEST_POLL = 0.1, 2.0
 
 
 class ListPorts(ListCommand):
-    """List ports with their status and how their switch stands to the database."""
+    """List ports with status and sync state."""
 
     examples = """
         agent-flows port list
@@ -30,14 +29,16 @@ class ListPorts(ListCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("--host", help="Only ports bound to this host.")
-        parser.add_argument("--name", help="Only ports of this name.")
+        parser.add_argument("--name", help="Only ports with this name.")
         parser.add_argument("--status", choices=_STATUSES, help="Only ports in this status.")
-        parser.add_argument("--sync-state", choices=_SYNC_STATES, help="Only in this sync state.")
+        parser.add_argument(
+            "--sync-state", choices=_SYNC_STATES, help="Only ports in this sync state."
+        )
         parser.add_argument("--limit", type=int, metavar="N", help="At most N ports.")
         parser.add_argument(
             "--problems",
             action="store_true",
-            help="Only ports that do not work as they should, each with the reason.",
+            help="Only ports with a problem, each with the reason.",
         )
         return parser
 
@@ -85,12 +86,12 @@ class ListPorts(ListCommand):
 
     def _say_nothing_found(self, host: str) -> None:
         seen = self.api.agent_was_seen(host)
-        unknown = ", and no agent was ever seen there" if seen is False else ""
+        unknown = ", and no agent ever reported from it" if seen is False else ""
         self.say(f"no such port on host {host}{unknown}")
 
 
 class ShowPort(ShowCommand):
-    """Show a port, what keeps it from working, and the tasks of its last attempt, in order."""
+    """Show a port, the reason if it does not work, and the tasks of its last attempt in order."""
 
     examples = """
         agent-flows port show 4e8e5957-649f-477b-9e5b-f1f75b21c03c
@@ -110,7 +111,7 @@ class ShowPort(ShowCommand):
             "name": port.get("name", ""),
             "status": port["status"],
             "sync_state": port["sync_state"],
-            # Neutron's API has none.
+            # Neutron's API has no reason.
             **({"reason": port["reason"]} if "reason" in port else {}),
             "host": port.get("binding:host_id"),
             "network_id": port.get("network_id"),
@@ -130,9 +131,9 @@ class ShowPort(ShowCommand):
 
 
 class ResyncPorts(ApiCommand):
-    """Have the agents wire these ports anew, whatever they did before.
+    """Request that the agents wire these ports again.
 
-    A port whose host has no living agent is an error: nobody could be asked.
+    For a port whose host has no live agent this is an error.
     """
 
     examples = """
@@ -146,11 +147,11 @@ class ResyncPorts(ApiCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        each(self, parsed_args.ids, self.api.resync, "resync requested")
+        self.for_each(parsed_args.ids, self.api.resync, "resync requested")
 
 
 class WaitForPort(ApiCommand):
-    """Wait until a port is in a status or sync state; says on standard error where it stands."""
+    """Wait until a port has a status or sync state; standard error shows each change."""
 
     examples = """
         agent-flows port wait 4e8e5957-649f-477b-9e5b-f1f75b21c03c --status ACTIVE --timeout 30
@@ -162,7 +163,7 @@ class WaitForPort(ApiCommand):
         parser = super().get_parser(prog_name)
         parser.add_argument("id", metavar="ID", help="The port's UUID.")
         parser.add_argument(
-            "--status", choices=_STATUSES, help="Status to wait for (ACTIVE unless said otherwise)."
+            "--status", choices=_STATUSES, help="Status to wait for (default ACTIVE)."
         )
         parser.add_argument("--sync-state", choices=_SYNC_STATES, help="Sync state to wait for.")
         parser.add_argument(
@@ -170,7 +171,7 @@ class WaitForPort(ApiCommand):
             type=_positive,
             default=60.0,
             metavar="N",
-            help="Seconds to wait at most (%(default).0f).",
+            help="Longest time to wait in seconds (default %(default).0f).",
         )
         return parser
 
@@ -178,16 +179,16 @@ class WaitForPort(ApiCommand):
         status, sync_state = parsed_args.status, parsed_args.sync_state
         if status is None and sync_state is None:
             status = PortStatus.ACTIVE.value
-        wanted = " ".join(state for state in (status, sync_state) if state)
+        wanted = " ".join(filter(None, (status, sync_state)))
         began = time.monotonic()
-        pause, said, reason = _FIRST_POLL, "", None
+        pause, shown, reason = _FIRST_POLL, "", None
         while True:
             port = self.api.show("ports", parsed_args.id)
             waited = time.monotonic() - began
-            stands = f"{port['status']} {port['sync_state']}"
-            if stands != said:
-                self.say(f"{waited:6.1f} s  {stands}")
-                said = stands
+            state = f"{port['status']} {port['sync_state']}"
+            if state != shown:
+                self.say(f"{waited:6.1f} s  {state}")
+                shown = state
             if status in (None, port["status"]) and sync_state in (None, port["sync_state"]):
                 return
             if port.get("reason") not in (None, reason):
@@ -196,7 +197,7 @@ class WaitForPort(ApiCommand):
             left = parsed_args.timeout - waited
             if left <= 0:
                 raise CommandFailed(
-                    f"{parsed_args.id} is {stands}, not {wanted}, after "
+                    f"{parsed_args.id} is {state}, not {wanted}, after "
                     f"{parsed_args.timeout:g} seconds. {reason or self._why(parsed_args.id)}",
                     ExitCode.TIMEOUT,
                 )
@@ -206,7 +207,7 @@ class WaitForPort(ApiCommand):
     def _why(self, port_id: str) -> str:
         tasks = last_attempt(self.api, port_id)
         errors = [task for task in tasks if task["error"]]
-        # A revert that failed as well comes after its cause.
+        # The cause comes before a failed revert.
         errors.sort(key=lambda task: task["error"]["type"] == ErrorType.REVERT_FAILED)
         failed = errors[0] if errors else None
         if failed is None:
@@ -215,12 +216,12 @@ class WaitForPort(ApiCommand):
 
 
 def _reason(port: Mapping[str, Any]) -> str | None:
-    """What keeps a port from working, None if nothing does; Neutron's API does not say it."""
+    """Why a port does not work, None if it works; Neutron's API has no such field."""
     if "reason" in port:
         reason: str | None = port["reason"]
         return reason
     works = port["sync_state"] in (None, SyncState.IN_SYNC.value)
-    return None if works else "port show has its last attempt"
+    return None if works else "see the last attempt in port show"
 
 
 def last_attempt(api: Any, port_id: str) -> list[dict[str, Any]]:
@@ -236,5 +237,5 @@ def _positive(text: str) -> float:
     return value
 
 
-# A report has at most that many tasks (agent_flows.report.FlowReport).
+# A report has at most this many tasks (agent_flows.report.FlowReport).
 _MOST_TASKS = 64

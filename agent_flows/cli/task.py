@@ -23,7 +23,7 @@ _SHOWN = (
 
 
 class ListTasks(ListCommand):
-    """List what flows did to ports, task by task."""
+    """List the tasks of flows, with their outcome for each port."""
 
     examples = """
         agent-flows task list --resource-id 4e8e5957-649f-477b-9e5b-f1f75b21c03c
@@ -37,25 +37,27 @@ class ListTasks(ListCommand):
             "--resource-id", "--port", metavar="ID", help="Only tasks of this port."
         )
         parser.add_argument(
-            "--state", choices=[state.value for state in TaskState], help="Only in this state."
+            "--state",
+            choices=[state.value for state in TaskState],
+            help="Only tasks in this state.",
         )
         parser.add_argument("--host", help="Only tasks that ran on this host.")
         parser.add_argument(
             "--flow", choices=[flow.value for flow in FlowName], help="Only tasks of this flow."
         )
-        parser.add_argument("--name", help="Only tasks of this name, as apply-security-groups.")
+        parser.add_argument("--name", help="Only tasks with this name, as apply-security-groups.")
         parser.add_argument(
             "--limit",
             type=int,
             default=100,
             metavar="N",
-            help="At most N tasks (%(default)s); 0 for all.",
+            help="At most N tasks (default %(default)s); 0 for all.",
         )
         parser.add_argument(
             "--sort",
             type=_sort,
             metavar="KEY[:asc|desc]",
-            help="Order by this field, as started_at:desc.",
+            help="Sort by this field, as started_at:desc.",
         )
         return parser
 
@@ -75,12 +77,12 @@ class ListTasks(ListCommand):
         given = {name: value for name, value in filters.items() if value is not None}
         tasks = self.api.find("tasks", given, parsed_args.limit or None)
         if len(tasks) == parsed_args.limit:
-            self.say(f"stopped after {len(tasks)} tasks; there may be more: --limit 0 shows all")
+            self.say(f"showing {len(tasks)} tasks, there may be more; --limit 0 shows all")
         return _SHOWN, [_values(task, _SHOWN, columns.Error) for task in tasks]
 
 
 class ShowTask(ShowCommand):
-    """Show one task with everything it said."""
+    """Show one task with its whole error."""
 
     examples = "agent-flows task show 7b0f3c1e-1d6b-4d0c-a2a5-8c5d5a7f9e10"
 
@@ -98,9 +100,8 @@ def _values(
     task: columns.Task, names: Sequence[str], error: type[columns.Error | columns.Detailed]
 ) -> list[Any]:
     shown = {"error": error, "duration": columns.Seconds}
-    # Neutron hides from a project what it may not see.
-    seen = {name: task.get(name) for name in names}
-    return [shown[name](value) if name in shown else value for name, value in seen.items()]
+    # Neutron's API leaves out what a project may not see.
+    return [shown[name](task.get(name)) if name in shown else task.get(name) for name in names]
 
 
 def _sort(text: str) -> tuple[str, str]:

@@ -97,7 +97,7 @@ def test_an_empty_list_of_a_host_says_whether_an_agent_was_seen_there(
 ) -> None:
     ran = run("port", "list", "--host", "nope", "-f", "json")
     assert (ran.code, ran.json) == (0, [])
-    assert ran.err == "no such port on host nope, and no agent was ever seen there\n"
+    assert ran.err == "no such port on host nope, and no agent ever reported from it\n"
     server.store.take_heartbeat("idle", {})
     assert run("port", "list", "--host", "idle").err == "no such port on host idle\n"
 
