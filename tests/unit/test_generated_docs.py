@@ -45,6 +45,10 @@ def test_the_table_of_errors_is_that_of_the_code() -> None:
     assert generate.ERRORS.read_text() == generate.errors(), "run tools/docs"
 
 
+def test_the_table_of_parts_is_that_of_the_layering_test() -> None:
+    assert generate.PARTS.read_text() == generate.parts(), "run tools/docs"
+
+
 def test_no_page_links_to_a_page_that_is_not_there() -> None:
     pages = [generate.ROOT / "README.md", *(generate.ROOT / "doc").rglob("*.md")]
     broken = [
@@ -54,6 +58,16 @@ def test_no_page_links_to_a_page_that_is_not_there() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_every_module_that_a_page_names_exists() -> None:
+    missing = [
+        f"{page.relative_to(generate.ROOT)}: {name}"
+        for page in [generate.ROOT / "README.md", *(generate.ROOT / "doc").rglob("*.md")]
+        for name in re.findall(r"(?<![\w/.])(?:\w+/)+\w+\.py\b", page.read_text())
+        if not (PACKAGE / name).exists() and not (generate.ROOT / name).exists()
+    ]
+    assert missing == []
 
 
 def test_every_trouble_of_a_host_is_explained_to_operators() -> None:
