@@ -26,7 +26,7 @@ _FILTERED = {
 
 
 class Ethertype(types.ConfigType):
-    """An ethertype in hexadecimal, but none of those that security groups decide about."""
+    """An ethertype in hexadecimal, except those that security groups filter."""
 
     def __init__(self) -> None:
         super().__init__(type_name="ethertype value")
@@ -34,12 +34,12 @@ class Ethertype(types.ConfigType):
     def __call__(self, value: object) -> int:
         text = str(value)
         if not re.fullmatch(r"0[xX][0-9a-fA-F]{4}", text):
-            raise ValueError(f"{text!r} is not an ethertype as 0x88cc")
+            raise ValueError(f"{text!r} is not an ethertype such as 0x88cc")
         number = int(text, 16)
         if number < 0x0600:
             raise ValueError(f"{text} is a length, not an ethertype (IEEE 802.3, 3.2.6)")
         if number in _FILTERED:
-            raise ValueError(f"{text} is {_FILTERED[number]}, which cannot be permitted as a whole")
+            raise ValueError(f"{text} is {_FILTERED[number]}, which security groups filter")
         return number
 
     def _formatter(self, value: int) -> str:
@@ -47,16 +47,16 @@ class Ethertype(types.ConfigType):
 
 
 class BridgeMappings(types.Dict):
-    """Physical network to bridge; each has one of its own."""
+    """Physical network to bridge; each network has its own bridge."""
 
     def __init__(self) -> None:
         super().__init__(type_name="bridge mappings")
 
     def __call__(self, value: str | Mapping[str, str]) -> dict[str, str]:
         if isinstance(value, str):
-            words = [word.partition(":")[0].strip() for word in value.split(",") if word.strip()]
-            if repeated := next((word for word in words if words.count(word) > 1), None):
-                raise ValueError(f"physical network {repeated!r} is named twice")
+            names = [pair.partition(":")[0].strip() for pair in value.split(",") if pair.strip()]
+            if repeated := next((name for name in names if names.count(name) > 1), None):
+                raise ValueError(f"physical network {repeated!r} is there twice")
         mappings: dict[str, str] = super().__call__(value)
         networks: dict[str, str] = {}
         for network, bridge in mappings.items():
@@ -66,7 +66,7 @@ class BridgeMappings(types.Dict):
             if other != network:
                 raise ValueError(
                     f"physical networks {other} and {network} both have bridge {bridge}; give each "
-                    "a bridge of its own, or its networks one name of physical network"
+                    "its own bridge, or use one name for both"
                 )
         return mappings
 
@@ -76,86 +76,95 @@ AGENT_OPTS: list[Opt] = [
         "host",
         default=socket.gethostname(),
         sample_default="<this host's name>",
-        help="Name under which this agent reports; ports bound to it are wired here.",
+        help="Host name in the agent's reports; the agent wires the ports bound to this host.",
     ),
-    cfg.StrOpt("integration_bridge", default="br-int", help="Bridge the ports are plugged into."),
+    cfg.StrOpt(
+        "integration_bridge", default="br-int", help="Bridge that the ports are plugged into."
+    ),
     cfg.StrOpt(
         "datapath_type",
         default="system",
         choices=[("system", "kernel datapath"), ("netdev", "userspace datapath")],
-        help="Datapath of the bridges the agent creates.",
+        help="Datapath of the bridges that the agent creates.",
     ),
     cfg.StrOpt(
         "ovsdb_connection",
         default="unix:/run/openvswitch/db.sock",
-        help="Where ovsdb-server listens.",
+        help="Address of ovsdb-server.",
     ),
     cfg.StrOpt(
         "ovs_run_dir",
         default="/run/openvswitch",
-        help="Run directory of ovs-vswitchd; the bridges' management sockets are there.",
+        help="Run directory of ovs-vswitchd, with the management sockets of the bridges.",
     ),
     cfg.Opt(
         "bridge_mappings",
         type=BridgeMappings(),
         default={},
-        help="Physical network to bridge, as physnet1:br-ex,physnet2:br-data. Each physical "
-        "network needs a bridge of its own, other than the integration bridge. The bridges must "
-        "exist; the agent connects them to the integration bridge by patch ports.",
+        help="Bridge of each physical network, as physnet1:br-ex,physnet2:br-data. Each physical "
+        "network needs its own bridge, other than the integration bridge. The bridges must exist; "
+        "the agent connects them to the integration bridge with patch ports.",
     ),
     cfg.ListOpt(
         "permitted_ethertypes",
         default=[],
         item_type=Ethertype(),
-        help="Ethertypes whose frames pass every port, in and out, without a rule, in hexadecimal "
-        "as 0x88cc. Their sender's address is not checked.",
+        help="Ethertypes in hexadecimal, as 0x88cc, whose frames pass every port in both "
+        "directions without a rule. Their source address is not checked.",
     ),
     cfg.IntOpt(
-        "max_batch", default=500, min=1, max=5000, help="Most ports that one flow run carries."
+        "max_batch", default=500, min=1, max=5000, help="Largest number of ports in one flow run."
     ),
-    cfg.IntOpt("workers", default=2, min=1, max=16, help="Flows that may run at one time."),
+    cfg.IntOpt("workers", default=2, min=1, max=16, help="Flows that may run at the same time."),
     cfg.FloatOpt(
-        "retry_initial", default=1.0, min=0.01, help="Seconds before a failed port's first retry."
+        "retry_initial",
+        default=1.0,
+        min=0.01,
+        help="Seconds before the first retry of a failed port.",
     ),
     cfg.FloatOpt(
         "retry_max",
         default=60.0,
         min=0.01,
-        help="Longest pause between two retries, in seconds; not less than retry_initial.",
+        help="Longest pause between two retries in seconds; not less than retry_initial.",
     ),
-    cfg.IntOpt("ovsdb_timeout", default=10, min=1, help="Seconds one OVSDB transaction may take."),
     cfg.IntOpt(
-        "openflow_timeout", default=30, min=1, help="Seconds one call of ovs-ofctl may take."
+        "ovsdb_timeout", default=10, min=1, help="Timeout of one OVSDB transaction in seconds."
+    ),
+    cfg.IntOpt(
+        "openflow_timeout", default=30, min=1, help="Timeout of one call of ovs-ofctl in seconds."
     ),
     cfg.FloatOpt(
         "slow_flow",
         default=10.0,
         min=0.1,
-        help="Seconds a flow may run before the agent reports that as its trouble.",
+        help="Seconds after which the agent reports a flow that is still running as its trouble.",
     ),
-    cfg.IntOpt("rpc_timeout", default=30, min=1, help="Seconds the server may take to answer."),
+    cfg.IntOpt(
+        "rpc_timeout", default=30, min=1, help="Timeout of a call to the server in seconds."
+    ),
     cfg.StrOpt(
         "state_dir",
         default="/var/lib/agent-flows",
-        help="Directory of the outbox: reports are kept here until the server has them.",
+        help="Directory of the outbox, which keeps reports until the server acknowledges them.",
     ),
     cfg.IntOpt(
         "outbox_max_reports",
         default=100_000,
         min=100,
-        help="Reports kept while the server cannot be reached; beyond it superseded successes go "
-        "first.",
+        help="Reports kept while the server cannot be reached; beyond that, superseded successes "
+        "are dropped first.",
     ),
     cfg.FloatOpt(
         "verify_timeout",
         default=30.0,
         min=0.1,
-        help="Inside Neutron's agent with a firewall_driver that is not agent_flows: seconds in "
-        "which that driver must have programmed a port, before the port has failed; for more than "
-        "100 ports at a time, as many times more. As often, ports that stand are looked at again.",
+        help="Only inside Neutron's agent with a firewall_driver other than agent_flows: seconds "
+        "after which a port that the driver has not programmed has failed; n times as many for n "
+        "times 100 new ports. Programmed ports are verified again at this interval.",
     ),
     cfg.FloatOpt(
-        "heartbeat_interval", default=10.0, min=0.1, help="Seconds between two heartbeats."
+        "heartbeat_interval", default=10.0, min=0.1, help="Interval of heartbeats in seconds."
     ),
 ]
 
@@ -164,64 +173,65 @@ SERVER_OPTS: list[Opt] = [
         "required_steps",
         default=["l2", "security_groups"],
         item_type=types.String(choices=["l2", "security_groups"]),
-        help="Steps that must have succeeded before a port is ACTIVE.",
+        help="Steps that must succeed before a port becomes ACTIVE.",
     ),
     cfg.StrOpt(
         "on_refresh_failure",
         default="down",
         choices=[
             ("down", "an ACTIVE port whose refresh failed goes DOWN"),
-            ("keep", "it stays ACTIVE, and OUT_OF_SYNC tells"),
+            ("keep", "it stays ACTIVE with sync state OUT_OF_SYNC"),
         ],
-        help="What a failed refresh of security groups does to an ACTIVE port.",
+        help="Effect of a failed refresh of security groups on an ACTIVE port.",
     ),
     cfg.FloatOpt(
         "report_timeout",
         default=60.0,
         min=0.1,
-        help="Seconds after which a port whose desired state changed, or whose agent asked for "
-        "its spec, is UNKNOWN without a report.",
+        help="Seconds without a report after which a port is UNKNOWN; counted from a change of "
+        "its desired state, or from the agent's request for its spec.",
     ),
     cfg.FloatOpt(
         "agent_down_time",
         default=35.0,
         min=0.1,
-        help="Seconds without a heartbeat after which an agent is dead and its ports UNKNOWN.",
+        help="Seconds without a heartbeat after which an agent is down and its ports are UNKNOWN.",
     ),
     cfg.FloatOpt(
         "agent_forget_after",
         default=7 * 24 * 3600.0,
         min=1,
-        help="Seconds without a heartbeat after which an agent is forgotten if no port is bound to "
-        "its host. One that comes back is known again.",
+        help="Seconds without a heartbeat after which an agent is deleted if no port is bound to "
+        "its host. The next heartbeat adds it again.",
     ),
     cfg.IntOpt(
         "max_idle_agents",
         default=1000,
         min=1,
-        help="Most hosts without a port that are known. Beyond it those that are silent are "
-        "forgotten, and if there is none, the signs of life of further ones are refused.",
+        help="Largest number of agents on hosts without a port. Beyond that, those without a "
+        "recent heartbeat are deleted; if there are none, heartbeats of further hosts are refused.",
     ),
     cfg.FloatOpt(
         "database_timeout",
         default=30.0,
         min=1,
-        help="Seconds a PostgreSQL or MariaDB may take to accept a connection or to answer a "
-        "statement, before the request or report that waits for it fails and may be tried again.",
+        help="Timeout of a connection to PostgreSQL or MariaDB, and of a statement, in seconds. "
+        "The request or report that waits for it fails and may be tried again.",
     ),
     cfg.FloatOpt(
         "sweep_interval",
         default=5.0,
         min=0.1,
-        help="Seconds between two looks for silent agents, overdue reports and old history.",
+        help="Interval in seconds of checks for agents that are down, overdue reports and old "
+        "history.",
     ),
-    cfg.IntOpt("history_attempts", default=10, min=1, help="Last attempts kept of each port."),
-    cfg.IntOpt("history_failures", default=100, min=1, help="Failed attempts kept of each port."),
+    cfg.IntOpt("history_attempts", default=10, min=1, help="Latest attempts kept for each port."),
+    cfg.IntOpt("history_failures", default=100, min=1, help="Failed attempts kept for each port."),
     cfg.FloatOpt(
         "history_after_delete",
         default=7 * 24 * 3600.0,
         min=0,
-        help="Seconds for which a deleted port's history is kept.",
+        help="Seconds that the history of a deleted port is kept.",
     ),
 ]
 
@@ -229,29 +239,31 @@ API_OPTS: list[Opt] = [
     cfg.HostAddressOpt(
         "bind_host",
         default="127.0.0.1",
-        help="Address the REST API listens on. Anything but loopback needs "
-        "auth_strategy = keystone.",
+        help="Address of the REST API. Any address other than loopback needs auth_strategy = "
+        "keystone.",
     ),
-    cfg.PortOpt("bind_port", default=9797, help="Port the REST API listens on."),
+    cfg.PortOpt("bind_port", default=9797, help="Port of the REST API."),
     cfg.StrOpt(
         "auth_strategy",
         default="noauth",
         choices=[
-            ("noauth", "everybody who reaches the API is admin; loopback only"),
-            ("keystone", "tokens are checked by keystonemiddleware, roles by oslo.policy"),
+            ("noauth", "every client is admin; only on loopback"),
+            ("keystone", "keystonemiddleware checks tokens, oslo.policy checks roles"),
         ],
-        help="Who may use the REST API.",
+        help="Authentication of the REST API.",
     ),
-    cfg.IntOpt("threads", default=8, min=1, help="Requests the API answers at one time."),
+    cfg.IntOpt("threads", default=8, min=1, help="Requests that the API handles at the same time."),
     cfg.IntOpt(
         "max_connections",
         default=500,
         min=10,
-        help="Connections the API holds at one time; for one more the oldest without a request in "
-        "work is closed.",
+        help="Largest number of open connections to the API. For a further one, the oldest idle "
+        "connection is closed.",
     ),
-    cfg.IntOpt("max_body_bytes", default=1024 * 1024, min=1024, help="Largest request body taken."),
-    cfg.IntOpt("max_limit", default=1000, min=1, help="Most items one list answer carries."),
+    cfg.IntOpt(
+        "max_body_bytes", default=1024 * 1024, min=1024, help="Largest request body in bytes."
+    ),
+    cfg.IntOpt("max_limit", default=1000, min=1, help="Largest number of items in one list."),
 ]
 
 
@@ -272,15 +284,15 @@ def register(conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
 
 
 def check(conf: cfg.ConfigOpts) -> None:
-    """Raises :class:`ValueError`, in one line, for values that cannot be right together."""
+    """Raises :class:`ValueError` with one line for options that contradict each other."""
     agent = conf[AGENT]
     if not agent.integration_bridge.strip():
-        raise ValueError(f"[{AGENT}] integration_bridge is empty; name the bridge, as br-int")
+        raise ValueError(f"[{AGENT}] integration_bridge is empty; set it to the bridge, as br-int")
     for network, bridge in agent.bridge_mappings.items():
         if bridge == agent.integration_bridge:
             raise ValueError(
-                f"[{AGENT}] bridge_mappings gives physical network {network} the integration "
-                f"bridge {bridge}; name the bridge that has the physical network's interface"
+                f"[{AGENT}] bridge_mappings maps physical network {network} to the integration "
+                f"bridge {bridge}; use the bridge that has the physical network's interface"
             )
     if agent.retry_initial > agent.retry_max:
         raise ValueError(
@@ -290,11 +302,10 @@ def check(conf: cfg.ConfigOpts) -> None:
 
 
 def check_together(conf: cfg.ConfigOpts) -> None:
-    """The same for an agent and a server that share one configuration."""
+    """Like :func:`check`, for an agent and a server with one configuration."""
     interval, patience = conf[AGENT].heartbeat_interval, conf[SERVER].agent_down_time
     if interval >= patience:
         raise ValueError(
             f"[{AGENT}] heartbeat_interval ({interval:g} s) is not shorter than [{SERVER}] "
-            f"agent_down_time ({patience:g} s): the agent would count as dead between two "
-            "heartbeats"
+            f"agent_down_time ({patience:g} s): the agent would be down between two heartbeats"
         )
