@@ -46,7 +46,6 @@ MOVES: Mapping[tuple[Phase, Event], Phase] = {
     (Phase.AWAITED, Event.AWAIT): Phase.AWAITED,
     (Phase.AWAITED, Event.SUBMIT): Phase.READY,
     (Phase.AWAITED, Event.LOOK_RIGHT): Phase.PROVEN,
-    (Phase.AWAITED, Event.FORGET): Phase.NEW,
     (Phase.READY, Event.SUBMIT): Phase.READY,
     (Phase.READY, Event.AWAIT): Phase.AWAITED,
     (Phase.READY, Event.CLAIM): Phase.RUNNING,

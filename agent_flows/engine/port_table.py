@@ -25,6 +25,8 @@ from agent_flows.engine.port_life import (
 from agent_flows.supervision import Backoff
 
 _WAITING = frozenset({Phase.READY, Phase.RUNNING, Phase.DELAYED})
+# The request of such a port is not done: a newer one adds to it.
+_PENDING = frozenset({Phase.AWAITED, Phase.READY, Phase.DELAYED})
 
 
 class PortTable:
@@ -73,7 +75,7 @@ class PortTable:
                 if life.phase is Phase.RUNNING:
                     newer = Superseding(event, new, afresh).after(life.superseding)
                     self._lives[port_id] = dataclasses.replace(life, superseding=newer)
-                elif life.phase in _WAITING:
+                elif life.phase in _PENDING:
                     self._request(life, event, life.request.with_newer(new, afresh=afresh))
                 else:
                     self._request(life, event, new)

@@ -35,7 +35,8 @@ class Desired:
     """What a port is to be. ``wiring`` and ``rules`` are values of the site's own: as long as they
     are equal the port needs no flow. The rest is for its report.
 
-    ``refused``: why it cannot be used at all.
+    ``refused``: why it cannot be used at all. ``leaving``: the port is to be
+    unwired, whatever its interface; its revisions are for the report.
     """
 
     wiring: Any
@@ -43,6 +44,7 @@ class Desired:
     revision: int
     security_group_revisions: Mapping[str, int]
     refused: TaskError | None = None
+    leaving: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def choose(life: Life, present: Any, desired: Desired | None, forced: FlowName) 
     """Which flow a claimed port needs; None if it needs nothing. ``present`` is None for a port
     without an interface."""
     request, applied = life.request, life.applied
-    if desired is None or present is None:
+    if desired is None or desired.leaving or present is None:
         unreported = request.asked and desired is not None and desired.revision != life.absent_at
         needed = applied is not None or request.forced or unreported
         return FlowName.UNWIRE if needed else None
@@ -390,7 +392,7 @@ class Reconciler:
         if batch.flow is FlowName.UNWIRE:
             if proven:
                 desired = batch.sight.desired.get(port_id)
-                absent_at = None if desired is None else desired.revision
+                absent_at = None if desired is None or desired.leaving else desired.revision
                 return {"applied": None, "absent_at": absent_at}
             # Half taken away: desired again, it is to be wired from the start.
             lost = None if before is None else dataclasses.replace(before, proven=False)

@@ -8,7 +8,7 @@ from agent_flows.neutron import interfaces
 from agent_flows.neutron.interfaces import Located
 from agent_flows.neutron.verify.inspector import Finding, Inspector
 from agent_flows.neutron.verify.plugged_port import PluggedPort
-from agent_flows.neutron.verify.watchlist import Sight
+from agent_flows.neutron.verify.watchlist import Watched
 from agent_flows.openflow import wiring
 from agent_flows.openflow.pipeline import DEAD_VLAN
 from agent_flows.report import TaskError
@@ -70,15 +70,13 @@ class Checks:
         """What the firewall driver still has installed for ports that are gone."""
         return self._driver.leftovers({port_id: port.ofport for port_id, port in gone.items()})
 
-    def good(self, sight: Sight) -> set[str]:
-        """The ports of ``sight`` with which nothing is wrong."""
-        located = self.locate(sight.present)
-        present = {
-            port_id: port
-            for port_id, port in sight.present.items()
-            if port_id not in located.errors
-        }
+    def good(self, watched: Mapping[str, Watched]) -> set[str]:
+        """The ports with which nothing is wrong."""
+        gone = {port_id: each.port for port_id, each in watched.items() if each.leaving}
+        staying = {port_id: each.port for port_id, each in watched.items() if not each.leaving}
+        located = self.locate(staying)
+        present = {id_: port for id_, port in staying.items() if id_ not in located.errors}
         findings = self.filters(present, located)
         good = {port_id for port_id in present if findings[port_id].good}
         good -= self.wiring({port_id: present[port_id] for port_id in good}, located).keys()
-        return good | (sight.gone.keys() - self.leftovers(sight.gone).keys())
+        return good | (gone.keys() - self.leftovers(gone).keys())

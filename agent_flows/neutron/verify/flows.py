@@ -7,8 +7,9 @@ from taskflow.flow import Flow
 from taskflow.patterns import linear_flow
 
 from agent_flows.engine.task import FlowTask
+from agent_flows.engine.tasks import LocateInterface
 from agent_flows.neutron.interfaces import Located
-from agent_flows.neutron.tasks import LocateInterface, raise_for
+from agent_flows.neutron.tasks import raise_for
 from agent_flows.neutron.verify.checks import Checks
 from agent_flows.neutron.verify.inspector import Finding
 from agent_flows.neutron.verify.plugged_port import PluggedPort
@@ -82,7 +83,7 @@ class ConfirmAbsence(_CheckTask):
 
 
 def wire(checks: Checks) -> Flow:
-    """Inputs: ``plugged``, ``located``. A refresh runs the same tasks."""
+    """Inputs: ``plugged``, ``located``, ``present``. A refresh runs the same tasks."""
     return linear_flow.Flow(FlowName.WIRE).add(
         LocateInterface(), ApplySecurityGroups(checks), VerifySecurityGroups(), VerifyWiring(checks)
     )

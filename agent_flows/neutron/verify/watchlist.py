@@ -1,190 +1,154 @@
-"""Which ports are to be looked at, and which of them have waited long enough.
+"""Which ports are looked at, and how long the other firewall driver is given for each.
 
-::
-
-    here, gone, rules ---> AWAITED --- as it should be, or too late ---> SUBMITTED
-                             ^  |                                            |
-        no longer so, quietly|  | quietly, and as it should be               | its flow ran
-                             |  v                                            v
-                           STANDING <------------- succeeded ----------- reported
-                                                                             |
-                           FAILING (tried again after a pause) <--- failed --'
-
-It decides and remembers; it neither looks nor waits. Times are seconds of one
-clock. Not safe from several threads at once.
+The phases are the engine's: a port is AWAITED until a look finds it as it must
+be, or until its driver's time is over; then its flow runs. PROVEN ports are
+looked at again from time to time; one that is not right is AWAITED, and returns
+to PROVEN without a flow if its driver mends it in time.
 """
 
-import enum
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from agent_flows.neutron.interfaces import Interface
+from agent_flows.engine.port_life import Event, Phase
+from agent_flows.engine.port_table import PortTable
 from agent_flows.neutron.verify.plugged_port import PluggedPort
-from agent_flows.report import FlowName
 
 _PORTS_IN_PATIENCE = 100
-"""Neutron's driver takes about 130 ms for a port, and writes what it has for all at the end."""
-
-
-class State(enum.Enum):
-    AWAITED = "the driver is given time"
-    SUBMITTED = "its flow is due, or runs"
-    STANDING = "it was as it should be when it was last seen"
-    FAILING = "it was not, and its flow is run again after a pause"
-
-
-@dataclass
-class _Entry:
-    port: PluggedPort
-    since: float
-    state: State = State.AWAITED
-    leaving: bool = False
-    # Whether something is to be reported even if all is as before.
-    owed: bool = True
-    # Where it was plugged in when all of its wiring was last proven.
-    proven: Interface | None = None
+"""Neutron's driver takes about 130 ms for a port, and writes the flows of all at the end."""
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What is to be looked at: ports, and those that are gone."""
+class Watched:
+    """A port as the agent passed it; ``leaving``: the agent reported it gone since. ``since``: when
+    its driver was last given time, in seconds of the watchlist's clock."""
 
-    present: Mapping[str, PluggedPort]
-    gone: Mapping[str, PluggedPort]
+    port: PluggedPort
+    leaving: bool = False
+    since: float = 0.0
 
 
 class Watchlist:
-    """``patience``: seconds a driver may take for up to 100 ports; for more, as many times more.
-    As often are ports looked at again that stand."""
+    """Safe from any thread. ``news`` is set when there is something to look at.
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self._entries: dict[str, _Entry] = {}
-        self._audit_at = 0.0
+    ``patience``: seconds a driver may take for up to 100 ports, and for more
+    ports as many times more. PROVEN ports are looked at again as often.
+    """
 
-    # What is heard.
+    def __init__(
+        self, table: PortTable, patience: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.news = threading.Event()
+        self._table, self._patience, self._clock = table, patience, clock
+        self._lock = threading.Lock()
+        self._watched: dict[str, Watched] = {}
+        self._next_audit = 0.0
 
-    def here(self, port: PluggedPort, now: float, *, settled: bool) -> None:
+    def watched(self, port_ids: Iterable[str]) -> dict[str, Watched]:
+        """The ports of ``port_ids`` that the agent passed."""
+        with self._lock:
+            return {id_: self._watched[id_] for id_ in port_ids if id_ in self._watched}
+
+    # What the agent reports.
+
+    def here(self, port: PluggedPort, *, settled: bool) -> None:
         """The agent takes the port up; ``settled``: the server needs no report of it."""
-        entry = self._entries.get(port.port_id)
-        if entry is None or entry.leaving or entry.port != port:
-            self._entries[port.port_id] = _Entry(port, now)
-            return
-        if not settled:
-            entry.proven, entry.owed = None, True
-        # One that failed is tried by its driver, too, at this moment.
-        if entry.state is State.FAILING or (entry.state is State.STANDING and not settled):
-            self._await(entry, now)
+        with self._lock:
+            port_id, watched = port.port_id, self._watched.get(port.port_id)
+            phase = self._table.life(port_id).phase
+            if watched is None or watched.leaving or watched.port != port:
+                self._await([Watched(port)], forced=True)
+            elif phase is Phase.DELAYED or (phase is Phase.PROVEN and not settled):
+                # The driver tries a port that failed again now, too.
+                self._await([watched], forced=not settled)
+            elif phase is Phase.AWAITED and not settled:
+                self._table.submit([port_id], forced=True, asked=True, event=Event.AWAIT)
+            elif phase is Phase.READY and not settled:
+                self._table.submit([port_id], forced=True)
 
-    def gone(self, port_id: str, now: float) -> None:
-        entry = self._entries.get(port_id)
-        if entry is not None and not entry.leaving:
-            self._entries[port_id] = _Entry(entry.port, now, leaving=True)
+    def gone(self, port_id: str) -> None:
+        with self._lock:
+            watched = self._watched.get(port_id)
+            if watched is not None and not watched.leaving:
+                self._await([replace(watched, leaving=True)])
 
-    def rules_changed(self, group_id: str, now: float) -> None:
-        """Of a security group."""
-        for entry in self._entries.values():
-            if group_id in entry.port.groups and not entry.leaving:
-                self._await(entry, now)
+    def rules_changed(self, group_id: str) -> None:
+        """The rules of a security group changed."""
+        with self._lock:
+            self._await(each for each in self._staying() if group_id in each.port.groups)
 
-    def again(self, port_ids: Collection[str] | None, now: float) -> None:
-        """Look at ports (None: all) and report, whatever is known of them."""
-        for port_id in list(self._entries) if port_ids is None else port_ids:
-            entry = self._entries.get(port_id)
-            if entry is not None and not entry.leaving:
-                entry.proven = None
-                self._await(entry, now)
-
-    def known(self) -> frozenset[str]:
-        """The ports of which something was heard, those that leave included."""
-        return frozenset(self._entries)
+    def again(self, port_ids: Collection[str] | None) -> frozenset[str]:
+        """Look at ports (None: all) and report them, changed or not. Returns those that the agent
+        never passed."""
+        with self._lock:
+            chosen = self._watched.keys() if port_ids is None else frozenset(port_ids)
+            self._await((w for w in self._staying() if w.port.port_id in chosen), forced=True)
+            return frozenset(chosen - self._watched.keys())
 
     def audit(self) -> None:
-        """Look soon at everything that stands."""
-        self._audit_at = 0.0
+        """Look at every PROVEN port now."""
+        self._next_audit = 0.0
+        self.news.set()
 
-    def _await(self, entry: _Entry, now: float) -> None:
-        entry.state, entry.since, entry.owed = State.AWAITED, now, True
+    # What looks find.
 
-    # What is seen.
+    def pause(self) -> float:
+        """Seconds until there is something to look at."""
+        with self._lock:
+            self._forget_unwired()
+            return 0.0 if self._in({Phase.AWAITED}) else max(0.0, self._next_audit - self._clock())
 
-    def sight(self, now: float) -> Sight:
-        """What is awaited, and from time to time what stands, too."""
-        states = {State.AWAITED}
-        if now >= self._audit_at:
-            states.add(State.STANDING)
-            self._audit_at = now + self._patience
-        chosen = {id_: each for id_, each in self._entries.items() if each.state in states}
-        return Sight(
-            {id_: each.port for id_, each in chosen.items() if not each.leaving},
-            {id_: each.port for id_, each in chosen.items() if each.leaving},
-        )
+    def to_look_at(self) -> dict[str, Watched]:
+        """The AWAITED ports, and the PROVEN ones if it is time for those."""
+        with self._lock:
+            phases = {Phase.AWAITED}
+            if self._clock() >= self._next_audit:
+                phases.add(Phase.PROVEN)
+                self._next_audit = self._clock() + self._patience
+            return self._in(phases)
 
-    def seen(self, sight: Sight, good: Collection[str], now: float) -> list[str]:
-        """Of what was looked at, this is as it should be. Returns whose flow is to be run."""
-        looked = {**sight.present, **sight.gone}
-        due = []
-        for port_id, port in looked.items():
-            entry = self._entries.get(port_id)
-            if entry is None or entry.port != port or entry.leaving != (port_id in sight.gone):
-                continue
-            if entry.state is State.STANDING and port_id not in good:
-                entry.state, entry.since, entry.owed = State.AWAITED, now, False
-            elif entry.state is State.AWAITED and port_id in good and not entry.owed:
-                entry.state = State.STANDING
-            elif entry.state is State.AWAITED and port_id in good:
-                entry.state = State.SUBMITTED
-                due.append(port_id)
-        return due + self._overdue(now)
+    def looked(self, seen: Mapping[str, Watched], good: Collection[str]) -> None:
+        """Nothing is wrong with the ``good`` ones of the ports ``seen``. Run the flows that are
+        due now."""
+        with self._lock:
+            # Of what changed during the look, nothing is known.
+            same = {id_: each for id_, each in seen.items() if self._watched.get(id_) == each}
+            proven = same.keys() & self._in({Phase.PROVEN})
+            right = same.keys() & self._in({Phase.AWAITED}) & set(good)
+            due = {port_id for port_id in right if self._table.life(port_id).request.asked}
+            self._table.submit(due)
+            self._table.submit(right - due, event=Event.LOOK_RIGHT)
+            self._await((same[port_id] for port_id in proven - set(good)), asked=False)
+            awaited = self._in({Phase.AWAITED})
+            patience = self._patience * max(1.0, len(awaited) / _PORTS_IN_PATIENCE)
+            latest = self._clock() - patience
+            self._table.submit(id_ for id_, each in awaited.items() if each.since <= latest)
 
-    def _overdue(self, now: float) -> list[str]:
-        awaited = {id_: e for id_, e in self._entries.items() if e.state is State.AWAITED}
-        patience = self._patience * max(1.0, len(awaited) / _PORTS_IN_PATIENCE)
-        late = [port_id for port_id, entry in awaited.items() if now - entry.since >= patience]
-        for port_id in late:
-            self._entries[port_id].state = State.SUBMITTED
-        return late
+    # The caller holds the lock.
 
-    @property
-    def waits(self) -> bool:
-        """Whether anything is awaited."""
-        return any(entry.state is State.AWAITED for entry in self._entries.values())
+    def _await(self, ports: Iterable[Watched], *, forced: bool = False, asked: bool = True) -> None:
+        """Give the driver time for these ports from now on."""
+        awaited = {each.port.port_id: replace(each, since=self._clock()) for each in ports}
+        self._watched |= awaited
+        self._table.submit(awaited, forced=forced, asked=asked, event=Event.AWAIT)
+        self.news.set()
 
-    def rest(self, now: float) -> float:
-        """Seconds until what stands is looked at again."""
-        return max(0.0, self._audit_at - now)
+    def _staying(self) -> list[Watched]:
+        return [each for each in self._watched.values() if not each.leaving]
 
-    # What is done.
-
-    def claim(self, port_ids: Iterable[str]) -> Sight:
-        """Those whose flow may run now: not those that are awaited (again)."""
-        chosen = {
-            port_id: entry
-            for port_id in port_ids
-            if (entry := self._entries.get(port_id)) is not None
-            and entry.state in (State.SUBMITTED, State.FAILING)
+    def _in(self, phases: Collection[Phase]) -> dict[str, Watched]:
+        lives = self._table.lives()
+        return {
+            port_id: each
+            for port_id, each in self._watched.items()
+            if port_id in lives and lives[port_id].phase in phases
         }
-        return Sight(
-            {id_: each.port for id_, each in chosen.items() if not each.leaving},
-            {id_: each.port for id_, each in chosen.items() if each.leaving},
-        )
 
-    def flow(self, port_id: str, interface: Interface | None) -> FlowName:
-        """Which flow a present port's is: what was proven where it is now is only refreshed."""
-        entry = self._entries.get(port_id)
-        proven = entry.proven if entry is not None else None
-        return FlowName.REFRESH if proven and proven == interface else FlowName.WIRE
-
-    def settle(self, port: PluggedPort, interface: Interface | None, *, succeeded: bool) -> bool:
-        """The flow of ``port`` as it was claimed has run. Whether it is to be run again."""
-        entry = self._entries.get(port.port_id)
-        if entry is None or entry.port != port or entry.state is State.AWAITED:
-            return False  # something newer is under way
-        if not succeeded:
-            entry.state = State.FAILING
-            return True
-        if entry.leaving:
-            del self._entries[port.port_id]
-        else:
-            entry.state, entry.proven = State.STANDING, interface
-        return False
+    def _forget_unwired(self) -> None:
+        lives = self._table.lives()
+        self._watched = {
+            port_id: each
+            for port_id, each in self._watched.items()
+            if port_id in lives or not each.leaving
+        }

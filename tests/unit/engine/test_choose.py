@@ -65,6 +65,12 @@ def test_a_wired_port_without_interface_or_spec_is_unwired(gone: dict[str, Any])
     assert flow_of(applied=PROVEN, **gone) is FlowName.UNWIRE
 
 
+def test_a_port_that_leaves_is_unwired_with_or_without_interface() -> None:
+    leaving = dataclasses.replace(DESIRED, leaving=True)
+    assert flow_of(applied=PROVEN, desired=leaving) is FlowName.UNWIRE
+    assert flow_of(ASKED, present=None, desired=leaving) is FlowName.UNWIRE
+
+
 def test_a_plugged_port_without_spec_is_left_closed_unless_forced() -> None:
     assert flow_of(desired=None) is None
     assert flow_of(FORCED, desired=None) is FlowName.UNWIRE

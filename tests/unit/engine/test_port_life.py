@@ -77,8 +77,17 @@ def test_a_port_that_is_awaited_is_claimed_only_when_it_is_submitted() -> None:
     ports = table()
     ports.submit([PORT], event=Event.AWAIT)
     assert (ports.life(PORT).phase, ports.claim(wait=False)) == (Phase.AWAITED, ())
+    ports.submit([PORT], forced=True, event=Event.AWAIT)
     ports.submit([PORT])
+    assert ports.life(PORT).request.forced
     assert after(ports, Verdict.DONE, applied=PROVEN) is Phase.PROVEN
+
+
+def test_an_awaited_port_that_looks_right_is_proven_without_a_flow() -> None:
+    ports = table()
+    ports.submit([PORT], event=Event.AWAIT)
+    ports.submit([PORT], event=Event.LOOK_RIGHT)
+    assert (ports.life(PORT).phase, ports.claim(wait=False)) == (Phase.PROVEN, ())
 
 
 def test_a_running_port_that_is_to_be_awaited_is_awaited_when_its_flow_has_ended() -> None:

@@ -1,0 +1,79 @@
+"""The ports of a host with another firewall driver: what the agent passed, what is installed."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+from taskflow.flow import Flow
+
+from agent_flows.engine.port_life import Life
+from agent_flows.engine.reconciler import Desired, Sight
+from agent_flows.neutron.reporting import Reporting
+from agent_flows.neutron.resource_cache import CachedRevisions
+from agent_flows.neutron.verify import flows
+from agent_flows.neutron.verify.checks import Checks
+from agent_flows.neutron.verify.watchlist import Watched
+from agent_flows.report import FlowName, FlowReport, Trouble
+from agent_flows.secgroups.tasks import ApplySecurityGroups
+from agent_flows.supervision import Troubles, described
+
+
+class VerifierSite:
+    """A :class:`agent_flows.engine.reconciler.Site`. Nothing in it changes the switch."""
+
+    forced_flow = FlowName.WIRE
+    first_task = ApplySecurityGroups
+
+    def __init__(
+        self,
+        checks: Checks,
+        revisions: CachedRevisions,
+        watched: Callable[[Iterable[str]], Mapping[str, Watched]],
+        troubles: Troubles,
+    ) -> None:
+        self.reporting = Reporting()
+        self._checks, self._revisions = checks, revisions
+        self._watched, self._troubles = watched, troubles
+        self.flows: Mapping[FlowName, Callable[[], Flow]] = {
+            FlowName.WIRE: partial(flows.wire, checks),
+            FlowName.REFRESH: partial(flows.wire, checks),
+            FlowName.UNWIRE: partial(flows.unwire, checks),
+        }
+
+    def look(self, lives: Sequence[Life]) -> Sight:
+        watched = self._watched(life.port_id for life in lives)
+        # Revisions are read before what they are of: no report claims more than was looked at.
+        desired = {port_id: self._desired(each) for port_id, each in watched.items()}
+        plugged = {port_id: each.port for port_id, each in watched.items()}
+        staying = {id_: port for id_, port in plugged.items() if not watched[id_].leaving}
+        located = self._checks.locate(staying)
+        # A port without either is to have no traffic, and was never bound.
+        present = {**staying, **located.interfaces, **located.errors}
+        inputs = {"plugged": plugged, "located": located, "present": present}
+        return Sight(present, desired, context=inputs)
+
+    def inputs(self, flow: FlowName, port_ids: Sequence[str], sight: Sight) -> Mapping[str, object]:
+        inputs: Mapping[str, object] = sight.context
+        return inputs
+
+    def secured(self, reports: Sequence[FlowReport], sight: Sight) -> Sequence[FlowReport]:
+        """The data plane is the other driver's: a port that failed stays as that one leaves it."""
+        return reports
+
+    def deliver(self, reports: Sequence[FlowReport], sight: Sight) -> None:
+        try:
+            self.reporting.deliver(reports)
+        except Exception as exc:
+            self._troubles.report(Trouble.OUTBOX, described(exc))
+            raise
+        self._troubles.clear(Trouble.OUTBOX)
+
+    def is_deliverable(self) -> bool:
+        return True
+
+    def _desired(self, watched: Watched) -> Desired:
+        port = watched.port
+        groups = {group: self._revisions.group(group) for group in port.groups}
+        # Rules that equal none: a port is only submitted if it is to be looked at.
+        rules = object()
+        revision = self._revisions.port(port.port_id)
+        return Desired(port, rules, revision, groups, leaving=watched.leaving)
