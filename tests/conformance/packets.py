@@ -32,7 +32,7 @@ from tests.conformance.worlds import ETHERTYPES, HOSTS, OUTSIDE, OUTSIDE_MACS
 
 # Conntrack takes neighbour discovery and MLD for invalid, whatever came before
 # (OVS lib/conntrack.c, extract_l4_icmp6).
-_UNTRACKABLE = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
+UNTRACKABLE = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
 
 
 class _Peer:
@@ -154,7 +154,7 @@ def _packet(places: _Places, rng: random.Random) -> Packet:
     if rng.random() < (_SPOILED if kind == "rule" else 2 * _SPOILED):
         packet = spoiled(rng, packet, places.addresses)
     state = rng.choice(_STATES)
-    if packet.ethertype == IPV6 and packet.icmp is not None and packet.icmp[0] in _UNTRACKABLE:
+    if packet.ethertype == IPV6 and packet.icmp is not None and packet.icmp[0] in UNTRACKABLE:
         state = State.INVALID
     cut = state not in (State.NEW, State.INVALID) and rng.random() < _CUT
     return dataclasses.replace(packet, state=state, cut=cut)
