@@ -5,6 +5,8 @@ between the bridges; inside the integration bridge only the uplink's side is
 tagged, a VM's frames are told by the register that names their network.
 """
 
+from collections.abc import Iterable
+
 from agent_flows.l2.bridges import Uplink
 from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.flow import Action, Flow, Term
@@ -17,15 +19,15 @@ _TRANSLATE, _FROM_INTEGRATION, _ELSE = 4, 2, 0
 _PUSH = Action("push_vlan:0x8100")
 
 
-def on_integration_bridge(network: NetworkSpec, vlan: int, uplink: Uplink | None) -> list[str]:
-    """Bundle lines for a network whose local VLAN is ``vlan``.
+def on_integration_bridge(network: NetworkSpec, vlan: int, uplink: Uplink | None) -> list[Flow]:
+    """The flows of a network whose local VLAN is ``vlan``.
 
     A network without an uplink needs none: its ports reach each other by their
     own flows, and what is for anybody else finds no way out.
     """
     if uplink is None:
         return []
-    flows = [
+    return [
         Flow(
             Table.LOCAL_SWITCHING,
             Priority.IDENTIFY,
@@ -45,33 +47,34 @@ def on_integration_bridge(network: NetworkSpec, vlan: int, uplink: Uplink | None
             (_PUSH, _set_vlan(vlan), flow.output(uplink.ofport)),
         ),
     ]
-    return _lines(flows, vlan)
 
 
-def on_physical_bridge(network: NetworkSpec, vlan: int, uplink: Uplink) -> list[str]:
-    """Bundle lines that translate the local VLAN to the segment, on the way out."""
+def on_physical_bridge(network: NetworkSpec, vlan: int, uplink: Uplink) -> list[Flow]:
+    """The flows that translate the local VLAN to the segment, on the way out."""
     if network.segmentation_id is None:
         translate: tuple[Action, ...] = (flow.STRIP_VLAN, flow.NORMAL)
     else:
         translate = (_set_vlan(network.segmentation_id), flow.NORMAL)
     match = (flow.in_port(uplink.peer_ofport), flow.vlan(vlan))
-    return _lines([Flow(_FIRST, _TRANSLATE, match, translate)], vlan)
+    return [Flow(_FIRST, _TRANSLATE, match, translate)]
 
 
-def base_of_physical_bridge(uplink: Uplink) -> list[str]:
-    """Bundle lines: nothing untranslated leaves; everything else is switched as ever."""
-    return _lines(
-        [
-            Flow(_FIRST, _FROM_INTEGRATION, (flow.in_port(uplink.peer_ofport),)),
-            Flow(_FIRST, _ELSE, (), (flow.NORMAL,)),
-        ],
-        0,
-    )
+def base_of_physical_bridge(uplink: Uplink) -> list[Flow]:
+    """Nothing untranslated leaves; everything else is switched as ever."""
+    return [
+        Flow(_FIRST, _FROM_INTEGRATION, (flow.in_port(uplink.peer_ofport),)),
+        Flow(_FIRST, _ELSE, (), (flow.NORMAL,)),
+    ]
+
+
+def replacement(flows: Iterable[Flow], vlan: int) -> list[str]:
+    """The bundle lines that replace a network's flows on a bridge, or, with 0, a physical
+    bridge's base flows."""
+    return [removal(vlan), *(flow.add(str(each), cookie.network(vlan)) for each in flows)]
 
 
 def removal(vlan: int) -> str:
-    """The bundle line that removes a network's flows from a bridge; with 0 a physical bridge's
-    base flows."""
+    """The bundle line that removes them."""
     return flow.delete(cookie.network(vlan))
 
 
@@ -89,7 +92,3 @@ def _retag(network: NetworkSpec, vlan: int) -> tuple[Action, ...]:
 def _set_vlan(vlan: int) -> Action:
     # The bit that says "there is a tag" is part of the field (ovs-fields(7), vlan_vid).
     return Action(f"set_field:{0x1000 | vlan}->vlan_vid")
-
-
-def _lines(flows: list[Flow], vlan: int) -> list[str]:
-    return [flow.add(str(each), cookie.network(vlan)) for each in flows]

@@ -12,7 +12,8 @@ from agent_flows.errors import ErrorType
 from agent_flows.l2 import network_flows, vlans
 from agent_flows.l2.bridges import Bridges, Uplink
 from agent_flows.l2.vlans import Vlans
-from agent_flows.openflow import connections, cookie, dump
+from agent_flows.openflow import connections, cookie
+from agent_flows.openflow.flow import Flow
 from agent_flows.openflow.ofctl import Ofctl, SwitchError, Timeout
 from agent_flows.report import TaskError
 from agent_flows.spec import NetworkSpec, NetworkType, PortSpec
@@ -144,13 +145,15 @@ class Networks:
         return sum(map(len, map(self._inside, self._provisioned.copy().values())))
 
     @contextlib.contextmanager
-    def held_flows(self) -> Iterator[list[str]]:
-        """The bundle lines of these flows, none of which changes inside the block."""
+    def held_flows(self) -> Iterator[dict[int, list[Flow]]]:
+        """These flows by cookie; none of them changes inside the block."""
         with self._lock:
-            yield [line for each in self._provisioned.values() for line in self._inside(each)]
+            yield {
+                cookie.network(each.vlan): self._inside(each) for each in self._provisioned.values()
+            }
 
     @staticmethod
-    def _inside(each: Provisioned) -> list[str]:
+    def _inside(each: Provisioned) -> list[Flow]:
         return network_flows.on_integration_bridge(each.network, each.vlan, each.uplink)
 
     def release(self, port_ids: Collection[str]) -> None:
@@ -329,17 +332,15 @@ class Networks:
             # The flows of another segment match what the new ones do not, so
             # they would stay beside them.
             inside = lines.setdefault(self._bridges.integration, [])
-            inside.append(network_flows.removal(each.vlan))
-            inside += self._inside(each)
+            inside += network_flows.replacement(self._inside(each), each.vlan)
             if each.uplink is not None:
                 # What was written for a patch port of another number goes.
-                base = [
-                    network_flows.removal(0),
-                    *network_flows.base_of_physical_bridge(each.uplink),
-                ]
-                outside = lines.setdefault(each.uplink.bridge, base)
-                outside.append(network_flows.removal(each.vlan))
-                outside += network_flows.on_physical_bridge(each.network, each.vlan, each.uplink)
+                base = network_flows.base_of_physical_bridge(each.uplink)
+                outside = lines.setdefault(each.uplink.bridge, network_flows.replacement(base, 0))
+                outside += network_flows.replacement(
+                    network_flows.on_physical_bridge(each.network, each.vlan, each.uplink),
+                    each.vlan,
+                )
         # The way out of the host first: until the integration bridge sends
         # something there, it is nobody's.
         for bridge in sorted(lines, key=lambda name: name == self._bridges.integration):
@@ -394,8 +395,8 @@ class Networks:
         """Local VLANs of the networks that have flows on a bridge."""
         kind = cookie.network(0)
         with _switch_errors():
-            seen = dump.cookies(self._ofctl(bridge).dump(kind, _KIND_MASK))
-        return {cookie.serial(each) for each in seen} - {cookie.serial(kind)}
+            seen = self._ofctl(bridge).dump(kind, _KIND_MASK)
+        return {cookie.serial(entry.cookie) for entry in seen} - {cookie.serial(kind)}
 
     def _write(self, bridge: str, lines: Sequence[str]) -> None:
         """One bundle. Raises :class:`PortErrors` for the ports of a network that was refused,

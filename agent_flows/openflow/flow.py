@@ -51,11 +51,6 @@ def with_cookie(text: str, cookie_: int) -> str:
     return f"cookie={cookie_:#x},{text}"
 
 
-def added_by(line: str) -> str:
-    """The flow with its cookie that the bundle line ``line`` of :func:`add` adds."""
-    return line.removeprefix("add ")
-
-
 def delete(cookie_: int) -> str:
     """The bundle line that deletes every flow with this very cookie."""
     return f"delete {cookie.selector(cookie_)}"

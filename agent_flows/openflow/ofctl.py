@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from agent_flows.errors import ErrorType
-from agent_flows.openflow import cookie
+from agent_flows.openflow import cookie, dump
+from agent_flows.openflow.dump import Differences, FlowEntry
 from agent_flows.watchdog import Watch, unwatched
 
 SLOW_CALL = 5.0
@@ -172,14 +173,14 @@ class Ofctl:
         if lines:
             self._run("--bundle", "add-flows", self._target, "-", stdin="\n".join(lines) + "\n")
 
-    def dump(self, value: int = cookie.OURS[0], mask: int = cookie.OURS[1]) -> list[str]:
-        """The flows whose cookie is ``value`` under ``mask``, as ovs-ofctl prints them.
+    def dump(self, value: int = cookie.OURS[0], mask: int = cookie.OURS[1]) -> list[FlowEntry]:
+        """The flows whose cookie is ``value`` under ``mask``, but for those with a cookie of 0.
 
         Raises :class:`SwitchError` or :class:`Timeout`.
         """
         selector = cookie.selector(value, mask)
         out = self._run("--no-stats", "dump-flows", self._target, selector)
-        return [line for line in out.splitlines() if "cookie=" in line]
+        return [dump.read(line) for line in out.splitlines() if "cookie=" in line]
 
     def count(self, value: int, mask: int) -> int:
         """How many flows have the cookie ``value`` under ``mask``.
@@ -192,18 +193,15 @@ class Ofctl:
             raise SwitchError("ovs-ofctl dump-aggregate told no number of flows", out)
         return int(found[1])
 
-    def differences(self, expected: Iterable[str]) -> list[str]:
+    def differences(self, expected: Iterable[str]) -> Differences:
         """Where the bridge does not hold exactly the flows ``expected``, each with its cookie.
 
-        As ``ovs-ofctl diff-flows`` prints them: "-" is before a flow that the
-        bridge alone has, "+" before one that is only expected. A flow with
-        another cookie, other timeouts or other actions has a line of each.
         Raises :class:`SwitchError` or :class:`Timeout`.
         """
         # Actions are compared as printed, and since OpenFlow 1.1 this one has another name.
         text = "\n".join(expected).replace("strip_vlan", "pop_vlan")
         out = self._run("diff-flows", self._target, "/dev/stdin", stdin=f"{text}\n", done=(0, 2))
-        return [line for line in out.splitlines() if line]
+        return dump.read_differences(line for line in out.splitlines() if line)
 
     def probe(self) -> None:
         """Have the switch answer one OpenFlow echo. Raises :class:`SwitchError` or

@@ -5,13 +5,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from agent_flows.errors import ErrorType
-from agent_flows.openflow import cookie, dump, flow
+from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.dump import FlowEntry
+from agent_flows.openflow.flow import Flow
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.report import TaskError
 from agent_flows.secgroups import difference, strangers
 from agent_flows.secgroups.conjunction import Conjunctions
-from agent_flows.secgroups.difference import Difference, DiffFlow
+from agent_flows.secgroups.difference import Difference
 from agent_flows.secgroups.installed import Installed, flows
 from agent_flows.secgroups.plan import Plan
 from agent_flows.secgroups.strangers import Bridge
@@ -22,8 +24,8 @@ class NetworkFlows(Protocol):
 
     def flow_count(self) -> int: ...
 
-    def held_flows(self) -> AbstractContextManager[Sequence[str]]:
-        """The bundle lines that add them; none of them changes inside the block."""
+    def held_flows(self) -> AbstractContextManager[Mapping[int, Sequence[Flow]]]:
+        """Them by cookie; none of them changes inside the block."""
 
 
 class Audit:
@@ -53,12 +55,15 @@ class Audit:
 
         Raises :class:`SwitchError` or :class:`Timeout`.
         """
-        with self._networks.held_flows() if self._networks else nullcontext(()) as lines:
-            expected = [*self._base, *flows(installed, conjunctions), *map(flow.added_by, lines)]
-            found = difference.read(self._ofctl.differences(expected))
-        provisioned = {cookie.serial(each) for each in dump.cookies(lines)}
+        with self._networks.held_flows() if self._networks else nullcontext({}) as held:
+            of_networks = (
+                flow.with_cookie(str(each), value) for value in held for each in held[value]
+            )
+            expected = [*self._base, *flows(installed, conjunctions), *of_networks]
+            found = difference.of(self._ofctl.differences(expected))
+        provisioned = {cookie.serial(value) for value in held if held[value]}
 
-        def needed(each: DiffFlow) -> bool:
+        def needed(each: FlowEntry) -> bool:
             """Not compiled here, and yet some port may need it."""
             match cookie.kind(each.cookie):
                 case Kind.NETWORK if self._networks is None:
@@ -76,7 +81,7 @@ class Audit:
             self._bridge.strange(found.strange, _ofports(installed)) if judging else (),
         )
 
-    def removable(self, found: Difference) -> Sequence[DiffFlow]:
+    def removable(self, found: Difference) -> Sequence[FlowEntry]:
         """What of ``found`` is ours to remove."""
         return (*found.surplus, *(found.strange if self._bridge.removes else ()))
 

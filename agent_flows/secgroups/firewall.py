@@ -6,6 +6,7 @@ here the decision is carried out, remembered, and given up again on revert.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import replace
 
@@ -13,9 +14,10 @@ from oslo_log import log
 
 from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.errors import ErrorType
-from agent_flows.openflow import cookie, dump, flow
+from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout, ToolMissing
 from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE, Pipeline
 from agent_flows.report import TaskError
@@ -251,7 +253,7 @@ class Firewall:
         """
         with self._lock:
             self._settle()
-            seen = dump.cookies(self._dump())
+            seen = self._cookies()
             gone = [port_id for port_id in self._installed.ports if port_id not in keep]
             kept = {self._ofports[port_id] for port_id in keep if port_id in self._ofports}
             kept.update(ofports)
@@ -342,9 +344,13 @@ class Firewall:
         if errors:
             raise PortErrors(errors)
 
-    def _dump(self, value: int = cookie.OURS[0], mask: int = cookie.OURS[1]) -> list[str]:
+    def _cookies(self) -> Counter[int]:
+        """How many flows of ours the switch holds of each cookie."""
+        return Counter(entry.cookie for entry in self._dump())
+
+    def _dump(self) -> list[FlowEntry]:
         try:
-            return self._ofctl.dump(value, mask)
+            return self._ofctl.dump()
         except (SwitchError, Timeout) as exc:
             raise _failed(exc) from exc
 
@@ -353,7 +359,7 @@ class Firewall:
         if self._unsettled is None:
             return
         before, after = self._installed.cookies(), self._unsettled.after.cookies()
-        seen = dump.cookies(self._dump())
+        seen = self._cookies()
         # A bundle is in the tables as a whole or not at all.
         gone = before.keys() - after.keys()
         if all(seen[each] == count for each, count in after.items()) and gone.isdisjoint(seen):

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Set
 from typing import Protocol
 
 from agent_flows.errors import ErrorType
+from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.pipeline import Priority, Table
 from agent_flows.report import TaskError
-from agent_flows.secgroups.difference import DiffFlow, shown
+from agent_flows.secgroups.difference import shown
 
 
 class Bridge(Protocol):
@@ -21,11 +22,11 @@ class Bridge(Protocol):
     removes: bool
     """Whether a stranger's flow is removed; else it fails the ports it decides about."""
 
-    def strange(self, flows: Iterable[DiffFlow], ofports: Set[int]) -> tuple[DiffFlow, ...]:
+    def strange(self, flows: Iterable[FlowEntry], ofports: Set[int]) -> tuple[FlowEntry, ...]:
         """Those of ``flows`` that are nobody's and decide about packets of one of ``ofports``."""
         ...
 
-    def decides(self, flow: DiffFlow, ofport: int, ofports: Set[int]) -> bool:
+    def decides(self, flow: FlowEntry, ofport: int, ofports: Set[int]) -> bool:
         """Whether a strange flow decides about packets of ``ofport``, one of ours."""
         ...
 
@@ -35,10 +36,10 @@ class AnyonesBridge:
 
     removes = False
 
-    def strange(self, flows: Iterable[DiffFlow], ofports: Set[int]) -> tuple[DiffFlow, ...]:
+    def strange(self, flows: Iterable[FlowEntry], ofports: Set[int]) -> tuple[FlowEntry, ...]:
         return ()
 
-    def decides(self, flow: DiffFlow, ofport: int, ofports: Set[int]) -> bool:
+    def decides(self, flow: FlowEntry, ofport: int, ofports: Set[int]) -> bool:
         return False
 
 
@@ -47,10 +48,10 @@ class OwnBridge:
 
     removes = True
 
-    def strange(self, flows: Iterable[DiffFlow], ofports: Set[int]) -> tuple[DiffFlow, ...]:
+    def strange(self, flows: Iterable[FlowEntry], ofports: Set[int]) -> tuple[FlowEntry, ...]:
         return tuple(flows)
 
-    def decides(self, flow: DiffFlow, ofport: int, ofports: Set[int]) -> bool:
+    def decides(self, flow: FlowEntry, ofport: int, ofports: Set[int]) -> bool:
         return True
 
 
@@ -62,11 +63,11 @@ class NeutronsBridge:
     def __init__(self, reserved: Callable[[int], bool]) -> None:
         self._reserved = reserved
 
-    def strange(self, flows: Iterable[DiffFlow], ofports: Set[int]) -> tuple[DiffFlow, ...]:
+    def strange(self, flows: Iterable[FlowEntry], ofports: Set[int]) -> tuple[FlowEntry, ...]:
         unknown = (each for each in flows if not self._reserved(each.cookie))
         return tuple(each for each in unknown if overruled(each, ofports))
 
-    def decides(self, flow: DiffFlow, ofport: int, ofports: Set[int]) -> bool:
+    def decides(self, flow: FlowEntry, ofport: int, ofports: Set[int]) -> bool:
         return ofport in overruled(flow, ofports)
 
 
@@ -95,11 +96,11 @@ _ANYWHERE = re.compile(
 """Actions that may send to any port."""
 
 
-def overruled(flow: DiffFlow, ofports: Set[int]) -> Set[int]:
+def overruled(flow: FlowEntry, ofports: Set[int]) -> Set[int]:
     """Those of ``ofports``, all that are ours, for which a stranger's flow on Neutron's bridge
     decides what ours should: whether their packets come to ours at all, what becomes of them, or
     what reaches them past their rules."""
-    receiving, matched = flow.receivers & ofports, flow.matched & ofports
+    receiving, matched = flow.receivers & ofports, flow.matched_ports & ofports
     if flow.table in _OURS:
         return receiving | (matched or _rest(flow, ofports))
     if flow.table == Table.TRANSIENT:
@@ -116,13 +117,13 @@ def overruled(flow: DiffFlow, ofports: Set[int]) -> Set[int]:
     return receiving | (_rest(flow, ofports) if above else frozenset())
 
 
-def _rest(flow: DiffFlow, ofports: Set[int]) -> Set[int]:
+def _rest(flow: FlowEntry, ofports: Set[int]) -> Set[int]:
     """Ports that a flow may concern without naming them."""
-    named = flow.matched | flow.receivers
+    named = flow.matched_ports | flow.receivers
     return ofports if not named or _ANYWHERE.search(flow.actions) else frozenset()
 
 
-def error(flows: Iterable[DiffFlow]) -> TaskError:
+def error(flows: Iterable[FlowEntry]) -> TaskError:
     """What a port fails with about whose packets strangers' flows decide."""
     found = list(flows)
     return TaskError(

@@ -7,28 +7,14 @@ from dataclasses import dataclass
 
 from agent_flows.openflow import cookie
 from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, Priority, Register, Table
 from agent_flows.secgroups.delivery import Destination, Everyone, flows_to
 from agent_flows.secgroups.installed import Installed
 
-_COOKIE = re.compile(r"cookie=(0x[0-9a-f]+)")
-_TABLE = re.compile(r"table=(\d+)")
-_PRIORITY = re.compile(r"priority=(\d+)")
-_NETWORK = re.compile(rf"\breg{Register.NETWORK:d}=(0x[0-9a-f]+|\d+)")
-_DL_DST = re.compile(r"\bdl_dst=([0-9a-f:]{17})(?!/)")
-
-
-def _loaded(name: Register) -> re.Pattern[str]:
-    """What an action writes into a register."""
-    return re.compile(
-        rf"(?:load|set_field):(0x[0-9a-f]+|\d+)->(?:NXM_NX_REG{name:d}\[\]|reg{name:d}\b)"
-    )
-
-
-_RECEIVER = _loaded(Register.PORT)
-_TO_NETWORK = _loaded(Register.NETWORK)
-_DL_VLAN = re.compile(r"\bdl_vlan=(\d+)")
-_CONJUNCTION = re.compile(r"conj(?:unction\(|_id=)(\d+)")
+_NETWORK = f"reg{Register.NETWORK:d}"
+_MAC = re.compile(r"[0-9a-f:]{17}")
+_CONJUNCTION_ID = re.compile(r"conjunction\((\d+)")
 _TO_UPLINK = f"resubmit(,{Table.ACCEPTED_EGRESS:d})"
 
 
@@ -45,7 +31,7 @@ class Found:
     next_conjunction_id: int
 
 
-def read(lines: Iterable[str]) -> Found:
+def read(entries: Iterable[FlowEntry]) -> Found:
     """Take over the flows of an older process from a dump of all of ours."""
     base: set[int] = set()
     strays: defaultdict[int, set[int]] = defaultdict(set)
@@ -54,11 +40,8 @@ def read(lines: Iterable[str]) -> Found:
     receivers: dict[Destination, dict[int, bool]] = {}
     priorities: Counter[int] = Counter()
     newest_id = newest_generation = 0
-    for line in lines:
-        found = _COOKIE.search(line)
-        if not found:
-            continue
-        value = int(found[1], 16)
+    for entry in entries:
+        value = entry.cookie
         if cookie.kind(value) not in (Kind.BASE, Kind.PORT):
             shared.add(value)
         match cookie.kind(value):
@@ -66,14 +49,14 @@ def read(lines: Iterable[str]) -> Found:
                 base.add(value)
             case Kind.PORT:
                 strays[cookie.serial(value)].add(value)
-                newest_id = max(newest_id, _newest_id(line))
+                newest_id = max(newest_id, _newest_id(entry))
                 newest_generation = max(newest_generation, cookie.generation(value))
             case Kind.MEMBER | Kind.CONJUNCTION:
-                priorities[_number(_PRIORITY, line)] += 1
-                newest_id = max(newest_id, _newest_id(line))
+                priorities[entry.priority] += 1
+                newest_id = max(newest_id, _newest_id(entry))
             case Kind.DELIVERY:
                 seen.add(value)
-                _note_receivers(line, value, receivers)
+                _note_receivers(entry, receivers)
     installed = Installed(
         receivers=receivers,
         shared=_delivery_flows(receivers, seen),
@@ -85,32 +68,30 @@ def read(lines: Iterable[str]) -> Found:
     return Found(frozenset(base), frozenset(shared), installed, priority, newest_id + 1)
 
 
-def _number(pattern: re.Pattern[str], line: str) -> int:
-    found = pattern.search(line)
-    return int(found[1], 0) if found else 0
+def _newest_id(entry: FlowEntry) -> int:
+    ids = map(int, _CONJUNCTION_ID.findall(entry.actions))
+    return max([*ids, entry.number("conj_id") or 0])
 
 
-def _newest_id(line: str) -> int:
-    return max(map(int, _CONJUNCTION.findall(line)), default=0)
-
-
-def _note_receivers(line: str, value: int, receivers: dict[Destination, dict[int, bool]]) -> None:
-    """A flow that does not say what its cookie is the digest of is not one of an older process:
-    whoever changed it, or copied the cookie, is not to become a receiver."""
-    table, network = _number(_TABLE, line), _number(_NETWORK, line)
-    mac = _DL_DST.search(line)
-    if table == Table.FLOOD:
+def _note_receivers(entry: FlowEntry, receivers: dict[Destination, dict[int, bool]]) -> None:
+    """A flow that is not the one that its cookie is the digest of was changed, or copied, by
+    somebody else: its ports must not become receivers."""
+    network = entry.number(_NETWORK) or 0
+    mac = entry.fields.get("dl_dst", "")
+    mac = mac if _MAC.fullmatch(mac) else ""
+    if entry.table == Table.FLOOD:
         destination = Destination(network, Everyone.FLOOD)
-    elif table == Table.ACCEPT_OR_INGRESS:
-        destination = Destination(network, mac[1] if mac else Everyone.UNKNOWN)
-    elif mac and _number(_PRIORITY, line) == Priority.SEGMENT:
-        destination = Destination(_number(_TO_NETWORK, line), mac[1], _number(_DL_VLAN, line))
+    elif entry.table == Table.ACCEPT_OR_INGRESS:
+        destination = Destination(network, mac or Everyone.UNKNOWN)
+    elif mac and entry.priority == Priority.SEGMENT:
+        loaded = next(iter(entry.loaded(Register.NETWORK)), 0)
+        destination = Destination(loaded, mac, entry.number("dl_vlan") or 0)
     else:
         return  # The uplink's twin of one of these.
-    own = not mac or _TO_UPLINK not in line
-    found = {int(each[1], 0): own for each in _RECEIVER.finditer(line)}
+    own = not mac or _TO_UPLINK not in entry.actions
+    found = dict.fromkeys(entry.loaded(Register.PORT), own)
     texts = map(str, flows_to(destination, found))
-    if value in {cookie.content(Kind.DELIVERY, text) for text in texts}:
+    if entry.cookie in {cookie.content(Kind.DELIVERY, text) for text in texts}:
         receivers[destination] = found
 
 

@@ -7,7 +7,6 @@ port, so only the few ports that failed are sealed.
 """
 
 import contextlib
-import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from agent_flows.engine.task import TaskFailed
 from agent_flows.errors import ErrorType
 from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.flow import Flow
 from agent_flows.openflow.ofctl import Ofctl, SwitchError, Timeout
 from agent_flows.openflow.pipeline import Register, Table
@@ -31,10 +31,6 @@ _ABOVE_ALL = 200
 _BELOW_ENTRIES = 85
 """Above the deliveries of frames still tagged as on the physical network (80; Neutron's 20), and
 below the entry flows of ports (100): untagged frames from a port may be on any network."""
-
-_ENTRY = re.compile(r"cookie=(0x[0-9a-f]+),.*\btable=60,.*\bin_port=")
-_COOKIE = re.compile(r"cookie=(0x[0-9a-f]+)")
-_TO_MAC = re.compile(r"\btable=60,.*\bpriority=(\d+),(?:dl_vlan=(\d+),|\S*?)dl_dst=([0-9a-f:]{17})")
 
 
 HeldMac = tuple[int | None, str]
@@ -106,8 +102,11 @@ class Quarantine:
             self._find_programmed()
 
     def _find_programmed(self) -> None:
-        entries = map(_ENTRY.search, self._ofctl.dump(*_PORTS))
-        ofports = {cookie.serial(int(found[1], 16)) for found in entries if found}
+        ofports = {
+            cookie.serial(entry.cookie)
+            for entry in self._ofctl.dump(*_PORTS)
+            if entry.table == Table.TRANSIENT and "in_port" in entry.fields
+        }
         known = self._programmed
         self._programmed = {ofport: known.get(ofport) or Endpoint("", ofport) for ofport in ofports}
 
@@ -197,19 +196,17 @@ class Quarantine:
         self._closed = kept | {port.ofport: port for port in new}
 
 
-def read(lines: Iterable[str]) -> dict[int, Endpoint]:
-    """The closed ports by ofport, from the output of ``ovs-ofctl dump-flows``."""
+def read(entries: Iterable[FlowEntry]) -> dict[int, Endpoint]:
+    """The closed ports by ofport, from their closing flows."""
     closed: dict[int, Endpoint] = {}
-    for line in lines:
-        found = _COOKIE.search(line)
-        if not found:
-            continue
-        ofport = int(found[1], 16) >> 16 & 0xFFFFFF
+    for entry in entries:
+        ofport = cookie.serial(entry.cookie)
         known = closed.setdefault(ofport, Endpoint("", ofport))
-        if to_mac := _TO_MAC.search(line):
-            tag = int(to_mac[2] or 0)
-            if int(to_mac[1]) == _ABOVE_ALL:
-                known = replace(known, vlan=tag, macs=known.macs | {to_mac[3]})
+        mac = entry.fields.get("dl_dst")
+        if entry.table == Table.TRANSIENT and mac is not None:
+            tag = entry.number("dl_vlan") or 0
+            if entry.priority == _ABOVE_ALL:
+                known = replace(known, vlan=tag, macs=known.macs | {mac})
             else:
                 known = replace(known, segment=tag)
         closed[ofport] = known

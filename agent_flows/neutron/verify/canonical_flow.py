@@ -11,18 +11,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from agent_flows.openflow.dump import DEFAULT_PRIORITY, FlowEntry
 from agent_flows.openflow.pipeline import Register
 
 Match = frozenset[tuple[str, object]]
 Effect = frozenset[tuple[object, ...]]
 """What a flow does, as far as it can be compared: what it writes, and the next table or port."""
 
-_DEFAULT_PRIORITY = 32768  # ovs-ofctl(8), Flow Syntax
-# Without statistics, a cookie of 0 and table 0 are not printed.
-_FLOW = re.compile(
-    r"\s*(?:cookie=(?P<cookie>\w+),\s*)?(?:table=(?P<table>\d+),\s*)?"
-    r"(?P<match>.*?)\s*\bactions=(?P<actions>.*)"
-)
 
 # ovs-fields(7): names of an ethertype and a protocol.
 _PROTOCOLS: dict[str, tuple[int, int | None]] = {
@@ -38,11 +33,6 @@ _SYNONYMS = {
 } | {f"{proto}_{end}": f"tp_{end}" for proto in ("tcp", "udp", "sctp") for end in ("src", "dst")}
 _ADDRESSES = frozenset({"nw_src", "nw_dst", "ipv6_src", "ipv6_dst", "arp_spa", "nd_target"})
 _MACS = frozenset({"dl_src", "dl_dst"})
-# Printed among the match's fields (ovs-ofctl(8), Flow Syntax).
-_NO_MATCH = frozenset(
-    {"idle_timeout", "hard_timeout", "importance", "send_flow_rem", "check_overlap",
-     "reset_counts", "no_packet_counts", "no_byte_counts"}
-)  # fmt: skip
 _ALL_ONES = {"tp_src": 0xFFFF, "tp_dst": 0xFFFF}
 
 _WRITES = re.compile(r"(?:set_field|load):(\w+)->(?:nxm_nx_)?(reg\d|ct_mark)\b", re.IGNORECASE)
@@ -75,23 +65,13 @@ class InstalledFlow:
 def key_of(flow: Mapping[str, object]) -> Key:
     """The key of a flow as Neutron's firewall driver writes it: a dict of ovs-ofctl's fields."""
     match = {name: flow[name] for name in flow.keys() - {"table", "priority", "actions"}}
-    priority = int(str(flow.get("priority", _DEFAULT_PRIORITY)))
+    priority = int(str(flow.get("priority", DEFAULT_PRIORITY)))
     return Key(int(str(flow["table"])), priority, frozenset(_match(match)))
 
 
-def parse(line: str) -> InstalledFlow:
-    """A flow as ``ovs-ofctl dump-flows`` prints it. Raises ValueError for anything else."""
-    found = _FLOW.match(line)
-    if found is None:
-        raise ValueError(f"ovs-ofctl printed a line that is not a flow: {line}")
-    match: dict[str, object] = {}
-    for term in found["match"].replace(" ", ",").split(","):
-        name, _, value = term.partition("=")
-        if name and name not in _NO_MATCH:
-            match[name] = value
-    priority = int(str(match.pop("priority", _DEFAULT_PRIORITY)))
-    key = Key(int(found["table"] or 0), priority, frozenset(_match(match)))
-    return InstalledFlow(key, int(found["cookie"] or "0", 0), effect(found["actions"]))
+def installed(entry: FlowEntry) -> InstalledFlow:
+    key = Key(entry.table, entry.priority, frozenset(_match(entry.fields)))
+    return InstalledFlow(key, entry.cookie, effect(entry.actions))
 
 
 def _match(fields: Mapping[str, object]) -> Iterator[tuple[str, object]]:

@@ -1,6 +1,5 @@
 """Compares the flows of the integration bridge with those expected for a port. Pure."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from agent_flows.errors import ErrorType
 from agent_flows.neutron.verify import canonical_flow
 from agent_flows.neutron.verify.canonical_flow import Effect, InstalledFlow, Key, texts
 from agent_flows.neutron.verify.inspector import Finding
+from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.pipeline import Register, Table
 from agent_flows.report import TaskError
 
@@ -32,8 +32,6 @@ _FIREWALL_ONLY = frozenset(
 
 _PORT = f"reg{Register.PORT:d}"
 _WRITTEN = frozenset({_PORT, f"reg{Register.NETWORK:d}"})
-_TABLE = re.compile(r"\btable=(\d+)")
-_OF_A_PORT = re.compile(rf"[ ,](?:in_port|{_PORT})=(0x[0-9a-f]+|\d+)\b")
 _SHOWN = 20
 
 
@@ -60,26 +58,23 @@ class ExpectedFlows:
 
 
 class InstalledFlows:
-    """Lines of ``ovs-ofctl --no-stats dump-flows``; a line is parsed only if it is needed."""
+    """The flows of a bridge, each put into canonical form only if it is needed."""
 
-    def __init__(self, bridge: str, lines: Iterable[str]) -> None:
+    def __init__(self, bridge: str, flows: Iterable[FlowEntry]) -> None:
         self.bridge = bridge
-        self._of_ports: defaultdict[int, list[str]] = defaultdict(list)
-        self._of_no_port: list[str] = []
+        self._of_ports: defaultdict[int, list[FlowEntry]] = defaultdict(list)
+        self._of_no_port: list[FlowEntry] = []
         self._entries: defaultdict[int, set[int]] = defaultdict(set)
         self._missing: dict[SharedFlows, tuple[Key, ...]] = {}
-        for line in lines:
-            table = _TABLE.search(line)
-            if table is None or int(table[1]) not in _TABLES:
+        for flow in flows:
+            if flow.table not in _TABLES:
                 continue
-            port = _OF_A_PORT.search(line.partition(" actions=")[0])
-            if port is None:
-                self._of_no_port.append(line)
-                continue
-            ofport = int(port[1], 0)
-            self._of_ports[ofport].append(line)
-            if int(table[1]) == Table.TRANSIENT:
-                self._entries[canonical_flow.parse(line).cookie].add(ofport)
+            if not flow.matched_ports:
+                self._of_no_port.append(flow)
+            for ofport in flow.matched_ports:
+                self._of_ports[ofport].append(flow)
+                if flow.table == Table.TRANSIENT:
+                    self._entries[flow.cookie].add(ofport)
 
     def of_port(self, ofport: int) -> dict[Key, InstalledFlow]:
         """The flows that match by this port's number."""
@@ -105,8 +100,8 @@ class InstalledFlows:
         return frozenset(self._entries.get(cookie, ()))
 
 
-def _by_key(lines: Iterable[str]) -> dict[Key, InstalledFlow]:
-    return {flow.key: flow for flow in map(canonical_flow.parse, lines)}
+def _by_key(flows: Iterable[FlowEntry]) -> dict[Key, InstalledFlow]:
+    return {flow.key: flow for flow in map(canonical_flow.installed, flows)}
 
 
 def not_programmed(installed: InstalledFlows, ofport: int, cookie: int) -> Finding:

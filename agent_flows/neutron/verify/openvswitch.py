@@ -100,7 +100,7 @@ class OpenvswitchInspector:
 
     def _read(self) -> tuple[int, InstalledFlows]:
         try:
-            lines = self._ofctl.dump(0, 0)
+            flows = self._ofctl.dump(0, 0)
         except Timeout as exc:
             raise TaskFailed(TaskError(ErrorType.TIMEOUT, str(exc)), whole_batch=True) from exc
         except SwitchUnreachable as exc:
@@ -112,7 +112,7 @@ class OpenvswitchInspector:
         except OSError as exc:
             error = TaskError(ErrorType.SWITCH_ERROR, "ovs-ofctl could not be run", str(exc))
             raise TaskFailed(error, whole_batch=True) from exc
-        return self._bridge.default_cookie, InstalledFlows(self._bridge.br_name, lines)
+        return self._bridge.default_cookie, InstalledFlows(self._bridge.br_name, flows)
 
 
 _NO_MAC = Finding(

@@ -9,6 +9,7 @@ from taskflow.patterns import linear_flow
 from agent_flows.agent import flows
 from agent_flows.engine.runner import Runner, Work
 from agent_flows.engine.task import FlowTask, PortErrors
+from agent_flows.l2 import interfaces
 from agent_flows.openflow import cookie
 from agent_flows.report import FlowName, Step, TaskError, TaskState
 from agent_flows.spec import DesiredState
@@ -17,7 +18,7 @@ from lab.process import wait_until
 
 
 class Trouble(FlowTask):
-    """Fails some ports once everything else is done."""
+    """Fails some ports once all but the commit is done."""
 
     name_ = "trouble"
     step = Step.L2
@@ -64,15 +65,21 @@ class Stage:
     def run(self, flow, compose, *ports):
         reports = []
         batch = [Work(port, 1, {}, 1) for port in ports]
+        found = interfaces.find(self.wiring.ovsdb, self.wiring.bridge, ports)
+        present = found | interfaces.missing(ports, found)
+        inputs = {"desired": self.desired, "present": present}
         with self.switch.namespace.entered():
-            self.runner.run(flow, compose, batch, {"desired": self.desired}, reports.extend)
+            self.runner.run(flow, compose, batch, inputs, reports.extend)
         return {report.resource_id: report for report in reports}
 
     def wire(self, *ports, trouble=()):
-        def compose():
-            return linear_flow.Flow("wire").add(flows.wire(self.wiring), Trouble(trouble))
+        return self.run(FlowName.WIRE, lambda: self.wiring_with(Trouble(trouble), 1), *ports)
 
-        return self.run(FlowName.WIRE, compose, *ports)
+    def wiring_with(self, task, before_last):
+        """The wiring with a task before its last ones."""
+        tasks = list(flows.wire(self.wiring))
+        tasks.insert(len(tasks) - before_last, task)
+        return linear_flow.Flow("wire").add(*tasks)
 
     def unwire(self, *ports):
         return self.run(FlowName.UNWIRE, lambda: flows.unwire(self.wiring), *ports)
@@ -104,7 +111,7 @@ def test_a_new_port_that_fails_at_the_end_is_left_closed_on_the_dead_vlan(stage)
     bad = stage.plug(model.network())
     report = stage.wire(bad, trouble=[bad])[bad]
     assert report.failed.name == "trouble"
-    assert report.tasks[-2].state is TaskState.REVERTED
+    assert report.tasks[-3].state is TaskState.REVERTED
     assert stage.tag(bad) == 4095
     assert not stage.is_open(bad)
 
@@ -112,7 +119,6 @@ def test_a_new_port_that_fails_at_the_end_is_left_closed_on_the_dead_vlan(stage)
 def test_a_wired_port_that_fails_again_keeps_what_was_verified(stage):
     port = stage.plug(model.network())
     assert stage.wire(port)[port].failed is None
-    stage.wiring.firewall.commit([port])
     vlan = stage.tag(port)
     assert stage.wire(port, trouble=[port])[port].failed is not None
     assert stage.tag(port) == vlan
@@ -162,11 +168,7 @@ def test_verifying_finds_a_tag_somebody_changed(stage):
                 lambda: stage.wiring.bindings.tags([stage.names[port]]) == {"p1": 77}, 5, "tag"
             )
 
-    def compose():
-        wire = list(flows.wire(stage.wiring))
-        return linear_flow.Flow("wire").add(*wire[:-1], Meddle(), wire[-1])
-
-    report = stage.run(FlowName.WIRE, compose, port)[port]
+    report = stage.run(FlowName.WIRE, lambda: stage.wiring_with(Meddle(), 2), port)[port]
     assert report.failed.name == "verify-wiring"
     assert report.failed.error.type == "WrongTag"
     assert "77" in report.failed.error.message

@@ -6,7 +6,6 @@ what the loop does, in its order.
 """
 
 import contextlib
-import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,13 +26,13 @@ from agent_flows.neutron.agent.catch_up import CacheUpdate
 from agent_flows.neutron.agent.firewall_driver import AgentFlowsFirewallDriver
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.resource_cache import CachedRevisions, SecurityGroupInfo
+from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.report import FlowReport, TaskError, TaskState
 from lab.process import wait_until
 from lab.switch import Switch
 from tests.functional.secgroups.host import BRIDGE, Host, Vm
 
-_COOKIE = re.compile(r"cookie=\S+ ")
 HOST = "compute-1"
 SECONDS = 30
 NETWORK = "22222222-2222-2222-2222-222222222222"
@@ -359,5 +358,5 @@ class Cloud(Host):
         return sum("--bundle" in each for each in self.calls())
 
     @staticmethod
-    def without_cookies(flows: Iterable[str]) -> list[str]:
-        return [_COOKIE.sub("", each) for each in flows]
+    def without_cookies(flows: Iterable[FlowEntry]) -> list[FlowEntry]:
+        return [FlowEntry(0, *flow[1:]) for flow in flows]

@@ -110,12 +110,11 @@ def test_flow_under_the_agents_cookie_is_no_strangers(cloud: Cloud, vms: list[Vm
 
 def test_flow_with_a_copied_cookie_is_removed(cloud: Cloud, vms: list[Vm]) -> None:
     before = sorted(cloud.ofctl.dump())
-    copied = next(each for each in before if "reg5=0x" in each).partition("cookie=")[2]
-    value = copied.partition(",")[0]
+    copied = next(entry.cookie for entry in before if "reg5" in entry.fields)
     stranger(
         cloud,
         vms[0],
-        f"cookie={value},table=82,priority=65000,reg5={{ofport}},actions=output:{{ofport}}",
+        f"cookie={copied:#x},table=82,priority=65000,reg5={{ofport}},actions=output:{{ofport}}",
     )
     assert cloud.tcp(outsider(), vms[0], 81)
     cloud.driver.resync([vms[0].id])

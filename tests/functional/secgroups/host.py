@@ -14,6 +14,7 @@ import pytest
 from agent_flows import spec
 from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.flow import Action, Flow
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.pipeline import OWN_PIPELINE, Home, Pipeline, Priority, Register, Table
@@ -237,7 +238,7 @@ class Host:
         return self.sent(source, destination, packets.icmp(
             (source.mac, destination.mac), addresses, type_, code))  # fmt: skip
 
-    def flows(self, kind: cookie.Kind) -> list[str]:
+    def flows(self, kind: cookie.Kind) -> list[FlowEntry]:
         return self.ofctl.dump(cookie.OWNER << 48 | kind << 40, 0xFFFF_FF00_0000_0000)
 
     def send_frame(self, source: str, frame: bytes) -> set[str]:

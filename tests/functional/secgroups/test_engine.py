@@ -9,6 +9,7 @@ import pytest
 from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.openflow import cookie
 from agent_flows.openflow.cookie import Kind
+from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.pipeline import Table
 from agent_flows.secgroups.firewall import Firewall
@@ -42,7 +43,7 @@ def sent(host: Host) -> list[list[str]]:
     return ofctl.bundles
 
 
-def contents(host: Host) -> list[str]:
+def contents(host: Host) -> list[FlowEntry]:
     """Every flow of ours, with its cookie."""
     return sorted(host.ofctl.dump())
 

@@ -2,9 +2,10 @@
 is all or nothing. It has no packets; what packets do is asked of a real switch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from agent_flows.openflow import cookie
+from agent_flows.openflow import cookie, dump
+from agent_flows.openflow.dump import Differences, FlowEntry
 from agent_flows.openflow.ofctl import Refusal, SwitchError
 
 _ADD = re.compile(r"add cookie=(0x[0-9a-f]+),(.*) actions=(.*)")
@@ -64,23 +65,32 @@ class Tables:
             assert strict, line
             del flows[strict[1]]
 
-    def dump(self, wanted: int = cookie.OURS[0], mask: int = cookie.OURS[1]) -> list[str]:
+    def dump(self, wanted: int = cookie.OURS[0], mask: int = cookie.OURS[1]) -> list[FlowEntry]:
         return [
-            f" cookie={value:#x}, {key.replace(',', ', ', 1)} actions={actions}"
+            _entry(key, value, actions)
             for key, (value, actions) in self.flows.items()
             if value & mask == wanted
         ]
 
-    def differences(self, expected: Sequence[str]) -> list[str]:
+    def differences(self, expected: Sequence[str]) -> Differences:
         wanted: dict[str, tuple[int, str]] = {}
         for line in expected:
             self._change(wanted, f"add {line}")
-        return [
-            f"{side}{key.replace(',', ' ', 1)} cookie={value:#x} actions={actions}"
-            for side, here, there in (("-", self.flows, wanted), ("+", wanted, self.flows))
-            for key, (value, actions) in here.items()
-            if there.get(key) != (value, actions)
-        ]
+        return Differences(_alone_in(self.flows, wanted), _alone_in(wanted, self.flows))
 
     def count(self, wanted: int, mask: int) -> int:
         return len(self.dump(wanted, mask))
+
+
+def _alone_in(
+    flows: Mapping[str, tuple[int, str]], others: Mapping[str, tuple[int, str]]
+) -> list[FlowEntry]:
+    return [
+        _entry(key, value, actions)
+        for key, (value, actions) in flows.items()
+        if others.get(key) != (value, actions)
+    ]
+
+
+def _entry(key: str, value: int, actions: str) -> FlowEntry:
+    return dump.read(f" cookie={value:#x}, {key.replace(',', ', ', 1)} actions={actions}")
