@@ -16,6 +16,8 @@ from agent_flows.neutron.resource_cache import Known
 from agent_flows.neutron.verify import compare
 from agent_flows.neutron.verify.compare import ExpectedFlows, InstalledFlows
 from agent_flows.neutron.verify.expected_flows import Generator, Groups, conjunction_ids
+from agent_flows.openflow.dump import FlowEntry
+from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.spec import NetworkSpec, NetworkType
 from lab.switch import Switch
 from tests.conformance import theirs
@@ -38,13 +40,13 @@ def bridge(dummy_switch: Switch) -> Iterator[Switch]:
     registry.clear()
 
 
-def installed(switch: Switch, world: World) -> list[str]:
+def installed(switch: Switch, world: World) -> list[FlowEntry]:
     """The bridge's flows after Neutron's driver programmed it."""
     lines = ["delete", *theirs.flows(world, lambda number: f"theirs{number}")]
     switch.ofctl(
         "--bundle", "add-flows", switch.management(BRIDGE), "-", stdin="\n".join(lines) + "\n"
     )
-    return switch.flows(BRIDGE)
+    return Ofctl(str(switch.run_dir), BRIDGE, 10).dump(0, 0)
 
 
 def expected_of(world: World) -> dict[int, ExpectedFlows]:
@@ -88,24 +90,15 @@ def test_exactly_the_flows_of_the_driver_are_expected(bridge: Switch) -> None:
     )
     @hypothesis.given(worlds(SLOTS, of_neutron=True, segments_like_vlans=True))
     def holds(world: World) -> None:
-        lines = installed(bridge, world)
-        complete = InstalledFlows(BRIDGE, lines)
+        flows = installed(bridge, world)
+        complete = InstalledFlows(BRIDGE, flows)
         for ofport, expected in expected_of(world).items():
             assert compare.compare(expected, complete, ofport, COOKIE).good
-            gone = chosen.choice(of_the_port(lines, ofport))
-            without = InstalledFlows(BRIDGE, [line for line in lines if line != gone])
+            gone = chosen.choice([flow for flow in flows if ofport in flow.matched_ports])
+            without = InstalledFlows(BRIDGE, [flow for flow in flows if flow != gone])
             assert compare.compare(expected, without, ofport, COOKIE).missing, gone
-            stale = gone.replace(f"cookie={COOKIE:#x}", "cookie=0x1234")
-            older = InstalledFlows(BRIDGE, [stale if line == gone else line for line in lines])
+            stale = FlowEntry(0x1234, *gone[1:])
+            older = InstalledFlows(BRIDGE, [stale if flow == gone else flow for flow in flows])
             assert compare.compare(expected, older, ofport, COOKIE).missing, gone
 
     holds()
-
-
-def of_the_port(lines: list[str], ofport: int) -> list[str]:
-    matches = (f"in_port={ofport}", f"reg5={ofport:#x}")
-    return [
-        line
-        for line in lines
-        if any(term in matches for term in line.partition(" actions=")[0].split(","))
-    ]
