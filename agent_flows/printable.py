@@ -1,8 +1,8 @@
-"""Text from outside, made harmless for a terminal and for a log.
+"""Escapes text from outside for a terminal and for a log.
 
-Names, errors and what an agent says of itself come from people and hosts that
-need not be trusted: an escape sequence among them could recolour, retitle or
-hide what an operator sees, and an end of a line could make up a line of a log.
+Names, errors and the state of agents come from people and hosts that are not
+trusted: an escape sequence could change or hide what an operator sees, and a
+line end could forge a line of a log.
 """
 
 import unicodedata
@@ -12,7 +12,7 @@ _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def printable(text: str) -> str:
-    r"""``text`` in one line with what is no visible character as an escape: ESC is ``\x1b``."""
+    r"""``text`` in one line, with invisible characters as escapes: ESC is ``\x1b``."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(

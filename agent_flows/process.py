@@ -1,4 +1,4 @@
-"""Sets up a process: options, logging, threads; and waits for the signal to end it."""
+"""Sets up a process: options, logging, threads; and waits for the signal to stop it."""
 
 import copy
 import gc
@@ -23,28 +23,27 @@ from agent_flows.printable import printable
 
 PROJECT = "agent_flows"
 
-# Where oslo.config read a value, as it writes that into its errors.
+# The place of a value in the errors of oslo.config.
 _PLACE = re.compile(r"from LocationInfo\(location=<[^>]*>, detail='([^']*)'\)")
 
-# What these say at INFO is about themselves, not about ports.
+# Libraries whose INFO lines are about themselves, not about ports.
 _QUIET = ["oslo_service=WARNING", "cotyledon=WARNING", "taskflow=WARNING", "ovsdbapp=WARNING"]
 
 
 def use_threads() -> None:
-    """Choose oslo.service's threading backend; to be called before oslo.messaging is imported.
+    """Choose oslo.service's threading backend.
 
-    It asks for a backend as soon as it is imported, and would get eventlet.
+    Call it before oslo.messaging is imported, which would choose eventlet.
     """
-    # futurist imports eventlet where it finds it, to ask whether it is in use; it never is.
+    # futurist imports eventlet, if installed, to check whether it is in use; it never is.
     warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     backend.init_backend(backend.BackendType.THREADING)
 
 
 def do_without_eventlet() -> None:
-    """Have libraries find no eventlet, which they import only to ask whether it is in use.
+    """Hide eventlet from libraries that import it only to check whether it is in use.
 
-    It takes 18 MiB with what it imports itself. Only for a process that is all
-    ours: Neutron's libraries need it.
+    It takes 18 MiB. Not inside Neutron, whose libraries need it.
     """
     sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
 
@@ -53,12 +52,12 @@ def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> 
     """Read the configuration and set up logging and the threading backend.
 
     ``argv`` is the command line without the program's name. Without
-    ``--config-file`` the usual places are looked up: ``agent_flows.conf`` and
-    ``<prog>.conf`` in ``~/.agent_flows``, ``~``, ``/etc/agent_flows`` and
-    ``/etc``. Called once, first thing in a process' main.
+    ``--config-file``, ``agent_flows.conf`` and ``<prog>.conf`` are read from
+    ``~/.agent_flows``, ``~``, ``/etc/agent_flows`` and ``/etc``. Call it once,
+    first in a process' main.
 
-    Raises :class:`SystemExit` with one line that names what is wrong if the
-    configuration cannot be used.
+    Raises :class:`SystemExit` with one line that names the option if the
+    configuration is invalid.
     """
     use_threads()
     options.register(conf)
@@ -73,16 +72,16 @@ def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> 
         )
         _read_every_option(conf)
     except (cfg.Error, ValueError) as exc:
-        said = _PLACE.sub(r"in \1", " ".join(str(exc).split()))
-        raise SystemExit(f"{prog}: {said}") from None
+        reason = _PLACE.sub(r"in \1", " ".join(str(exc).split()))
+        raise SystemExit(f"{prog}: {reason}") from None
     log.setup(conf, PROJECT)
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(_Harmless(handler.formatter or logging.Formatter()))
+        handler.setFormatter(_Escaping(handler.formatter or logging.Formatter()))
     return conf
 
 
-class _Harmless(logging.Formatter):
-    """What others wrote stays in the line that quotes it, and moves no cursor."""
+class _Escaping(logging.Formatter):
+    """Escapes control characters, so that quoted text cannot forge lines or move the cursor."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -91,16 +90,15 @@ class _Harmless(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         quoted = copy.copy(record)
         quoted.msg, quoted.args = printable(record.getMessage()), ()
-        # What ends lines now is a traceback.
+        # The line ends that are left belong to a traceback.
         return "\n".join(printable(line) for line in self._inner.format(quoted).split("\n"))
 
 
 def started() -> None:
-    """Tell the garbage collector that what is loaded by now stays.
+    """Exclude everything that is loaded now from garbage collection.
 
-    To be called once, when the process is ready. A collection then looks at
-    what was made since, and comes less often. Wiring 100 ports, 2 % of the time
-    went into collections, and now and then one took a tenth of a second.
+    Call it once, when the process is ready. Collections are then shorter and
+    rarer: they took 2 % of the time for wiring 100 ports, and some took 0.1 s.
     """
     gc.collect()
     gc.freeze()
@@ -108,7 +106,7 @@ def started() -> None:
 
 
 def _read_every_option(conf: cfg.ConfigOpts) -> None:
-    """oslo.config looks at a value when it is first read; a bad one is to be found at start."""
+    """Validate all values at start: oslo.config validates a value when it is first read."""
     for section, opts in options.list_opts():
         for opt in opts:
             conf[section][opt.dest]
@@ -116,16 +114,15 @@ def _read_every_option(conf: cfg.ConfigOpts) -> None:
 
 
 class Ending:
-    """Set when the process is asked to end, by SIGINT or SIGTERM.
+    """Set by SIGINT or SIGTERM; a second signal has its usual effect.
 
-    A second signal has its usual effect, for whoever does not want to wait.
-    Made and waited for in the main thread, where Python runs its handlers.
+    Create it and wait for it in the main thread, where Python runs handlers.
     """
 
     def __init__(self) -> None:
         self._asked = False
-        # A lock can miss a signal that comes just before the thread sleeps, or that another
-        # thread was handed: it sleeps on. The byte that Python's own handler writes stays.
+        # A thread that waits for a lock may miss a signal that arrives just before it sleeps or
+        # in another thread. The byte that Python's own handler writes to this socket stays.
         self._woken, self._wake = socket.socketpair()
         for end in (self._woken, self._wake):
             end.setblocking(False)
@@ -135,15 +132,15 @@ class Ending:
         }
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        for each, handler in self._previous.items():
-            signal.signal(each, handler)
+        for previous, handler in self._previous.items():
+            signal.signal(previous, handler)
         self._asked = True
 
     def is_asked(self) -> bool:
         return self._asked
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the signal, at most ``timeout`` seconds; whether it came."""
+        """Wait at most ``timeout`` seconds for the signal; whether it arrived."""
         ends = None if timeout is None else time.monotonic() + timeout
         while not self._asked:
             left = None if ends is None else max(0.0, ends - time.monotonic())

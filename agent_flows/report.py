@@ -1,4 +1,4 @@
-"""What happened: the vocabulary that agent and server share.
+"""What happened: the words that agent and server share.
 
 A task's states and the moves between them::
 
@@ -7,8 +7,8 @@ A task's states and the moves between them::
        |           `------> SKIPPED     `-> FAILED (its revert failed)
        `--> (never reached: stays PENDING)
 
-A report carries the states in which one attempt ended, so RUNNING is only
-seen while a flow runs.
+A report contains the states at the end of an attempt, so RUNNING only occurs
+while a flow runs.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from agent_flows.validation import (
 MAX_DETAIL_BYTES = 4096
 MAX_MESSAGE_CHARS = 512
 SEQUENCE_LEAD = 24 * 3600 * 1_000_000
-"""How far, in microseconds, a true sequence may be ahead of the clock."""
+"""How far a valid sequence may be ahead of the clock, in microseconds."""
 _EARLIEST = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _LATEST = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)
 _MAX_SECONDS = 7 * 24 * 3600.0
@@ -70,7 +70,7 @@ class FlowName(enum.StrEnum):
 
 
 class SyncState(enum.StrEnum):
-    """How a port's switch stands to the database; beside its status, never in its place."""
+    """Whether the switch has a port's desired state; beside its status, not instead of it."""
 
     IN_SYNC = "IN_SYNC"
     SYNCING = "SYNCING"
@@ -85,54 +85,54 @@ class PortStatus(enum.StrEnum):
 
 
 class Trouble(enum.StrEnum):
-    """What may keep a host from its work; a heartbeat names the ones it has, each with a line."""
+    """What may keep a host from working; a heartbeat contains one line for each that it has."""
 
     SWITCH = "switch"
-    """ovs-vswitchd is gone or does not answer."""
+    """ovs-vswitchd does not run or does not answer."""
     BRIDGE = "bridge"
-    """The integration bridge is gone, or is not what it must be."""
+    """The integration bridge is missing or wrong."""
     UPLINK = "uplink"
-    """A physical network's bridge, or the patch ports to it, are gone."""
+    """A physical network's bridge, or a patch port to it, is missing."""
     OVSDB = "ovsdb"
     """ovsdb-server does not answer."""
     OPENFLOW = "openflow"
-    """A call of ovs-ofctl does not end."""
+    """A call of ovs-ofctl takes too long."""
     FLOW = "flow"
-    """A flow has been running too long."""
+    """A flow takes too long."""
     PORTS = "ports"
-    """A batch of ports could not be processed at all."""
+    """A batch of ports could not be processed."""
     OUTBOX = "outbox"
-    """Reports cannot be kept: the disk is full, or its file is damaged."""
+    """Reports cannot be stored: the disk is full, or the file is damaged."""
     REPORTER = "reporter"
-    """Reports cannot be handed over."""
+    """Reports cannot be delivered."""
     LISTENER = "listener"
-    """The server's casts are not heard."""
+    """The server's casts are not received."""
     HEARTBEAT = "heartbeat"
-    """Heartbeats cannot be made."""
+    """Heartbeats cannot be sent."""
     IDENTITY = "identity"
-    """Another agent speaks for this host."""
+    """Another agent reports for this host."""
     CLOCK = "clock"
-    """This host's clock and the server's are more than a day apart."""
+    """The clocks of this host and the server differ by more than a day."""
     CONTROL = "control"
-    """What concerns the whole host cannot be done."""
+    """Work for the whole host failed."""
     RESYNC = "resync"
-    """The server could not be asked for all ports of this host."""
+    """The ports of this host could not be read from the server."""
     OTHER = "other"
-    """Anything that a newer agent may know."""
+    """Any trouble that only a newer agent knows."""
 
 
 UNTRUE = frozenset({Trouble.SWITCH, Trouble.BRIDGE})
-"""With one of these, what was proven of the host's ports does not hold any more."""
+"""With one of these, earlier reports of the host's ports prove nothing any more."""
 
 
-# Tasks that may end SKIPPED in a report that proves a port: what they look
-# after does not exist for every kind of interface (a vhost-user port has no
-# kernel link). Nothing of the security groups may ever be skipped.
+# Tasks that may be SKIPPED in a report that proves a port, because not every
+# kind of interface needs them (a vhost-user port has no kernel link). A task of
+# the security groups may never be skipped.
 SKIPPABLE_TASKS = frozenset({"raise-link"})
 
 
 def moment(clock: datetime.datetime) -> datetime.datetime:
-    """``clock`` as a report can carry it: a host whose clock was never set must report, too."""
+    """``clock`` within the limits of a report, for a host whose clock was never set."""
     return min(max(clock, _EARLIEST), _LATEST)
 
 
@@ -175,7 +175,7 @@ class TaskError:
 class TaskOutcome:
     """How one task ended for one port; ``duration`` in seconds.
 
-    A task that was never reached is PENDING and has neither start nor duration.
+    A task that never ran is PENDING and has neither start nor duration.
     """
 
     name: Name
@@ -188,7 +188,7 @@ class TaskOutcome:
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.error is not None) != (self.state is TaskState.FAILED):
-            raise FieldError("error", self.error, "an error belongs to FAILED and only to it")
+            raise FieldError("error", self.error, "must be set for FAILED and for no other state")
         return self
 
 
@@ -196,8 +196,8 @@ class TaskOutcome:
 class FlowReport:
     """All outcomes of one attempt of one flow for one port, in the order of its tasks.
 
-    ``sequence`` is 0 until the outbox has numbered the report; no such report
-    goes over the wire.
+    ``sequence`` is 0 until the outbox has numbered the report; such a report is
+    never sent.
     """
 
     id: Uuid
@@ -221,20 +221,20 @@ class FlowReport:
             raise FieldError("finished_at", str(self.finished_at), "must not be before started_at")
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
-            raise FieldError("tasks", names, "a task comes once in a report")
+            raise FieldError("tasks", names, "must not contain a task twice")
         return self
 
     @property
     def failed(self) -> TaskOutcome | None:
-        """The task whose failure is the cause, if one failed: a failed revert comes after it."""
+        """The task that caused the failure, if one failed: not a revert that failed after it."""
         failed = [task for task in self.tasks if task.state is TaskState.FAILED]
         causes = (
-            each for each in failed if each.error and each.error.type != ErrorType.REVERT_FAILED
+            task for task in failed if task.error and task.error.type != ErrorType.REVERT_FAILED
         )
         return next(causes, failed[0] if failed else None)
 
     def proves(self, step: Step) -> bool:
-        """Whether every task of ``step`` succeeded, and there is one that did."""
+        """Whether every task of ``step`` succeeded, and there is at least one."""
         states = [
             task.state
             for task in self.tasks

@@ -1,9 +1,8 @@
-"""Desired state of a port as the server says it.
+"""Desired state of ports, as the server sends it.
 
-A port's spec carries everything its wiring depends on but the content of its
-security groups, which stand beside it once however many ports use them: the
-wire carries a list of specs of three kinds (``port``, ``security_group``,
-``address_group``). Names and meanings are those of Neutron's API.
+A port's spec contains everything its wiring depends on except the content of
+its security groups: each group is a spec of its own, once for all its ports.
+Names and meanings are those of Neutron's API.
 """
 
 import dataclasses
@@ -44,7 +43,7 @@ class NetworkType(enum.StrEnum):
 
 
 class Direction(enum.StrEnum):
-    """As seen from the VM: ingress is what reaches it."""
+    """From the VM's point of view: ingress is traffic to it."""
 
     INGRESS = "ingress"
     EGRESS = "egress"
@@ -108,7 +107,7 @@ def _protocol(value: object) -> object:
 
 
 def _ethertype(value: object) -> object:
-    names = {each.value.lower(): each for each in Ethertype}
+    names = {member.value.lower(): member for member in Ethertype}
     return names.get(value.lower(), value) if isinstance(value, str) else value
 
 
@@ -127,7 +126,7 @@ Protocol = Annotated[
     Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, le=255)] | None,
     pydantic.BeforeValidator(_protocol),
 ]
-# Numbers as text and names in any case, as Neutron takes them
+# Numbers as text and names in any case, as Neutron accepts them
 # (neutron/extensions/securitygroup.py, the convert_ functions).
 PortNumber = Annotated[
     int,
@@ -151,10 +150,10 @@ _TOP_SEGMENTS = {NetworkType.VLAN: _TOP_VLAN, NetworkType.GRE: _TOP_GRE_KEY}
 class NetworkSpec:
     """The network a port is on; ``mtu`` in bytes.
 
-    ``segmentation_id`` is the tag of a VLAN (1 to 4094) or a tunnel's key (1
-    to 2**24 - 1, of GRE to 2**32 - 1); a local or flat network has none, and
-    only a flat or VLAN network has a ``physical_network``, named as Neutron
-    names it: any text of 1 to 64 characters.
+    ``segmentation_id`` is the tag of a VLAN (1 to 4094) or the key of a tunnel
+    (1 to 2**24 - 1, for GRE to 2**32 - 1); a local or flat network has none.
+    Only a flat or VLAN network has a ``physical_network``: any text of 1 to 64
+    characters, as in Neutron.
     """
 
     id: Uuid
@@ -172,20 +171,21 @@ class NetworkSpec:
         self._check_given("segmentation_id", type_ is NetworkType.VLAN or type_.is_tunnel)
         top = _TOP_SEGMENTS.get(type_, _TOP_TUNNEL_KEY)
         if (self.segmentation_id or 0) > top:
-            what = "a VLAN" if type_ is NetworkType.VLAN else f"a key of {type_}"
-            raise FieldError("segmentation_id", self.segmentation_id, f"{what} is at most {top}")
+            raise FieldError(
+                "segmentation_id", self.segmentation_id, f"{type_} allows at most {top}"
+            )
         return self
 
     def _check_given(self, field: str, needed: bool) -> None:
         value = getattr(self, field)
         if needed != (value is not None):
             verb = "must be" if needed else "must not be"
-            raise FieldError(field, value, f"{verb} given for a {self.network_type} network")
+            raise FieldError(field, value, f"{verb} set for a {self.network_type} network")
 
 
 @dataclass(frozen=True, config=STRICT)
 class AddressPair:
-    """A further address the port may use; without a MAC the port's own."""
+    """A further address that the port may use; without a MAC, with the port's own."""
 
     ip_address: Network
     mac_address: Mac | None = None
@@ -193,10 +193,11 @@ class AddressPair:
 
 @dataclass(frozen=True, config=STRICT)
 class SecurityGroupRule:
-    """One allow rule. For ICMP the port range carries type and code (0 is a type).
+    """One allow rule.
 
-    ``port_range_*`` are destination ports, ``source_port_range_*`` source
-    ports, in either direction.
+    In both directions ``port_range_*`` are destination ports and
+    ``source_port_range_*`` source ports; for ICMP ``port_range_*`` are type and
+    code (0 is a type).
     """
 
     direction: Direction
@@ -263,7 +264,7 @@ class SecurityGroupRule:
             )
         if low is None or high is None:
             name = lowest if low is None else highest
-            raise FieldError(name, None, f"{lowest} and {highest} come together")
+            raise FieldError(name, None, f"{lowest} and {highest} must be set together")
         if low == 0:
             raise FieldError(lowest, low, "must be from 1 to 65535")
         if low > high:
@@ -274,9 +275,9 @@ class SecurityGroupRule:
 class Member:
     """An address of a member of a security group.
 
-    ``mac_address`` narrows an address pair that covers every address (a
-    prefix of length 0), as Neutron's OVS firewall does; otherwise the address
-    alone decides, so that routed members match too.
+    ``mac_address`` is also matched for an address pair that covers every address
+    (a prefix of length 0), as in Neutron's OVS firewall; otherwise only the
+    address is matched, so that routed members match too.
     """
 
     address: Network
@@ -287,8 +288,8 @@ class Member:
 class SecurityGroupSpec:
     """A group's rules and the addresses of its members on every host.
 
-    ``revision`` rises when something a port in this group depends on changes:
-    its rules, or the members or addresses of a group its rules refer to.
+    ``revision`` rises when something that the ports of this group depend on
+    changes: its rules, or the members or addresses of a group they refer to.
     """
 
     id: Uuid
@@ -308,8 +309,8 @@ class AddressGroupSpec:
 class PortSpec:
     """A port on the host it is bound to.
 
-    ``revision`` is the revision_number at which something the wiring depends
-    on last changed; a change of status alone is no new desired state.
+    ``revision`` is the revision_number at which something that the wiring
+    depends on last changed; a change of status alone does not count.
     """
 
     id: Uuid
@@ -326,7 +327,7 @@ class PortSpec:
 
     @property
     def trusted(self) -> bool:
-        """A port of the network itself (DHCP, router): Neutron filters none of them
+        """A port of the network itself (DHCP, router), which Neutron does not filter
         (neutron_lib.constants.DEVICE_OWNER_NETWORK_PREFIX)."""
         return self.device_owner.startswith("network:")
 
@@ -337,7 +338,7 @@ S = TypeVar("S", PortSpec, SecurityGroupSpec, AddressGroupSpec)
 
 @dataclasses.dataclass(frozen=True)
 class Refused:
-    """A spec that makes no sense: why, at which revision, and the part at fault as it came."""
+    """An invalid spec: the reason, its revision, and the part at fault as received."""
 
     reason: str
     revision: int
@@ -346,9 +347,9 @@ class Refused:
 
 @dataclasses.dataclass(frozen=True)
 class DesiredState:
-    """What a host should hold: ports, and the groups they refer to, by id.
+    """The desired state of a host: ports, and the groups they refer to, by id.
 
-    ``refused`` are specs of whatever kind that make no sense.
+    ``refused`` are the invalid specs of any kind.
     """
 
     ports: Mapping[str, PortSpec] = dataclasses.field(default_factory=dict)
@@ -378,7 +379,7 @@ class DesiredState:
         yield from self.address_groups.values()
 
     def security_group_revisions(self, port: PortSpec) -> dict[str, int]:
-        """The revisions a report for ``port`` must name.
+        """The revisions that a report for ``port`` must contain.
 
         Raises :class:`Invalid` if a group of the port is not part of this state.
         """

@@ -1,4 +1,4 @@
-"""Keeps what runs in the background running, and says what keeps it from its work."""
+"""Keeps background threads running, and reports what keeps them from working."""
 
 import dataclasses
 import random
@@ -27,7 +27,7 @@ class Backoff:
 
 
 class Troubles:
-    """What keeps a process, or the host it works for, from its work: one line for each source.
+    """What keeps a process or its host from working: one line for each source.
 
     A source is a name from the code (:class:`agent_flows.report.Trouble`),
     never a text from outside. Safe from any thread. ``changed`` is called
@@ -40,7 +40,7 @@ class Troubles:
         self._current: dict[str, str] = {}
 
     def report(self, source: str, message: str) -> None:
-        """``source`` is in trouble: ``message`` in one line, until :meth:`clear`."""
+        """``source`` has this trouble until :meth:`clear`; ``message`` becomes one line."""
         self._change(source, one_line(message))
 
     def clear(self, source: str) -> None:
@@ -64,13 +64,13 @@ class Troubles:
 
 
 class Loop:
-    """A thread that calls ``step`` again and again and does not die of what ``step`` raises.
+    """A thread that calls ``step`` repeatedly and survives its exceptions.
 
-    ``step`` waits for what it acts on, acts once and returns; it looks at
-    ``stopping`` when it waits. What it raises is logged, is the trouble
-    ``source`` until a step succeeds, and is followed by a pause (``backoff``).
-    What is ``expected`` (a peer that does not answer) is one line of the log;
-    anything else is a fault and shows its traceback, once.
+    ``step`` waits for its work or for ``stopping``, acts once and returns. An
+    exception is logged, is the trouble ``source`` until a step succeeds, and is
+    followed by a pause (``backoff``). An ``expected`` one (a peer does not
+    answer) is one line in the log; any other is a defect and is logged with its
+    traceback, once.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Loop:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Ask the loop to end, and wait for it at most ``timeout`` seconds."""
+        """Stop the loop, and wait for it at most ``timeout`` seconds."""
         self.stopping.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout)
@@ -109,20 +109,20 @@ class Loop:
         while not self.stopping.is_set():
             try:
                 self._step()
-            # The one door that keeps the thread alive; it ends in the host's trouble.
+            # The only handler that keeps the thread alive; every error becomes a trouble.
             except Exception as exc:
                 failures += 1
                 pause = self._backoff.delay(failures)
-                said = described(exc)
-                self._troubles.report(self._source, said)
-                # Its type: what it says may differ each time, by a time or an id.
+                reason = described(exc)
+                self._troubles.report(self._source, reason)
+                # By type: the message may differ each time, by a time or an id.
                 kind = type(exc).__name__
                 foreseen = isinstance(exc, self._expected) or kind in shown
                 shown.add(kind)
                 LOG.error(
                     "%s: %s; next try in %.1f s",
                     self._thread.name,
-                    said,
+                    reason,
                     pause,
                     exc_info=None if foreseen else exc,
                 )
@@ -135,7 +135,7 @@ class Loop:
 
 
 def described(exc: BaseException) -> str:
-    """An exception in one line: its type and what it says."""
+    """An exception in one line: its type and message."""
     return one_line(f"{type(exc).__name__}: {exc}")
 
 

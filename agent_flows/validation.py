@@ -1,8 +1,7 @@
-"""The door: untrusted values become typed ones here, or are refused by name.
+"""Validation of untrusted values: they become typed values, or an error that names the field.
 
-pydantic does the work (it tells the path and the input of what it refuses);
-this module gives the project one error type for it and the few field types
-that Neutron's API has and pydantic has not.
+pydantic does the work; this module adds one type of error for all of the
+project, and the few field types of Neutron's API that pydantic does not have.
 """
 
 import ipaddress
@@ -20,10 +19,10 @@ A = TypeVar("A", IPAddress, IPNetwork)
 
 _SHOWN = 120
 _UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-# A name of Neutron's may be any text. Ours stands in topics of the message bus, where * and #
-# stand for others, and in the paths of the API.
+# Neutron's host names may be any text. Ours are part of topics of the message bus, where * and #
+# are wildcards, and of paths of the API.
 _HOST = r'^[!"$-)+-.0->@-~]{1,255}$'
-# What pydantic says of a pattern is for programmers.
+# pydantic's message contains the pattern itself.
 _PATTERNS = {
     _UUID: "must be a UUID in lower case",
     _HOST: "must be a host's name: 1 to 255 printable ASCII characters without space, /, *, # or ?",
@@ -32,15 +31,14 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class Invalid(ValueError):
-    """A value from outside was refused.
+    """A value from outside is invalid.
 
-    ``field`` is the dotted path of the field at fault ("" for the whole
-    document), ``value`` the refused value shortened for a person to read,
-    ``reason`` one line that says what would be right.
+    ``field`` is the dotted path of the field ("" for the whole document),
+    ``value`` the value, shortened, ``reason`` one line that states what is valid.
     """
 
     def __init__(self, field: str, value: object, reason: str) -> None:
-        # The names of fields may be the sender's, too.
+        # The sender may have made up the name of the field, too.
         self.field = field if field.isprintable() else repr(field)
         if len(self.field) > _SHOWN:
             self.field = self.field[:_SHOWN] + "..."
@@ -53,12 +51,12 @@ def _shown(value: object) -> str:
     try:
         shown = repr(value[: _SHOWN + 1] if isinstance(value, str | bytes) else value)
     except RecursionError:
-        return f"a {type(value).__name__} of too many levels"
+        return f"a {type(value).__name__} with too many levels"
     return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
 
 
 class FieldError(ValueError):
-    """Raised by a validator that sees several fields, to name the one at fault."""
+    """Raised by a validator of several fields, with the one at fault."""
 
     def __init__(self, field: str, value: object, reason: str) -> None:
         self.field, self.value, self.reason = field, value, reason
@@ -118,7 +116,7 @@ def _mac(value: object) -> object:
             if int(value[:2], 16) & 1:
                 raise ValueError("must be a unicast MAC address")
             return value
-    raise ValueError("must be a MAC address as 01:23:45:67:89:ab")
+    raise ValueError("must be a MAC address such as 02:23:45:67:89:ab")
 
 
 def _storable(value: str) -> str:
@@ -130,11 +128,11 @@ def _storable(value: str) -> str:
 
 def _no_scope(value: A) -> A:
     if "%" in str(value):
-        raise ValueError("must not carry a scope id")
+        raise ValueError("must not contain a scope id")
     return value
 
 
-# Reorder or hide what is written around them (Unicode, Bidi_Control), or end its line.
+# Characters that reorder or hide the text around them (Unicode, Bidi_Control) or end its line.
 _REORDERING = frozenset("\u061c\u200e\u200f\u2028\u2029\ufeff") | frozenset(
     map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 )
@@ -147,9 +145,9 @@ def _printable(value: str) -> str:
 
 
 def is_port_id(value: object) -> TypeGuard[str]:
-    """Whether ``value`` can be the id of a port: a UUID as Neutron writes it, in lower case.
+    """Whether ``value`` can be the id of a port: a UUID in lower case, as Neutron writes it.
 
-    An interface's iface-id may be anything; one that is no such id is none of ours.
+    The iface-id of an interface may be any text.
     """
     return isinstance(value, str) and re.fullmatch(_UUID, value) is not None
 
@@ -171,7 +169,7 @@ PhysicalNetwork = Annotated[
     pydantic.StringConstraints(min_length=1, max_length=64),
     pydantic.AfterValidator(_storable),
 ]
-# Text that people write and read, and that a terminal shows.
+# Text written by people and shown on a terminal.
 PRINTABLE = pydantic.AfterValidator(_printable)
 PlainText = Annotated[Text, pydantic.AfterValidator(_storable), PRINTABLE]
 Uuid = Annotated[

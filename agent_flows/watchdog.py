@@ -1,4 +1,4 @@
-"""What runs too long is a trouble until it ends."""
+"""Reports an operation that runs too long as a trouble until it ends."""
 
 import contextlib
 import dataclasses
@@ -11,11 +11,11 @@ from agent_flows.report import Trouble
 from agent_flows.supervision import Loop, Troubles
 
 Watch = Callable[[str], AbstractContextManager[object]]
-"""Takes what is about to run, in words, and watches it as a context."""
+"""Takes the name of an operation and watches it as a context."""
 
 
 def unwatched(what: str) -> AbstractContextManager[object]:
-    """For who has no watchdog."""
+    """Without a watchdog."""
     return contextlib.nullcontext()
 
 
@@ -25,12 +25,12 @@ class _Running:
     what: str
     limit: float
     since: float
-    # Seconds that it was last reported with.
+    # The duration in its last report, in seconds.
     reported: float = 0.0
 
 
 class Watchdog:
-    """Looks once every ``tick`` seconds, from :meth:`start` to :meth:`stop`."""
+    """Checks every ``tick`` seconds, from :meth:`start` to :meth:`stop`."""
 
     def __init__(self, troubles: Troubles, tick: float = 0.5) -> None:
         self._troubles = troubles
@@ -46,13 +46,13 @@ class Watchdog:
         self._loop.stop(timeout)
 
     def watch(self, source: str, limit: float) -> Watch:
-        """A watch of ``source``: the trouble of what it watches for more than ``limit`` seconds."""
+        """A watch that reports operations of more than ``limit`` seconds as trouble ``source``."""
         return lambda what: self._watching(_Running(source, what, limit, time.monotonic()))
 
     def oldest(self, source: str) -> float | None:
-        """Seconds for which the oldest of ``source`` has been running; None if none is."""
+        """Seconds that the oldest operation of ``source`` has been running; None without one."""
         with self._lock:
-            since = [each.since for each in self._running if each.source == source]
+            since = [running.since for running in self._running if running.source == source]
         return time.monotonic() - min(since) if since else None
 
     @contextlib.contextmanager
@@ -66,7 +66,7 @@ class Watchdog:
                 del self._running[running]
             if running.reported:
                 self._troubles.clear(running.source)
-                # Another of the same source may be late as well.
+                # Another operation of the source may be late as well.
                 self._report(again=running.source)
 
     def _step(self) -> None:
@@ -74,21 +74,17 @@ class Watchdog:
         self._report()
 
     def _report(self, again: str | None = None) -> None:
-        """Report each source's oldest that is late; ``again`` even if it was reported."""
+        """Report the oldest late operation of each source; of ``again`` even if unchanged."""
         now = time.monotonic()
         with self._lock:
-            late = [each for each in self._running if now - each.since > each.limit]
-        oldest: dict[str, _Running] = {}
-        for each in late:
-            first = oldest.setdefault(each.source, each)
-            if each.since < first.since:
-                oldest[each.source] = each
-        for source, each in oldest.items():
-            seconds = now - each.since
-            # Not with every tick: a change of a trouble is sent to the server at once.
-            if source == again or not each.reported or seconds >= 2 * each.reported:
-                each.reported = seconds
-                self._troubles.report(source, f"{each.what} has been running for {seconds:.0f} s")
-        # One that is not the oldest is reported by its source's line all the same.
-        for each in late:
-            each.reported = each.reported or now - each.since
+            late = [running for running in self._running if now - running.since > running.limit]
+        late.sort(key=lambda running: running.since, reverse=True)
+        for source, oldest in {running.source: running for running in late}.items():
+            seconds = now - oldest.since
+            # Not every tick: each change of a trouble is sent to the server at once.
+            if source == again or not oldest.reported or seconds >= 2 * oldest.reported:
+                oldest.reported = seconds
+                self._troubles.report(source, f"{oldest.what} has been running for {seconds:.0f} s")
+        # The line of the oldest one reports the others of its source, too.
+        for running in late:
+            running.reported = running.reported or now - running.since
