@@ -47,12 +47,12 @@ class StatelessIgnored(Difference):
 class InvalidWithoutAnswer(Difference):
     neutrons = (
         "drops MLD reports, router solicitations and redirects (ICMPv6 131, 132, 133 in, 137, 143) "
-        "whatever the rules say"
+        "even if a rule allows them"
     )
     ours = "a rule allows them"
     because = (
-        "conntrack calls them invalid, so a rule would never be asked; nothing answers them, so "
-        "nothing is lost by not tracking them"
+        "conntrack calls them invalid, so a rule would never be asked; they have no answers, "
+        "so they need no tracking"
     )
 
     def invalid(self, packet: Packet, allowed: bool) -> bool:
@@ -60,11 +60,9 @@ class InvalidWithoutAnswer(Difference):
 
 
 class _SenderInside(Difference):
-    neutrons = (
-        "lets ARP carry any sender's MAC inside, and neighbour advertisements come from any MAC"
-    )
+    neutrons = "lets ARP contain any sender's MAC, and neighbour advertisements come from any MAC"
     ours = "only from the sender's own (`arp_sha`, `dl_src`)"
-    because = "both make others send their packets elsewhere"
+    because = "both redirect packets of others"
 
 
 class ArpForAnother(_SenderInside):
@@ -83,7 +81,7 @@ class TaggedFrames(Difference):
 
     neutrons = "takes frames with a VLAN tag from a VM: to a local port they pass with the tag on"
     ours = "drops them"
-    because = "a port is an access port; the tag of its network is not the VM's to choose"
+    because = "a port is an access port; a VM may not choose the tag of its network"
 
     def tagged(self, packet: Packet, sender: Port) -> Verdict:
         return DROPPED if packet.tag == _DEAD_VLAN else self.sent(packet, sender)
@@ -93,7 +91,7 @@ class TaggedFrames(Difference):
 
 
 class LastHolderOnly(Difference):
-    neutrons = "a MAC that several ports hold leads to the one programmed last"
+    neutrons = "a MAC of several ports leads to the one programmed last"
     ours = "to all of them"
     because = "each may be the one that uses it"
 
@@ -110,8 +108,8 @@ class EveryAddressMember(Difference):
         "mixes up the members of remote groups that have an address pair for every address: each "
         "counts as a member of all these groups; egress rules compare its MAC with the port's own"
     )
-    ours = "keeps to the group, and compares its MAC with whom the packet comes from or goes to"
-    because = "a rule is for the members of its group; in egress the member is who is written to"
+    ours = "keeps to the group, and compares its MAC with the packet's source or destination"
+    because = "a rule is for the members of its group; in egress the member is the destination"
 
     def is_remote(self, rule: Rule, packet: Packet, port: Port) -> bool:
         if not isinstance(rule.remote, str):
@@ -156,10 +154,10 @@ class PortZero(Difference):
 
     neutrons = (
         "a rule for every port of tcp, udp or sctp and a remote group leaves out port 0 if there "
-        "is another such rule for some ports; rules for overlapping ranges that make up all ports "
+        "is another such rule for some ports; rules for overlapping ranges that cover all ports "
         "let it in"
     )
-    ours = "lets it through, or not, as each rule says"
+    ours = "each rule decides about it"
     because = "0 is a port, and not one from 1 to 65535"
 
     def matches(self, rule: Rule, packet: Packet, port: Port) -> bool:
@@ -206,7 +204,7 @@ class NeverMended(Difference):
         "a cut connection stays cut until its entry is deleted (`conntrack -D`), also when a rule "
         "allows it again"
     )
-    ours = "its next packet takes the mark away (tables 83, 91; on Neutron's bridge 83, 73)"
+    ours = "its next packet removes the mark (tables 83, 91; on Neutron's bridge 83, 73)"
     because = "deleting entries from outside does not reach the userspace datapath"
 
     def mended(self) -> frozenset[Change]:
@@ -214,7 +212,7 @@ class NeverMended(Difference):
 
 
 class AnswersGoAround(Difference):
-    neutrons = "sends replies to a local port by `NORMAL`, round its ingress rules"
+    neutrons = "sends replies to a local port by `NORMAL`, past its ingress rules"
     ours = "through them"
     because = "a stateless port's rules are asked about replies, too"
 
@@ -226,7 +224,7 @@ class AnswersGoAround(Difference):
 
 
 class SegmentsTakenForVlans(Difference):
-    neutrons = "knows every port by its segment's tag, too"
+    neutrons = "matches every port by its segment's tag, too"
     ours = "only with distributed routing"
     because = "the number may be another network's local VLAN"
 
