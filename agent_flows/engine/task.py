@@ -1,6 +1,6 @@
 """The base of all tasks, and the errors by which a task blames ports."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,6 +35,13 @@ class TaskFailed(Exception):
         self.error = error
         self.whole_batch = whole_batch
         super().__init__(f"{error.type}: {error.message}")
+
+
+def raise_for(port_ids: Iterable[str], found: Mapping[str, object]) -> None:
+    """Raises :class:`PortErrors` if what was ``found`` about one of these ports is an error."""
+    errors = {id_: error for id_ in port_ids if isinstance(error := found.get(id_), TaskError)}
+    if errors:
+        raise PortErrors(errors)
 
 
 @dataclass(frozen=True)

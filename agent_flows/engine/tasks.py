@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agent_flows.engine.task import FlowTask, PortErrors
-from agent_flows.report import Step, TaskError
+from agent_flows.engine.task import FlowTask, raise_for
+from agent_flows.report import Step
 
 
 class LocateInterface(FlowTask):
@@ -16,8 +16,5 @@ class LocateInterface(FlowTask):
 
     def execute(self, port_ids: tuple[str, ...], present: Mapping[str, Any]) -> Mapping[str, Any]:
         """``present``: each port's interface, or what is wrong with it."""
-        found = {port_id: present[port_id] for port_id in port_ids}
-        errors = {id_: value for id_, value in found.items() if isinstance(value, TaskError)}
-        if errors:
-            raise PortErrors(errors)
-        return found
+        raise_for(port_ids, present)
+        return {port_id: present[port_id] for port_id in port_ids}

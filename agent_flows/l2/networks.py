@@ -428,11 +428,8 @@ def _switch_errors() -> Iterator[None]:
     batch would only repeat the failure."""
     try:
         yield
-    except Timeout as exc:
-        raise TaskFailed(TaskError(ErrorType.TIMEOUT, str(exc)), whole_batch=True) from exc
-    except SwitchError as exc:
-        error = TaskError(exc.type, exc.message, exc.detail)
-        raise TaskFailed(error, whole_batch=True) from exc
+    except (SwitchError, Timeout) as exc:
+        raise TaskFailed(exc.task_error, whole_batch=True) from exc
     except OSError as exc:
         error = TaskError(
             ErrorType.SWITCH_ERROR, f"ovs-ofctl could not be run: {exc.strerror or exc}"

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from agent_flows.engine.task import FlowTask, PortErrors
+from agent_flows.engine.task import FlowTask, raise_for
 from agent_flows.neutron.interfaces import Located
 from agent_flows.openflow.attachment import Attachment
-from agent_flows.report import Step, TaskError
+from agent_flows.report import Step
 
 
 class LocateInterface(FlowTask):
@@ -19,10 +19,3 @@ class LocateInterface(FlowTask):
     def execute(self, port_ids: tuple[str, ...], located: Located) -> Mapping[str, Attachment]:
         raise_for(port_ids, located.errors)
         return located.attachments(port_ids)
-
-
-def raise_for(port_ids: tuple[str, ...], errors: Mapping[str, TaskError]) -> None:
-    """Raises :class:`PortErrors` if one of these ports is among ``errors``."""
-    concerned = {port_id: errors[port_id] for port_id in port_ids if port_id in errors}
-    if concerned:
-        raise PortErrors(concerned)

@@ -17,6 +17,7 @@ from typing import ClassVar
 from agent_flows.errors import ErrorType
 from agent_flows.openflow import cookie, dump
 from agent_flows.openflow.dump import Differences, FlowEntry
+from agent_flows.report import TaskError
 from agent_flows.watchdog import Watch, unwatched
 
 SLOW_CALL = 5.0
@@ -59,6 +60,10 @@ class SwitchError(Exception):
         self.refusals = tuple(refusals)
         super().__init__(message)
 
+    @property
+    def task_error(self) -> TaskError:
+        return TaskError(self.type, self.message, self.detail)
+
 
 class SwitchUnreachable(SwitchError):
     """ovs-vswitchd does not listen: nothing was sent."""
@@ -82,6 +87,10 @@ class Timeout(Exception):
     """ovs-ofctl took longer than allowed: whether the bundle is in the tables is not known."""
 
     type: ClassVar[ErrorType] = ErrorType.TIMEOUT
+
+    @property
+    def task_error(self) -> TaskError:
+        return TaskError(self.type, str(self))
 
 
 class ToolStuck(Timeout):

@@ -13,14 +13,12 @@ from dataclasses import replace
 from oslo_log import log
 
 from agent_flows.engine.task import PortErrors, TaskFailed
-from agent_flows.errors import ErrorType
 from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout, ToolMissing
 from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE, Pipeline
-from agent_flows.report import TaskError
 from agent_flows.secgroups import takeover
 from agent_flows.secgroups.audit import Audit, NetworkFlows
 from agent_flows.secgroups.base import base_flows
@@ -290,15 +288,15 @@ class Firewall:
         try:
             self._ofctl.bundle(todo.lines)
         except (SwitchUnreachable, ToolMissing) as exc:
-            raise _failed(exc) from exc
+            raise TaskFailed(exc.task_error, whole_batch=True) from exc
         except SwitchError as exc:
             if exc.refusals:
                 raise blame(exc, todo) from exc
             self._unsettled = todo
-            raise _failed(exc) from exc
+            raise TaskFailed(exc.task_error, whole_batch=True) from exc
         except Timeout as exc:
             self._unsettled = todo
-            raise _failed(exc) from exc
+            raise TaskFailed(exc.task_error, whole_batch=True) from exc
         self._installed = todo.after
 
     def _seems_right(self, port_ids: Collection[str]) -> bool:
@@ -313,7 +311,7 @@ class Firewall:
         try:
             return self._audit.counts(installed)
         except (SwitchError, Timeout) as exc:
-            raise _failed(exc) from exc
+            raise TaskFailed(exc.task_error, whole_batch=True) from exc
 
     def _look(self) -> Difference:
         """Compare every flow with what was compiled; what is somebody else's is left out."""
@@ -323,7 +321,7 @@ class Firewall:
                 self._installed, self._conjunctions, self._left, judging=judging
             )
         except (SwitchError, Timeout) as exc:
-            raise _failed(exc) from exc
+            raise TaskFailed(exc.task_error, whole_batch=True) from exc
         self._mistaken = self._distrusted = bool(found)
         self._judging = self._judging and bool(found)
         return found
@@ -352,7 +350,7 @@ class Firewall:
         try:
             return self._ofctl.dump()
         except (SwitchError, Timeout) as exc:
-            raise _failed(exc) from exc
+            raise TaskFailed(exc.task_error, whole_batch=True) from exc
 
     def _settle(self) -> None:
         """Find out what became of a bundle that was not answered."""
@@ -371,16 +369,6 @@ def _members(remote: Remote, desired: DesiredState) -> Members:
     if remote.kind is RemoteKind.SECURITY_GROUP:
         return members_of(desired.security_groups[remote.id])
     return members_of(desired.address_groups[remote.id])
-
-
-def _failed(exc: SwitchError | Timeout) -> TaskFailed:
-    """Nobody's fault in particular: the tool or the switch as a whole."""
-    match exc:
-        case Timeout():
-            error = TaskError(ErrorType.TIMEOUT, str(exc))
-        case SwitchError():
-            error = TaskError(exc.type, exc.message, exc.detail)
-    return TaskFailed(error, whole_batch=True)
 
 
 def _orphans(seen: Iterable[int], standing: Installed, base: Mapping[int, str]) -> list[int]:

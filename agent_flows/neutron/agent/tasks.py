@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 from taskflow.types.failure import Failure
 
-from agent_flows.engine.task import FlowTask, PortErrors, TaskFailed
+from agent_flows.engine.task import FlowTask, PortErrors, TaskFailed, raise_for
 from agent_flows.neutron import interfaces
 from agent_flows.neutron.agent.quarantine import Endpoint, Quarantine
 from agent_flows.neutron.interfaces import Bridge, Located
 from agent_flows.neutron.parsing import macs_of
-from agent_flows.neutron.tasks import raise_for
 from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.connections import Connections, Speaker, addresses_of
@@ -127,6 +126,4 @@ def _switch_errors() -> Iterator[None]:
     try:
         yield
     except (SwitchError, Timeout) as exc:
-        detail = exc.detail if isinstance(exc, SwitchError) else ""
-        error = TaskError(exc.type, str(exc), detail)
-        raise TaskFailed(error, whole_batch=True) from exc
+        raise TaskFailed(exc.task_error, whole_batch=True) from exc

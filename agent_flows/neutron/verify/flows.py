@@ -6,15 +6,14 @@ from typing import ClassVar
 from taskflow.flow import Flow
 from taskflow.patterns import linear_flow
 
-from agent_flows.engine.task import FlowTask
+from agent_flows.engine.task import FlowTask, raise_for
 from agent_flows.engine.tasks import LocateInterface
 from agent_flows.neutron.interfaces import Located
-from agent_flows.neutron.tasks import raise_for
 from agent_flows.neutron.verify.checks import Checks
 from agent_flows.neutron.verify.inspector import Finding
 from agent_flows.neutron.verify.plugged_port import PluggedPort
 from agent_flows.openflow.wiring import interface_changed
-from agent_flows.report import FlowName, Step, TaskError
+from agent_flows.report import FlowName, Step
 
 
 class _CheckTask(FlowTask):
@@ -34,7 +33,7 @@ class ApplySecurityGroups(_CheckTask):
         self, port_ids: tuple[str, ...], plugged: Mapping[str, PluggedPort], located: Located
     ) -> Mapping[str, Finding]:
         findings = self._checks.filters(_only(plugged, port_ids), located)
-        raise_for(port_ids, _errors({id_: finding.missing for id_, finding in findings.items()}))
+        raise_for(port_ids, {id_: finding.missing for id_, finding in findings.items()})
         return findings
 
 
@@ -45,7 +44,7 @@ class VerifySecurityGroups(FlowTask):
     step: ClassVar[Step] = Step.SECURITY_GROUPS
 
     def execute(self, port_ids: tuple[str, ...], findings: Mapping[str, Finding]) -> None:
-        raise_for(port_ids, _errors({id_: finding.surplus for id_, finding in findings.items()}))
+        raise_for(port_ids, {id_: finding.surplus for id_, finding in findings.items()})
 
 
 class VerifyWiring(_CheckTask):
@@ -79,7 +78,7 @@ class ConfirmAbsence(_CheckTask):
     def execute(self, port_ids: tuple[str, ...]) -> None:
         absent = self._checks.absent(port_ids)
         plugged = interface_changed("no interface", "an interface of the port")
-        raise_for(port_ids, {port_id: plugged for port_id in port_ids if port_id not in absent})
+        raise_for(port_ids, dict.fromkeys(set(port_ids) - absent, plugged))
 
 
 def wire(checks: Checks) -> Flow:
@@ -101,7 +100,3 @@ def absence(checks: Checks) -> Flow:
 
 def _only(plugged: Mapping[str, PluggedPort], port_ids: tuple[str, ...]) -> dict[str, PluggedPort]:
     return {port_id: plugged[port_id] for port_id in port_ids}
-
-
-def _errors(found: Mapping[str, TaskError | None]) -> dict[str, TaskError]:
-    return {port_id: error for port_id, error in found.items() if error is not None}

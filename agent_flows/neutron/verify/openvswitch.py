@@ -19,7 +19,7 @@ from agent_flows.neutron.verify.expected_flows import (
     is_filtered,
 )
 from agent_flows.neutron.verify.inspector import Finding, inspect_each
-from agent_flows.openflow.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout
+from agent_flows.openflow.ofctl import Ofctl, SwitchError, Timeout
 from agent_flows.report import TaskError
 
 
@@ -101,14 +101,8 @@ class OpenvswitchInspector:
     def _read(self) -> tuple[int, InstalledFlows]:
         try:
             flows = self._ofctl.dump(0, 0)
-        except Timeout as exc:
-            raise TaskFailed(TaskError(ErrorType.TIMEOUT, str(exc)), whole_batch=True) from exc
-        except SwitchUnreachable as exc:
-            error = TaskError(ErrorType.SWITCH_UNREACHABLE, exc.message, exc.detail)
-            raise TaskFailed(error, whole_batch=True) from exc
-        except SwitchError as exc:
-            error = TaskError(ErrorType.SWITCH_ERROR, exc.message, exc.detail)
-            raise TaskFailed(error, whole_batch=True) from exc
+        except (SwitchError, Timeout) as exc:
+            raise TaskFailed(exc.task_error, whole_batch=True) from exc
         except OSError as exc:
             error = TaskError(ErrorType.SWITCH_ERROR, "ovs-ofctl could not be run", str(exc))
             raise TaskFailed(error, whole_batch=True) from exc
