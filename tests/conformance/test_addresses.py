@@ -184,7 +184,8 @@ CASES = {
             tcp(ONE, TWO, 40000, 80, state=State.REPLY),
         ],
         # Its peers' rules still decide.
-        dropped=[udp(ONE, THREE, 53), udp(ONE.but(ip="10.0.0.66"), THREE, 53)],
+        dropped=[udp(ONE, THREE, 53), udp(ONE.but(ip="10.0.0.66"), THREE, 53),
+                 replace(udp(ONE, TWO, 53), tag=1)],
     ),
     "a port of the network's own services is not filtered": Case(
         world({ONE: port(ONE, guard=Guard.TRUSTED), TWO: ALL_OUT, THREE: (ingress(UDP, 53),)}),

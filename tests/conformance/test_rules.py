@@ -295,7 +295,7 @@ for _version in (4, 6):
             [_right],
             [_other, *_wrong],
         )
-    for _number in (0, 4, 47, 50, 89, 112, 255):
+    for _number in (0, 4, 33, 47, 50, 89, 112, 136, 255):
         CASES[f"protocol {_number} over IPv{_version}"] = Case(
             server(ingress(_number, version=_version)),
             [packet(ONE, TWO, _number, version=_version)],

@@ -83,10 +83,14 @@ def test_a_remote_group_costs_the_port_nothing_for_its_members() -> None:
     assert compiled(port(1, few), few) == compiled(port(1, many), many)
 
 
-def test_an_icmp_type_of_zero_is_matched() -> None:
-    pings = group(1, {"direction": "ingress", "protocol": "icmp", "port_range_min": 0})
-    (only,) = rules_of(compiled(port(1, pings), pings))
-    assert "icmp_type=0" in only
+@pytest.mark.parametrize(
+    ("protocol", "ethertype", "match"),
+    [("icmp", "IPv6", ",icmp6"), ("icmp", "IPv4", ",icmp"), ("vrrp", "IPv6", "nw_proto=112"),
+     ("gre", "IPv4", "nw_proto=47"), ("50", "IPv4", "nw_proto=50"), ("0", "IPv4", "nw_proto=0")],
+)  # fmt: skip
+def test_a_protocol_is_a_name_or_a_number(protocol: str, ethertype: str, match: str) -> None:
+    made = group(1, {"direction": "ingress", "protocol": protocol, "ethertype": ethertype})
+    assert any(match in line for line in rules_of(compiled(port(1, made), made)))
 
 
 def test_a_prefix_of_length_zero_is_no_match() -> None:
