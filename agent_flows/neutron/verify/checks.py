@@ -72,8 +72,8 @@ class Checks:
 
     def good(self, watched: Mapping[str, Watched]) -> set[str]:
         """The ports with which nothing is wrong."""
-        gone = {port_id: each.port for port_id, each in watched.items() if each.leaving}
-        staying = {port_id: each.port for port_id, each in watched.items() if not each.leaving}
+        gone = {port_id: entry.port for port_id, entry in watched.items() if entry.leaving}
+        staying = {port_id: entry.port for port_id, entry in watched.items() if not entry.leaving}
         located = self.locate(staying)
         present = {id_: port for id_, port in staying.items() if id_ not in located.errors}
         findings = self.filters(present, located)

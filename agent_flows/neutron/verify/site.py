@@ -42,8 +42,8 @@ class VerifierSite:
     def look(self, lives: Sequence[Life]) -> Sight:
         watched = self._watched(life.port_id for life in lives)
         # Revisions are read before what they are of: no report claims more than was looked at.
-        desired = {port_id: self._desired(each) for port_id, each in watched.items()}
-        plugged = {port_id: each.port for port_id, each in watched.items()}
+        desired = {port_id: self._desired(entry) for port_id, entry in watched.items()}
+        plugged = {port_id: entry.port for port_id, entry in watched.items()}
         staying = {id_: port for id_, port in plugged.items() if not watched[id_].leaving}
         located = self._checks.locate(staying)
         # A port without either is to have no traffic, and was never bound.

@@ -76,7 +76,7 @@ class Watchlist:
     def rules_changed(self, group_id: str) -> None:
         """The rules of a security group changed."""
         with self._lock:
-            self._await(each for each in self._staying() if group_id in each.port.groups)
+            self._await(entry for entry in self._staying() if group_id in entry.port.groups)
 
     def again(self, port_ids: Collection[str] | None) -> frozenset[str]:
         """Look at ports (None: all) and report them, changed or not. Returns those that the agent
@@ -113,7 +113,7 @@ class Watchlist:
         due now."""
         with self._lock:
             # Of what changed during the look, nothing is known.
-            same = {id_: each for id_, each in seen.items() if self._watched.get(id_) == each}
+            same = {id_: entry for id_, entry in seen.items() if self._watched.get(id_) == entry}
             proven = same.keys() & self._in({Phase.PROVEN})
             right = same.keys() & self._in({Phase.AWAITED}) & set(good)
             due = {port_id for port_id in right if self._table.life(port_id).request.asked}
@@ -123,32 +123,32 @@ class Watchlist:
             awaited = self._in({Phase.AWAITED})
             patience = self._patience * max(1.0, len(awaited) / _PORTS_IN_PATIENCE)
             latest = self._clock() - patience
-            self._table.submit(id_ for id_, each in awaited.items() if each.since <= latest)
+            self._table.submit(id_ for id_, entry in awaited.items() if entry.since <= latest)
 
     # The caller holds the lock.
 
     def _await(self, ports: Iterable[Watched], *, forced: bool = False, asked: bool = True) -> None:
         """Give the driver time for these ports from now on."""
-        awaited = {each.port.port_id: replace(each, since=self._clock()) for each in ports}
+        awaited = {entry.port.port_id: replace(entry, since=self._clock()) for entry in ports}
         self._watched |= awaited
         self._table.submit(awaited, forced=forced, asked=asked, event=Event.AWAIT)
         self.news.set()
 
     def _staying(self) -> list[Watched]:
-        return [each for each in self._watched.values() if not each.leaving]
+        return [entry for entry in self._watched.values() if not entry.leaving]
 
     def _in(self, phases: Collection[Phase]) -> dict[str, Watched]:
         lives = self._table.lives()
         return {
-            port_id: each
-            for port_id, each in self._watched.items()
+            port_id: entry
+            for port_id, entry in self._watched.items()
             if port_id in lives and lives[port_id].phase in phases
         }
 
     def _forget_unwired(self) -> None:
         lives = self._table.lives()
         self._watched = {
-            port_id: each
-            for port_id, each in self._watched.items()
-            if port_id in lives or not each.leaving
+            port_id: entry
+            for port_id, entry in self._watched.items()
+            if port_id in lives or not entry.leaving
         }
