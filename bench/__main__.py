@@ -1,4 +1,4 @@
-"""``tools/bench``: reads the command line, runs a measurement, prints what it found."""
+"""``tools/bench``: reads the command line, runs a measurement and prints its figures."""
 
 import argparse
 import dataclasses
@@ -7,9 +7,7 @@ import sys
 from collections.abc import Callable
 
 from bench import neutron, port, rule, wire
-from lab.process import Terminated, orderly_signals
-
-_INTERRUPTED = 130
+from lab.background import until_signalled
 
 
 def main() -> int:
@@ -30,29 +28,31 @@ def main() -> int:
     for bench in (wires, ports, rules, neutrons):
         bench.add_argument("--json", action="store_true", help="the last line is a JSON object")
     options = parser.parse_args()
-    try:
-        with orderly_signals():
-            figures = _measure(options, _teller(options.json))
-    except Terminated as terminated:
-        print(f"ended by {terminated}; everything is put away", file=sys.stderr)
-        return _INTERRUPTED
+    return until_signalled(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    def log(line: str) -> None:
+        print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
+
+    figures = _measure(options, log)
     if options.json:
         print(json.dumps(dataclasses.asdict(figures)))
     return 0
 
 
 def _measure(
-    options: argparse.Namespace, tell: Callable[[str], None]
+    options: argparse.Namespace, log: Callable[[str], None]
 ) -> wire.WireFigures | port.PortFigures | rule.RuleFigures | neutron.NeutronFigures:
     match options.bench:
         case "wire":
-            return wire.measure(options.ports, options.bus, options.rounds, tell)
+            return wire.measure(options.ports, options.bus, options.rounds, log)
         case "rule":
-            return rule.measure(options.ports, options.rounds, tell)
+            return rule.measure(options.ports, options.rounds, log)
         case "neutron":
-            return neutron.measure(options.ports, options.rounds, tell)
+            return neutron.measure(options.ports, options.rounds, log)
         case _:
-            return port.measure(options.times, tell)
+            return port.measure(options.times, log)
 
 
 def _positive(text: str) -> int:
@@ -60,10 +60,6 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
-
-
-def _teller(as_json: bool) -> Callable[[str], None]:
-    return lambda line: print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
 
 
 if __name__ == "__main__":

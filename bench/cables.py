@@ -2,17 +2,16 @@
 
 import contextlib
 import dataclasses
-import uuid
 from collections.abc import Iterator
 
-from lab.model import random_mac
+from lab.model import new_id, random_mac
 from lab.namespace import Namespace
 from lab.switch import Switch
 
 
 @dataclasses.dataclass(frozen=True)
 class Cable:
-    """One end lies beside the switch and can be plugged; the other lies in nobody's namespace."""
+    """One end is beside the switch and can be plugged; the other is in another namespace."""
 
     port_id: str
     mac: str
@@ -29,7 +28,7 @@ class Cable:
 
 def cables(count: int) -> list[Cable]:
     return [
-        Cable(str(uuid.uuid4()), random_mac(), f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}")
+        Cable(new_id(), random_mac(), f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}")
         for n in range(256, 256 + count)
     ]
 

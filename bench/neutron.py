@@ -1,4 +1,4 @@
-"""Two Neutrons side by side: one as its guide leaves it (openvswitch), one with agent_flows."""
+"""Two Neutrons side by side: one as its guide installs it (openvswitch), one with agent_flows."""
 
 import contextlib
 import dataclasses
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.cables import Cable, laid
+from bench.site import TICKS, Idle
 from lab.model import ingress
 from lab.neutron.configuration import Options, with_agent_flows
 from lab.neutron.host import BRIDGE
 from lab.neutron.stack import Neutron
 from lab.process import Daemon, wait_until
+from lab.switch import RULES_INGRESS
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_INGRESS_RULES_TABLE = 82
 _FIRST_RULE = 4001
 _GIVE_UP_SECONDS = 600
 _POLL = 0.05
@@ -74,15 +74,21 @@ class NeutronFigures:
 
 
 class _Cloud:
-    """A Neutron with ports of one group whose cables lie ready."""
+    """A Neutron with ports of one group, and a cable for each."""
 
     def __init__(self, name: str, neutron: Neutron, ports: int) -> None:
         self.name = name
         self._neutron = neutron
         self._api, self._host = neutron.api, neutron.host
-        self._idle = _Idle(self._host.agent)
+        self._idle = Idle(
+            lambda: cpu_of_session(self._host.agent),
+            _WINDOW_SECONDS,
+            _QUIET_WINDOWS,
+            factor=1.5,
+            slack=0.02,
+        )
         network = self._api.network("10.9.0.0/16")["id"]
-        rules = [*(ingress(protocol=p, port=n) for p, n in (("tcp", 80), ("udp", 53)))]
+        rules = [ingress(protocol="tcp", port=80), ingress(protocol="udp", port=53)]
         self._group = self._api.group("bench", [*rules, ingress(protocol="icmp")])
         for ethertype in ("IPv4", "IPv6"):
             among = ingress(ethertype=ethertype, remote_group_id=self._group)
@@ -106,14 +112,14 @@ class _Cloud:
 
     def round(self, number: int) -> Round:
         """Plug all, add a rule, unplug all."""
-        self._idle.wait()
+        self._idle.wait(_GIVE_UP_SECONDS)
         load = os.getloadavg()[0]
         before = cpu_of_session(self._host.agent)
         began = time.perf_counter()
         self._host.plug(*self.cables)
         self._all("ACTIVE")
         active = time.perf_counter() - began
-        quiet_at, used = self._idle.wait()
+        quiet_at, used = self._idle.wait(_GIVE_UP_SECONDS)
         rule = self._rule(_FIRST_RULE + number)
         words = [word for cable in self.cables for word in ("--", "del-port", BRIDGE, cable.tap)]
         self._host.switch.vsctl(*words)
@@ -140,50 +146,17 @@ class _Cloud:
         answered = time.perf_counter() - began
 
         def everywhere() -> bool:
-            flows = self._host.flows(_INGRESS_RULES_TABLE, f"tcp,tp_dst={port}")
+            flows = self._host.flows(RULES_INGRESS, f"tcp,tp_dst={port}")
             found = {match[1] for flow in flows if (match := re.search(r"reg5=(\w+)", flow))}
             return len(found) >= len(self.cables)
 
         wait_until(everywhere, _GIVE_UP_SECONDS, "the rule is in force", poll=_POLL)
         seconds = time.perf_counter() - began
-        _, used = self._idle.wait()
+        _, used = self._idle.wait(_GIVE_UP_SECONDS)
         return seconds, answered, used - before
 
     def _all(self, status: str) -> None:
         self._api.wait_ports([cable.port_id for cable in self.cables], status, _GIVE_UP_SECONDS)
-
-
-class _Idle:
-    """Knows how little CPU an agent's side uses when nothing happens, and waits for that.
-
-    Made while nothing does.
-    """
-
-    def __init__(self, agent: Daemon) -> None:
-        self._agent = agent
-        self.rate = min(self._window()[0] for _ in range(_QUIET_WINDOWS))
-
-    def wait(self) -> tuple[float, float]:
-        """When it became quiet (perf_counter), and its CPU seconds then.
-
-        Raises TimeoutError.
-        """
-        give_up = time.monotonic() + _GIVE_UP_SECONDS
-        quiet = 0
-        while quiet < _QUIET_WINDOWS:
-            if time.monotonic() > give_up:
-                raise TimeoutError(f"{self._agent.name} does not come to rest")
-            if quiet == 0:
-                since = time.perf_counter(), cpu_of_session(self._agent)
-            rate, _ = self._window()
-            quiet = quiet + 1 if rate <= self.rate * 1.5 + 0.02 else 0
-        return since
-
-    def _window(self) -> tuple[float, float]:
-        before = cpu_of_session(self._agent)
-        time.sleep(_WINDOW_SECONDS)
-        after = cpu_of_session(self._agent)
-        return (after - before) / _WINDOW_SECONDS, after
 
 
 def cpu_of_session(daemon: Daemon) -> float:
@@ -197,16 +170,16 @@ def cpu_of_session(daemon: Daemon) -> float:
             continue  # it ended meanwhile; whoever waited for it counts it
         if int(fields[3]) == daemon.pid:
             ticks += sum(map(int, fields[11:15]))
-    return ticks / _TICKS
+    return ticks / TICKS
 
 
-def measure(ports: int, rounds: int, tell: Callable[[str], None]) -> NeutronFigures:
-    """Both run all the time, and take turns; each round plugs all ports anew."""
+def measure(ports: int, rounds: int, log: Callable[[str], None]) -> NeutronFigures:
+    """Both run all the time, and take turns; each round plugs all ports again."""
     host = "compute-1"
     with contextlib.ExitStack() as stack:
         clouds = []
         for name, options in (("plain", Options()), ("agent_flows", with_agent_flows(host))):
-            tell(f"starting Neutron: {name}")
+            log(f"starting Neutron: {name}")
             neutron = stack.enter_context(Neutron(options))
             clouds.append(_Cloud(name, neutron, ports))
             stack.enter_context(clouds[-1].cabled())
@@ -214,7 +187,7 @@ def measure(ports: int, rounds: int, tell: Callable[[str], None]) -> NeutronFigu
         for number in range(rounds):
             for cloud in clouds:
                 runs[cloud.name].append(cloud.round(number))
-                tell(f"round {number + 1}, {cloud.name}: {_in_words(runs[cloud.name][-1])}")
+                log(f"round {number + 1}, {cloud.name}: {_in_words(runs[cloud.name][-1])}")
         plain, ours = (_side(runs[cloud.name], cloud.idle) for cloud in clouds)
     figures = NeutronFigures(
         ports=ports,
@@ -226,7 +199,7 @@ def measure(ports: int, rounds: int, tell: Callable[[str], None]) -> NeutronFigu
         rule_ratio=_ratio(ours.rule_seconds, plain.rule_seconds),
         rule_cpu_ratio=_ratio(ours.rule_agent_cpu_seconds, plain.rule_agent_cpu_seconds),
     )
-    tell(
+    log(
         f"{ports} ports, agent_flows to plain Neutron: ACTIVE {ours.active_seconds} to "
         f"{plain.active_seconds} s ({figures.active_ratio}), CPU of the agent's side "
         f"{ours.agent_cpu_seconds} to {plain.agent_cpu_seconds} s ({figures.cpu_ratio}), a rule "

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from bench.cables import Cable, cables, laid
-from bench.ground import Rest, embedded_site, network_and_group
+from bench.site import Idle, cpu_seconds, network_and_group, site
 from lab.cloud import Cloud
 from lab.product import Site
 from lab.vm import plug
@@ -26,31 +26,31 @@ class PortFigures:
     worst_seconds: float
 
 
-def measure(times: int, tell: Callable[[str], None]) -> PortFigures:
-    """Plug ``times`` ports one by one, each after the agent has come to rest."""
+def measure(times: int, log: Callable[[str], None]) -> PortFigures:
+    """Plug ``times`` ports one by one, each on an idle agent."""
     # The first also pays for what is loaded and made once, and is not counted.
     lines = cables(times + 1)
-    with embedded_site("bench-port") as site, laid(site.switch, lines):
-        rest = Rest(site.all_in_one.pid)
-        cloud = Cloud(site.api, site.host)
+    with site("bench-port") as here, laid(here.switch, lines):
+        idle = Idle(lambda: cpu_seconds(here.all_in_one.pid))
+        cloud = Cloud(here.api, here.host)
         network, group = network_and_group(cloud)
         for cable in lines:
             cloud.port(cable, network, [group])
-        seconds = [_one(site, rest, cable) for cable in lines][1:]
+        seconds = [_one(here, idle, cable) for cable in lines][1:]
     for number, each in enumerate(seconds, 1):
-        tell(f"port {number}: {each * 1000:.0f} ms from ovs-vsctl to ACTIVE")
+        log(f"port {number}: {each * 1000:.0f} ms from ovs-vsctl to ACTIVE")
     figures = PortFigures(
         times=times,
         median_seconds=round(statistics.median(seconds), 4),
         best_seconds=round(min(seconds), 4),
         worst_seconds=round(max(seconds), 4),
     )
-    tell(f"median {figures.median_seconds * 1000:.0f} ms")
+    log(f"median {figures.median_seconds * 1000:.0f} ms")
     return figures
 
 
-def _one(site: Site, rest: Rest, cable: Cable) -> float:
-    rest.wait()
+def _one(site: Site, idle: Idle, cable: Cable) -> float:
+    idle.wait()
     started = time.perf_counter()
     plug(site.switch, [cable])
     while site.api.port(cable.port_id)["status"] != "ACTIVE":

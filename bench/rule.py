@@ -3,18 +3,16 @@
 import dataclasses
 import statistics
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE
-from agent_flows.rpc import codec
 from agent_flows.secgroups.conjunction import Conjunctions
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.port_flows import compile_ports
-from agent_flows.spec import DesiredState, PortSpec, Spec
+from agent_flows.spec import DesiredState
+from lab import model
 from lab.switch import Switch
 
 BRIDGE = "br-int"
@@ -53,52 +51,42 @@ class _Group:
     """Ports of one group, all on one network of one host; the desired state in versions."""
 
     def __init__(self, ports: int) -> None:
-        self._id, self._network = str(uuid.uuid4()), str(uuid.uuid4())
-        self._ports = [self._port(n) for n in range(1, ports + 1)]
+        self._id, network = model.new_id(), model.network()
+        self._ports = [
+            model.port(
+                network=dataclasses.asdict(network),
+                mac_address=f"fa:16:3e:00:{n >> 8:02x}:{n & 255:02x}",
+                fixed_ips=[f"10.{n >> 8}.{n & 255}.1"],
+                security_groups=[self._id],
+            )
+            for n in range(1, ports + 1)
+        ]
         self._members = [f"10.{n >> 8}.{n & 255}.1/32" for n in range(1, ports + 1)]
-        self._rules: list[dict[str, Any]] = [
-            {"direction": "egress", "ethertype": "IPv4"},
-            {"direction": "egress", "ethertype": "IPv6"},
-            {"direction": "ingress", "ethertype": "IPv4", "remote_group_id": self._id},
+        self._rules = [
+            *model.egress_to_anywhere(),
+            model.ingress(remote_group_id=self._id),
             *(_tcp(port) for port in range(1001, 1001 + _RULES - 3)),
         ]
         self._revision = 0
 
     def attachments(self) -> dict[str, Attachment]:
-        return {each.id: Attachment(each.id, n, _VLAN) for n, each in enumerate(self._ports, 1)}
+        return {port.id: Attachment(port.id, n, _VLAN) for n, port in enumerate(self._ports, 1)}
 
-    def state(self, rules: Sequence[Mapping[str, Any]] = (), member: str = "") -> DesiredState:
-        """With further ``rules`` and a further ``member``."""
+    def state(self, *more: model.Rule, member: str = "") -> DesiredState:
+        """With these rules and this member ``more`` than it has."""
         self._revision += 1
-        addresses = [*self._members, member] if member else self._members
-        group = codec.spec_from_wire({
-            "kind": "security_group", "version": "1.0", "id": self._id,
-            "revision": self._revision, "rules": [*self._rules, *rules],
-            "members": [{"address": each} for each in addresses],
-        })  # fmt: skip
-        specs: list[Spec] = [*self._ports, group]
-        return DesiredState.of(specs)
-
-    def _port(self, n: int) -> PortSpec:
-        made = codec.spec_from_wire({
-            "kind": "port", "version": "1.0", "id": str(uuid.uuid4()), "revision": 1,
-            "host": "bench", "network": {"id": self._network, "network_type": "local"},
-            "mac_address": f"fa:16:3e:00:{n >> 8:02x}:{n & 255:02x}",
-            "fixed_ips": [f"10.{n >> 8}.{n & 255}.1"], "security_groups": [self._id],
-        })  # fmt: skip
-        if not isinstance(made, PortSpec):
-            raise TypeError("not a port")
-        return made
+        members = [*self._members, member] if member else self._members
+        group = model.group(
+            *self._rules, *more, members=members, id=self._id, revision=self._revision
+        )
+        return DesiredState.of([*self._ports, group])
 
 
-def _tcp(port: int) -> dict[str, Any]:
-    return {
-        "direction": "ingress", "ethertype": "IPv4", "protocol": "tcp",
-        "port_range_min": port, "port_range_max": port,
-    }  # fmt: skip
+def _tcp(port: int) -> model.Rule:
+    return model.ingress(protocol="tcp", port=port)
 
 
-def measure(ports: int, rounds: int, tell: Callable[[str], None]) -> RuleFigures:
+def measure(ports: int, rounds: int, log: Callable[[str], None]) -> RuleFigures:
     """On a switch of its own; every round adds another rule and another member."""
     group = _Group(ports)
     attachments = group.attachments()
@@ -116,19 +104,18 @@ def measure(ports: int, rounds: int, tell: Callable[[str], None]) -> RuleFigures
         rule_lines = member_lines = 0
         rules, bare, verifies, members = [], [], [], []
         for n in range(1, rounds + 1):
-            seconds, lines = apply(group.state([_tcp(2000 + n)]))
+            seconds, lines = apply(group.state(_tcp(2000 + n)))
             rule_lines = len(lines)
             rules.append(seconds)
             verifies.append(_timed(lambda: firewall.verify(attachments.keys())))
             apply(group.state())
             bare.append(_bare(switch, lines))
-            switch.ofctl("--bundle", "add-flows", switch.management(BRIDGE), "-",
-                         stdin="".join(f"{_undone(line)}\n" for line in lines))  # fmt: skip
+            _bare(switch, [_undone(line) for line in lines])
             seconds, lines = apply(group.state(member=f"192.0.2.{n}/32"))
             member_lines = len(lines)
             members.append(seconds)
             apply(group.state())
-            tell(
+            log(
                 f"round {n}: a rule for {ports} ports {rules[-1]:.4f} s, ovs-ofctl alone "
                 f"{bare[-1]:.4f} s; verified in {verifies[-1]:.4f} s; a member {seconds:.4f} s"
             )
@@ -145,7 +132,7 @@ def measure(ports: int, rounds: int, tell: Callable[[str], None]) -> RuleFigures
         unchanged_lines=len(unchanged),
         compile_cpu=round(_compile_cpu(), 3),
     )
-    tell(
+    log(
         f"median: a rule for {ports} ports is {figures.rule_lines} lines, "
         f"{figures.rule_seconds} s, {figures.ratio:.2f} times ovs-ofctl alone; "
         f"a member {figures.member_lines} lines; "

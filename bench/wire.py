@@ -4,10 +4,9 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from typing import Literal
 
 from bench.cables import Cable, cables, laid
-from bench.ground import Rest, distributed_site, embedded_site, network_and_group
+from bench.site import Bus, Idle, cpu_seconds, network_and_group, site
 from lab.cloud import Cloud
 from lab.product import Site
 from lab.switch import Switch
@@ -17,8 +16,6 @@ BRIDGE = "br-int"
 _GIVE_UP_SECONDS = 300
 _POLL_SECONDS = 0.025
 _LEAST_FLOWS_A_PORT = 40
-
-Bus = Literal["embedded", "rabbit"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Wired:
     tags: dict[str, str]
 
 
-def measure(ports: int, bus: Bus, rounds: int, tell: Callable[[str], None]) -> WireFigures:
+def measure(ports: int, bus: Bus, rounds: int, log: Callable[[str], None]) -> WireFigures:
     """Run product and floor in turn, ``rounds`` times each, every time on a new switch.
 
     Raises ValueError if the flows are too few for the figures to mean anything.
@@ -58,10 +55,10 @@ def measure(ports: int, bus: Bus, rounds: int, tell: Callable[[str], None]) -> W
         wired = product(lines, bus)
         each = (len(wired.flows) - wired.base_flows) / ports
         if each < _LEAST_FLOWS_A_PORT:
-            raise ValueError(f"only {each:.1f} flows a port, {_LEAST_FLOWS_A_PORT} are wanted")
+            raise ValueError(f"only {each:.1f} flows a port, {_LEAST_FLOWS_A_PORT} are expected")
         runs.append(wired)
         floors.append(floor(lines, wired))
-        tell(
+        log(
             f"round {number}: {ports} ports, {each:.0f} flows each: agent_flows "
             f"{wired.seconds:.3f} s, bare tools {floors[-1]:.3f} s, agent {wired.rss_mib:.0f} MiB"
         )
@@ -74,7 +71,7 @@ def measure(ports: int, bus: Bus, rounds: int, tell: Callable[[str], None]) -> W
         ratio=round(seconds / bare, 2),
         agent_rss_mib=round(max(run.rss_mib for run in runs), 1),
     )
-    tell(
+    log(
         f"median: agent_flows {figures.seconds:.3f} s from ovs-vsctl to all ACTIVE, "
         f"bare tools {figures.floor_seconds:.3f} s, ratio {figures.ratio:.2f}"
     )
@@ -83,26 +80,25 @@ def measure(ports: int, bus: Bus, rounds: int, tell: Callable[[str], None]) -> W
 
 def product(lines: list[Cable], bus: Bus) -> Wired:
     """From one ovs-vsctl call that plugs all ports to all of them ACTIVE in the API."""
-    made = embedded_site if bus == "embedded" else distributed_site
-    with made("bench-wire") as site, laid(site.switch, lines):
-        agent = site.all_in_one if bus == "embedded" else site.agent
-        rest = Rest(agent.pid)
-        cloud = Cloud(site.api, site.host)
+    with site("bench-wire", bus) as here, laid(here.switch, lines):
+        agent = here.all_in_one if bus == "embedded" else here.agent
+        idle = Idle(lambda: cpu_seconds(agent.pid))
+        cloud = Cloud(here.api, here.host)
         network, group = network_and_group(cloud)
         for cable in lines:
             cloud.port(cable, network, [group])
-        rest.wait()
-        base_flows = len(site.switch.flows(BRIDGE))
+        idle.wait()
+        base_flows = len(here.switch.flows(BRIDGE))
         started = time.perf_counter()
-        plug(site.switch, lines, BRIDGE)
-        _wait_all_active(site, len(lines), started)
+        plug(here.switch, lines, BRIDGE)
+        _wait_all_active(here, len(lines), started)
         seconds = time.perf_counter() - started
         return Wired(
             seconds=seconds,
-            rss_mib=site.memory_mib(agent),
-            flows=site.switch.flows(BRIDGE),
+            rss_mib=here.memory_mib(agent),
+            flows=here.switch.flows(BRIDGE),
             base_flows=base_flows,
-            tags={cable.tap: site.switch.vsctl("get", "Port", cable.tap, "tag") for cable in lines},
+            tags=_tags(here.switch, lines),
         )
 
 

@@ -14,6 +14,9 @@ from lab.switch import Switch, resident_mib
 _BIN = Path(sys.executable).parent
 PROGRAM = _BIN / "agent-flows"
 _READY_SECONDS = 30
+MEMORY_BUS = "kombu+memory://"
+"""Of server and agent in one process."""
+
 Options = Mapping[str, Mapping[str, object]]
 
 
@@ -28,7 +31,7 @@ class Site:
         switch: Switch,
         host: str,
         *,
-        transport_url: str = "kombu+memory://",
+        transport_url: str = MEMORY_BUS,
         bridge_mappings: Mapping[str, str] | None = None,
         options: Options | None = None,
     ) -> None:

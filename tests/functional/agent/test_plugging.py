@@ -1,6 +1,8 @@
-"""What is plugged, how often and under which name: only what is a port's is taken for one."""
+"""Which interfaces are taken for a port's, however and however often they are plugged."""
 
 import uuid
+
+import pytest
 
 from agent_flows.report import FlowName, TaskState
 from lab.model import HOST, network, open_group
@@ -27,7 +29,7 @@ def add_interfaces(host, *names_and_ids: tuple[str, str]) -> None:
     host.switch.vsctl(*words)
 
 
-def test_iface_ids_that_are_no_ports_ids_keep_neither_ports_nor_the_sweep(host, make_vm, settled):
+def test_foreign_iface_ids_disturb_no_port_and_no_sweep(host, make_vm, settled):
     host.switch.add_bridge("br-int")
     add_interfaces(host, *((f"foreign{n}", each) for n, each in enumerate(FOREIGN.values())))
     (vm,) = settled(make_vm())
@@ -45,30 +47,29 @@ def test_iface_ids_that_are_no_ports_ids_keep_neither_ports_nor_the_sweep(host, 
     host.until(lambda: host.port_flows() == [], "the sweep")
 
 
-def test_a_port_plugged_again_in_one_transaction_is_wired_again(host, make_vm, settled):
-    one, two = settled(make_vm("one"), make_vm("two"))
-    two.listen(80)
-    reports = len(host.server.of(one.port_id))
-    words = ["del-port", "br-int", one.tap, "--", "add-port", "br-int", one.tap, "--"]
-    words += ["set", "Interface", one.tap, f"external_ids:iface-id={one.port_id}"]
-    host.switch.vsctl(*words)
-    host.server.wait_for(lambda: len(host.server.of(one.port_id)) > reports)
-    host.server.wait_wired([one.port_id])
-    host.until(lambda: host.tag(one.tap) == host.tag(two.tap), "the tag is back")
-    assert one.connect(two.ip, 80)
+def plugged_again(host, vm) -> list[str]:
+    """Interface and port row are replaced."""
+    words = ["del-port", "br-int", vm.tap, "--", "add-port", "br-int", vm.tap, "--"]
+    return [*words, "set", "Interface", vm.tap, f"external_ids:iface-id={vm.port_id}"]
 
 
-def test_a_port_row_made_again_around_the_same_interface_is_wired_again(host, make_vm, settled):
-    one, two = settled(make_vm("one"), make_vm("two"))
-    two.listen(80)
-    reports = len(host.server.of(one.port_id))
-    interface = host.switch.vsctl("get", "Interface", one.tap, "_uuid").strip()
-    port = host.switch.vsctl("get", "Port", one.tap, "_uuid").strip()
-    host.switch.vsctl(
+def port_row_replaced(host, vm) -> list[str]:
+    """The interface's row stays."""
+    interface = host.switch.vsctl("get", "Interface", vm.tap, "_uuid").strip()
+    port = host.switch.vsctl("get", "Port", vm.tap, "_uuid").strip()
+    return [
         *("remove", "Bridge", "br-int", "ports", port, "--"),
-        *("--id=@new", "create", "Port", f"name={one.tap}", f"interfaces={interface}", "--"),
+        *("--id=@new", "create", "Port", f"name={vm.tap}", f"interfaces={interface}", "--"),
         *("add", "Bridge", "br-int", "ports", "@new"),
-    )
+    ]
+
+
+@pytest.mark.parametrize("words", [plugged_again, port_row_replaced])
+def test_a_port_replaced_in_one_transaction_is_wired_again(host, make_vm, settled, words):
+    one, two = settled(make_vm("one"), make_vm("two"))
+    two.listen(80)
+    reports = len(host.server.of(one.port_id))
+    host.switch.vsctl(*words(host, one))
     host.server.wait_for(lambda: len(host.server.of(one.port_id)) > reports)
     host.server.wait_wired([one.port_id])
     host.until(lambda: host.tag(one.tap) == host.tag(two.tap), "the tag is back")
@@ -88,7 +89,7 @@ def test_a_port_that_moves_to_another_interface_is_wired_there(host, make_vm, se
     assert one.connect(two.ip, 80)
 
 
-def test_a_tag_cleared_behind_our_back_is_back_after_a_resync(host, make_vm, settled):
+def test_a_tag_cleared_by_another_tool_is_back_after_a_resync(host, make_vm, settled):
     one, two = settled(make_vm("one"), make_vm("two"))
     two.listen(80)
     host.switch.vsctl("clear", "Port", one.tap, "tag")

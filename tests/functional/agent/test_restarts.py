@@ -1,49 +1,22 @@
-"""Whatever is restarted, and in whatever state the host is found: it ends as desired."""
+"""After a restart of the agent or the switch, and after an outage, the host is as desired."""
 
 import signal
 import subprocess
 import sys
-import threading
 import time
 
-from agent_flows.report import FlowName, TaskState
+from agent_flows.report import FlowName
 from lab.model import network, open_group
 
 
-def test_a_restart_of_the_agent_closes_nobody_and_keeps_local_vlans(host, make_vm, settled):
-    one, two = settled(make_vm("one"), make_vm("two"))
-    two.listen(80)
-    connection = one.open(two.ip, 80)
+def test_a_restart_of_the_agent_keeps_local_vlans(host, make_vm, settled):
+    (vm,) = settled(make_vm())
     vlans = host.local_vlans()
     host.stop()
-    assert connection.ask() == "two"
-    deaf = []
-    over = threading.Event()
-
-    def chat() -> None:
-        while not over.is_set():
-            deaf.append(connection.ask(2) != "two")
-
-    talk = threading.Thread(target=chat)
-    talk.start()
     host.start()
-    host.server.wait_for(lambda: host.server.of(two.port_id, FlowName.RESYNC))
+    host.server.wait_for(lambda: host.server.of(vm.port_id, FlowName.RESYNC))
     host.ready()
-    over.set()
-    talk.join()
-    assert len(deaf) > 10
-    assert not any(deaf)
     assert host.local_vlans() == vlans
-
-
-def test_a_killed_switch_heals_by_itself(host, make_vm, settled):
-    one, two = settled(make_vm("one"), make_vm("two"))
-    two.listen(80)
-    host.switch.kill_vswitchd()
-    host.switch.start_vswitchd()
-    host.server.wait_for(lambda: host.server.of(two.port_id, FlowName.RESYNC))
-    host.server.wait_wired([one.port_id, two.port_id])
-    assert one.connect(two.ip, 80)
 
 
 def test_a_port_plugged_while_the_switch_was_down_is_wired_when_it_is_back(host, make_vm, settled):
@@ -60,23 +33,7 @@ def test_a_port_plugged_while_the_switch_was_down_is_wired_when_it_is_back(host,
     assert two.connect(late.ip, 80)
 
 
-def test_a_restarted_database_is_followed_again(host, make_vm, settled):
-    (one,) = settled(make_vm("one"))
-    net = host.server.ports[one.port_id].network
-    gone = make_vm("gone")
-    settled(gone, net=net)
-    host.switch.restart_ovsdb()
-    late = make_vm("late")
-    host.bind(late, net, [open_group()])
-    host.plug_quietly(late)
-    gone.unplug()
-    host.server.wait_wired([late.port_id], 20)
-    host.server.wait_for(lambda: host.server.of(gone.port_id, FlowName.UNWIRE))
-    late.listen(80)
-    assert one.connect(late.ip, 80)
-
-
-def test_a_port_that_left_while_the_agent_was_away_is_swept_and_its_absence_told(
+def test_a_port_unplugged_while_the_agent_was_away_is_swept_and_reported_absent(
     host, make_vm, settled
 ):
     stays, leaves = settled(make_vm("stays"), make_vm("leaves"))
@@ -102,7 +59,7 @@ def test_a_port_deleted_while_the_agent_was_away_is_closed(host, make_vm, settle
     assert host.server.of(one.port_id, FlowName.RESYNC) == []
 
 
-def test_a_network_nobody_uses_any_more_is_released_at_start(host, make_vm, settled):
+def test_a_network_without_ports_is_released_at_start(host, make_vm, settled):
     (vm,) = settled(make_vm())
     host.stop()
     vm.unplug()
@@ -140,14 +97,6 @@ def test_a_failed_port_is_retried_until_it_succeeds_and_counts_its_attempts(host
     attempts = [report.attempt for report in host.server.of(vm.port_id)]
     assert attempts[0] == 1
     assert attempts[1] == 2
-
-
-def test_an_operators_resync_proves_every_port_anew(host, make_vm, settled):
-    (vm,) = settled(make_vm())
-    host.casts.resync("host-1", [vm.port_id])
-    host.server.wait_for(lambda: host.server.of(vm.port_id, FlowName.RESYNC))
-    report = host.server.of(vm.port_id)[-1]
-    assert {task.state for task in report.tasks} == {TaskState.SUCCEEDED}
 
 
 def test_the_agent_process_ends_in_seconds_and_leaves_the_flows(host, make_vm, settled, tmp_path):

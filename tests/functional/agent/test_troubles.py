@@ -1,4 +1,4 @@
-"""Whatever keeps a host from its work is in its heartbeats within seconds, and ends there."""
+"""A trouble of the host is in its heartbeats within seconds, and leaves them when it is over."""
 
 import contextlib
 import os
@@ -20,11 +20,6 @@ from lab.switch import Switch
 from tests.functional.agent.host import Host
 
 SOON = 5.0
-
-
-def troubles(host) -> dict[str, str]:
-    """As the last heartbeat has them."""
-    return dict(host.server.states[-1]["troubles"])
 
 
 @pytest.fixture
@@ -69,11 +64,11 @@ def test_with_a_full_disk_ports_pass_traffic_and_are_reported_when_there_is_room
     before = len(host.server.reports)
     ballast = fill(small_disk)
     # Nothing is to be reported yet.
-    host.until(lambda: "disk full" in troubles(host).get(Trouble.OUTBOX, ""), "the trouble", SOON)
+    host.until(lambda: "disk full" in host.troubles().get(Trouble.OUTBOX, ""), "the trouble", SOON)
     caplog.clear()
     host.plug_quietly(*late)
     gone.unplug()
-    host.until(lambda: "disk full" in troubles(host).get(Trouble.OUTBOX, ""), "the trouble", SOON)
+    host.until(lambda: "disk full" in host.troubles().get(Trouble.OUTBOX, ""), "the trouble", SOON)
     assert host.server.states[-1]["trouble"].startswith("disk full")
     host.until(lambda: late[0].connect(two.ip, 80), "traffic passes")
     assert len(host.server.reports) == before
@@ -90,7 +85,7 @@ def test_with_a_full_disk_ports_pass_traffic_and_are_reported_when_there_is_room
     ballast.unlink()
     host.server.wait_wired([vm.port_id for vm in late])
     host.server.wait_for(lambda: host.server.of(gone.port_id, FlowName.UNWIRE))
-    host.until(lambda: troubles(host) == {}, "the trouble is over")
+    host.without_trouble()
 
 
 def test_a_stored_report_that_cannot_be_read_is_a_trouble_until_its_port_is_reported_again(
@@ -111,10 +106,12 @@ def test_a_stored_report_that_cannot_be_read_is_a_trouble_until_its_port_is_repo
     # Its port is not to be reported again before the trouble was seen.
     host.server.gives_specs = False
     host.start()
-    host.until(lambda: "set aside" in troubles(host).get(Trouble.REPORTER, ""), "the trouble", SOON)
+    host.until(
+        lambda: "set aside" in host.troubles().get(Trouble.REPORTER, ""), "the trouble", SOON
+    )
     host.server.gives_specs = True
     host.server.wait_wired([one.port_id, two.port_id])
-    host.until(lambda: troubles(host) == {}, "the trouble is over")
+    host.without_trouble()
 
 
 class StuckTool:
@@ -147,11 +144,11 @@ def test_an_ovs_ofctl_that_does_not_end_is_a_trouble_and_then_killed(host, make_
     host.bind(vm, network(), [open_group()])
     tool.flag.touch()
     host.plug_quietly(vm)
-    host.until(lambda: "wire of 1 ports" in troubles(host).get(Trouble.FLOW, ""), "slow flow", 5)
+    host.until(lambda: "wire of 1 ports" in host.troubles().get(Trouble.FLOW, ""), "slow flow", 5)
     assert host.server.states[-1]["oldest_flow"] >= 3
-    host.until(lambda: Trouble.OPENFLOW in troubles(host), "the trouble", 4)
-    assert "ovs-ofctl" in troubles(host)[Trouble.OPENFLOW]
-    assert "has been running for" in troubles(host)[Trouble.OPENFLOW]
+    host.until(lambda: Trouble.OPENFLOW in host.troubles(), "the trouble", 4)
+    assert "ovs-ofctl" in host.troubles()[Trouble.OPENFLOW]
+    assert "has been running for" in host.troubles()[Trouble.OPENFLOW]
     error = host.server.wait_failed(vm.port_id, "provision-network", 25).failed.error
     assert error.type == "Timeout"
     # The first of them: the next try hangs as well.
@@ -159,7 +156,7 @@ def test_an_ovs_ofctl_that_does_not_end_is_a_trouble_and_then_killed(host, make_
     wait_until(lambda: not child.exists(), 5, "what the tool started is killed")
     tool.flag.unlink()
     host.server.wait_wired([vm.port_id], 20)
-    host.until(lambda: troubles(host) == {}, "the troubles are over")
+    host.without_trouble()
 
 
 def test_a_missing_ovs_ofctl_fails_ports_by_that_name(host, make_vm, settled, monkeypatch):
@@ -181,7 +178,7 @@ def test_a_missing_ovs_ofctl_fails_ports_by_that_name(host, make_vm, settled, mo
     host.server.wait_wired([vm.port_id])
 
 
-def test_heartbeats_say_who_the_agent_is_and_what_waits(host, make_vm, settled):
+def test_heartbeats_contain_the_agents_identity_and_its_queue(host, make_vm, settled):
     settled(make_vm())
     host.until(lambda: host.server.states[-1]["waiting"] == 0, "nothing waits")
     first = host.server.states[-1]

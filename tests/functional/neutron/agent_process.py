@@ -29,7 +29,7 @@ _NATIVE = "neutron.plugins.ml2.drivers.openvswitch.agent.openflow.native"
 
 
 class Bridge(br_int.OVSIntegrationBridge):  # type: ignore[misc]  # Neutron publishes no types
-    """Notes what stands of ours whenever Neutron is about to install its default flows."""
+    """Counts our flows whenever Neutron is about to install its default flows."""
 
     ours_at_opening = 0
 

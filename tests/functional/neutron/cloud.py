@@ -1,4 +1,4 @@
-"""Neutron's own agent side around our driver, on a dummy switch: what the API would say goes into
+"""Neutron's own agent side around our driver, on a dummy switch: what the API would send goes into
 the agent's resource cache, and from there on everything is Neutron's code but the driver.
 
 Left out are the server and the agent's loop; :meth:`Cloud.wire` and its kin do
@@ -36,6 +36,8 @@ from tests.functional.secgroups.host import BRIDGE, Host, Vm
 HOST = "compute-1"
 SECONDS = 30
 NETWORK = "22222222-2222-2222-2222-222222222222"
+WEB = {"protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
+SSH = {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22}
 
 
 class _Server:
@@ -133,6 +135,14 @@ class Cloud(Host):
         self._record("SecurityGroupRule", added)
         return str(added.id)
 
+    def open_group(self, *rules: Mapping[str, object]) -> str:
+        """A group that lets everything out and, by these ``rules``, in."""
+        made = self.security_group()
+        self.everything_out(made)
+        for fields in rules:
+            self.rule(made, **fields)
+        return made
+
     def everything_out(self, group_id: str) -> None:
         for ethertype in ("IPv4", "IPv6"):
             self.rule(group_id, "egress", ethertype=ethertype)
@@ -218,7 +228,7 @@ class Cloud(Host):
 
     @contextlib.contextmanager
     def bus_away(self) -> Iterator[None]:
-        """What the server tells its agents meanwhile is lost."""
+        """What the server sends to its agents is lost."""
         self._bus_is_away = True
         yield
         self._bus_is_away = False
@@ -236,6 +246,12 @@ class Cloud(Host):
         self.attach(vm)
         return vm
 
+    def boot_port(self, number: int, *groups: str, **fields: Any) -> Vm:
+        """A VM that is plugged in and has a port in the API; not wired yet."""
+        vm = self.boot(number)
+        self.neutron_port(vm, *groups, **fields)
+        return vm
+
     def attach(self, vm: Vm) -> None:
         self.switch.vsctl(
             "set", "Interface", vm.name, f"external_ids:iface-id={vm.id}",
@@ -243,9 +259,9 @@ class Cloud(Host):
         )  # fmt: skip
 
     def bind(self, *vms: Vm) -> None:
-        """The agent hears of the interfaces and binds their ports to the network's local VLAN
+        """The agent sees the interfaces and binds their ports to the network's local VLAN
         (port_bound)."""
-        self.heard_of(*vms)
+        self.sees(*vms)
         for vm in vms:
             binding = {
                 "tag": str(vm.vlan),
@@ -257,7 +273,7 @@ class Cloud(Host):
             self.bridge.set_db_attribute("Port", vm.name, "tag", vm.vlan, check_error=True)
             self.bridge.set_db_attribute("Port", vm.name, "other_config", binding, check_error=True)
 
-    def heard_of(self, *vms: Vm) -> None:
+    def sees(self, *vms: Vm) -> None:
         """Wait until the agent's copy of the database has the interfaces as they are."""
         wait_until(lambda: all(map(self._has_ofport, vms)), 20, "the agent sees the interfaces")
 
@@ -271,11 +287,11 @@ class Cloud(Host):
         self.sg_agent.setup_port_filters({vm.id for vm in vms}, set())
 
     def update_ports(self, *vms: Vm) -> None:
-        """Ports of which the agent heard that they changed."""
+        """Ports that changed."""
         self.sg_agent.setup_port_filters(set(), {vm.id for vm in vms})
 
     def loop(self) -> None:
-        """One turn of the loop with no news but those of security groups."""
+        """One turn of the loop, with changes of security groups only."""
         if self.sg_agent.firewall_refresh_needed():
             self.sg_agent.setup_port_filters(set(), set())
 
@@ -314,7 +330,7 @@ class Cloud(Host):
         """Wait until a retry of the driver's own has succeeded."""
         wait_until(lambda: self.succeeded(vm), 20, f"{vm.name} has healed")
 
-    # What is to be seen.
+    # What the test can see.
 
     def report(self, vm: Vm) -> FlowReport:
         found = self.driver.outcome(vm.id)

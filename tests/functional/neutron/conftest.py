@@ -14,7 +14,7 @@ from neutron_lib.callbacks import registry
 from oslo_config import cfg
 
 from lab.switch import Switch
-from tests.functional.neutron.cloud import Cloud
+from tests.functional.neutron.cloud import WEB, Cloud
 from tests.functional.neutron.configuration import configure
 from tests.functional.secgroups.host import BRIDGE
 
@@ -58,3 +58,9 @@ def cloud(dummy_switch: Switch, ofctl_calls: Path) -> Iterator[Cloud]:
         cloud.stop_agent()
         registry.clear()
         dummy_switch.vsctl("del-br", BRIDGE)
+
+
+@pytest.fixture
+def group(cloud: Cloud) -> str:
+    """A group that lets everything out and the web in."""
+    return cloud.open_group(WEB)

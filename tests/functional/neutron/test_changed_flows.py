@@ -1,14 +1,13 @@
-"""Somebody else changes, deletes or adds flows on Neutron's bridge: what a resync does about it."""
+"""Flows on Neutron's bridge that another tool changed, deleted or added, and a resync."""
 
 import pytest
 
 from agent_flows.report import FlowName
 from lab.process import wait_until
-from tests.functional.neutron.cloud import Cloud
+from tests.functional.neutron.cloud import WEB, Cloud
 from tests.functional.secgroups.host import BRIDGE, Vm, outsider
 
 STRANGER = "0x99"
-WEB = {"protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
 
 
 @pytest.fixture
@@ -28,10 +27,12 @@ def vms(cloud: Cloud) -> list[Vm]:
 
 def ofctl(cloud: Cloud, command: str, *args: str) -> None:
     cloud.switch.ofctl(command, cloud.switch.management(BRIDGE), *args)
+    # Else the datapath may decide the next packet by what it cached before.
+    cloud.switch.appctl("revalidator/purge")
 
 
 def stranger(cloud: Cloud, vm: Vm, text: str) -> str:
-    """Add a flow under nobody's cookie."""
+    """Add a flow without a known cookie."""
     made = text.format(ofport=cloud.switch.ofport(vm.name), mac=vm.mac)
     ofctl(cloud, "add-flow", made)
     return made
@@ -47,7 +48,7 @@ def stranger(cloud: Cloud, vm: Vm, text: str) -> str:
         (("del-flows", "cookie=0xaf10000000000000/0xffff000000000000"), 81, False),
     ],
 )
-def test_resync_puts_right_what_was_changed_in_our_flows(
+def test_resync_restores_changed_flows_of_ours(
     cloud: Cloud, vms: list[Vm], change: tuple[str, ...], port: int, right: bool
 ) -> None:
     before = sorted(cloud.ofctl.dump())
@@ -80,7 +81,7 @@ def test_resync_fails_a_port_whose_packets_a_strangers_flow_decides(
     error = cloud.error(vms[0])
     assert error.type == "StrangersFlow"
     assert f"cookie={STRANGER},{added.partition(',reg5')[0].partition(',dl_')[0]}" in error.detail
-    # It is somebody's, and on Neutron's bridge not ours to remove.
+    # On Neutron's bridge it is not ours to remove.
     assert len(cloud.switch.flows(BRIDGE, f"cookie={STRANGER}/-1")) == 1
     ofctl(cloud, "del-flows", f"cookie={STRANGER}/-1")
     cloud.heals(vms[0])
@@ -96,7 +97,7 @@ def test_strangers_flow_that_names_another_port_fails_that_port_alone(
     wait_until(lambda: cloud.succeeded(vms[0]), 10, "the other port succeeds")
 
 
-def test_flow_under_the_agents_cookie_is_no_strangers(cloud: Cloud, vms: list[Vm]) -> None:
+def test_flow_with_the_agents_cookie_is_accepted(cloud: Cloud, vms: list[Vm]) -> None:
     stranger(
         cloud,
         vms[0],

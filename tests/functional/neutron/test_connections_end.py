@@ -1,4 +1,4 @@
-"""Whoever gets a port's address, or its network's local VLAN, gets none of its connections."""
+"""A port's connections end with it: the next port of its address or VLAN gets none of them."""
 
 from agent_flows.report import FlowName
 from tests.functional.neutron.cloud import Cloud

@@ -1,5 +1,5 @@
-"""The extension beside our driver, and a server that listens: what keeps the host from its work is
-heard, and one event that cannot be acted upon keeps nothing else from it."""
+"""The extension beside our driver, and a server: troubles of the host are reported, and an event
+that fails delays no other."""
 
 import sqlite3
 import threading
@@ -25,11 +25,10 @@ from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.spec import Spec
 from lab.process import wait_until
-from tests.functional.neutron.cloud import Cloud
+from tests.functional.neutron.cloud import WEB, Cloud
 from tests.functional.secgroups.host import BRIDGE, Vm, outsider
 
 SECONDS = 20
-WEB = {"protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
 
 
 class Server:
@@ -115,14 +114,6 @@ def details(cloud: Cloud, vm: Vm, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def group(cloud: Cloud) -> str:
-    made = cloud.security_group()
-    cloud.everything_out(made)
-    cloud.rule(made, **WEB)
-    return made
-
-
-@pytest.fixture
 def vm(cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, group: str) -> Vm:
     """A machine whose port was reported."""
     booted = cloud.boot(1)
@@ -142,7 +133,7 @@ def reported(server: Server, vm: Vm, after: int = 0) -> FlowReport:
     return wait_until(last, SECONDS, f"a report of {vm.name}")
 
 
-def test_heartbeats_say_how_the_host_fares_and_who_speaks_for_it(
+def test_heartbeats_contain_the_hosts_state_and_the_agents_identity(
     extension: AgentFlowsAgentExtension, server: Server, vm: Vm
 ) -> None:
     wait_until(lambda: server.states, SECONDS, "a heartbeat")
@@ -154,7 +145,7 @@ def test_heartbeats_say_how_the_host_fares_and_who_speaks_for_it(
     assert reported(server, vm).failed is None
 
 
-def test_a_restarted_agent_says_whom_it_follows(
+def test_a_restarted_agent_names_its_predecessor(
     cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server
 ) -> None:
     wait_until(lambda: server.states, SECONDS, "a heartbeat")
@@ -179,7 +170,7 @@ def test_a_second_agent_is_refused_the_state_directory(
         extension_of(cloud)
 
 
-def test_a_switch_that_is_gone_is_heard_of_at_once(
+def test_a_stopped_switch_is_reported_at_once(
     cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, vm: Vm
 ) -> None:
     with cloud.switch_stopped():
@@ -190,7 +181,7 @@ def test_a_switch_that_is_gone_is_heard_of_at_once(
     wait_until(lambda: not server.states[-1]["troubles"], SECONDS, "no trouble")
 
 
-def test_a_report_that_cannot_be_kept_is_heard_of_and_made_again(
+def test_a_report_that_cannot_be_kept_is_a_trouble_and_made_again(
     cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, vm: Vm, state_dir: Path
 ) -> None:
     wait_until(lambda: len(extension._outbox) == 0, SECONDS, "all is reported")
@@ -208,7 +199,7 @@ def test_a_report_that_cannot_be_kept_is_heard_of_and_made_again(
     wait_until(lambda: not server.states[-1]["troubles"], SECONDS, "no trouble")
 
 
-def test_a_group_that_is_gone_from_the_cache_keeps_no_new_port_from_being_closed(
+def test_a_new_port_is_closed_although_a_group_is_gone_from_the_cache(
     cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, vm: Vm, group: str
 ) -> None:
     gone = cloud.security_group()
@@ -235,7 +226,7 @@ def test_a_group_that_is_gone_from_the_cache_keeps_no_new_port_from_being_closed
     )
 
 
-def test_details_of_which_nothing_can_be_made_are_their_ports_outcome(
+def test_unreadable_details_fail_their_port_only(
     cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, vm: Vm, group: str
 ) -> None:
     odd = cloud.boot(2)

@@ -1,4 +1,4 @@
-"""What fails is named, stays closed or as it was, and heals by itself."""
+"""A port that fails is named, stays closed or as it was, and succeeds once the cause is gone."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,43 +10,23 @@ from agent_flows import conf as options
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.report import FlowName, FlowReport, Trouble
 from lab.process import wait_until
-from tests.functional.neutron.cloud import Cloud
+from lab.switch import RULES_INGRESS
+from tests.functional.neutron.cloud import SSH, WEB, Cloud
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import BRIDGE, Vm, outsider
-
-RULES_INGRESS = 82
-WEB = {"protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
-SSH = {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22}
-
-
-@pytest.fixture
-def group(cloud: Cloud) -> str:
-    """A group that lets everything out and the web in."""
-    made = cloud.security_group()
-    cloud.everything_out(made)
-    cloud.rule(made, **WEB)
-    return made
 
 
 @pytest.fixture
 def full_table(cloud: Cloud) -> Iterator[None]:
     """The switch has no room for a further ingress rule."""
-    room = len(cloud.switch.flows(BRIDGE, f"table={RULES_INGRESS}"))
-    cloud.switch.set_flow_limit(BRIDGE, RULES_INGRESS, room)
-    yield
-    cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
-
-
-def boot(cloud: Cloud, number: int, *groups: str, **fields: object) -> Vm:
-    vm = cloud.boot(number)
-    cloud.neutron_port(vm, *groups, **fields)
-    return vm
+    with cloud.switch.full_table():
+        yield
 
 
 @pytest.fixture
-def standing(cloud: Cloud, group: str) -> Vm:
+def wired(cloud: Cloud, group: str) -> Vm:
     """A port that is wired."""
-    vm = boot(cloud, 1, group)
+    vm = cloud.boot_port(1, group)
     cloud.wire_ports(vm)
     return vm
 
@@ -64,62 +44,60 @@ def passes_nothing(cloud: Cloud, vm: Vm, other: Vm) -> bool:
 
 class TestRefusedByTheSwitch:
     def test_a_new_port_is_closed_named_and_heals_by_itself(
-        self, cloud: Cloud, standing: Vm, group: str, full_table: None
+        self, cloud: Cloud, wired: Vm, group: str, full_table: None
     ) -> None:
-        new = boot(cloud, 2, group)
+        new = cloud.boot_port(2, group)
         cloud.wire_ports(new)
-        assert passes_nothing(cloud, new, standing)
+        assert passes_nothing(cloud, new, wired)
         error = cloud.error(new)
         assert "OFPFMFC_TABLE_FULL" in error.message
         assert f"table_id:{RULES_INGRESS}" in error.detail or "table:82" in error.detail
-        assert cloud.succeeded(standing)
-        assert cloud.tcp(outsider(), standing, 80)
+        assert cloud.succeeded(wired)
+        assert cloud.tcp(outsider(), wired, 80)
 
         cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
         cloud.heals(new)
         assert cloud.report(new).attempt > 1
-        assert cloud.connect(standing, new, 80)
+        assert cloud.connect(wired, new, 80)
 
     def test_a_port_that_was_wired_keeps_its_old_rules(
-        self, cloud: Cloud, standing: Vm, group: str, full_table: None
+        self, cloud: Cloud, wired: Vm, group: str, full_table: None
     ) -> None:
         cloud.rule(group, **SSH)
         cloud.loop()
-        assert "OFPFMFC_TABLE_FULL" in cloud.error(standing).message
-        assert cloud.connect(outsider(), standing, 80)
-        assert not cloud.tcp(outsider(), standing, 22)
+        assert "OFPFMFC_TABLE_FULL" in cloud.error(wired).message
+        assert cloud.connect(outsider(), wired, 80)
+        assert not cloud.tcp(outsider(), wired, 22)
 
         cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
-        cloud.heals(standing)
-        assert cloud.tcp(outsider(), standing, 22)
+        cloud.heals(wired)
+        assert cloud.tcp(outsider(), wired, 22)
 
 
 class TestWithALongBackoff:
-    """One minute, and no shorter: what happens sooner, happens for another reason."""
+    """Two minutes: a retry that comes sooner has another cause."""
 
     @pytest.fixture
-    def failed(self, cloud: Cloud, standing: Vm, group: str) -> Iterator[Vm]:
+    def failed(self, cloud: Cloud, wired: Vm, group: str) -> Iterator[Vm]:
         """A port that the switch has no room for, beside one that is wired."""
         cloud.stop_agent()
         for option in ("retry_initial", "retry_max"):
             cfg.CONF.set_override(option, 120.0, options.AGENT)
         cloud.start_agent()
-        cloud.update_ports(standing)
-        room = len(cloud.switch.flows(BRIDGE, f"table={RULES_INGRESS}"))
-        cloud.switch.set_flow_limit(BRIDGE, RULES_INGRESS, room)
-        vm = boot(cloud, 2, group)
-        cloud.wire_ports(vm)
-        yield vm
-        cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
+        cloud.update_ports(wired)
+        with cloud.switch.full_table():
+            vm = cloud.boot_port(2, group)
+            cloud.wire_ports(vm)
+            yield vm
         for option in ("retry_initial", "retry_max"):
             cfg.CONF.clear_override(option, options.AGENT)
 
     def test_calls_about_other_ports_neither_try_nor_report_a_failed_one(
-        self, cloud: Cloud, standing: Vm, failed: Vm
+        self, cloud: Cloud, wired: Vm, failed: Vm
     ) -> None:
         cloud.calls()
         for number in range(20):
-            cloud.driver.update_port_filter(cloud.driver.ports[standing.id])
+            cloud.driver.update_port_filter(cloud.driver.ports[wired.id])
             cloud.driver.update_security_group_members(
                 cloud.security_group(), {"IPv4": [(f"10.9.9.{number}", None)]}
             )
@@ -127,7 +105,7 @@ class TestWithALongBackoff:
         assert cloud.calls() == []
 
     def test_a_change_of_its_own_is_tried_at_once(
-        self, cloud: Cloud, standing: Vm, failed: Vm
+        self, cloud: Cloud, wired: Vm, failed: Vm
     ) -> None:
         cloud.neutron_port(failed)
         cloud.update_ports(failed)
@@ -135,46 +113,46 @@ class TestWithALongBackoff:
         assert [each.attempt for each in cloud.reports_of(failed)] == [1, 2]
 
     def test_fifty_failed_ports_leave_a_rule_change_for_another_alone(
-        self, cloud: Cloud, standing: Vm, failed: Vm
+        self, cloud: Cloud, wired: Vm, failed: Vm
     ) -> None:
         for number in range(50):
             # Without an interface that is bound: NoTag.
-            vm = boot(cloud, 10 + number)
-            cloud.heard_of(vm)
+            vm = cloud.boot_port(10 + number)
+            cloud.sees(vm)
             cloud.sg_agent.setup_port_filters({vm.id}, set())
         own = cloud.security_group()
         before = len(cloud.reports)
-        cloud.neutron_port(standing, own)
-        cloud.update_ports(standing)
+        cloud.neutron_port(wired, own)
+        cloud.update_ports(wired)
         cloud.calls()
         cloud.rule(own, "egress")
         cloud.loop()
-        assert [each.resource_id for each in cloud.reports[before:]] == [standing.id] * 2
+        assert [each.resource_id for each in cloud.reports[before:]] == [wired.id] * 2
         assert len(cloud.calls()) <= 3
 
 
-class TestAmongOthers:
-    """One port's trouble is its own."""
+class TestOtherPorts:
+    """A failing port disturbs no other."""
 
     def test_a_port_that_is_not_plugged_in_is_absent_and_no_failure(
-        self, cloud: Cloud, standing: Vm, group: str
+        self, cloud: Cloud, wired: Vm, group: str
     ) -> None:
-        absent, good = boot(cloud, 2, group), boot(cloud, 3, group)
+        absent, good = cloud.boot_port(2, group), cloud.boot_port(3, group)
         cloud.bind(absent, good)
         cloud.unplug(absent.name)
         cloud.gone(absent)
         cloud.sg_agent.setup_port_filters({absent.id, good.id}, set())
         assert cloud.succeeded(good)
-        assert cloud.tcp(standing, good, 80)
+        assert cloud.tcp(wired, good, 80)
         report = cloud.reported(absent)
         assert (report.flow, report.failed) == (FlowName.UNWIRE, None)
         assert absent.id not in cloud.driver.ports
 
-    def test_a_standing_port_told_of_after_it_was_unplugged_leaves_no_flow(
-        self, cloud: Cloud, standing: Vm, group: str
+    def test_a_wired_port_updated_after_it_was_unplugged_leaves_no_flow(
+        self, cloud: Cloud, wired: Vm, group: str
     ) -> None:
         before = len(cloud.ofctl.dump())
-        leaving = boot(cloud, 2, group)
+        leaving = cloud.boot_port(2, group)
         cloud.wire_ports(leaving)
         cloud.unplug(leaving.name)
         cloud.gone(leaving)
@@ -184,30 +162,30 @@ class TestAmongOthers:
         cloud.reported(leaving, lambda report: report.flow is FlowName.UNWIRE)
         assert len(cloud.ofctl.dump()) == before
         cloud.sg_agent.remove_devices_filter({leaving.id})
-        assert cloud.succeeded(standing)
+        assert cloud.succeeded(wired)
 
-    def test_a_port_that_ovsdb_lost_sight_of_for_a_moment_is_left_alone(
-        self, cloud: Cloud, standing: Vm, monkeypatch: pytest.MonkeyPatch
+    def test_a_port_missing_from_ovsdb_for_a_moment_stays_wired(
+        self, cloud: Cloud, wired: Vm, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        number = len(cloud.reports_of(standing))
+        number = len(cloud.reports_of(wired))
         with monkeypatch.context() as blind:
             blind.setattr(cloud.bridge, "get_vifs_by_ids", dict.fromkeys)
-            cloud.driver.resync([standing.id])
-        assert cloud.tcp(outsider(), standing, 80)
-        report = cloud.reported(standing, after=number)
+            cloud.driver.resync([wired.id])
+        assert cloud.tcp(outsider(), wired, 80)
+        report = cloud.reported(wired, after=number)
         assert (report.flow, report.failed) == (FlowName.WIRE, None)
 
     def test_a_port_without_a_tag_is_closed_until_it_has_one(
-        self, cloud: Cloud, standing: Vm, group: str
+        self, cloud: Cloud, wired: Vm, group: str
     ) -> None:
-        unbound = boot(cloud, 2, group)
-        cloud.heard_of(unbound)
+        unbound = cloud.boot_port(2, group)
+        cloud.sees(unbound)
         cloud.sg_agent.setup_port_filters({unbound.id}, set())
         assert cloud.error(unbound).type == "NoTag"
-        assert not cloud.tcp(unbound, standing, 80)
+        assert not cloud.tcp(unbound, wired, 80)
         cloud.bind(unbound)
         cloud.heals(unbound)
-        assert cloud.tcp(unbound, standing, 80)
+        assert cloud.tcp(unbound, wired, 80)
 
     @pytest.mark.parametrize(
         "unusable",
@@ -221,13 +199,13 @@ class TestAmongOthers:
     def test_a_rule_that_cannot_be_used_opens_nothing_and_leaves_the_others_in_force(
         self,
         cloud: Cloud,
-        standing: Vm,
+        wired: Vm,
         group: str,
         unusable: dict[str, object],
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         odd = cloud.security_group()
-        concerned, good = boot(cloud, 2, odd), boot(cloud, 3, group)
+        concerned, good = cloud.boot_port(2, odd), cloud.boot_port(3, group)
         cloud.wire_ports(concerned, good)
         base = {"direction": "ingress", "ethertype": "IPv4"}
         with cloud.driver.defer_apply():
@@ -236,50 +214,50 @@ class TestAmongOthers:
                 cloud.driver.update_port_filter(port)
         assert cloud.succeeded(concerned)
         assert cloud.succeeded(good)
-        assert cloud.tcp(standing, concerned, 22)
-        assert not cloud.tcp(standing, concerned, 80)
-        assert not cloud.udp(standing, concerned, 5)
+        assert cloud.tcp(wired, concerned, 22)
+        assert not cloud.tcp(wired, concerned, 80)
+        assert not cloud.udp(wired, concerned, 5)
         [line] = [each.message for each in caplog.records if odd in each.message]
         assert next(iter(unusable)) in line
 
     def test_an_address_pair_of_a_multicast_mac_opens_nothing_and_its_port_works(
-        self, cloud: Cloud, standing: Vm, group: str, caplog: pytest.LogCaptureFixture
+        self, cloud: Cloud, wired: Vm, group: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         shared, fine = ("03:bf:c0:00:02:64", "192.0.2.100"), ("fa:16:3e:00:00:77", "192.0.2.7")
-        vm = boot(cloud, 2, group, pairs=[shared, fine])
+        vm = cloud.boot_port(2, group, pairs=[shared, fine])
         friends = cloud.security_group()
         cloud.rule(friends, remote_group_id=group, **SSH)
-        asking = boot(cloud, 3, friends)
+        asking = cloud.boot_port(3, friends)
         cloud.wire_ports(vm, asking)
         assert cloud.succeeded(vm)
-        assert cloud.connect(standing, vm, 80)
+        assert cloud.connect(wired, vm, 80)
         for mac, ip in (shared, fine):
             speaks = (mac, ip) == fine
-            assert cloud.tcp(vm.but(mac=mac, ip=ip), standing, 80) == speaks
+            assert cloud.tcp(vm.but(mac=mac, ip=ip), wired, 80) == speaks
             assert cloud.tcp(vm.but(mac=mac, ip=ip), asking, 22) == speaks
         assert cloud.tcp(vm, asking, 22), "another member of the same group"
         named = [each.message for each in caplog.records if "192.0.2.100" in each.message]
         assert all(any(who in line for line in named) for who in (vm.id, group))
 
     def test_a_group_whose_rules_did_not_come_lets_nothing_in_until_they_do(
-        self, cloud: Cloud, standing: Vm
+        self, cloud: Cloud, wired: Vm
     ) -> None:
         coming = cloud.security_group()
-        vm = boot(cloud, 2, coming)
+        vm = cloud.boot_port(2, coming)
         cloud.bind(vm)
         port = {"device": vm.id, "mac_address": vm.mac, "fixed_ips": [vm.ip],
                 "security_groups": [coming]}  # fmt: skip
         cloud.driver.prepare_port_filter(port)
         assert cloud.succeeded(vm)
-        assert not cloud.tcp(standing, vm, 80)
-        assert not cloud.tcp(vm, standing, 80)
+        assert not cloud.tcp(wired, vm, 80)
+        assert not cloud.tcp(vm, wired, 80)
         assert coming not in cloud.report(vm).security_group_revisions
         rule = {"direction": "ingress", "ethertype": "IPv4", **WEB}
         cloud.driver.update_security_group_rules(coming, [rule])
-        assert cloud.tcp(standing, vm, 80)
+        assert cloud.tcp(wired, vm, 80)
 
-    def test_a_port_that_makes_no_sense(self, cloud: Cloud, standing: Vm, group: str) -> None:
-        nonsense, good = boot(cloud, 2, group), boot(cloud, 3, group)
+    def test_an_invalid_port_fails_alone(self, cloud: Cloud, wired: Vm, group: str) -> None:
+        nonsense, good = cloud.boot_port(2, group), cloud.boot_port(3, group)
         cloud.bind(nonsense, good)
         rules = [{"direction": "egress", "ethertype": "IPv4"}]
         with cloud.driver.defer_apply():
@@ -290,43 +268,43 @@ class TestAmongOthers:
                      "fixed_ips": [vm.ip]}
                 )  # fmt: skip
         assert "mac_address" in cloud.error(nonsense).message
-        assert not cloud.tcp(nonsense, standing, 80)
+        assert not cloud.tcp(nonsense, wired, 80)
         assert cloud.succeeded(good)
 
-    def test_stateful_and_stateless_groups_on_one_port(
-        self, cloud: Cloud, standing: Vm, group: str
+    def test_a_port_in_stateful_and_stateless_groups_is_a_conflict_and_closed(
+        self, cloud: Cloud, wired: Vm, group: str
     ) -> None:
         stateless = cloud.security_group(stateful=False)
         cloud.rule(stateless, **SSH)
-        mixed = boot(cloud, 2, group, stateless)
+        mixed = cloud.boot_port(2, group, stateless)
         cloud.wire_ports(mixed)
         assert cloud.error(mixed).type == "Conflict"
-        assert passes_nothing(cloud, mixed, standing)
+        assert passes_nothing(cloud, mixed, wired)
 
-    def test_something_that_is_no_port_is_not_programmed_and_sends_nothing(
-        self, cloud: Cloud, standing: Vm, caplog: pytest.LogCaptureFixture
+    def test_a_device_that_is_no_port_is_not_programmed_and_sends_nothing(
+        self, cloud: Cloud, wired: Vm, caplog: pytest.LogCaptureFixture
     ) -> None:
         by_hand = cloud.boot(2)
         with cloud.driver.defer_apply():
             cloud.driver.prepare_port_filter({"device": "tap0", "security_groups": []})
             cloud.driver.process_trusted_ports(["by-hand"])
             cloud.driver.remove_trusted_ports(["never-seen"])
-        assert set(cloud.driver.ports) == {standing.id}
+        assert set(cloud.driver.ports) == {wired.id}
         [said] = [each.message for each in caplog.records if "tap0" in each.message]
         assert "it can send nothing" in said
-        assert not cloud.tcp(by_hand, standing, 80)
+        assert not cloud.tcp(by_hand, wired, 80)
 
 
-def test_without_the_switch_every_port_fails_and_nothing_is_raised(
-    cloud: Cloud, standing: Vm, group: str
+def test_without_the_switch_every_port_fails_and_no_call_raises(
+    cloud: Cloud, wired: Vm, group: str
 ) -> None:
-    new = boot(cloud, 2, group)
+    new = cloud.boot_port(2, group)
     cloud.bind(new)
     cloud.rule(group, **SSH)
     with cloud.switch_stopped():
-        cloud.sg_agent.setup_port_filters({new.id}, {standing.id})
+        cloud.sg_agent.setup_port_filters({new.id}, {wired.id})
         assert cloud.error(new).type == "SwitchUnreachable"
-        assert cloud.error(standing).type == "SwitchUnreachable"
+        assert cloud.error(wired).type == "SwitchUnreachable"
 
 
 class FullDisk:
@@ -345,7 +323,7 @@ class FullDisk:
 
 
 @pytest.fixture
-def disk(cloud: Cloud, standing: Vm) -> FullDisk:
+def disk(cloud: Cloud, wired: Vm) -> FullDisk:
     disk = FullDisk()
     cloud.driver.report_to(Reporting(deliver=disk.put))
     return disk
@@ -353,7 +331,7 @@ def disk(cloud: Cloud, standing: Vm) -> FullDisk:
 
 class TestAReportThatCannotBeKept:
     def test_of_a_wired_port_is_made_again(self, cloud: Cloud, group: str, disk: FullDisk) -> None:
-        new = boot(cloud, 2, group)
+        new = cloud.boot_port(2, group)
         cloud.wire_ports(new)
         assert "disk full" in cloud.driver.troubles.current()[Trouble.OUTBOX]
         disk.full = False
@@ -364,17 +342,17 @@ class TestAReportThatCannotBeKept:
         assert not cloud.driver.troubles.current()
 
     def test_of_an_unplugged_port_is_made_again(
-        self, cloud: Cloud, standing: Vm, disk: FullDisk
+        self, cloud: Cloud, wired: Vm, disk: FullDisk
     ) -> None:
-        cloud.remove(standing)
+        cloud.remove(wired)
         disk.full = False
         wait_until(lambda: disk.taken, 20, "the report is taken")
         (report,) = disk.taken
-        assert (report.resource_id, report.flow) == (standing.id, FlowName.UNWIRE)
+        assert (report.resource_id, report.flow) == (wired.id, FlowName.UNWIRE)
         assert report.failed is None
 
     def test_waits_for_its_backoff_whatever_else_is_called(
-        self, cloud: Cloud, standing: Vm, group: str, disk: FullDisk
+        self, cloud: Cloud, wired: Vm, group: str, disk: FullDisk
     ) -> None:
         cloud.stop_agent()
         cfg.CONF.set_override("retry_initial", 60.0, options.AGENT)
@@ -383,16 +361,16 @@ class TestAReportThatCannotBeKept:
         finally:
             cfg.CONF.clear_override("retry_initial", options.AGENT)
         cloud.driver.report_to(Reporting(deliver=disk.put))
-        cloud.update_ports(standing)
+        cloud.update_ports(wired)
         for _ in range(10):
             cloud.driver.update_security_group_members(cloud.security_group(), {})
         assert disk.refused == 1
 
 
 def test_an_exception_about_one_port_leaves_the_others_of_a_resync_alone(
-    cloud: Cloud, standing: Vm, group: str
+    cloud: Cloud, wired: Vm, group: str
 ) -> None:
-    odd, good = boot(cloud, 2, group), boot(cloud, 3, group)
+    odd, good = cloud.boot_port(2, group), cloud.boot_port(3, group)
     cloud.wire_ports(odd, good)
 
     def revision(port_id: str, port: Mapping[str, Any]) -> int:
@@ -404,8 +382,8 @@ def test_an_exception_about_one_port_leaves_the_others_of_a_resync_alone(
     cloud.driver.report_to(Reporting(deliver=reports.extend, revision=revision))
     cloud.driver.resync()
     by_port = {each.resource_id: each for each in reports}
-    assert by_port.keys() == {standing.id, odd.id, good.id}
-    assert [by_port[each.id].failed for each in (standing, good)] == [None, None]
+    assert by_port.keys() == {wired.id, odd.id, good.id}
+    assert [by_port[each.id].failed for each in (wired, good)] == [None, None]
     failed = by_port[odd.id].failed
     assert failed is not None
     assert failed.error is not None

@@ -1,4 +1,4 @@
-"""A host that goes on without us keeps nothing of ours."""
+"""agent-flows-leave-host removes everything of ours, and nothing else."""
 
 import subprocess
 import sys

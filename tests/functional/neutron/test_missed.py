@@ -1,26 +1,22 @@
-"""What the server said while the message bus was away: asked for anew, it is in force."""
+"""Changes made while the message bus was away are asked for again and applied."""
 
 from collections.abc import Callable
 
 import pytest
 
-from tests.functional.neutron.cloud import Cloud
+from tests.functional.neutron.cloud import WEB, Cloud
 from tests.functional.secgroups.host import Vm, outsider
-
-WEB = {"protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
 
 
 @pytest.fixture
 def group(cloud: Cloud) -> str:
     """A group that lets everything out and nothing in."""
-    made = cloud.security_group()
-    cloud.everything_out(made)
-    return made
+    return cloud.open_group()
 
 
 @pytest.fixture
 def vm(cloud: Cloud, group: str) -> Vm:
-    """A machine whose port stands."""
+    """A machine whose port is wired."""
     booted = cloud.boot(1)
     cloud.neutron_port(booted, group)
     cloud.wire_ports(booted)
@@ -32,7 +28,7 @@ def elsewhere(number: int) -> Vm:
     return outsider().but(id=f"99999999-0000-4000-8000-{number:012}", ip=f"10.0.1.{number}")
 
 
-def test_a_rule_that_was_added(cloud: Cloud, group: str, vm: Vm) -> None:
+def test_an_added_rule_is_applied(cloud: Cloud, group: str, vm: Vm) -> None:
     with cloud.bus_away():
         cloud.rule(group, **WEB)
     cloud.loop()
@@ -43,7 +39,7 @@ def test_a_rule_that_was_added(cloud: Cloud, group: str, vm: Vm) -> None:
     assert cloud.report(vm).security_group_revisions == {group: cloud.group_revision(group)}
 
 
-def test_a_rule_that_was_removed(cloud: Cloud, group: str, vm: Vm) -> None:
+def test_a_removed_rule_is_removed_here(cloud: Cloud, group: str, vm: Vm) -> None:
     rule = cloud.rule(group, **WEB)
     cloud.loop()
     assert cloud.tcp(outsider(), vm, 80)
@@ -54,7 +50,7 @@ def test_a_rule_that_was_removed(cloud: Cloud, group: str, vm: Vm) -> None:
     assert not cloud.tcp(outsider(), vm, 80)
 
 
-def test_a_rule_that_the_server_did_not_know_for_a_moment_is_not_lost_for_good(
+def test_a_rule_missing_at_the_server_for_a_moment_is_found_later(
     cloud: Cloud, group: str, vm: Vm
 ) -> None:
     """A replica of its database lagged behind."""
@@ -71,7 +67,7 @@ def test_a_rule_that_the_server_did_not_know_for_a_moment_is_not_lost_for_good(
 
 
 @pytest.mark.parametrize("whose", [lambda vm: [vm], lambda _: []], ids=["of a port", "of all"])
-def test_members_of_a_remote_group_that_came_and_went(
+def test_changed_members_of_a_remote_group_are_applied(
     cloud: Cloud, group: str, vm: Vm, whose: Callable[[Vm], list[Vm]]
 ) -> None:
     friends = cloud.security_group()
@@ -90,7 +86,7 @@ def test_members_of_a_remote_group_that_came_and_went(
     assert friendly == [staying, coming]
 
 
-def test_an_address_group_that_changed(cloud: Cloud, group: str, vm: Vm) -> None:
+def test_a_changed_address_group_is_applied(cloud: Cloud, group: str, vm: Vm) -> None:
     inside = cloud.address_group(["192.0.2.0/24"])
     cloud.rule(group, remote_address_group_id=inside, **WEB)
     cloud.loop()
@@ -102,7 +98,7 @@ def test_an_address_group_that_changed(cloud: Cloud, group: str, vm: Vm) -> None
     assert cloud.tcp(outsider().but(ip="198.51.100.1"), vm, 80)
 
 
-def test_a_port_that_was_given_another_group(cloud: Cloud, vm: Vm) -> None:
+def test_another_group_of_a_port_is_applied(cloud: Cloud, vm: Vm) -> None:
     other = cloud.security_group()
     cloud.rule(other, **WEB)
     with cloud.bus_away():
@@ -112,7 +108,7 @@ def test_a_port_that_was_given_another_group(cloud: Cloud, vm: Vm) -> None:
     assert cloud.tcp(outsider(), vm, 80)
 
 
-def test_what_was_not_missed_is_not_told_twice(cloud: Cloud, group: str, vm: Vm) -> None:
+def test_a_change_not_missed_is_not_applied_twice(cloud: Cloud, group: str, vm: Vm) -> None:
     cloud.rule(group, remote_group_id=group, **WEB)
     cloud.loop()
     number = len(cloud.reports)

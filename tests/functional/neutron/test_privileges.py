@@ -103,7 +103,7 @@ def test_an_ovs_ofctl_that_hangs_is_killed_in_the_helper(bridge: Switch, tmp_pat
     assert not any(map(runs, started))
 
 
-def test_a_helper_that_does_not_answer_keeps_nobody_waiting(bridge: Switch) -> None:
+def test_a_helper_that_does_not_answer_delays_no_call(bridge: Switch) -> None:
     helpers, *said = run(bridge, _ROOT, _HELPER_IS_STOPPED, _NOBODY_FROM_HERE, _IS_KEPT_WAITING)
     for each in helpers.split():
         os.kill(int(each), signal.SIGKILL)

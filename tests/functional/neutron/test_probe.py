@@ -1,4 +1,4 @@
-"""What keeps the switch from answering is the host's trouble within seconds, and no longer."""
+"""A switch that does not answer is the host's trouble within seconds, until it answers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +45,7 @@ def none(troubles: Troubles) -> None:
     wait_until(lambda: not troubles.current(), SECONDS, "no trouble")
 
 
-def test_a_switch_that_is_gone(dummy_switch: Switch, troubles: Troubles) -> None:
+def test_a_stopped_switch_is_a_trouble(dummy_switch: Switch, troubles: Troubles) -> None:
     dummy_switch.stop_vswitchd()
     try:
         has(troubles, Trouble.SWITCH, f"cannot be reached on {BRIDGE}")
@@ -54,13 +54,13 @@ def test_a_switch_that_is_gone(dummy_switch: Switch, troubles: Troubles) -> None
     none(troubles)
 
 
-def test_a_switch_that_hangs(dummy_switch: Switch, troubles: Troubles) -> None:
+def test_a_switch_that_hangs_is_a_trouble(dummy_switch: Switch, troubles: Troubles) -> None:
     with dummy_switch.held_vswitchd():
         has(troubles, Trouble.SWITCH, "does not answer")
     none(troubles)
 
 
-def test_a_bridge_that_is_gone(dummy_switch: Switch, troubles: Troubles) -> None:
+def test_a_deleted_bridge_is_a_trouble(dummy_switch: Switch, troubles: Troubles) -> None:
     dummy_switch.vsctl("del-br", BRIDGE)
     has(troubles, Trouble.BRIDGE, f"bridge {BRIDGE} is gone")
     dummy_switch.add_bridge(BRIDGE)
@@ -72,7 +72,7 @@ def test_a_bridge_that_is_gone(dummy_switch: Switch, troubles: Troubles) -> None
     [("exec sleep 600", "killed"), ("sleep 600; exit 0", "killed"), ("exit 3", "said nothing")],
     ids=["hangs", "hangs in a child", "fails"],
 )
-def test_an_ovs_ofctl_that_does_not_work_says_nothing_of_the_switch(
+def test_an_ovs_ofctl_that_does_not_work_is_no_trouble_of_the_switch(
     troubles: Troubles, ofctl_calls: Path, script: str, words: str
 ) -> None:
     tool = ofctl_calls.parent / "bin" / "ovs-ofctl"

@@ -106,7 +106,7 @@ def test_the_agent_cleans_up_stale_flows_and_leaves_ours(agent: RealAgent) -> No
     assert agent.switch.flows(BRIDGE, f"cookie={STALE:#x}/-1") == []
     assert agent.connect(a, b, 80)
     assert not agent.tcp(a, b, 81)
-    assert not agent.tcp(new, a, 80), "nobody has programmed it"
+    assert not agent.tcp(new, a, 80), "it is not programmed"
 
 
 def test_after_a_restart_of_the_switch_ports_are_filtered_before_the_bridge_opens(

@@ -1,27 +1,9 @@
 """Restarts of the agent and of Open vSwitch; ports in quarantine until they are verified."""
 
-import pytest
-
 from agent_flows.neutron.agent.quarantine import Endpoint
 from tests.functional.neutron.cloud import Cloud
 from tests.functional.secgroups import packets
 from tests.functional.secgroups.host import BRIDGE, Vm, outsider
-
-WEB = {"protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
-
-
-@pytest.fixture
-def group(cloud: Cloud) -> str:
-    made = cloud.security_group()
-    cloud.everything_out(made)
-    cloud.rule(made, **WEB)
-    return made
-
-
-def boot(cloud: Cloud, number: int, *groups: str, **fields: object) -> Vm:
-    vm = cloud.boot(number)
-    cloud.neutron_port(vm, *groups, **fields)
-    return vm
 
 
 def closed(cloud: Cloud, vm: Vm, *macs: str) -> Endpoint:
@@ -29,8 +11,8 @@ def closed(cloud: Cloud, vm: Vm, *macs: str) -> Endpoint:
 
 
 class TestOfTheAgent:
-    def test_what_stood_is_never_closed_nor_cut(self, cloud: Cloud, group: str) -> None:
-        a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    def test_wired_ports_are_never_closed_nor_cut(self, cloud: Cloud, group: str) -> None:
+        a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
         cloud.wire_ports(a, b)
         assert cloud.connect(a, b, 80)
         cloud.stop_agent()
@@ -43,10 +25,12 @@ class TestOfTheAgent:
         assert cloud.connect(a, b, 80, sport=40001)
         assert not cloud.tcp(a, b, 81)
 
-    def test_the_flows_of_ports_that_went_meanwhile_are_swept(
-        self, cloud: Cloud, group: str
-    ) -> None:
-        a, gone, waiting = boot(cloud, 1, group), boot(cloud, 2, group), boot(cloud, 3, group)
+    def test_flows_of_ports_unplugged_before_it_are_swept(self, cloud: Cloud, group: str) -> None:
+        a, gone, waiting = (
+            cloud.boot_port(1, group),
+            cloud.boot_port(2, group),
+            cloud.boot_port(3, group),
+        )
         cloud.wire_ports(a, gone, waiting)
         ofport = cloud.switch.ofport(gone.name)
         cloud.stop_agent()
@@ -60,7 +44,7 @@ class TestOfTheAgent:
     def test_a_port_that_was_never_verified_is_still_in_quarantine(
         self, cloud: Cloud, group: str
     ) -> None:
-        a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+        a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
         cloud.wire_ports(a)
         cloud.bind(b)
         cloud.driver.quarantine([closed(cloud, b)])
@@ -73,25 +57,25 @@ class TestOfTheAgent:
 
 class TestOfOpenVswitch:
     def test_every_port_is_put_back(self, cloud: Cloud, group: str) -> None:
-        a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+        a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
         cloud.wire_ports(a, b)
         with cloud.switch_stopped():
             pass
-        cloud.heard_of(a, b)
+        cloud.sees(a, b)
         cloud.recover()
         assert cloud.connect(a, b, 80)
         assert not cloud.tcp(a, b, 81)
         assert not cloud.tcp(outsider(), b, 81)
 
     def test_a_port_that_was_closed_is_closed_again(self, cloud: Cloud, group: str) -> None:
-        a, unbound = boot(cloud, 1, group), boot(cloud, 2, group)
-        cloud.heard_of(unbound)
+        a, unbound = cloud.boot_port(1, group), cloud.boot_port(2, group)
+        cloud.sees(unbound)
         cloud.wire_ports(a)
         cloud.sg_agent.setup_port_filters({unbound.id}, set())
         assert cloud.error(unbound).type == "NoTag"
         with cloud.switch_stopped():
             pass
-        cloud.heard_of(a, unbound)
+        cloud.sees(a, unbound)
         cloud.recover()
         assert not cloud.tcp(unbound, a, 80)
 
@@ -100,7 +84,7 @@ class TestQuarantine:
     """As an extension uses it that hears of a port before its filters come."""
 
     def test_a_port_in_quarantine_sends_and_gets_nothing(self, cloud: Cloud, group: str) -> None:
-        a, new = boot(cloud, 1, group), boot(cloud, 2, group)
+        a, new = cloud.boot_port(1, group), cloud.boot_port(2, group)
         cloud.wire_ports(a)
         cloud.bind(new)
         assert cloud.tcp(outsider(), new, 81), "as Neutron leaves it"
@@ -114,7 +98,7 @@ class TestQuarantine:
         assert cloud.connect(a, new, 80)
 
     def test_it_costs_one_bundle_for_any_number_of_ports(self, cloud: Cloud, group: str) -> None:
-        vms = [boot(cloud, number, group) for number in (1, 2, 3)]
+        vms = [cloud.boot_port(number, group) for number in (1, 2, 3)]
         cloud.bind(*vms)
         cloud.calls()
         cloud.driver.quarantine([closed(cloud, vm) for vm in vms])
@@ -123,7 +107,7 @@ class TestQuarantine:
     def test_a_mac_that_a_wired_port_shares_stays_reachable(self, cloud: Cloud, group: str) -> None:
         shared = "fa:16:3e:00:01:aa"
         pairs = [(shared, "192.0.2.5/32")]
-        a, new = boot(cloud, 1, group, pairs=pairs), boot(cloud, 2, group, pairs=pairs)
+        a, new = cloud.boot_port(1, group, pairs=pairs), cloud.boot_port(2, group, pairs=pairs)
         cloud.wire_ports(a)
         cloud.bind(new)
         cloud.driver.quarantine([closed(cloud, new, shared)])
@@ -136,10 +120,10 @@ class TestQuarantine:
         )
 
     def test_a_port_that_is_removed_leaves_none_behind(self, cloud: Cloud, group: str) -> None:
-        a, new = boot(cloud, 1, group), boot(cloud, 2, group)
+        a, new = cloud.boot_port(1, group), cloud.boot_port(2, group)
         cloud.wire_ports(a)
         before = len(cloud.switch.flows(BRIDGE))
-        cloud.heard_of(new)
+        cloud.sees(new)
         cloud.driver.quarantine([closed(cloud, new)])
         cloud.sg_agent.setup_port_filters({new.id}, set())
         assert len(cloud.switch.flows(BRIDGE)) > before

@@ -16,13 +16,12 @@ from agent_flows.neutron.verify.checks import Checks
 from agent_flows.report import FlowName, Step, Trouble
 from lab.model import new_id
 from lab.process import wait_until
-from lab.switch import Switch
+from lab.switch import RULES_INGRESS, Switch
+from tests.functional.neutron.cloud import SSH, WEB
 from tests.functional.neutron.other_cloud import SECONDS, OtherCloud, error_of, succeeded
 from tests.functional.secgroups.host import BRIDGE, Vm
 
-RULES_EGRESS, RULES_INGRESS, ENTRY = 72, 82, 60
-WEB = {"protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
-SSH = {"protocol": "tcp", "port_range_min": 22, "port_range_max": 22}
+ENTRY = 60
 
 
 @pytest.fixture
@@ -58,23 +57,15 @@ def cloud(
 @pytest.fixture
 def group(cloud: OtherCloud) -> str:
     """A group that lets everything out, the web in, and its members in."""
-    made = cloud.security_group()
-    cloud.everything_out(made)
-    cloud.rule(made, **WEB)
+    made = cloud.open_group(WEB)
     cloud.rule(made, protocol="udp", remote_group_id=made)
     return made
-
-
-def boot(cloud: OtherCloud, number: int, *groups: str, **fields: object) -> Vm:
-    vm = cloud.boot(number)
-    cloud.neutron_port(vm, *groups, **fields)
-    return vm
 
 
 @pytest.fixture
 def wired(cloud: OtherCloud, group: str) -> Vm:
     """A port that was programmed and proven."""
-    vm = boot(cloud, 1, group)
+    vm = cloud.boot_port(1, group)
     cloud.wire_ports(vm)
     cloud.proven(vm)
     return vm
@@ -85,7 +76,7 @@ def test_programmed_port_is_proven(cloud: OtherCloud, group: str) -> None:
     cloud.rule(group, protocol="icmp", remote_address_group_id=inside)
     cloud.rule(group, remote_ip_prefix="198.51.100.0/25", protocol="sctp",
                port_range_min=1000, port_range_max=1999)  # fmt: skip
-    a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.wire_ports(a, b)
     cloud.proven(a, b)
     report = cloud.report(a)
@@ -102,7 +93,7 @@ def test_programmed_port_is_proven(cloud: OtherCloud, group: str) -> None:
 
 
 def test_port_is_proven_only_after_the_driver_programmed_it(cloud: OtherCloud, group: str) -> None:
-    vm = boot(cloud, 1, group)
+    vm = cloud.boot_port(1, group)
     cloud.bind(vm)
     cloud.take_up(vm)
     error = cloud.fails(vm, "FlowsMissing")
@@ -116,13 +107,11 @@ def test_refused_flows_are_missing_until_the_driver_writes_them_again(
 ) -> None:
     web = cloud.security_group()
     cloud.rule(web, **WEB)
-    vm = boot(cloud, 1, web)
-    room = len(cloud.switch.flows(BRIDGE, f"table={RULES_INGRESS}")) + 5
-    cloud.switch.set_flow_limit(BRIDGE, RULES_INGRESS, room)
-    cloud.wire_ports(vm)
-    error = cloud.fails(vm, "FlowsMissing")
+    vm = cloud.boot_port(1, web)
+    with cloud.switch.full_table(spare=5):
+        cloud.wire_ports(vm)
+        error = cloud.fails(vm, "FlowsMissing")
     assert f"{cloud.bridge.default_cookie:#x}" in error.message
-    cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
     # Nothing but a change makes Neutron's driver try again.
     cloud.rule(web, **SSH)
     cloud.loop()
@@ -132,7 +121,7 @@ def test_refused_flows_are_missing_until_the_driver_writes_them_again(
 def test_refused_member_that_the_driver_does_not_write_again_is_missing(
     cloud: OtherCloud, group: str
 ) -> None:
-    vm = boot(cloud, 1, group)
+    vm = cloud.boot_port(1, group)
     cloud.switch.set_flow_limit(BRIDGE, RULES_INGRESS, 5)
     cloud.wire_ports(vm)
     cloud.fails(vm, "FlowsMissing")
@@ -146,7 +135,7 @@ def test_refused_member_that_the_driver_does_not_write_again_is_missing(
 
 
 def test_failing_port_does_not_delay_another(cloud: OtherCloud, group: str) -> None:
-    good, bad = boot(cloud, 1, group), boot(cloud, 2, group)
+    good, bad = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.bind(good, bad)
     cloud.take_up(good, bad)
     cloud.program(good)
@@ -180,7 +169,7 @@ def test_flow_without_a_rule_is_surplus(cloud: OtherCloud, wired: Vm) -> None:
 
 
 def test_removed_member_is_missing(cloud: OtherCloud, wired: Vm, group: str) -> None:
-    other = boot(cloud, 2, group)
+    other = cloud.boot_port(2, group)
     cloud.wire_ports(other)
     cloud.loop()
     cloud.proven(wired, other)
@@ -239,7 +228,7 @@ def test_unchanged_active_port_is_not_reported_again(
 ) -> None:
     seen = len(cloud.reports_of(wired))
     cloud.take_up(wired, status="ACTIVE")
-    other = boot(cloud, 2, group)
+    other = cloud.boot_port(2, group)
     cloud.wire_ports(other)
     cloud.proven(other)
     assert len(cloud.reports_of(wired)) == seen
@@ -261,15 +250,15 @@ def test_resync_reports_again(cloud: OtherCloud, wired: Vm) -> None:
 
 def test_resync_of_an_absent_port_reports_its_absence(cloud: OtherCloud) -> None:
     plugged, absent = cloud.boot(1), new_id()
-    cloud.heard_of(plugged)
+    cloud.sees(plugged)
     cloud.verifier.resync([plugged.id, absent])
     (report,) = cloud.reports
     assert (report.resource_id, report.flow, report.failed) == (absent, FlowName.UNWIRE, None)
 
 
 def test_unfiltered_port_needs_its_accept_flows(cloud: OtherCloud, group: str) -> None:
-    vm = boot(cloud, 1, port_security_enabled=False)
-    service = boot(cloud, 2, device_owner="network:dhcp")
+    vm = cloud.boot_port(1, port_security_enabled=False)
+    service = cloud.boot_port(2, device_owner="network:dhcp")
     cloud.wire_ports(vm, service)
     cloud.proven(vm, service)
     seen = len(cloud.reports_of(vm))
@@ -303,7 +292,7 @@ def test_port_with_admin_state_down_must_be_on_the_dead_vlan(
     cloud.proven(wired)
 
 
-def test_port_that_is_gone_is_unwired_once_its_flows_are_gone(cloud: OtherCloud, wired: Vm) -> None:
+def test_removed_port_is_unwired_once_its_flows_are_gone(cloud: OtherCloud, wired: Vm) -> None:
     cloud.unplug(wired.name)
     cloud.verifier.gone(wired.id)
     error = cloud.fails(wired, "FlowsSurplus")
@@ -314,7 +303,7 @@ def test_port_that_is_gone_is_unwired_once_its_flows_are_gone(cloud: OtherCloud,
 
 
 def test_unplugged_port_fails_as_such(cloud: OtherCloud, group: str) -> None:
-    vm = boot(cloud, 1, group)
+    vm = cloud.boot_port(1, group)
     cloud.bind(vm)
     cloud.take_up(vm)
     cloud.unplug(vm.name)
@@ -332,7 +321,7 @@ def test_ports_are_proven_again_after_a_restart_of_the_switch(cloud: OtherCloud,
         pass
     cloud.fails(wired, "FlowsMissing")
     cloud.recover()
-    cloud.heard_of(wired)
+    cloud.sees(wired)
     cloud.program(wired)
     cloud.proven(wired)
 
@@ -347,7 +336,7 @@ def test_reports_that_could_not_be_delivered_are_delivered_later(
         raise OSError("disk full")
 
     cloud.verifier.report_to(replace(cloud.reporting, deliver=refuse))
-    vm = boot(cloud, 1, group)
+    vm = cloud.boot_port(1, group)
     cloud.wire_ports(vm)
     assert refused.wait(SECONDS)
     cloud.verifier.report_to(cloud.reporting)
@@ -356,7 +345,7 @@ def test_reports_that_could_not_be_delivered_are_delivered_later(
 
 @pytest.mark.parametrize("firewall_driver", ["noop"])
 def test_noop_driver_needs_only_the_wiring(cloud: OtherCloud, group: str) -> None:
-    vm = boot(cloud, 1, group)
+    vm = cloud.boot_port(1, group)
     cloud.wire_ports(vm)
     cloud.proven(vm)
     report = cloud.report(vm)
@@ -371,12 +360,12 @@ def test_port_whose_group_is_gone_from_the_cache_delays_no_other(
 ) -> None:
     gone = cloud.security_group()
     cloud.rule(gone, **WEB)
-    odd = boot(cloud, 2, gone)
+    odd = cloud.boot_port(2, gone)
     cloud.wire_ports(odd)
     cloud.proven(odd)
     cloud.lose_group(gone)
     cloud.take_up(odd)
-    new = boot(cloud, 3, group)
+    new = cloud.boot_port(3, group)
     cloud.wire_ports(new)
     cloud.proven(new)
     assert "stateful" in cloud.fails(odd, "GroupsUnreadable").message
@@ -385,7 +374,7 @@ def test_port_whose_group_is_gone_from_the_cache_delays_no_other(
 def test_port_for_which_the_generators_raise_delays_no_other(
     cloud: OtherCloud, wired: Vm, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    odd, new = boot(cloud, 2, group), boot(cloud, 3, group)
+    odd, new = cloud.boot_port(2, group), cloud.boot_port(3, group)
     original = expected_flows.Generator.expected
 
     def raising(generator: expected_flows.Generator, port_id: str, *rest: Any) -> Any:
@@ -402,7 +391,7 @@ def test_port_for_which_the_generators_raise_delays_no_other(
 def test_look_that_raises_is_the_hosts_trouble_until_the_next_look(
     cloud: OtherCloud, wired: Vm, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new = boot(cloud, 2, group)
+    new = cloud.boot_port(2, group)
     with monkeypatch.context() as broken:
         broken.setattr(Checks, "good", mock.Mock(side_effect=OSError("cannot fork")))
         cloud.wire_ports(new)

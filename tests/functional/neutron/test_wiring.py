@@ -1,4 +1,4 @@
-"""Ports and groups come, change and go, as Neutron's agent tells the driver: who gets packets."""
+"""Ports and groups come, change and go, as Neutron's agent tells the driver; packets show it."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from agent_flows.report import FlowName, TaskState
 from lab.model import new_id
 from tests.functional.neutron.cloud import NETWORK, Cloud
 from tests.functional.secgroups import packets
-from tests.functional.secgroups.host import Vm, outsider
+from tests.functional.secgroups.host import outsider
 
 
 def web_port(**fields: object) -> dict[str, object]:
@@ -16,23 +16,14 @@ def web_port(**fields: object) -> dict[str, object]:
 @pytest.fixture
 def group(cloud: Cloud) -> str:
     """A group that lets everything out and nothing in."""
-    made = cloud.security_group()
-    cloud.everything_out(made)
-    return made
-
-
-def boot(cloud: Cloud, number: int, *groups: str, **fields: object) -> Vm:
-    """A VM with a port in the API, plugged in, not wired yet."""
-    vm = cloud.boot(number)
-    cloud.neutron_port(vm, *groups, **fields)
-    return vm
+    return cloud.open_group()
 
 
 def test_a_wired_port_passes_what_its_groups_allow_and_nothing_else(
     cloud: Cloud, group: str
 ) -> None:
     cloud.rule(group, **web_port())
-    a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.wire_ports(a, b)
     assert cloud.connect(a, b, 80)
     assert cloud.connect(outsider(), b, 80)
@@ -43,7 +34,7 @@ def test_a_wired_port_passes_what_its_groups_allow_and_nothing_else(
 
 def test_twenty_ports_of_one_turn_of_the_loop_are_one_bundle(cloud: Cloud, group: str) -> None:
     cloud.rule(group, **web_port(remote_group_id=group))
-    vms = [boot(cloud, number, group) for number in range(1, 21)]
+    vms = [cloud.boot_port(number, group) for number in range(1, 21)]
     cloud.bind(*vms)
     cloud.bundles()
     cloud.sg_agent.setup_port_filters({vm.id for vm in vms}, set())
@@ -56,7 +47,7 @@ def test_twenty_ports_of_one_turn_of_the_loop_are_one_bundle(cloud: Cloud, group
 def test_a_port_that_comes_again_unchanged_costs_no_switch_operation(
     cloud: Cloud, group: str
 ) -> None:
-    a = boot(cloud, 1, group)
+    a = cloud.boot_port(1, group)
     cloud.wire_ports(a)
     cloud.calls()
     reports = len(cloud.reports)
@@ -66,10 +57,10 @@ def test_a_port_that_comes_again_unchanged_costs_no_switch_operation(
     assert len(cloud.reports) == reports
 
 
-def test_a_report_names_the_rules_that_were_applied_and_not_those_that_just_came(
+def test_a_report_names_the_rules_that_were_applied_and_no_newer_ones(
     cloud: Cloud, group: str
 ) -> None:
-    a = boot(cloud, 1, group)
+    a = cloud.boot_port(1, group)
     cloud.wire_ports(a)
     applied = cloud.group_revision(group)
     cloud.rule(group, **web_port())
@@ -84,7 +75,7 @@ def test_a_resync_of_a_port_that_is_not_plugged_in_reports_its_absence(
     cloud: Cloud, group: str
 ) -> None:
     plugged, absent = cloud.boot(1), new_id()
-    cloud.heard_of(plugged)
+    cloud.sees(plugged)
     cloud.driver.resync([plugged.id, absent])
     (report,) = cloud.reports
     assert (report.resource_id, report.flow, report.failed) == (absent, FlowName.UNWIRE, None)
@@ -94,7 +85,7 @@ def test_a_resync_of_a_port_that_is_not_plugged_in_reports_its_absence(
 
 
 def test_a_report_names_the_ports_revision_that_was_applied(cloud: Cloud, group: str) -> None:
-    a, other = boot(cloud, 1, group), cloud.security_group()
+    a, other = cloud.boot_port(1, group), cloud.security_group()
     cloud.wire_ports(a)
     cloud.neutron_port(a, group, name="renamed")
     cloud.driver.resync([a.id])
@@ -107,7 +98,7 @@ def test_a_report_names_the_ports_revision_that_was_applied(cloud: Cloud, group:
 
 
 def test_every_port_is_reported_with_each_of_its_tasks(cloud: Cloud, group: str) -> None:
-    a = boot(cloud, 1, group)
+    a = cloud.boot_port(1, group)
     cloud.wire_ports(a)
     (report,) = cloud.reports
     assert (report.resource_id, report.flow, report.revision) == (a.id, FlowName.WIRE, 1)
@@ -126,13 +117,13 @@ def test_every_port_is_reported_with_each_of_its_tasks(cloud: Cloud, group: str)
 
 def test_a_new_member_of_a_group_is_let_in_by_the_others_at_once(cloud: Cloud, group: str) -> None:
     cloud.rule(group, **web_port(remote_group_id=group))
-    a = boot(cloud, 1, group)
+    a = cloud.boot_port(1, group)
     cloud.wire_ports(a)
-    b = boot(cloud, 2, group)
+    b = cloud.boot_port(2, group)
     cloud.wire_ports(b)
     assert cloud.tcp(b, a, 80)
     cloud.remove(b)
-    again = boot(cloud, 3)
+    again = cloud.boot_port(3)
     cloud.wire_ports(again)
     assert not cloud.tcp(again.but(mac=b.mac, ip=b.ip), a, 80)
 
@@ -140,7 +131,7 @@ def test_a_new_member_of_a_group_is_let_in_by_the_others_at_once(cloud: Cloud, g
 def test_a_rule_is_in_force_on_all_ports_of_its_group_after_one_bundle(
     cloud: Cloud, group: str
 ) -> None:
-    a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.wire_ports(a, b)
     assert not cloud.tcp(a, b, 80)
     cloud.bundles()
@@ -159,7 +150,7 @@ def test_a_rule_is_in_force_on_all_ports_of_its_group_after_one_bundle(
 def test_an_address_group_lets_in_the_addresses_it_has_now(cloud: Cloud, group: str) -> None:
     friends = cloud.address_group(["203.0.113.99/32"])
     cloud.rule(group, **web_port(remote_address_group_id=friends))
-    a = boot(cloud, 1, group)
+    a = cloud.boot_port(1, group)
     cloud.wire_ports(a)
     assert cloud.tcp(outsider(), a, 80)
     cloud.address_group(["203.0.113.0/26"], friends)
@@ -171,7 +162,7 @@ def test_an_address_group_lets_in_the_addresses_it_has_now(cloud: Cloud, group: 
 def test_a_port_taken_out_of_a_group_loses_what_it_allowed(cloud: Cloud, group: str) -> None:
     web = cloud.security_group()
     cloud.rule(web, **web_port())
-    a, b = boot(cloud, 1, group), boot(cloud, 2, group, web)
+    a, b = cloud.boot_port(1, group), cloud.boot_port(2, group, web)
     cloud.wire_ports(a, b)
     assert cloud.tcp(a, b, 80)
     cloud.neutron_port(b, group)
@@ -180,9 +171,9 @@ def test_a_port_taken_out_of_a_group_loses_what_it_allowed(cloud: Cloud, group: 
     assert cloud.report(b).flow is FlowName.WIRE
 
 
-def test_address_pairs_may_be_spoken_for(cloud: Cloud, group: str) -> None:
+def test_a_port_may_send_from_its_address_pairs(cloud: Cloud, group: str) -> None:
     cloud.rule(group)
-    a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.wire_ports(a, b)
     shared = a.but(mac="fa:16:3e:00:01:aa", ip="192.0.2.5")
     assert not cloud.udp(shared, b, 53)
@@ -193,7 +184,7 @@ def test_address_pairs_may_be_spoken_for(cloud: Cloud, group: str) -> None:
 
 
 def test_port_security_can_be_switched_while_the_port_is_up(cloud: Cloud, group: str) -> None:
-    a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.wire_ports(a, b)
     stranger = a.but(ip="192.0.2.77")
     assert not cloud.tcp(a, b, 80)
@@ -215,7 +206,7 @@ def test_what_a_trusted_port_sends_meets_the_rules_of_the_ports_it_sends_to(
     cloud: Cloud, group: str
 ) -> None:
     cloud.rule(group, **web_port())
-    dhcp, vm = boot(cloud, 1, device_owner="network:dhcp"), boot(cloud, 2, group)
+    dhcp, vm = cloud.boot_port(1, device_owner="network:dhcp"), cloud.boot_port(2, group)
     cloud.wire_ports(dhcp, vm)
     assert cloud.succeeded(dhcp)
     assert cloud.report(dhcp).revision == cloud.report(vm).revision == 1
@@ -227,7 +218,7 @@ def test_what_a_trusted_port_sends_meets_the_rules_of_the_ports_it_sends_to(
 
 
 def test_permitted_ethertypes_pass_in_both_directions(cloud: Cloud, group: str) -> None:
-    a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.wire_ports(a, b)
     assert cloud.sent(a, b, packets.other((a.mac, b.mac), 0x4000))
     assert not cloud.sent(a, b, packets.other((a.mac, b.mac), 0x4001))
@@ -237,7 +228,7 @@ def test_a_stateless_group_lets_no_reply_in_without_a_rule(cloud: Cloud) -> None
     stateless = cloud.security_group(stateful=False)
     cloud.everything_out(stateless)
     cloud.rule(stateless, **web_port())
-    a, b = boot(cloud, 1, stateless), boot(cloud, 2, stateless)
+    a, b = cloud.boot_port(1, stateless), cloud.boot_port(2, stateless)
     cloud.wire_ports(a, b)
     assert cloud.tcp(a, b, 80)
     assert not cloud.tcp_reply(b, a, 80)
@@ -249,14 +240,14 @@ def test_a_stateless_group_lets_no_reply_in_without_a_rule(cloud: Cloud) -> None
 def test_a_group_without_rules_goes_with_any_other(cloud: Cloud) -> None:
     stateless, empty = cloud.security_group(stateful=False), cloud.security_group()
     cloud.everything_out(stateless)
-    a = boot(cloud, 1, stateless, empty)
+    a = cloud.boot_port(1, stateless, empty)
     cloud.wire_ports(a)
     assert cloud.succeeded(a)
 
 
-def test_nothing_of_an_unplugged_port_stays(cloud: Cloud, group: str) -> None:
+def test_an_unplugged_port_leaves_no_flow(cloud: Cloud, group: str) -> None:
     cloud.rule(group, remote_group_id=group)
-    a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.wire_ports(a)
     flows = cloud.ofctl.dump()
     cloud.wire_ports(b)
@@ -269,7 +260,7 @@ def test_nothing_of_an_unplugged_port_stays(cloud: Cloud, group: str) -> None:
 
 def test_a_replugged_port_is_wired_where_it_is_now(cloud: Cloud, group: str) -> None:
     cloud.rule(group, **web_port())
-    a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.wire_ports(a, b)
     cloud.unplug(b.name)
     cloud.plug(b.name)
@@ -282,7 +273,7 @@ def test_a_replugged_port_is_wired_where_it_is_now(cloud: Cloud, group: str) -> 
 
 
 def test_outside_of_a_deferred_block_each_call_is_a_batch(cloud: Cloud, group: str) -> None:
-    a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.wire_ports(a, b)
     friend = {"direction": "ingress", "ethertype": "IPv4", "remote_group_id": group}
     cloud.driver.update_security_group_members(group, {"IPv4": [(a.ip, a.mac)]})
@@ -294,10 +285,10 @@ def test_outside_of_a_deferred_block_each_call_is_a_batch(cloud: Cloud, group: s
     assert not cloud.tcp(outsider().but(ip=a.ip), b, 80, sport=40001)
 
 
-def test_a_port_that_fell_on_the_server_is_proven_and_reported_again(
+def test_a_port_that_is_down_at_the_server_is_proven_and_reported_again(
     cloud: Cloud, group: str
 ) -> None:
-    a, new = boot(cloud, 1, group), boot(cloud, 2, group)
+    a, new = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.wire_ports(a)
     told = len(cloud.reports)
     cloud.driver.handle({"port_id": a.id, "status": "ACTIVE"})
@@ -311,11 +302,11 @@ def test_a_port_that_fell_on_the_server_is_proven_and_reported_again(
 
 @pytest.mark.parametrize("kind", ["vlan", "flat"])
 @pytest.mark.parametrize("name", ["dc1/leaf3", "provider net", "Ünï", "a,b=c", 'a"b', "x" * 64])
-def test_a_physical_network_has_whatever_name_neutron_gives_it(
+def test_a_physical_network_may_have_any_name_of_neutrons(
     cloud: Cloud, group: str, name: str, kind: str
 ) -> None:
     cloud.rule(group, **web_port())
-    a, b = boot(cloud, 1, group), boot(cloud, 2, group)
+    a, b = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.bind(a, b)
     segment = "1001" if kind == "vlan" else "None"
     for vm in (a, b):

@@ -1,0 +1,105 @@
+"""What the measurements share: a site, a security group of usual size, and an idle process."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from lab.cloud import Cloud
+from lab.model import egress_to_anywhere, ingress
+from lab.product import MEMORY_BUS, Site
+from lab.rabbit import Rabbit
+from lab.switch import Switch
+
+HOST = "bench"
+PHYSICAL = "physnet1"
+PHYSICAL_BRIDGE = "br-phys"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+Bus = Literal["embedded", "rabbit"]
+
+
+@contextlib.contextmanager
+def site(label: str, bus: Bus = "embedded") -> Iterator[Site]:
+    """A switch of its own with server and agent: in one process, or as two over RabbitMQ."""
+    with contextlib.ExitStack() as stack:
+        switch = stack.enter_context(Switch(label))
+        switch.add_bridge(PHYSICAL_BRIDGE, fail_mode="standalone")
+        url = MEMORY_BUS
+        if bus == "rabbit":
+            url = stack.enter_context(Rabbit(switch.namespace)).url
+        mappings = {PHYSICAL: PHYSICAL_BRIDGE}
+        made = Site(switch, HOST, transport_url=url, bridge_mappings=mappings)
+        stack.enter_context(made)
+        if bus == "embedded":
+            made.start_all_in_one()
+        else:
+            made.start_server()
+            made.start_agent()
+        yield made
+
+
+def network_and_group(cloud: Cloud) -> tuple[str, str]:
+    """The ids of a VLAN network, and of a web server's group with two ports open to itself."""
+    network = cloud.network("vlan", physical_network=PHYSICAL, segmentation_id=101, mtu=1500)
+    from_anywhere = [
+        *(ingress(protocol="tcp", port=port) for port in (22, 80, 443, 3306, 5432, 8080, 9100)),
+        ingress(protocol="tcp", port_range_min=30000, port_range_max=32767),
+        ingress(protocol="udp", port_range_min=33434, port_range_max=33534),
+        ingress(protocol="tcp", port=9090, remote_ip_prefix="10.0.0.0/8"),
+        ingress(protocol="icmp"),
+        ingress(protocol="icmp", ethertype="IPv6"),
+        *egress_to_anywhere(),
+    ]
+    group = cloud.group("bench", from_anywhere)
+    from_members = [
+        ingress(protocol=protocol, port=7000, remote_group_id=group) for protocol in ("tcp", "udp")
+    ]
+    return network, cloud.group("bench", [*from_anywhere, *from_members], group)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time a process has used, from /proc/<pid>/stat."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+class Idle:
+    """Measures how little CPU a process uses when it has nothing to do, and waits for that.
+
+    Create it while nothing happens: the embedded bus polls, so idle is not zero. ``cpu`` gives
+    CPU seconds; the process is idle after ``windows`` of ``seconds`` in which it used at most
+    ``factor`` times that, and ``slack`` of a core more.
+    """
+
+    def __init__(
+        self,
+        cpu: Callable[[], float],
+        seconds: float = 0.4,
+        windows: int = 1,
+        *,
+        factor: float = 1.25,
+        slack: float = 0.1,
+    ) -> None:
+        self._cpu, self._seconds, self._windows = cpu, seconds, windows
+        self.rate = min(self._window() for _ in range(3))
+        self._most = self.rate * factor + slack
+
+    def wait(self, timeout: float = 60) -> tuple[float, float]:
+        """When it became idle (perf_counter), and its CPU seconds then. Raises TimeoutError."""
+        give_up = time.monotonic() + timeout
+        idle = 0
+        while idle < self._windows:
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"not idle within {timeout:g} s")
+            if idle == 0:
+                since = time.perf_counter(), self._cpu()
+            idle = idle + 1 if self._window() <= self._most else 0
+        return since
+
+    def _window(self) -> float:
+        before = self._cpu()
+        time.sleep(self._seconds)
+        return (self._cpu() - before) / self._seconds
