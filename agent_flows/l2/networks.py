@@ -14,7 +14,8 @@ from agent_flows.l2.bridges import Bridges, Uplink
 from agent_flows.l2.vlans import Vlans
 from agent_flows.openflow import connections, cookie
 from agent_flows.openflow.flow import Flow
-from agent_flows.openflow.ofctl import Ofctl, SwitchError, Timeout
+from agent_flows.openflow.ofctl import Ofctl, SwitchError
+from agent_flows.openflow.outcome import switch_errors
 from agent_flows.report import TaskError
 from agent_flows.spec import NetworkSpec, NetworkType, PortSpec
 
@@ -217,7 +218,7 @@ class Networks:
         return next((each for each in chosen if each not in self._empty_zones), None)
 
     def _empty(self, zone: int) -> None:
-        with _switch_errors():
+        with switch_errors():
             self._ofctl(self._bridges.integration).flush_connections(zone)
         self._empty_zones.add(zone)
 
@@ -381,7 +382,7 @@ class Networks:
 
     def _end_connections(self, left: Mapping[int, Collection[str]]) -> None:
         ofctl = self._ofctl(self._bridges.integration)
-        with _switch_errors():
+        with switch_errors():
             for vlan, addresses in left.items():
                 connections.end(ofctl, vlan, addresses)
 
@@ -394,14 +395,14 @@ class Networks:
     def _installed_vlans(self, bridge: str) -> set[int]:
         """Local VLANs of the networks that have flows on a bridge."""
         kind = cookie.network(0)
-        with _switch_errors():
+        with switch_errors():
             seen = self._ofctl(bridge).dump(kind, _KIND_MASK)
         return {cookie.serial(entry.cookie) for entry in seen} - {cookie.serial(kind)}
 
     def _write(self, bridge: str, lines: Sequence[str]) -> None:
         """One bundle. Raises :class:`PortErrors` for the ports of a network that was refused,
         else :class:`TaskFailed`."""
-        with _switch_errors():
+        with switch_errors():
             try:
                 self._ofctl(bridge).bundle(lines)
             except SwitchError as exc:
@@ -420,21 +421,6 @@ class Networks:
                 if errors:
                     raise PortErrors(errors) from exc
                 raise
-
-
-@contextlib.contextmanager
-def _switch_errors() -> Iterator[None]:
-    """Errors of ovs-ofctl as a task's. No port is at fault that was not named, so a split of the
-    batch would only repeat the failure."""
-    try:
-        yield
-    except (SwitchError, Timeout) as exc:
-        raise TaskFailed(exc.task_error, whole_batch=True) from exc
-    except OSError as exc:
-        error = TaskError(
-            ErrorType.SWITCH_ERROR, f"ovs-ofctl could not be run: {exc.strerror or exc}"
-        )
-        raise TaskFailed(error, whole_batch=True) from exc
 
 
 def _segment(network: NetworkSpec) -> tuple[str | None, int | None]:

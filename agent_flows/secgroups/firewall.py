@@ -12,12 +12,13 @@ from dataclasses import replace
 
 from oslo_log import log
 
-from agent_flows.engine.task import PortErrors, TaskFailed
+from agent_flows.engine.task import PortErrors
 from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout, ToolMissing
+from agent_flows.openflow.outcome import switch_errors
 from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE, Pipeline
 from agent_flows.secgroups import takeover
 from agent_flows.secgroups.audit import Audit, NetworkFlows
@@ -285,18 +286,18 @@ class Firewall:
             }
 
     def _execute(self, todo: Plan) -> None:
-        try:
-            self._ofctl.bundle(todo.lines)
-        except (SwitchUnreachable, ToolMissing) as exc:
-            raise TaskFailed(exc.task_error, whole_batch=True) from exc
-        except SwitchError as exc:
-            if exc.refusals:
-                raise blame(exc, todo) from exc
-            self._unsettled = todo
-            raise TaskFailed(exc.task_error, whole_batch=True) from exc
-        except Timeout as exc:
-            self._unsettled = todo
-            raise TaskFailed(exc.task_error, whole_batch=True) from exc
+        with switch_errors():
+            try:
+                self._ofctl.bundle(todo.lines)
+            except SwitchError as exc:
+                if exc.refusals:
+                    raise blame(exc, todo) from exc
+                if not isinstance(exc, SwitchUnreachable | ToolMissing):
+                    self._unsettled = todo
+                raise
+            except Timeout:
+                self._unsettled = todo
+                raise
         self._installed = todo.after
 
     def _seems_right(self, port_ids: Collection[str]) -> bool:
@@ -308,20 +309,16 @@ class Firewall:
             return False
         if len(port_ids) <= _FEW and installed.count() <= _SMALL:
             return False
-        try:
+        with switch_errors():
             return self._audit.counts(installed)
-        except (SwitchError, Timeout) as exc:
-            raise TaskFailed(exc.task_error, whole_batch=True) from exc
 
     def _look(self) -> Difference:
         """Compare every flow with what was compiled; what is somebody else's is left out."""
         judging = self._bridge.removes or self._judging
-        try:
+        with switch_errors():
             found = self._audit.look(
                 self._installed, self._conjunctions, self._left, judging=judging
             )
-        except (SwitchError, Timeout) as exc:
-            raise TaskFailed(exc.task_error, whole_batch=True) from exc
         self._mistaken = self._distrusted = bool(found)
         self._judging = self._judging and bool(found)
         return found
@@ -347,10 +344,8 @@ class Firewall:
         return Counter(entry.cookie for entry in self._dump())
 
     def _dump(self) -> list[FlowEntry]:
-        try:
+        with switch_errors():
             return self._ofctl.dump()
-        except (SwitchError, Timeout) as exc:
-            raise TaskFailed(exc.task_error, whole_batch=True) from exc
 
     def _settle(self) -> None:
         """Find out what became of a bundle that was not answered."""

@@ -36,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "rpc": WORDS,
     "reporting": WORDS | {"rpc"},
     "engine": WORDS,
-    "openflow": WORDS,
+    "openflow": WORDS | {"engine"},
     "secgroups": WORDS | {"engine", "openflow"},
     "l2": WORDS | {"engine", "openflow"},
     "agent": ON_A_HOST | SETUP | {"l2"},

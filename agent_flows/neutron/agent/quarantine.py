@@ -6,20 +6,18 @@ Broadcasts still reach it, unless it is also sealed: that takes one call per
 port, so only the few ports that failed are sealed.
 """
 
-import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 
-from agent_flows.engine.task import TaskFailed
 from agent_flows.errors import ErrorType
 from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.flow import Flow
-from agent_flows.openflow.ofctl import Ofctl, SwitchError, Timeout
+from agent_flows.openflow.ofctl import Ofctl
+from agent_flows.openflow.outcome import switch_errors
 from agent_flows.openflow.pipeline import Register, Table
-from agent_flows.report import TaskError
 
 # Not the firewall's: it sweeps the flows with its own that it does not know.
 OWNER = 0xAF11
@@ -96,7 +94,7 @@ class Quarantine:
 
     def start(self) -> None:
         """Read the closed and the programmed ports from the switch."""
-        with self._lock, _switch_errors():
+        with self._lock, switch_errors(ErrorType.QUARANTINE_FAILED):
             self._closed = read(self._ofctl.dump(*_OURS))
             self._sealed = self._ofctl.sealed()
             self._find_programmed()
@@ -115,14 +113,14 @@ class Quarantine:
 
     def close(self, ports: Iterable[Endpoint]) -> None:
         """Close those of ``ports`` that are not programmed; one bundle."""
-        with self._lock, _switch_errors():
+        with self._lock, switch_errors(ErrorType.QUARANTINE_FAILED):
             self._close(ports)
 
     def close_failed(self, ports: Collection[Endpoint]) -> None:
         """Close and seal those of ``ports`` that the switch has no flows for."""
         if not ports:
             return
-        with self._lock, _switch_errors():
+        with self._lock, switch_errors(ErrorType.QUARANTINE_FAILED):
             self._find_programmed()
             self._close(ports)
             ofports = {port.ofport for port in ports}
@@ -133,7 +131,7 @@ class Quarantine:
     def open(self, ports: Collection[Endpoint]) -> frozenset[Endpoint]:
         """Let these programmed ports go, and the MACs they hold, for which other ports may be
         closed; one bundle. Returns those that were closed."""
-        with self._lock, _switch_errors():
+        with self._lock, switch_errors(ErrorType.QUARANTINE_FAILED):
             ofports = {port.ofport for port in ports}
             held = frozenset[HeldMac]().union(*(port.held for port in ports))
             opened = frozenset(self._closed[ofport] for ofport in ofports & self._closed.keys())
@@ -147,7 +145,7 @@ class Quarantine:
 
     def close_again(self, ports: Collection[Endpoint]) -> None:
         """Undo :meth:`open` for the ports that it returned."""
-        with self._lock, _switch_errors():
+        with self._lock, switch_errors(ErrorType.QUARANTINE_FAILED):
             for port in ports:
                 self._programmed.pop(port.ofport, None)
             self._change((), ports)
@@ -161,7 +159,7 @@ class Quarantine:
         self._keep(lambda port: port.ofport in ofports)
 
     def _keep(self, stays: Callable[[Endpoint], bool]) -> None:
-        with self._lock, _switch_errors():
+        with self._lock, switch_errors(ErrorType.QUARANTINE_FAILED):
             self._change([port for port in self._closed.values() if not stays(port)])
             self._programmed = {o: port for o, port in self._programmed.items() if stays(port)}
             self._sealed = frozenset(
@@ -211,17 +209,3 @@ def read(entries: Iterable[FlowEntry]) -> dict[int, Endpoint]:
                 known = replace(known, segment=tag)
         closed[ofport] = known
     return closed
-
-
-@contextlib.contextmanager
-def _switch_errors() -> Iterator[None]:
-    try:
-        yield
-    except Timeout as exc:
-        raise TaskFailed(TaskError(ErrorType.TIMEOUT, str(exc)), whole_batch=True) from exc
-    except SwitchError as exc:
-        error = TaskError(ErrorType.QUARANTINE_FAILED, exc.message, exc.detail)
-        raise TaskFailed(error, whole_batch=True) from exc
-    except OSError as exc:
-        error = TaskError(ErrorType.QUARANTINE_FAILED, "ovs-ofctl could not be run", str(exc))
-        raise TaskFailed(error, whole_batch=True) from exc

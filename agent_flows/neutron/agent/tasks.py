@@ -1,12 +1,11 @@
 """Tasks of the flows inside Neutron's agent."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from taskflow.types.failure import Failure
 
-from agent_flows.engine.task import FlowTask, PortErrors, TaskFailed, raise_for
+from agent_flows.engine.task import FlowTask, PortErrors, raise_for
 from agent_flows.neutron import interfaces
 from agent_flows.neutron.agent.quarantine import Endpoint, Quarantine
 from agent_flows.neutron.interfaces import Bridge, Located
@@ -14,7 +13,7 @@ from agent_flows.neutron.parsing import macs_of
 from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.connections import Connections, Speaker, addresses_of
-from agent_flows.openflow.ofctl import SwitchError, Timeout
+from agent_flows.openflow.outcome import switch_errors
 from agent_flows.openflow.pipeline import DEAD_VLAN
 from agent_flows.report import Step, TaskError
 from agent_flows.spec import DesiredState
@@ -82,7 +81,7 @@ class LiftQuarantine(_QuarantineTask):
         desired: DesiredState,
     ) -> frozenset[Endpoint]:
         ports = [(attachments[port_id], desired.ports[port_id]) for port_id in port_ids]
-        with _switch_errors():
+        with switch_errors():
             self._connections.hold(
                 {spec.id: Speaker(at.vlan, addresses_of(spec)) for at, spec in ports}
             )
@@ -106,7 +105,7 @@ class EndConnections(FlowTask):
         self._connections = connections
 
     def execute(self, port_ids: tuple[str, ...]) -> None:
-        with _switch_errors():
+        with switch_errors():
             self._connections.leave(port_ids)
 
 
@@ -118,12 +117,3 @@ class EndQuarantine(_QuarantineTask):
     def execute(self, port_ids: tuple[str, ...], attachments: Mapping[str, Attachment]) -> None:
         ofports = [attachments[port_id].ofport for port_id in port_ids if port_id in attachments]
         self._quarantine.forget(port_ids, ofports)
-
-
-@contextlib.contextmanager
-def _switch_errors() -> Iterator[None]:
-    """Errors of ovs-ofctl as a task's: they concern the whole batch."""
-    try:
-        yield
-    except (SwitchError, Timeout) as exc:
-        raise TaskFailed(exc.task_error, whole_batch=True) from exc

@@ -6,7 +6,6 @@ from typing import Any
 from neutron.common import utils
 from oslo_config import cfg
 
-from agent_flows.engine.task import TaskFailed
 from agent_flows.errors import ErrorType
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.resource_cache import SecurityGroupInfo
@@ -19,7 +18,8 @@ from agent_flows.neutron.verify.expected_flows import (
     is_filtered,
 )
 from agent_flows.neutron.verify.inspector import Finding, inspect_each
-from agent_flows.openflow.ofctl import Ofctl, SwitchError, Timeout
+from agent_flows.openflow.ofctl import Ofctl
+from agent_flows.openflow.outcome import switch_errors
 from agent_flows.report import TaskError
 
 
@@ -99,13 +99,8 @@ class OpenvswitchInspector:
         return known[1]
 
     def _read(self) -> tuple[int, InstalledFlows]:
-        try:
+        with switch_errors():
             flows = self._ofctl.dump(0, 0)
-        except (SwitchError, Timeout) as exc:
-            raise TaskFailed(exc.task_error, whole_batch=True) from exc
-        except OSError as exc:
-            error = TaskError(ErrorType.SWITCH_ERROR, "ovs-ofctl could not be run", str(exc))
-            raise TaskFailed(error, whole_batch=True) from exc
         return self._bridge.default_cookie, InstalledFlows(self._bridge.br_name, flows)
 
 
