@@ -1,1 +1,1 @@
-"""The server, an agent and an API in one process, for a first look and for tests."""
+"""Server, agent and API in one process, for a first look and for tests."""

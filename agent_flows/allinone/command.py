@@ -12,8 +12,8 @@ from agent_flows.cli.failure import CommandFailed
 class AllInOne(Command):
     """Run server and agent in one process: SQLite, an in-process bus, the API on loopback.
 
-    Needs root, a running Open vSwitch, and nothing else. Options come from
-    --config-file, else from agent_flows.conf in ~/.agent_flows, ~,
+    Needs only root and a running Open vSwitch. Options are read from
+    --config-file, or else from agent_flows.conf in ~/.agent_flows, ~,
     /etc/agent_flows or /etc. Ctrl-C or SIGTERM stops both; the flows stay in
     the switch, so wired ports keep working and stay filtered.
     """
@@ -26,15 +26,19 @@ class AllInOne(Command):
             action="append",
             default=[],
             metavar="FILE",
-            help="Configuration, as etc/agent_flows.conf.sample; may be given several times.",
+            help="Configuration file, as etc/agent_flows.conf.sample; may be repeated.",
         )
         parser.add_argument(
-            "--config-dir", action="append", default=[], metavar="DIR", help="Of *.conf files."
+            "--config-dir",
+            action="append",
+            default=[],
+            metavar="DIR",
+            help="Directory of *.conf files to read.",
         )
         parser.add_argument(
             "--state-dir",
             metavar="DIR",
-            help="Where the database and the outbox are ([agent_flows] state_dir unless given).",
+            help="Directory of database and outbox (default [agent_flows] state_dir).",
         )
         return parser
 
@@ -50,12 +54,12 @@ class AllInOne(Command):
         from agent_flows import process
 
         if not self.app.options.debug:
-            # Until oslo.log takes over: libraries greet when they are imported.
+            # Until oslo.log is set up: some libraries log when they are imported.
             logging.getLogger().setLevel(logging.WARNING)
         process.do_without_eventlet()
         process.use_threads()
         self._say("loading server and agent")
-        # Loads TaskFlow, SQLAlchemy and the rest, which no other command needs.
+        # It loads TaskFlow, SQLAlchemy and others that no other command needs.
         from agent_flows.allinone import embedded
 
         words = [f"--config-file={name}" for name in parsed_args.config_file]
@@ -67,7 +71,7 @@ class AllInOne(Command):
         try:
             return embedded.run(words, parsed_args.state_dir, self._say)
         except CommandFailed as exc:
-            # By now oslo.log writes the log, and this line is not for the log.
+            # Not by cliff, which would now write it to the log.
             self._say(f"agent-flows all-in-one: {exc}")
             return exc.exit_code
 

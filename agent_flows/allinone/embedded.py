@@ -1,4 +1,4 @@
-"""Server and agent in this process, joined by an in-process bus."""
+"""Server and agent in this process, connected by an in-process bus."""
 
 import contextlib
 import logging
@@ -24,15 +24,15 @@ from agent_flows.server.standalone import auth, schema
 Say = Callable[[str], None]
 PROG = "agent-flows-all-in-one"
 _POLL = 0.02
-# What these warn of (no host name, no heartbeats) is how a bus without a broker is.
+# Their warnings (no host name, no heartbeats) are normal without a broker.
 _ABOUT_BROKERS = ("kombu.connection", "oslo.messaging._drivers.impl_rabbit")
 
 
 def run(argv: list[str], state_dir: str | None, say: Say) -> int:
-    """Run until SIGINT or SIGTERM; the exit code.
+    """Run until SIGINT or SIGTERM; returns the exit code.
 
-    ``argv`` are the words of oslo.config and oslo.log, ``say`` shows a line to
-    who waits. Raises :class:`CommandFailed` with what keeps it from starting.
+    ``argv`` is the command line for oslo.config and oslo.log, ``say`` writes a
+    line of progress. Raises :class:`CommandFailed` if it cannot start.
     """
     ending = process.Ending()
     conf = configure(argv, state_dir)
@@ -46,7 +46,7 @@ def run(argv: list[str], state_dir: str | None, say: Say) -> int:
             agent.wait_for_bridge(ending, say)
             process.started()
             if not ending.is_asked():
-                say(f"bridge: {bridge} is ready, {agent.waiting} ports to look at")
+                say(f"bridge: {bridge} is ready, {agent.waiting} ports waiting")
                 say(
                     f"ready: {url}, bridge {bridge}, after {time.monotonic() - began:.1f} s; "
                     "Ctrl-C stops, flows stay in place"
@@ -58,7 +58,7 @@ def run(argv: list[str], state_dir: str | None, say: Say) -> int:
 
 
 def configure(argv: list[str], state_dir: str | None) -> cfg.ConfigOpts:
-    """The configuration of this process: what it does not say is embedded, in ``state_dir``."""
+    """The configuration of this process; the default database is in ``state_dir``."""
     database.register(cfg.CONF)
     conf = process.prepare(argv, PROG)
     try:
@@ -74,7 +74,7 @@ def configure(argv: list[str], state_dir: str | None) -> cfg.ConfigOpts:
         raise CommandFailed(f"state_dir {place}: {exc.strerror}", ExitCode.USAGE) from None
     conf.set_default("connection", f"sqlite:///{place / 'server.sqlite'}", "database")
     if not (conf.debug or conf.log_file or conf.log_dir or conf.use_journal or conf.use_syslog):
-        # The console belongs to the progress; what goes wrong still shows.
+        # The console shows progress; warnings are still shown.
         logging.getLogger().setLevel(logging.WARNING)
     return conf
 
@@ -105,7 +105,7 @@ def _bus_url(conf: cfg.ConfigOpts) -> str:
 def _server(
     conf: cfg.ConfigOpts, bus: oslo_messaging.Transport, say: Say
 ) -> Iterator[ServerService]:
-    # No password of a connection is shown.
+    # Without the password.
     say(f"database: {make_url(conf.database.connection).render_as_string(hide_password=True)}")
     server = ServerService(conf, bus)
     try:
@@ -129,7 +129,7 @@ def _server(
 
 
 class _Agent(AgentService):
-    """The agent, and what keeps it from its bridge told while one waits."""
+    """The agent; shows why the bridge is not ready."""
 
     @property
     def waiting(self) -> int:
@@ -141,13 +141,13 @@ class _Agent(AgentService):
         return bool(self._reconciler.is_alive())
 
     def wait_for_bridge(self, ending: process.Ending, say: Say) -> None:
-        """Return when the bridge is ready for ports, or the process is asked to end."""
-        said = "starting"
+        """Return when the bridge is ready for ports, or the process has to stop."""
+        shown = "starting"
         while not self._runs_flows and not ending.wait(_POLL):
             trouble = self.state()["trouble"]
-            if trouble not in (None, said):
-                say(f"bridge: not yet, {trouble}")
-                said = trouble
+            if trouble not in (None, shown):
+                say(f"bridge: not ready, {trouble}")
+                shown = trouble
 
 
 @contextlib.contextmanager

@@ -1,8 +1,7 @@
-"""The in-process bus, waiting where kombu's memory transport polls.
+"""The in-process bus: kombu's memory transport, which waits for messages instead of polling.
 
-oslo.messaging sets that transport's polling interval to 0 (``impl_rabbit``,
-"kludge to speed up tests"), so each of its listeners spins: measured, an idle
-process of server and agent took 60 % of a core.
+oslo.messaging sets its polling interval to 0 (``impl_rabbit``, "kludge to
+speed up tests"): an idle process of server and agent took 60 % of a core.
 """
 
 import threading
@@ -14,7 +13,7 @@ from kombu.transport import memory
 
 
 class _Arrivals:
-    """Wakes the listeners of this process when a message was put into any queue."""
+    """Wakes all listeners of this process when a message arrives in any queue."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -26,7 +25,7 @@ class _Arrivals:
             self._changed.notify_all()
 
     def wait(self, seen: int, timeout: float | None) -> None:
-        """Wait until there were others than those ``seen``, at most ``timeout`` seconds."""
+        """Wait at most ``timeout`` seconds until ``count`` is not ``seen``."""
         with self._changed:
             self._changed.wait_for(lambda: self.count != seen, timeout)
 
@@ -48,7 +47,7 @@ class Transport(memory.Transport):
     Channel = Channel
 
     def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> None:
-        """Deliver one message; raises TimeoutError if none came for ``timeout`` seconds."""
+        """Deliver one message; raises TimeoutError if none arrives within ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             seen = _ARRIVALS.count
@@ -64,5 +63,5 @@ class Transport(memory.Transport):
 
 
 def install() -> None:
-    """Make ``kombu+memory://`` this transport, for connections made from now on."""
+    """Use this transport for ``kombu+memory://`` from now on."""
     transport.TRANSPORT_ALIASES["memory"] = f"{__name__}:{Transport.__name__}"

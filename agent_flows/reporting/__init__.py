@@ -1,1 +1,1 @@
-"""Delivers reports to the server: kept on disk, sent, acknowledged; and the heartbeat."""
+"""Delivers reports to the server: stored on disk, sent, acknowledged; and the heartbeat."""

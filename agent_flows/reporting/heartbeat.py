@@ -1,4 +1,4 @@
-"""Says to the server, at intervals and whenever a trouble comes or goes, how the agent fares."""
+"""Sends the agent's state to the server, at intervals and when a trouble begins or ends."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -14,22 +14,22 @@ from agent_flows.supervision import Backoff, Loop, Troubles
 
 LOG = log.getLogger(__name__)
 
-# Changes that come together are sent together.
+# Changes within this time are sent together.
 _DEBOUNCE = 0.2
 _BACKOFF = Backoff(0.5, 10.0)
 
 
 class Client(Protocol):
-    """The agent's RPC client, as far as heartbeats go."""
+    """The agent's RPC client, as far as a heartbeat needs it."""
 
     def heartbeat(self, state: Mapping[str, Any]) -> Held: ...
 
 
 class Heartbeat:
-    """One thread. ``interval`` in seconds; ``state`` is asked again each time.
+    """One thread; sends ``state()`` every ``interval`` seconds.
 
-    ``heard`` gets what the server holds of this host, ``back`` is called when
-    the server answers after it did not.
+    ``on_answer`` gets the server's answer; ``on_return`` is called when the
+    server answers again.
     """
 
     def __init__(
@@ -37,16 +37,16 @@ class Heartbeat:
         client: Client,
         interval: float,
         state: Callable[[], Mapping[str, Any]],
-        heard: Callable[[Held], None],
-        back: Callable[[], None],
+        on_answer: Callable[[Held], None],
+        on_return: Callable[[], None],
         *,
         troubles: Troubles | None = None,
     ) -> None:
         self._client = client
         self._interval = interval
         self._state = state
-        self._heard = heard
-        self._back = back
+        self._on_answer = on_answer
+        self._on_return = on_return
         self._missed = 0
         self._troubles = troubles or Troubles()
         self._soon = threading.Event()
@@ -61,7 +61,7 @@ class Heartbeat:
         self._loop.stop(timeout)
 
     def soon(self) -> None:
-        """Send one at once: something has changed. Returns at once."""
+        """Have a heartbeat sent now. Returns at once."""
         self._soon.set()
 
     def _step(self) -> None:
@@ -77,18 +77,17 @@ class Heartbeat:
             self._miss(exc)
             return
         self._troubles.clear(Trouble.IDENTITY)
-        self._heard(held)
+        self._on_answer(held)
         if self._missed:
             LOG.info("The server answers again, after %d missed heartbeats", self._missed)
             self._missed = 0
-            self._back()
+            self._on_return()
 
     def _miss(self, exc: oslo_messaging.MessagingException) -> None:
-        # The server notices silence by itself: that is what heartbeats are for.
         self._missed += 1
         if self._missed == 1:
-            LOG.warning("The server does not answer: %s", str(exc).partition("\n")[0])
+            LOG.warning("The server does not answer heartbeats: %s", str(exc).partition("\n")[0])
         reason = host_taken(exc)
-        # Once: its words change with the time, and a change is sent at once.
+        # Once: the reason contains a time, and every change would be sent at once.
         if reason is not None and Trouble.IDENTITY not in self._troubles.current():
             self._troubles.report(Trouble.IDENTITY, reason)

@@ -1,9 +1,9 @@
-"""Reports kept in a file until the server has acknowledged them.
+"""Stores reports in a file until the server has acknowledged them.
 
-SQLite in WAL mode: what :meth:`Outbox.put` returned from survives ``kill -9``
-(a power failure may take the last reports, and takes the flows they are about
-with them). The file also carries the host's last sequence, so that it rises
-across restarts, and the boot ids of the processes that used it.
+SQLite in WAL mode: stored reports survive ``kill -9``. A power failure may
+lose the last ones, together with the flows they are about. The file also
+contains the host's last sequence, so that it rises across restarts, and the
+boot ids of the processes that used it.
 """
 
 import dataclasses
@@ -59,31 +59,30 @@ DELETE FROM reports WHERE sequence IN (
     ORDER BY old.sequence LIMIT ?)
 """
 
-_HEARD_AGAIN = """
+_DROP_REPLACED = """
 DELETE FROM set_aside WHERE EXISTS (
     SELECT 1 FROM reports WHERE reports.id = ? AND reports.port_id = set_aside.port_id
                             AND reports.sequence > set_aside.sequence)
 """
 
-# A disk with less room than this, in bytes, takes no batch of reports any more.
+# With less free space than this, in bytes, a disk counts as full.
 _LEAST_ROOM = 64 * 1024
 _MOST_SET_ASIDE = 100
 _MOST_BOOTS = 17
-# 2020, in microseconds: a clock before it was never set.
+# 2020, in microseconds: an earlier clock was never set.
 _SET_CLOCK = 1_577_836_800_000_000
 
 
 class Outbox:
-    """At most ``max_reports`` reports; beyond that, superseded successes go, oldest first.
+    """At most ``max_reports`` reports; beyond that, superseded successes are dropped, oldest first.
 
-    A failure and a port's last report never go before they are acknowledged, so
-    the true bound is ``max_reports`` or the ports plus their unacknowledged
-    failures, whichever is larger. Safe to use from any thread. ``path`` may be
-    ``":memory:"`` for an agent without a disk.
+    A failure and a port's last report are never dropped, so the limit is
+    ``max_reports`` or the number of ports plus unacknowledged failures,
+    whichever is larger. Safe from any thread. ``path`` may be ``":memory:"`` for
+    an agent without a disk.
 
-    ``identity`` is that of the process that opened the file now. What keeps
-    reports from being kept is the trouble OUTBOX; clocks that are more than a
-    day apart are the trouble CLOCK.
+    ``identity`` is that of this process. While reports cannot be stored the
+    trouble is OUTBOX; for clocks more than a day apart it is CLOCK.
     """
 
     def __init__(
@@ -93,13 +92,13 @@ class Outbox:
         self._troubles = troubles or Troubles()
         self._changed = threading.Condition()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        # Text that is no UTF-8 must not keep the other rows from being read.
+        # Invalid UTF-8 in one row must not make the others unreadable.
         self._db.text_factory = lambda raw: raw.decode("utf-8", "replace")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
         self.identity = self._begin()
-        # The host's clock is more than a day ahead of the server's: it numbers nothing.
+        # The host's clock is more than a day ahead of the server's: it is not used for sequences.
         self._clock_is_fast = False
         self._unwritten = 0
         self._disk = None if str(path) == ":memory:" else pathlib.Path(path).parent
@@ -112,20 +111,23 @@ class Outbox:
         )
         now = _now()
         if now >= _SET_CLOCK and self._sequence > now + SEQUENCE_LEAD:
-            LOG.warning("The outbox' last sequence, %d, is not of our time", self._sequence)
+            LOG.warning(
+                "The outbox' last sequence %d is ahead of the clock: numbering again",
+                self._sequence,
+            )
             self._renumber(now)
-        # Of the last put, by id: reading back what was just written would cost as much as writing.
+        # The last put, by id: reading it from the file would cost as much as writing it.
         self._fresh: dict[str, FlowReport] = {}
 
     def raise_sequence(self, held: Held) -> None:
-        """Go on above ``held.sequence``, the highest sequence the server holds for this host.
+        """Continue above ``held.sequence``, the highest that the server has for this host.
 
-        If that is beyond our own last (our file was lost, or the clock was set
-        back) reports that wait are numbered again, or the server would take them
-        for old. A report it already has is known to it by its id.
+        If it is above our last one (the file was lost, or the clock was set back),
+        stored reports are numbered again: the server would ignore them as old. It
+        recognises a report that it already has by the id.
 
-        A sequence more than a day ahead of both clocks is no one's true
-        number: the server's is ignored, and our own gives way to the server's.
+        A sequence more than a day ahead of both clocks is invalid: the server's is
+        ignored, and our own is replaced by the server's.
         """
         now = _now()
         server = held.clock or now
@@ -138,9 +140,9 @@ class Outbox:
                 self._renumber(known)
 
     def put(self, reports: Sequence[FlowReport]) -> None:
-        """Number ``reports`` and keep them; on return they are in the file.
+        """Number ``reports`` and store them all.
 
-        Raises :class:`sqlite3.Error`, and then none of them is.
+        Raises :class:`sqlite3.Error`; then none is stored.
         """
         if not reports:
             return
@@ -164,15 +166,15 @@ class Outbox:
                     self._bound()
             except sqlite3.Error as exc:
                 self._unwritten = sum(len(row[-1]) for row in rows)
-                self._troubles.report(Trouble.OUTBOX, _why_not_kept(exc))
+                self._troubles.report(Trouble.OUTBOX, _why_not_stored(exc))
                 raise
-            self._kept()
+            self._stored()
             self._fresh = {item.id: item for item in numbered}
             self._changed.notify_all()
 
     def writable(self) -> bool:
-        """Whether reports can be kept, as far as is known: after a failed :meth:`put`, whether
-        as much as it had to write can be written now."""
+        """Whether reports can be stored; after a failed :meth:`put` this tries to write as much
+        as it had to write."""
         with self._changed:
             if not self._unwritten:
                 return True
@@ -183,13 +185,13 @@ class Outbox:
                 with self._db:
                     self._db.execute("DELETE FROM probe")
             except sqlite3.Error as exc:
-                self._troubles.report(Trouble.OUTBOX, _why_not_kept(exc))
+                self._troubles.report(Trouble.OUTBOX, _why_not_stored(exc))
                 return False
-            self._kept()
+            self._stored()
             return True
 
     def look_at_disk(self) -> None:
-        """Report a full disk before a report is to be kept on it. Raises OSError."""
+        """Report a full disk before a report has to be stored. Raises OSError."""
         if self._disk is None:
             return
         disk = os.statvfs(self._disk)
@@ -199,15 +201,15 @@ class Outbox:
             self._troubles.report(
                 Trouble.OUTBOX,
                 f"disk full: {self._disk} has less than {_LEAST_ROOM // 1024} KiB left; reports "
-                "cannot be kept",
+                "cannot be stored",
             )
         elif not self._unwritten:
             self._troubles.clear(Trouble.OUTBOX)
 
     def oldest(self, limit: int, max_bytes: int) -> list[FlowReport]:
-        """The oldest ``limit`` reports, or as many as fit ``max_bytes`` (but always one).
+        """The oldest ``limit`` reports, or as many as fit ``max_bytes`` (but at least one).
 
-        A report that cannot be read is :attr:`set_aside`; there may be none left.
+        Unreadable reports are moved to :meth:`set_aside`.
         """
         taken: list[FlowReport] = []
         size = 0
@@ -222,39 +224,39 @@ class Outbox:
                     break
                 try:
                     taken.append(self._fresh.get(report_id) or _read(sequence, report_id, body))
-                # Whatever the row holds: an older release wrote it, a newer one, or the disk.
+                # Another release wrote the row, or the file is damaged.
                 except (ValueError, TypeError, RecursionError) as exc:
                     self._set_aside(sequence, described(exc))
         return taken
 
     def set_aside(self) -> Mapping[str, str]:
-        """Ports of which this process could not read a report, and why; until a later report of
-        the port was acknowledged. The rows stay in the table ``set_aside``.
+        """Ports with an unreadable report, and the reason; until the server acknowledges a later
+        report of the port.
 
-        What an earlier process set aside is history: at a start every port is reported again.
+        Rows of earlier processes do not count: after a start every port is reported again.
         """
         select = "SELECT port_id, reason FROM set_aside WHERE number > ? ORDER BY number"
         with self._changed:
             return dict(self._db.execute(select, (self._set_aside_before,)))
 
     def forget(self, ids: Collection[str]) -> None:
-        """Drop reports the server has acknowledged or refused for good."""
-        each_id = [(i,) for i in ids]
+        """Delete reports that the server has accepted or rejected."""
+        rows = [(report_id,) for report_id in ids]
         with self._changed, self._db:
             self._db.execute("BEGIN")
             if self._one("SELECT EXISTS (SELECT 1 FROM set_aside)"):
-                self._db.executemany(_HEARD_AGAIN, each_id)
-            self._db.executemany("DELETE FROM reports WHERE id = ?", each_id)
+                self._db.executemany(_DROP_REPLACED, rows)
+            self._db.executemany("DELETE FROM reports WHERE id = ?", rows)
             for report_id in ids:
                 self._fresh.pop(report_id, None)
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait until there is something to send; False after ``timeout`` seconds without."""
+        """Wait for a report to send; False if there is none after ``timeout`` seconds."""
         with self._changed:
             return self._changed.wait_for(self._any, timeout)
 
     def wake(self) -> None:
-        """Let :meth:`wait` look again."""
+        """Have :meth:`wait` check again."""
         with self._changed:
             self._changed.notify_all()
 
@@ -267,9 +269,9 @@ class Outbox:
             self._db.close()
 
     def _begin(self) -> Identity:
-        """A new boot id, written down beside those before it."""
+        """Store a new boot id beside the earlier ones."""
         rows = self._db.execute("SELECT boot_id FROM boots ORDER BY number DESC").fetchall()
-        identity = Identity.following(tuple(each for (each,) in rows if is_port_id(each)))
+        identity = Identity.following(tuple(boot_id for (boot_id,) in rows if is_port_id(boot_id)))
         with self._db:
             self._db.execute("BEGIN")
             self._db.execute("INSERT INTO boots (boot_id) VALUES (?)", (identity.boot_id,))
@@ -280,7 +282,7 @@ class Outbox:
         return identity
 
     def _numbered(self, reports: Sequence[FlowReport]) -> list[FlowReport]:
-        """The reports with sequences: microseconds since the epoch, or one more than the last."""
+        """The reports with sequences: microseconds since the epoch, or the last one plus 1."""
         numbered = []
         now = 0 if self._clock_is_fast else _now()
         for item in reports:
@@ -289,12 +291,12 @@ class Outbox:
         return numbered
 
     def _renumber(self, held: int) -> None:
-        """Number everything that waits again, from ``held`` + 1 on."""
+        """Number all stored reports again, from ``held`` + 1 on."""
         self._fresh = {}
         with self._db:
             self._db.execute("BEGIN")
             rows = self._db.execute("SELECT sequence FROM reports ORDER BY sequence").fetchall()
-            # Out of the way first: the new numbers may be those of others.
+            # Negative first: a new number may be the old one of another report.
             self._db.execute("UPDATE reports SET sequence = -sequence")
             self._db.executemany(
                 "UPDATE reports SET sequence = ? WHERE sequence = ?",
@@ -315,7 +317,7 @@ class Outbox:
         elif held > limit:
             self._troubles.report(
                 Trouble.CLOCK,
-                f"the server holds sequence {held} for this host, more than a day ahead of the "
+                f"the server has sequence {held} for this host, more than a day ahead of the "
                 "clock; it is ignored",
             )
         else:
@@ -334,9 +336,9 @@ class Outbox:
                 "DELETE FROM set_aside WHERE number <= (SELECT max(number) FROM set_aside) - ?",
                 (_MOST_SET_ASIDE,),
             )
-        LOG.error("Report %d in the outbox cannot be read and is set aside: %s", sequence, reason)
+        LOG.error("Set aside unreadable report %d of the outbox: %s", sequence, reason)
 
-    def _kept(self) -> None:
+    def _stored(self) -> None:
         self._unwritten = 0
         if not self._disk_is_full:
             self._troubles.clear(Trouble.OUTBOX)
@@ -355,7 +357,7 @@ class Outbox:
         if excess > 0:
             dropped = self._db.execute(_DROP_SUPERSEDED, (excess,)).rowcount
             LOG.warning(
-                "The outbox is full: %d superseded successes dropped, %d reports over its bound",
+                "The outbox is full: dropped %d superseded successes, %d reports above the limit",
                 dropped,
                 excess - dropped,
             )
@@ -369,14 +371,14 @@ def _now() -> int:
 
 
 def _read(sequence: int, report_id: str, body: str) -> FlowReport:
-    """Raises ValueError, TypeError or RecursionError; what renumbering changed is in the row."""
+    """Raises ValueError, TypeError or RecursionError. The row has the current sequence."""
     item = codec.report_from_wire({**json.loads(body), "sequence": sequence})
     if item.id != report_id:
         raise ValueError(f"the row of report {report_id} holds report {item.id}")
     return item
 
 
-def _why_not_kept(exc: sqlite3.Error) -> str:
+def _why_not_stored(exc: sqlite3.Error) -> str:
     if exc.sqlite_errorcode == sqlite3.SQLITE_FULL:
-        return f"disk full: reports cannot be kept ({exc})"
-    return one_line(f"reports cannot be kept: {described(exc)}")
+        return f"disk full: reports cannot be stored ({exc})"
+    return one_line(f"reports cannot be stored: {described(exc)}")

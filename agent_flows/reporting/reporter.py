@@ -1,4 +1,4 @@
-"""Drains the outbox through rpc: a report is forgotten only when the server acknowledged it."""
+"""Sends the reports of the outbox; one is deleted only when the server has acknowledged it."""
 
 import logging
 from collections.abc import Callable, Collection, Sequence
@@ -16,7 +16,7 @@ from agent_flows.supervision import Backoff, Loop, Troubles, one_line
 
 LOG = log.getLogger(__name__)
 
-# Room in a message for the envelope around the reports.
+# Bytes of a message around its reports.
 _ENVELOPE_BYTES = 64 * 1024
 _BACKOFF = Backoff(initial=0.5, maximum=30.0)
 _IDLE = 1.0
@@ -24,18 +24,18 @@ _TAKEN_PAUSE = 5.0
 
 
 class Client(Protocol):
-    """The agent's RPC client, as far as reports go."""
+    """The agent's RPC client, as far as the reporter needs it."""
 
     def report(self, reports: Sequence[FlowReport]) -> Receipt: ...
 
 
 class Reporter:
-    """One thread that sends, oldest first, and tries again with backoff until it is heard.
+    """One thread that sends reports, oldest first, with backoff until the server acknowledges.
 
-    ``on_return`` is called in it when the server answers that did not before;
-    ``lost`` gets ports of which a stored report could not be read, so that
-    they are reported again. What keeps reports from the server is the trouble
-    REPORTER, or IDENTITY if another agent speaks for this host.
+    The thread calls ``on_return`` when the server answers again, and ``lost``
+    with the ports whose stored reports are unreadable: they must be reported
+    again. While reports cannot be delivered the trouble is REPORTER, or IDENTITY
+    if another agent reports for this host.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Reporter:
         self._loop.start()
 
     def stop(self, timeout: float) -> None:
-        """End after the message under way; what is not sent stays in the outbox."""
+        """Stop after the current message; unsent reports stay in the outbox."""
         self._loop.stopping.set()
         self._outbox.wake()
         self._loop.stop(timeout)
@@ -77,13 +77,13 @@ class Reporter:
     def send_once(self) -> None:
         """Send one message of the oldest reports.
 
-        Raises :class:`oslo_messaging.MessagingException` if the server did not
-        acknowledge, :class:`agent_flows.validation.Invalid` if its answer cannot
-        be read, :class:`sqlite3.Error`; nothing is forgotten then.
+        Raises :class:`oslo_messaging.MessagingException` without an acknowledgement,
+        :class:`agent_flows.validation.Invalid` for an invalid answer, and
+        :class:`sqlite3.Error`; the reports then stay in the outbox.
         """
         if not self._introduced:
-            # Before the first report of this process: where the server is, or
-            # a lost outbox would send sequences it takes for old.
+            # Before the first report of this process: after the loss of an outbox
+            # the server would ignore lower sequences as old.
             self._outbox.raise_sequence(self._client.report([]))
             self._introduced = True
             if len(self._outbox) == 0:
@@ -93,24 +93,24 @@ class Reporter:
             return
         answer = self._client.report(reports)
         sent = {item.id for item in reports}
-        refused = {each: why for each, why in answer.rejected.items() if each in sent}
-        for report_id, reason in refused.items():
-            # A port that was deleted while its host worked on it is in order.
+        rejected = {r: reason for r, reason in answer.rejected.items() if r in sent}
+        for report_id, reason in rejected.items():
+            # A port that is deleted while its host works on it is no fault.
             level = logging.INFO if reason.startswith(NO_SUCH_PORT) else logging.ERROR
             LOG.log(level, "The server rejected report %s: %s", report_id, one_line(reason))
-        settled = sent.intersection(answer.accepted) | refused.keys()
-        self._outbox.forget(settled)
+        done = sent.intersection(answer.accepted) | rejected.keys()
+        self._outbox.forget(done)
         self._outbox.raise_sequence(answer)
-        if unsettled := len(sent - settled):
+        if left := len(sent - done):
             raise oslo_messaging.MessagingException(
-                f"{unsettled} reports were neither accepted nor rejected"
+                f"{left} reports were neither accepted nor rejected"
                 + (f": {answer.refused}" if answer.refused else "")
             )
 
     def _step(self) -> None:
         self._outbox.look_at_disk()
         if self._introduced and not self._outbox.wait(_IDLE):
-            self._tell_set_aside()
+            self._report_set_aside()
             return
         try:
             self.send_once()
@@ -118,25 +118,25 @@ class Reporter:
             self._failed = True
             if (reason := host_taken(exc)) is None:
                 raise
-            # Once: its words change with the time, and a change is sent at once.
+            # Once: the reason contains a time, and every change would be sent at once.
             if Trouble.IDENTITY not in self._troubles.current():
                 self._troubles.report(Trouble.IDENTITY, reason)
             self._loop.stopping.wait(_TAKEN_PAUSE)
             return
         self._troubles.clear(Trouble.IDENTITY)
-        self._tell_set_aside()
+        self._report_set_aside()
         if self._failed:
             self._failed = False
             self._on_return()
 
-    def _tell_set_aside(self) -> None:
-        """As long as a port has not been reported again, the loss is this host's trouble."""
+    def _report_set_aside(self) -> None:
+        """Until these ports are reported again, the loss is a trouble of this host."""
         ports = self._outbox.set_aside()
         if ports:
             port_id, reason = next(iter(ports.items()))
             self._troubles.report(
                 Trouble.REPORTER,
-                f"stored reports of {len(ports)} ports cannot be read and were set aside, "
+                f"stored reports of {len(ports)} ports are unreadable and were set aside, "
                 f"first that of port {port_id}: {reason}",
             )
         elif self._set_aside:

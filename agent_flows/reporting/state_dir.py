@@ -13,11 +13,10 @@ class StateDirTaken(OSError):
 
 
 def take(state_dir: pathlib.Path) -> TextIO:
-    """Make ``state_dir`` if it is missing, and keep it from other processes.
+    """Create ``state_dir`` if it is missing, and lock it for this process.
 
-    It is given back when the file that is answered is closed, or the process
-    ends. Raises :class:`StateDirTaken`, or another OSError if the directory
-    cannot be used.
+    The lock ends with the returned file or with the process. Raises
+    :class:`StateDirTaken`, or another OSError if the directory cannot be used.
     """
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
     lock = (state_dir / _FILE).open("a+", encoding="ascii", errors="replace")
@@ -37,6 +36,6 @@ def take(state_dir: pathlib.Path) -> TextIO:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
     except OSError:
-        # A full disk: the lock holds all the same, only its holder's name is missing.
+        # On a full disk the lock works, only the process id is missing.
         pass
     return lock

@@ -1,4 +1,4 @@
-"""The agent's side of the wire: the client that calls the server, the endpoint it casts to."""
+"""The agent's side: the client that calls the server, and the endpoint of the server's casts."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
@@ -25,10 +25,9 @@ _RECEIPT = pydantic.TypeAdapter(Receipt)
 class ServerClient:
     """Calls from an agent to the server.
 
-    Every method raises :class:`oslo_messaging.MessagingException` when the
-    server cannot be reached in time or fails, and
-    :class:`agent_flows.validation.Invalid` when its answer cannot be read: try
-    again, later. ``identity`` goes with every call.
+    Every method raises :class:`oslo_messaging.MessagingException` if the server
+    does not answer in time or fails, and :class:`agent_flows.validation.Invalid`
+    if its answer is invalid; try again later. ``identity`` is part of every call.
     """
 
     def __init__(
@@ -45,23 +44,21 @@ class ServerClient:
         )
 
     def report(self, reports: Sequence[FlowReport]) -> Receipt:
-        """Hand over at most :data:`transport.MAX_REPORTS` reports."""
+        """Send at most :data:`transport.MAX_REPORTS` reports."""
         wire = [codec.to_wire(report) for report in reports]
         return parse(_RECEIPT, self._call("report", reports=wire))
 
     def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState:
-        """The specs of this host's ports (of those in ``port_ids``) and of their groups.
+        """The specs of this host's ports, or of those in ``port_ids``, and of their groups.
 
-        A port that is not in the answer is not bound to this host. A spec that
-        makes no sense is refused alone; raises
-        :class:`agent_flows.validation.Invalid` if it cannot be told whose it is.
+        A port that is not in the answer is not bound to this host. An invalid
+        spec is refused alone; without an id it makes the answer invalid.
         """
-        wanted = None if port_ids is None else list(port_ids)
-        answer = self._call("get_ports", port_ids=wanted)
-        return codec.state_from_wire(answer)
+        ids = None if port_ids is None else list(port_ids)
+        return codec.state_from_wire(self._call("get_ports", port_ids=ids))
 
     def heartbeat(self, state: Mapping[str, Any]) -> Held:
-        """Say that this agent lives; answers what the server holds of it."""
+        """Send the agent's state; the highest sequence that the server has of this host."""
         return parse(_HELD, self._call("heartbeat", state=dict(state)))
 
     def _call(self, method: str, **kwargs: object) -> Any:
@@ -77,14 +74,14 @@ class ServerClient:
 
 
 def host_taken(exc: BaseException) -> str | None:
-    """The server's words, if ``exc`` is its answer that another agent speaks for the host."""
+    """The server's reason, if ``exc`` is its answer that another agent reports for the host."""
     if isinstance(exc, oslo_messaging.RemoteError) and exc.exc_type == HostTaken.__name__:
         return one_line(str(exc.value))
     return None
 
 
 class Changes(Protocol):
-    """What the server tells an agent; each returns at once."""
+    """Receives the server's casts; each method returns at once."""
 
     def ports_changed(self, port_ids: Collection[str]) -> None: ...
 
@@ -94,7 +91,7 @@ class Changes(Protocol):
 
 
 class AgentEndpoint:
-    """Hands the server's casts on; a malformed one is refused, counted and logged."""
+    """Validates the server's casts; an invalid one is refused, counted and logged."""
 
     target = oslo_messaging.Target(version=transport.VERSION)
 
@@ -115,5 +112,5 @@ class AgentEndpoint:
         try:
             return transport.id_list(name, ids)
         except Invalid as exc:
-            self.refusals.add("whoever casts to this agent", [exc])
+            self.refusals.add("the sender of a cast", [exc])
             raise

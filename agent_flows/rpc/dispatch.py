@@ -1,7 +1,7 @@
-"""Between the bus and an endpoint: a message that is no call of it is refused in one line.
+"""Between the bus and an endpoint: an invalid message is refused with one line.
 
 oslo.messaging would log a traceback for each and send it to the caller, with
-the paths of this machine.
+the file names of this machine.
 """
 
 import inspect
@@ -23,11 +23,11 @@ LOG = log.getLogger(__name__)
 
 
 class Failed(Exception):
-    """The other side could not do it now. Try again, later; its log says why."""
+    """The other side failed; its log has the reason. Try again later."""
 
 
 class Endpoint(Protocol):
-    """What calls are for: its public methods, each of which counts itself what it refuses."""
+    """Its public methods can be called; each counts what it refuses."""
 
     target: oslo_messaging.Target
     refusals: Refusals
@@ -36,13 +36,13 @@ class Endpoint(Protocol):
 def listener(
     transport: oslo_messaging.Transport, target: oslo_messaging.Target, endpoint: Endpoint
 ) -> oslo_messaging.MessageHandlingServer:
-    """Hands what arrives at ``target`` to the public methods of ``endpoint``."""
+    """Passes messages for ``target`` to the public methods of ``endpoint``."""
     logging.getLogger("oslo.messaging._drivers.impl_rabbit").addFilter(_unreadable)
     return RPCServer(transport, target, _Dispatcher(endpoint))
 
 
 class _Unreadable:
-    """Of messages that the driver itself cannot read, one line each, and not more than so many."""
+    """One line for each message that the driver cannot read, within the limit of :class:`Lines`."""
 
     def __init__(self) -> None:
         self._lines = Lines()
@@ -79,18 +79,18 @@ class _Dispatcher(dispatcher.RPCDispatcher):  # type: ignore[misc]
         except (Invalid, HostTaken) as exc:
             # The endpoint has counted and logged it.
             raise _answered(exc) from None
-        # The one door between the bus and the endpoint; it ends in an answer.
+        # The only handler between the bus and the endpoint; every error becomes an answer.
         except Exception as exc:
-            said = f"{incoming.message['method']} failed: {described(exc)}"
-            # A database that is away would fill the log with tracebacks.
-            LOG.error("%s", said, exc_info=said != self._last)
-            self._last = said
+            line = f"{incoming.message['method']} failed: {described(exc)}"
+            # A database that does not answer would fill the log with tracebacks.
+            LOG.error("%s", line, exc_info=line != self._last)
+            self._last = line
             raise _answered(
                 Failed(f"{type(exc).__name__} in {incoming.message['method']}")
             ) from None
 
     def _check(self, incoming: Any) -> None:
-        """Raises Invalid unless the message is a call of one of the endpoint's methods."""
+        """Raise :class:`Invalid` unless the message is a call of one of the endpoint's methods."""
         message = incoming.message
         if not isinstance(message, Mapping):
             raise Invalid("message", message, "must be an object")
@@ -105,15 +105,17 @@ class _Dispatcher(dispatcher.RPCDispatcher):  # type: ignore[misc]
         except TypeError as exc:
             raise Invalid("call", method, f"wrong arguments: {exc}"[:200]) from None
         version = message.get("version", "1.0")
-        if message.get("namespace") is not None or not _is_spoken(self._endpoint.target, version):
-            raise Invalid("version", version, f"version {self._endpoint.target.version} is spoken")
-        # oslo.messaging starts a thread that reckons with it.
+        if message.get("namespace") is not None or not _is_compatible(
+            self._endpoint.target, version
+        ):
+            raise Invalid("version", version, f"must be version {self._endpoint.target.version}")
+        # oslo.messaging starts a thread that calculates with it.
         timeout = incoming.client_timeout
         if not isinstance(timeout, int | float) or isinstance(timeout, bool):
             incoming.client_timeout = None
 
 
-def _is_spoken(target: oslo_messaging.Target, version: object) -> bool:
+def _is_compatible(target: oslo_messaging.Target, version: object) -> bool:
     compatible: Callable[[Any, Any], bool] = dispatcher.RPCDispatcher._is_compatible
     try:
         return compatible(target, version)
@@ -122,7 +124,7 @@ def _is_spoken(target: oslo_messaging.Target, version: object) -> bool:
 
 
 def _answered(exc: Exception) -> dispatcher.ExpectedException:
-    """Answers ``exc`` without what led to it."""
+    """``exc`` as an answer without its causes and traceback."""
     exc.__cause__ = exc.__context__ = None
     answer = dispatcher.ExpectedException()
     answer.exc_info = (type(exc), exc, None)

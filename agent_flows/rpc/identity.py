@@ -1,4 +1,4 @@
-"""Who speaks for a host: one process of an agent, not the host's name alone."""
+"""Identifies the agent's process that reports for a host: a host name alone does not."""
 
 import uuid
 from collections.abc import Mapping
@@ -14,10 +14,9 @@ _MOST_PREDECESSORS = 16
 
 
 class HostTaken(Exception):
-    """Another agent speaks for the host. The agent that hears this tries again, later.
+    """Another agent reports for the host; the refused one tries again later.
 
-    ``host`` is the host's name, ``reason`` one line that says who has it and
-    since when it was last heard.
+    ``reason`` is one line with the other agent and its last heartbeat.
     """
 
     def __init__(self, host: str, reason: str) -> None:
@@ -28,12 +27,12 @@ class HostTaken(Exception):
 
 @validated(frozen=True, config=STRICT)
 class Identity:
-    """An agent's process: ``boot_id`` is made anew at every start.
+    """An agent's process: every start has a new ``boot_id``.
 
-    ``predecessors`` are the boot ids that the same state directory had before,
-    newest first: the agent takes over from them at once, and from any other
-    only when that one is silent. They travel in the RPC context, so that a
-    server that does not know them ignores them.
+    ``predecessors`` are earlier boot ids of the same state directory, newest
+    first: the agent takes over from them at once, and from any other agent only
+    when that one sends no heartbeats. They are part of the RPC context, which an
+    older server ignores.
     """
 
     boot_id: Uuid
@@ -45,7 +44,7 @@ class Identity:
         return cls(str(uuid.uuid4()), earlier[:_MOST_PREDECESSORS])
 
     def to_context(self) -> dict[str, Any]:
-        """The RPC context to send with every call."""
+        """The RPC context of every call."""
         return {
             _KEY: {"boot_id": self.boot_id, "predecessors": list(self.predecessors)},
         }
@@ -55,7 +54,7 @@ _ADAPTER = pydantic.TypeAdapter(Identity)
 
 
 def from_context(ctxt: Mapping[str, Any]) -> Identity | None:
-    """Who sent a call; None for an agent of a release without identities.
+    """The sender of a call; None for an agent of a release without identities.
 
     Raises :class:`Invalid`.
     """

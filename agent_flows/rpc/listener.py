@@ -1,4 +1,4 @@
-"""Hears what is cast to this process, as soon as the message bus lets it."""
+"""Receives casts as soon as the message bus can be reached."""
 
 import threading
 from collections.abc import Callable
@@ -10,13 +10,15 @@ from agent_flows.report import Trouble
 from agent_flows.rpc.dispatch import Endpoint, listener
 from agent_flows.supervision import Loop, Troubles
 
-# Seconds for a call to a message bus that may not be there.
+# Timeout in seconds of a call to a message bus that may not answer.
 _PATIENCE = 3.0
 
 
 class Listener:
-    """An RPC server whose start is tried until it succeeds; meanwhile that is the trouble
-    LISTENER. The start itself waits for the message bus, so it runs in a thread."""
+    """An RPC server that is started in a thread, because the start waits for the message bus.
+
+    Until the start succeeds, the trouble is LISTENER.
+    """
 
     def __init__(
         self,
@@ -40,19 +42,19 @@ class Listener:
         self._loop.start()
 
     def stop(self) -> None:
-        """Hear nothing any more; waits for the message bus at most a few seconds."""
+        """Receive nothing more; waits at most a few seconds for the message bus."""
         self._loop.stopping.set()
         if self._server is not None:
             briefly(self._server.stop)
 
     def wait(self) -> None:
-        """Until what was heard is dealt with."""
+        """Wait until received casts are handled."""
         if self._server is not None:
             briefly(self._server.wait)
 
     def _step(self) -> None:
         if self._server is None:
-            # A new one each time: one that failed to start cannot be started again.
+            # A server that failed to start cannot be started again.
             server = self._make()
             server.start()
             self._server = server
@@ -61,7 +63,7 @@ class Listener:
 
 
 def briefly(call: Callable[[], None]) -> None:
-    """``call``, which may wait for a message bus that is not there: so not for its end."""
+    """``call`` without waiting for its end: it may wait for a message bus that does not answer."""
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(_PATIENCE)

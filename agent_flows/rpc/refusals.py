@@ -1,7 +1,7 @@
-"""What was refused on the bus: counted by a fixed set of reasons, logged within bounds.
+"""Counts refused messages by a fixed set of reasons, and logs them within limits.
 
-Whoever may publish writes the messages, so nothing of them becomes a name that
-is kept, and no number of them fills the log.
+Any client of the bus can send messages, so no text of theirs is kept as a
+name, and no number of them fills the log.
 """
 
 import collections
@@ -18,7 +18,7 @@ from agent_flows.validation import Invalid
 LOG = log.getLogger(__name__)
 
 UNKNOWN = "unknown"
-# Fields of what is sent, the call itself, and what the store refused.
+# Fields of messages, the call itself, and what the store refused.
 KINDS = frozenset(field.name for field in dataclasses.fields(FlowReport)) | {
     "agent", "call", "ids", "message", "port_ids", "reports", "state", "store", "version",
 }  # fmt: skip
@@ -29,7 +29,7 @@ _LINES_A_MINUTE = 20
 
 
 class Lines:
-    """So many lines a minute may go into the log."""
+    """Limits the lines in the log to 20 a minute."""
 
     def __init__(self) -> None:
         self._began = 0.0
@@ -53,22 +53,22 @@ class Refusals:
         self._lines = Lines()
 
     def add(self, host: str, refused: Sequence[Invalid]) -> None:
-        """Something of one message was refused; ``host`` is whom it says to be from, validated.
+        """Count the refused parts of one message, and log the first in at most one line.
 
-        It is one line in the log at most: of the first that was refused.
+        ``host`` is the validated sender.
         """
         if not refused:
             return
         first = _kind(refused[0])
         with self._lock:
-            self.counts.update(_kind(each) for each in refused)
-            speak = self._may_log((host, first))
-        if speak:
-            more = f", and {len(refused) - 1} more in the message" if len(refused) > 1 else ""
+            self.counts.update(map(_kind, refused))
+            may_log = self._may_log((host, first))
+        if may_log:
+            more = f", and {len(refused) - 1} more in this message" if len(refused) > 1 else ""
             LOG.warning("Refused from %s: %s%s", host, refused[0], more)
 
     def _may_log(self, what: tuple[str, str]) -> bool:
-        """Once an hour for each host and reason, and not more than so many lines a minute."""
+        """Once an hour for each host and reason, within the limit of :class:`Lines`."""
         now = time.monotonic()
         last = self._logged.get(what)
         if last is not None and now - last < _AGAIN:

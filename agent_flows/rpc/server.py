@@ -1,4 +1,4 @@
-"""The server's side of the wire: the endpoint agents call, the client that casts to them."""
+"""The server's side: the endpoint that agents call, and the client that casts to them."""
 
 import json
 import time
@@ -22,10 +22,10 @@ _STATE_BYTES = 16 * 1024
 
 
 class Consumer(Protocol):
-    """What the endpoint hands on, validated.
+    """Receives validated calls.
 
-    An exception becomes an RPC error: the agent tries again, later. One is
-    :class:`agent_flows.rpc.identity.HostTaken`: another agent speaks for the host.
+    An exception becomes an RPC error, and the agent tries again later; as
+    :class:`agent_flows.rpc.identity.HostTaken`: another agent reports for the host.
     """
 
     def take_reports(
@@ -39,15 +39,15 @@ class Consumer(Protocol):
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None
     ) -> int:
-        """Note that the agent lives; answers the highest sequence held for the host."""
+        """Record the heartbeat; the highest sequence of the host."""
         ...
 
 
 class ServerEndpoint:
-    """Validates what agents send, then hands it to the consumer.
+    """Validates the calls of agents and passes them to the consumer.
 
-    What is refused is counted in ``refusals``, logged within bounds, and
-    answered; it never stops the consumer.
+    What is invalid is counted in ``refusals``, logged within limits, and refused
+    in the answer.
     """
 
     target = oslo_messaging.Target(version=transport.VERSION)
@@ -57,13 +57,13 @@ class ServerEndpoint:
         self.refusals = Refusals()
 
     def report(self, ctxt: Mapping[str, Any], host: object, reports: object) -> dict[str, Any]:
-        speaker = UNKNOWN
+        sender = UNKNOWN
         try:
-            speaker = self._host(host)
+            sender = self._host(host)
             agent = identity.from_context(ctxt)
             batch = _bounded_list(reports)
         except Invalid as exc:
-            self.refusals.add(speaker, [exc])
+            self.refusals.add(sender, [exc])
             return {
                 "accepted": [],
                 "rejected": dict.fromkeys(_ids_of(reports), str(exc)),
@@ -76,21 +76,21 @@ class ServerEndpoint:
         rejected = {}
         for raw in batch:
             try:
-                valid.append(_spoken_by(speaker, codec.report_from_wire(raw)))
+                valid.append(_report_of(sender, raw))
             except Invalid as exc:
                 refused.append(exc)
                 rejected.update(dict.fromkeys(_ids_of([raw]), str(exc)))
         try:
-            answer = self._consumer.take_reports(speaker, valid, agent)
+            answer = self._consumer.take_reports(sender, valid, agent)
         except Invalid as exc:
-            self.refusals.add(speaker, [*refused, exc])
+            self.refusals.add(sender, [*refused, exc])
             raise
         refused += [
-            Invalid("store", each, why)
-            for each, why in answer.rejected.items()
-            if not why.startswith(NO_SUCH_PORT)
+            Invalid("store", report_id, reason)
+            for report_id, reason in answer.rejected.items()
+            if not reason.startswith(NO_SUCH_PORT)
         ]
-        self.refusals.add(speaker, refused)
+        self.refusals.add(sender, refused)
         return {
             "accepted": list(answer.accepted),
             "rejected": {**rejected, **answer.rejected},
@@ -101,30 +101,30 @@ class ServerEndpoint:
     def get_ports(
         self, ctxt: Mapping[str, Any], host: object, port_ids: object = None
     ) -> list[dict[str, Any]]:
-        speaker = UNKNOWN
+        sender = UNKNOWN
         try:
-            speaker = self._host(host)
+            sender = self._host(host)
             agent = identity.from_context(ctxt)
-            wanted = None if port_ids is None else transport.id_list("port_ids", port_ids)
-            found = self._consumer.get_ports(speaker, wanted, agent)
+            ids = None if port_ids is None else transport.id_list("port_ids", port_ids)
+            found = self._consumer.get_ports(sender, ids, agent)
         except Invalid as exc:
-            self.refusals.add(speaker, [exc])
+            self.refusals.add(sender, [exc])
             raise
         return [codec.to_wire(item) for item in found]
 
     def heartbeat(self, ctxt: Mapping[str, Any], host: object, state: object) -> dict[str, Any]:
-        speaker = UNKNOWN
+        sender = UNKNOWN
         try:
-            speaker = self._host(host)
+            sender = self._host(host)
             agent = identity.from_context(ctxt)
-            sequence = self._consumer.take_heartbeat(speaker, _bounded_state(state), agent)
+            sequence = self._consumer.take_heartbeat(sender, _bounded_state(state), agent)
         except Invalid as exc:
-            self.refusals.add(speaker, [exc])
+            self.refusals.add(sender, [exc])
             raise
         return {"sequence": sequence, "clock": _clock()}
 
     def ping(self, ctxt: Mapping[str, Any]) -> dict[str, Any]:
-        """Says that this server hears the bus."""
+        """Shows that this server receives messages."""
         return {"clock": _clock()}
 
     def _host(self, host: object) -> str:
@@ -135,7 +135,7 @@ class ServerEndpoint:
 
 
 class AgentClient:
-    """Casts from the server to the agent of a host; all are hints, none is needed for safety.
+    """Casts to the agent of a host; they only save time, none is needed for correctness.
 
     Every method raises :class:`oslo_messaging.MessagingException` if the bus
     cannot be reached, after a few attempts.
@@ -188,10 +188,11 @@ def _size(name: str, value: object) -> int:
         raise Invalid(name, type(exc).__name__, "must be JSON") from None
 
 
-def _spoken_by(host: str, item: FlowReport) -> FlowReport:
-    if item.host != host:
-        raise Invalid("host", item.host, f"a report of {host} must be its own")
-    return item
+def _report_of(host: str, raw: object) -> FlowReport:
+    report = codec.report_from_wire(raw)
+    if report.host != host:
+        raise Invalid("host", report.host, f"{host} may only report for itself")
+    return report
 
 
 def _ids_of(reports: object) -> list[str]:

@@ -16,23 +16,23 @@ MAX_IDS = 10_000
 
 _ID: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Uuid)
 
-# kombu+memory runs the code of the RabbitMQ driver inside one process: a call
-# takes 1.7 ms, where fake:// polls every 50 ms.
+# kombu+memory is the RabbitMQ driver inside one process: a call takes 1.7 ms;
+# fake:// polls every 50 ms.
 EMBEDDED_URL = "kombu+memory://"
 
 
 def get_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messaging.Transport:
-    """The RPC transport of ``url``, else of the configured ``transport_url``."""
+    """The RPC transport of ``url``, or of the configured ``transport_url``."""
     return oslo_messaging.get_rpc_transport(conf, url=url)
 
 
 def server_target(server: str | None = None) -> oslo_messaging.Target:
-    """Where agents speak to the server; ``server`` names one listening process."""
+    """The target of calls to the server; ``server`` is the name of one listening process."""
     return oslo_messaging.Target(topic=SERVER_TOPIC, server=server, version=VERSION)
 
 
 def agent_target(host: str | None = None) -> oslo_messaging.Target:
-    """Where the server speaks to the agent of ``host``."""
+    """The target of casts to the agent of ``host``."""
     return oslo_messaging.Target(topic=AGENT_TOPIC, server=host, version=VERSION)
 
 

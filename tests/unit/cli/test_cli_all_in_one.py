@@ -49,7 +49,7 @@ def test_it_shows_progress_and_ends_when_asked(
 ) -> None:
     said = lines(waiting)
     url = next(line for line in said if line.startswith("API: listening on ")).split()[-1]
-    trouble = next(line for line in said if line.startswith("bridge: not yet"))
+    trouble = next(line for line in said if line.startswith("bridge: not ready"))
     assert "nobody.sock" in trouble
     assert shell("--url", url, "port", "list").code == 0
     waiting.send_signal(number)

@@ -254,7 +254,7 @@ def test_what_is_no_call_is_refused_in_one_line_without_a_traceback(
 def test_a_call_of_a_version_that_is_not_spoken_is_refused(
     server: Server, raw: oslo_messaging.RPCClient
 ) -> None:
-    with pytest.raises(oslo_messaging.RemoteError, match=r"version 1.0 is spoken"):
+    with pytest.raises(oslo_messaging.RemoteError, match=r"must be version 1.0"):
         raw.prepare(version="2.0").call({}, "heartbeat", host="compute-1", state={})
 
 
