@@ -61,7 +61,7 @@ def outsider(vlan: int = 1) -> Vm:
 
 
 # Neutron's native/br_int.py, setup_default_table: what its agent has there before any port.
-_NEUTRONS = (
+NEUTRONS_FLOWS = (
     "table=0,priority=65535,dl_vlan=4095 actions=drop",
     "table=0,priority=0 actions=resubmit(,58)",
     "table=58,priority=0 actions=resubmit(,59)",
@@ -85,7 +85,7 @@ class Host:
         self._captures: dict[str, Path] = {}
         self.plug(UPLINK)
         if pipeline.home is Home.NEUTRON:
-            self.ofctl.bundle([f"add {line}" for line in _NEUTRONS])
+            self.ofctl.bundle([f"add {line}" for line in NEUTRONS_FLOWS])
         self.firewall.start()
         self.add_network(1)
 

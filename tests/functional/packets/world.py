@@ -1,7 +1,7 @@
 """A host under the standalone agent, VMs on it, and machines on the physical network beyond.
 
-What is desired is told to the agent as a server would; what comes of it is
-asked with packets of real kernels and with frames made by hand.
+The agent gets its desired state as from a server; packets are those of real kernels, and frames
+made by hand.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from tests.functional.agent.host import Host
 BRIDGE, PHYSICAL_BRIDGE = "br-int", "br-ex"
 SEGMENT = 100
 PERMITTED = 0x88CC
-"""LLDP's ethertype, which the agent is told to let pass."""
+"""LLDP's ethertype, in the agent's option permitted_ethertypes."""
 _MARK = struct.Struct("!8sI")
 _PADDING = 42  # where ARP ends in a frame of 60 bytes
 _SEQUENCE = itertools.count(1)
@@ -64,7 +64,7 @@ class World:
     # Machines.
 
     def insider(self, name: str, *addresses: str, mac: str | None = None) -> Vm:
-        """A VM that is plugged in; nobody desires anything of it yet."""
+        """A VM that is plugged in; the server has no port of it yet."""
         vm = self._machine(name, addresses, mac)
         self.host.plug_quietly(vm)
         return vm
@@ -123,8 +123,8 @@ class World:
     def replace(
         self, group: SecurityGroupSpec, *rules: Rule, members: Iterable[Vm] | None = None
     ) -> None:
-        """Other rules for a group that is in use, or with ``members`` other members: told, and
-        waited for, as the server does."""
+        """Other rules for a group that is in use, or with ``members`` other members;
+        waits until the agent has applied them."""
         old = self.server.groups[group.id]
         if members is None:
             changed = dataclasses.replace(old, rules=group_of(*rules).rules)

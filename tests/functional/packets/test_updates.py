@@ -18,9 +18,9 @@ from lab.process import run
 from lab.switch import Switch
 from lab.traffic import Connection
 from lab.vm import Vm, plug
-from tests.functional.semantics.trial import BRIDGE, Trial
+from tests.functional.packets.trial import BRIDGE, Trial
 
-CHANGES = int(os.environ.get("UPDATES", "2000"))
+CHANGES = int(os.environ.get("UPDATES", "1000"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Case 18, tunnels: on the integration bridge of Neutron's agent, whose tunnel bridge hands over
+"""Tunnels: on the integration bridge of Neutron's agent, whose tunnel bridge hands over
 what has come through VXLAN from a kernel on another host."""
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from lab.switch import Switch
 from lab.traffic import Wire
 from lab.tunnel import FarVm
 from lab.vm import Vm, plug
-from tests.functional.semantics.homes import prepare
-from tests.functional.semantics.world import BRIDGE
+from tests.functional.packets.bridge import prepare
+from tests.functional.packets.world import BRIDGE
 
 LOCAL_VLAN, VNI = 1, 77
 NETWORK = network("vxlan", segmentation_id=VNI)
@@ -84,89 +84,89 @@ def host() -> Iterator[TunnelledHost]:
     with Switch() as switch:
         switch.add_bridge(BRIDGE)
         with (
-            Vm(switch, "anna", "fa:16:3e:00:00:01", ["10.0.0.1/24", "fd00::1/64"]) as anna,
-            Vm(switch, "bert", "fa:16:3e:00:00:02", ["10.0.0.2/24", "fd00::2/64"]) as bert,
+            Vm(switch, "sender", "fa:16:3e:00:00:01", ["10.0.0.1/24", "fd00::1/64"]) as sender,
+            Vm(switch, "guarded", "fa:16:3e:00:00:02", ["10.0.0.2/24", "fd00::2/64"]) as guarded,
             FarVm(switch, "far", VNI, "fa:16:3e:00:00:99", *far_addresses) as far,
         ):
-            plug(switch, [anna, bert])
-            for vm in (anna, bert):
+            plug(switch, [sender, guarded])
+            for vm in (sender, guarded):
                 vm.raise_link()
                 vm.listen(80)
                 vm.listen(81)
             far.listen(80)
             far.listen(81)
-            yield TunnelledHost(switch, [anna, bert], far)
+            yield TunnelledHost(switch, [sender, guarded], far)
 
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_rules_decide_about_what_comes_through_a_tunnel(host: TunnelledHost, version: int) -> None:
-    anna, _ = host.vms
-    host.wire(anna, group(rule(protocol="tcp", port=80, ethertype=f"IPv{version}")))
-    with host.far.open(ip(anna, version), 80) as connection:
-        assert connection.ask() == "anna"
+    sender, _ = host.vms
+    host.wire(sender, group(rule(protocol="tcp", port=80, ethertype=f"IPv{version}")))
+    with host.far.open(ip(sender, version), 80) as connection:
+        assert connection.ask() == "sender"
     with pytest.raises(TimeoutError):
-        host.far.open(ip(anna, version), 81, timeout=0.3)
+        host.far.open(ip(sender, version), 81, timeout=0.3)
     with pytest.raises(TimeoutError):
-        host.far.open(ip(anna, 10 - version), 80, timeout=0.3)
+        host.far.open(ip(sender, 10 - version), 80, timeout=0.3)
 
 
 def test_rules_decide_about_what_leaves_through_a_tunnel(host: TunnelledHost) -> None:
-    anna, _ = host.vms
-    host.wire(anna, group(rule("egress", protocol="tcp", port=80)))
-    assert anna.reach(host.far.ip, 80) == "far"
-    assert anna.reach(host.far.ip, 81, timeout=0.3) is None
+    sender, _ = host.vms
+    host.wire(sender, group(rule("egress", protocol="tcp", port=80)))
+    assert sender.reach(host.far.ip, 80) == "far"
+    assert sender.reach(host.far.ip, 81, timeout=0.3) is None
 
 
 def test_a_member_at_the_other_end_is_let_in_until_it_leaves(host: TunnelledHost) -> None:
-    anna, bert = host.vms
+    sender, guarded = host.vms
     web = group(members=[host.far.ip])
     rules = group(rule(protocol="tcp", remote_group_id=web.id))
-    host.wire(bert, group(*everything("egress")))
-    host.wire(anna, rules, web)
-    connection = host.far.open(anna.ip, 80)
-    assert connection.ask() == "anna"
-    assert bert.reach(anna.ip, 80, timeout=0.3) is None
-    host.wire(anna, group(id=web.id, revision=2), group(
+    host.wire(guarded, group(*everything("egress")))
+    host.wire(sender, rules, web)
+    connection = host.far.open(sender.ip, 80)
+    assert connection.ask() == "sender"
+    assert guarded.reach(sender.ip, 80, timeout=0.3) is None
+    host.wire(sender, group(id=web.id, revision=2), group(
         rule(protocol="tcp", remote_group_id=web.id), id=rules.id, revision=2))  # fmt: skip
     assert connection.ask(timeout=0.4) is None
 
 
 def test_ports_of_one_host_and_of_two_meet_in_one_network(host: TunnelledHost) -> None:
-    anna, bert = host.vms
-    host.wire(anna, group(rule(protocol="tcp", port=80), *everything("egress")))
-    host.wire(bert, group(rule(protocol="tcp", port=81), *everything("egress")))
-    assert bert.reach(anna.ip, 80) == "anna"
-    assert bert.reach(anna.ip, 81, timeout=0.3) is None
-    assert anna.reach(bert.ip, 81) == "bert"
-    assert anna.reach(host.far.ip, 80) == "far"
-    with host.far.open(bert.ip, 81) as connection:
-        assert connection.ask() == "bert"
+    sender, guarded = host.vms
+    host.wire(sender, group(rule(protocol="tcp", port=80), *everything("egress")))
+    host.wire(guarded, group(rule(protocol="tcp", port=81), *everything("egress")))
+    assert guarded.reach(sender.ip, 80) == "sender"
+    assert guarded.reach(sender.ip, 81, timeout=0.3) is None
+    assert sender.reach(guarded.ip, 81) == "guarded"
+    assert sender.reach(host.far.ip, 80) == "far"
+    with host.far.open(guarded.ip, 81) as connection:
+        assert connection.ask() == "guarded"
 
 
 def test_a_forged_sender_does_not_get_into_the_tunnel(host: TunnelledHost) -> None:
-    anna, _ = host.vms
-    host.wire(anna, group(*everything("egress")))
+    sender, _ = host.vms
+    host.wire(sender, group(*everything("egress")))
     seen = host.wire_of(host.far)
-    ends = (anna.mac, host.far.mac), ("10.0.0.166", host.far.ip)
-    host.wire_of(anna).send(frames.udp(*ends, (1, 53), b"forged"))
-    ends = (anna.mac, host.far.mac), (anna.ip, host.far.ip)
-    host.wire_of(anna).send(frames.udp(*ends, (1, 53), b"honest"))
+    ends = (sender.mac, host.far.mac), ("10.0.0.166", host.far.ip)
+    host.wire_of(sender).send(frames.udp(*ends, (1, 53), b"forged"))
+    ends = (sender.mac, host.far.mac), (sender.ip, host.far.ip)
+    host.wire_of(sender).send(frames.udp(*ends, (1, 53), b"honest"))
     assert seen.wait_for(b"honest")
     assert not seen.arrived(b"forged")
 
 
 def test_another_network_of_the_same_tunnel_is_another_network(host: TunnelledHost) -> None:
-    anna, _ = host.vms
-    host.wire(anna, group(*everything("ingress")))
+    sender, _ = host.vms
+    host.wire(sender, group(*everything("ingress")))
     host.far.namespace.ip(
         "link", "add", "other", "type", "vxlan", "id", str(VNI + 1),
         "remote", "172.31.0.1", "dstport", "4789", "dev", "eth0",
     )  # fmt: skip
     host.far.namespace.ip("link", "set", "other", "up")
     with Wire(host.far.namespace, "other") as other:
-        ends = (host.far.mac, anna.mac), (host.far.ip, anna.ip)
+        ends = (host.far.mac, sender.mac), (host.far.ip, sender.ip)
         other.send(frames.udp(*ends, (1, 53), b"of another VNI"))
-        seen = host.wire_of(anna)
+        seen = host.wire_of(sender)
         host.wire_of(host.far).send(frames.udp(*ends, (1, 54), b"of ours"))
         assert seen.wait_for(b"of ours")
         assert not seen.arrived(b"of another VNI")

@@ -7,7 +7,7 @@ import pytest
 from lab.model import everything, group
 from lab.switch import Switch
 from lab.vm import Vm
-from tests.functional.semantics.world import World
+from tests.functional.packets.world import World
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def machines(world: World) -> tuple[Vm, Vm, Vm, Vm]:
     """Ports of one network, wired, and somebody on its segment beyond the host."""
-    inside = [world.insider(name) for name in ("anna", "bert", "carl")]
-    outside = world.outsider("otto")
+    inside = [world.insider(name) for name in ("sender", "guarded", "third")]
+    outside = world.outsider("outside")
     for vm in inside:
         world.want(vm, group())
     world.settle(*inside)
@@ -32,27 +32,27 @@ def machines(world: World) -> tuple[Vm, Vm, Vm, Vm]:
 
 
 @pytest.fixture
-def anna(world: World, machines: tuple[Vm, ...]) -> Vm:
-    """May send anything to anybody, and nobody may send her anything."""
+def sender(world: World, machines: tuple[Vm, ...]) -> Vm:
+    """May send everything and receive nothing."""
     world.wire(machines[0], group(*everything("egress")))
     return machines[0]
 
 
 @pytest.fixture
-def bert(world: World, machines: tuple[Vm, ...]) -> Vm:
-    """What he may do the test says; until then it is nothing."""
+def guarded(world: World, machines: tuple[Vm, ...]) -> Vm:
+    """A port whose rules the test sets; it starts without any."""
     world.wire(machines[1], group())
     return machines[1]
 
 
 @pytest.fixture
-def carl(world: World, machines: tuple[Vm, ...]) -> Vm:
-    """As bert."""
+def third(world: World, machines: tuple[Vm, ...]) -> Vm:
+    """Another port without rules."""
     world.wire(machines[2], group())
     return machines[2]
 
 
 @pytest.fixture
-def otto(machines: tuple[Vm, ...]) -> Vm:
-    """Beyond the uplink; nobody filters him."""
+def outside(machines: tuple[Vm, ...]) -> Vm:
+    """A machine beyond the uplink, without a filter."""
     return machines[3]

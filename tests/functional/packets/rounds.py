@@ -20,7 +20,7 @@ from lab import frames
 from lab.process import wait_until
 from lab.traffic import Wire
 from lab.vm import Vm
-from tests.functional.semantics.verdicts import Probe, Verdict, must_not_pass, must_pass
+from tests.functional.packets.verdicts import Probe, Verdict, must_not_pass, must_pass
 
 UDP, TCP = 17, 6
 _ARP = 0x0806

@@ -5,14 +5,7 @@ from collections.abc import Iterable
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.pipeline import Home
 from lab.switch import Switch
-
-# Neutron's native/br_int.py, setup_default_table.
-_NEUTRONS = (
-    "table=0,priority=0 actions=resubmit(,58)",
-    "table=58,priority=0 actions=resubmit(,59)",
-    "table=59,priority=0 actions=resubmit(,60)",
-    "table=60,priority=1 actions=NORMAL",
-)
+from tests.functional.secgroups.host import NEUTRONS_FLOWS
 
 
 def prepare(
@@ -21,7 +14,7 @@ def prepare(
     """``ports`` are of one network, whose local VLAN Neutron's agent sets as their tag."""
     ofctl = Ofctl(str(switch.run_dir), bridge, 30)
     if home is Home.NEUTRON:
-        ofctl.bundle([f"add {line}" for line in _NEUTRONS])
+        ofctl.bundle([f"add {line}" for line in NEUTRONS_FLOWS])
         for port in ports:
             switch.vsctl("set", "Port", port, f"tag={vlan}")
     return ofctl

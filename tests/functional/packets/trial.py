@@ -13,10 +13,10 @@ from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import TCP, UDP, DesiredState
 from lab.switch import Switch
 from lab.vm import Vm
-from tests.functional.semantics.homes import prepare
-from tests.functional.semantics.rounds import History, Rounds
-from tests.functional.semantics.verdicts import Probe, Verdict, verdict
-from tests.functional.semantics.walk import PORTS, Step, Walk
+from tests.functional.packets.bridge import prepare
+from tests.functional.packets.rounds import History, Rounds
+from tests.functional.packets.verdicts import Probe, Verdict, verdict
+from tests.functional.packets.walk import PORTS, Step, Walk
 
 BRIDGE = "br-int"
 
