@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.ofctl import Ofctl
-from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE
+from agent_flows.openflow.pipeline import OWN_PIPELINE
+from agent_flows.openflow.priorities import CONJUNCTIONS
 from agent_flows.secgroups.conjunction import Conjunctions
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.port_flows import compile_ports
@@ -164,7 +165,7 @@ def _undone(line: str) -> str:
 def _compile_cpu() -> float:
     group = _Group(500)
     state, attachments = group.state(), group.attachments()
-    conjunctions = Conjunctions(CONJUNCTION_PRIORITIES[0], 1)
+    conjunctions = Conjunctions(CONJUNCTIONS[0], 1)
     began = time.process_time()
     compile_ports(state, attachments, conjunctions, OWN_PIPELINE)
     return time.process_time() - began

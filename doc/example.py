@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent_flows.openflow import cookie, pipeline
+from agent_flows.openflow import cookie, priorities
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.pipeline import OWN_PIPELINE, Table
@@ -108,7 +108,7 @@ def _specs() -> Iterator[Spec]:
 
 def _flows() -> Iterator[tuple[int, str]]:
     """Cookie and text of every flow there is to see, in the order of the tables."""
-    desired, conjunctions = state(), Conjunctions(pipeline.CONJUNCTION_PRIORITIES[-1], 1)
+    desired, conjunctions = state(), Conjunctions(priorities.CONJUNCTIONS[-1], 1)
     compiled = compile_ports(desired, attachments(), conjunctions, OWN_PIPELINE)
     web = Remote(RemoteKind.SECURITY_GROUP, _IDS["group web"])
     members = {web: members_of(desired.security_groups[_IDS["group web"]])}

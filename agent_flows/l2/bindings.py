@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_flows.l2.ovsdb import Ovsdb
-from agent_flows.l2.vlans import DEAD_VLAN
+from agent_flows.openflow.pipeline import DEAD_VLAN
 from agent_flows.spec import NetworkSpec
 
 

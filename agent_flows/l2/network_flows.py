@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from agent_flows.l2.bridges import Uplink
 from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.flow import Action, Flow, Term
-from agent_flows.openflow.pipeline import Priority, Register, Table
+from agent_flows.openflow.pipeline import Register, Table
+from agent_flows.openflow.priorities import LocalSwitching, PhysicalBridge, Transient
+from agent_flows.openflow.priorities import Uplink as UplinkTable
 from agent_flows.spec import NetworkSpec, NetworkType
 
 # A physical bridge has one table of ours: its first.
 _FIRST = Table.LOCAL_SWITCHING
-_TRANSLATE, _FROM_INTEGRATION, _ELSE = 4, 2, 0
 _PUSH = Action("push_vlan:0x8100")
 
 
@@ -30,19 +31,19 @@ def on_integration_bridge(network: NetworkSpec, vlan: int, uplink: Uplink | None
     return [
         Flow(
             Table.LOCAL_SWITCHING,
-            Priority.IDENTIFY,
+            LocalSwitching.SENDER,
             (flow.in_port(uplink.ofport), _segment(network)),
             (*_retag(network, vlan), flow.to(Table.TRANSIENT)),
         ),
         Flow(
             Table.TRANSIENT,
-            Priority.MULTICAST,
+            Transient.DELIVERY,
             (flow.vlan(vlan), flow.MULTICAST),
             (flow.STRIP_VLAN, flow.load(Register.NETWORK, vlan), flow.to(Table.FLOOD)),
         ),
         Flow(
             Table.UPLINK,
-            Priority.IDENTIFY,
+            UplinkTable.NETWORK,
             (flow.register(Register.NETWORK, vlan),),
             (_PUSH, _set_vlan(vlan), flow.output(uplink.ofport)),
         ),
@@ -56,14 +57,14 @@ def on_physical_bridge(network: NetworkSpec, vlan: int, uplink: Uplink) -> list[
     else:
         translate = (_set_vlan(network.segmentation_id), flow.NORMAL)
     match = (flow.in_port(uplink.peer_ofport), flow.vlan(vlan))
-    return [Flow(_FIRST, _TRANSLATE, match, translate)]
+    return [Flow(_FIRST, PhysicalBridge.TRANSLATE, match, translate)]
 
 
 def base_of_physical_bridge(uplink: Uplink) -> list[Flow]:
     """Nothing untranslated leaves; everything else is switched as ever."""
     return [
-        Flow(_FIRST, _FROM_INTEGRATION, (flow.in_port(uplink.peer_ofport),)),
-        Flow(_FIRST, _ELSE, (), (flow.NORMAL,)),
+        Flow(_FIRST, PhysicalBridge.FROM_INTEGRATION, (flow.in_port(uplink.peer_ofport),)),
+        Flow(_FIRST, PhysicalBridge.ELSE, (), (flow.NORMAL,)),
     ]
 
 

@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 from agent_flows.l2.ovsdb import Ovsdb
 
-# 802.1Q: 0 and 4095 are reserved; Neutron's dead VLAN is 4095.
+# 802.1Q: 0 and 4095 are reserved.
 VLANS = range(1, 4095)
-DEAD_VLAN = 4095
 _KEY = "agent-flows-vlan-"
 
 

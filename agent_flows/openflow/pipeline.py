@@ -1,4 +1,4 @@
-"""The pipeline's tables, registers, priorities and connection states, each by name.
+"""The pipeline's tables, registers and connection states, each by name.
 
 Numbers are those of Neutron's OVS firewall (its contributor guide, "Open
 vSwitch firewall driver") wherever it has the thing; ours are marked.
@@ -18,6 +18,8 @@ and on Neutron's, where everything comes from Neutron's tables to 60::
 
 import enum
 from dataclasses import dataclass
+
+from agent_flows.openflow.priorities import LocalSwitching, Transient
 
 
 class Home(enum.Enum):
@@ -75,80 +77,8 @@ class Register(enum.IntEnum):
     """Ours. 1: the port looked at is stateless: only its rules count, not the connection."""
 
 
-class Priority(enum.IntEnum):
-    """Within one table, highest first; a table's default is 0."""
-
-    DEAD_VLAN = 65535
-    CLEAR_TRACKED = 65534
-    """LOCAL_SWITCHING, on Neutron's bridge BASE_EGRESS: a packet that arrives tracked starts
-    anew."""
-
-    IDENTIFY = 100
-    """LOCAL_SWITCHING, TRANSIENT: a port's in_port. ACCEPT_OR_INGRESS: a local port's MAC.
-    LAST_DOOR."""
-    TAGGED = 95
-    """TRANSIENT: a port's frames with a VLAN tag are dropped."""
-    NO_PORT_SECURITY = 110
-    """BASE_INGRESS: into a port without port security everything goes."""
-    NEEDS_NO_RULE = 100
-    """BASE_INGRESS: ARP, neighbour discovery and permitted ethertypes."""
-    UNICAST = 90
-    """TRANSIENT: a local port's MAC."""
-    SEGMENT = 80
-    """TRANSIENT: a local port's MAC, still tagged as on the physical network (Neutron's DVR)."""
-    MULTICAST = 90
-    """ACCEPT_OR_INGRESS: to the flood table."""
-    UNKNOWN_PORT = 5
-    """TRANSIENT, on Neutron's bridge: what comes untagged from a port without a door. Neutron's
-    NORMAL is 3."""
-    UNKNOWN_UNICAST = 10
-    """TRANSIENT, ACCEPT_OR_INGRESS: a MAC nobody here has."""
-
-    NEIGHBOUR = 95
-    """BASE_EGRESS: ARP, RARP and neighbour discovery of a port's own addresses; permitted
-    ethertypes."""
-    DHCP_CLIENT = 80
-    """BASE_EGRESS: to a DHCP server, from a port's own addresses."""
-    SERVICE_OF_NETWORK = 70
-    """BASE_EGRESS: DHCP server and router advertisements of a VM are dropped."""
-    OWN_ADDRESS = 65
-    """BASE_EGRESS: IP from a port's own addresses goes to conntrack."""
-    DHCP_SERVER = 95
-    """BASE_INGRESS: from a DHCP server."""
-    STATELESS = 92
-    """BASE_INGRESS: a stateless port's IP goes to its rules as it is."""
-    UNTRACKED = 90
-    """BASE_INGRESS: IP goes to conntrack."""
-    TRACKED = 80
-    """BASE_INGRESS: seen by conntrack at egress already."""
-
-    UNTRACKABLE = 96
-    """Rules: ICMPv6 that conntrack has no connections for. Here and below, of both rules
-    tables."""
-    INVALID = 95
-    """Rules: conntrack calls it invalid."""
-    REPLY = 90
-    """Rules: replies and related packets of a connection that is not cut."""
-    NO_RULE_APPLIES = 85
-    """Rules: neither new nor the original direction of a connection."""
-    RULE = 74
-    """Rules: a rule without a remote group."""
-    CUT = 50
-    """Rules: no rule allows it, and the connection is cut already."""
-    SEVERAL_RECEIVERS = 41
-    """Rules: this port refuses; others may take it."""
-    CUT_NOW = 40
-    """Rules: an established connection no rule allows any more is cut."""
-
-    COMMIT = 50
-    """ACCEPT_INGRESS, ACCEPTED_EGRESS, on Neutron's bridge ACCEPT_OR_INGRESS."""
-
-
-CONJUNCTION_PRIORITIES = range(60, 74)
-"""Rules with remote groups. One agent process uses one of them: the flows of an
-older process that still stand keep theirs, so neither disturbs the other."""
-
 DEAD_VLAN = 4095
+"""Tag of a port that is kept closed (as in Neutron)."""
 CUT_MARK = 1
 """ct_mark of a connection that was allowed once and is not any more (as in Neutron)."""
 
@@ -214,9 +144,11 @@ class Pipeline:
                 raise ValueError(f"{each:#06x} cannot be permitted as a whole: it is filtered")
 
     @property
-    def door(self) -> Table:
-        """Where a port is known by its in_port."""
-        return Table.LOCAL_SWITCHING if self.home is Home.OWN else Table.TRANSIENT
+    def door(self) -> tuple[Table, int]:
+        """Table and priority of the flows that match a port by its in_port."""
+        if self.home is Home.OWN:
+            return Table.LOCAL_SWITCHING, LocalSwitching.SENDER
+        return Table.TRANSIENT, Transient.SENDER
 
     @property
     def without_rule(self) -> Table:

@@ -14,9 +14,9 @@ from agent_flows.openflow.flow import Action, Flow, IPNetwork, Term
 from agent_flows.openflow.pipeline import (
     ICMPV6_OUT_WITHOUT_RULE,
     NEIGHBOUR_ADVERTISEMENT,
-    Priority,
     Table,
 )
+from agent_flows.openflow.priorities import BaseEgress
 from agent_flows.secgroups.base import DHCP_PORTS
 from agent_flows.spec import ICMPV6, UDP, Ethertype, PortSpec
 
@@ -80,11 +80,11 @@ def _of_address(ethertype: Ethertype, narrowed: bool, ways: Ways) -> str:
 def _ipv4(narrowed: bool, ways: Ways) -> Iterator[Flow]:
     address = _field(flow.IP_SOURCE[4], narrowed)
     sender = (flow.ARP, _SOURCE, Term(f"arp_sha={_MAC}"), *_field("arp_spa", narrowed))
-    yield _base_egress(Priority.NEIGHBOUR, *sender, then=ways.without_rule)
+    yield _base_egress(BaseEgress.NEIGHBOUR, *sender, then=ways.without_rule)
     # A hypervisor announces a migrated VM by RARP.
-    yield _base_egress(Priority.NEIGHBOUR, flow.RARP, _SOURCE, then=ways.without_rule)
+    yield _base_egress(BaseEgress.NEIGHBOUR, flow.RARP, _SOURCE, then=ways.without_rule)
     ip = flow.protocol(Ethertype.IPV4)
-    yield _base_egress(Priority.OWN_ADDRESS, ip, _SOURCE, *address, then=ways.to_rules)
+    yield _base_egress(BaseEgress.OWN_ADDRESS, ip, _SOURCE, *address, then=ways.to_rules)
     yield _dhcp_client(Ethertype.IPV4, address)
 
 
@@ -93,23 +93,23 @@ def _ipv6(narrowed: bool, ways: Ways) -> Iterator[Flow]:
     icmp = flow.protocol(Ethertype.IPV6, ICMPV6)
     for type_ in ICMPV6_OUT_WITHOUT_RULE:
         match = (icmp, flow.icmp(type_), _SOURCE, *address)
-        yield _base_egress(Priority.NEIGHBOUR, *match, then=ways.without_rule)
+        yield _base_egress(BaseEgress.NEIGHBOUR, *match, then=ways.without_rule)
     # An advertisement speaks for its target, whatever address it is sent from.
     target = _field("nd_target", narrowed)
     match = (icmp, flow.icmp(NEIGHBOUR_ADVERTISEMENT), _SOURCE, *target)
-    yield _base_egress(Priority.NEIGHBOUR, *match, then=ways.without_rule)
+    yield _base_egress(BaseEgress.NEIGHBOUR, *match, then=ways.without_rule)
     ip = flow.protocol(Ethertype.IPV6)
-    yield _base_egress(Priority.OWN_ADDRESS, ip, _SOURCE, *address, then=ways.to_rules)
+    yield _base_egress(BaseEgress.OWN_ADDRESS, ip, _SOURCE, *address, then=ways.to_rules)
     yield _dhcp_client(Ethertype.IPV6, address)
 
 
 def _dhcp_client(ethertype: Ethertype, address: tuple[Term, ...]) -> Flow:
     client, server = DHCP_PORTS[ethertype]
     match = (flow.protocol(ethertype, UDP), _SOURCE, *address, flow.ports(client, server))
-    return _base_egress(Priority.DHCP_CLIENT, *match, then=flow.to(Table.ACCEPT_OR_INGRESS))
+    return _base_egress(BaseEgress.DHCP_CLIENT, *match, then=flow.to(Table.ACCEPT_OR_INGRESS))
 
 
-def _base_egress(priority: Priority, *match: Term, then: Action) -> Flow:
+def _base_egress(priority: BaseEgress, *match: Term, then: Action) -> Flow:
     return Flow(Table.BASE_EGRESS, priority, (flow.ANY_PORT, *match), (then,))
 
 

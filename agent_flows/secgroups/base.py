@@ -18,9 +18,17 @@ from agent_flows.openflow.pipeline import (
     CtState,
     Home,
     Pipeline,
-    Priority,
     Register,
     Table,
+)
+from agent_flows.openflow.priorities import (
+    Accepted,
+    AcceptOrIngress,
+    BaseEgress,
+    BaseIngress,
+    LocalSwitching,
+    Rules,
+    Transient,
 )
 from agent_flows.spec import ICMPV6, UDP, Ethertype
 
@@ -64,12 +72,15 @@ _ONWARDS = {
 def _own_bridge() -> Iterator[Flow]:
     """Who is nobody's is dropped; what may leave the host is committed on its way there."""
     table = Table.LOCAL_SWITCHING
-    yield Flow(table, Priority.DEAD_VLAN, (flow.vlan(DEAD_VLAN),))
-    yield _starts_anew(table)
+    yield Flow(table, LocalSwitching.DEAD_VLAN, (flow.vlan(DEAD_VLAN),))
+    yield _cleared(table, LocalSwitching.CLEAR_TRACKED)
     for closed in (table, Table.TRANSIENT, Table.UPLINK, Table.FLOOD):
         yield Flow(closed, 0)
     yield Flow(
-        Table.ACCEPT_OR_INGRESS, Priority.MULTICAST, (flow.MULTICAST,), (flow.to(Table.FLOOD),)
+        Table.ACCEPT_OR_INGRESS,
+        AcceptOrIngress.MULTICAST,
+        (flow.MULTICAST,),
+        (flow.to(Table.FLOOD),),
     )
     yield Flow(Table.ACCEPT_OR_INGRESS, 0, (), (flow.to(Table.ACCEPTED_EGRESS),))
     yield from _accepted(Table.ACCEPTED_EGRESS, Table.UPLINK)
@@ -80,17 +91,18 @@ def _neutrons_bridge() -> Iterator[Flow]:
     looks at it, and all that leaves ends in NORMAL (Neutron's firewall.py, initialize_port_flows
     and _initialize_third_party_tables)."""
     # What comes from other bridges has the tag of its network by now.
-    yield Flow(Table.TRANSIENT, Priority.UNKNOWN_PORT, (flow.UNTAGGED,))
-    yield _starts_anew(Table.BASE_EGRESS)
+    yield Flow(Table.TRANSIENT, Transient.UNKNOWN_PORT, (flow.UNTAGGED,))
+    yield _cleared(Table.BASE_EGRESS, BaseEgress.CLEAR_TRACKED)
     yield from _accepted(Table.ACCEPT_OR_INGRESS, Table.ACCEPTED_EGRESS)
     yield Flow(Table.ACCEPT_OR_INGRESS, 0, (), (flow.to(Table.UPLINK),))
     yield Flow(Table.UPLINK, 0, (), (flow.NORMAL,))
 
 
-def _starts_anew(table: Table) -> Flow:
+def _cleared(table: Table, priority: int) -> Flow:
+    """A packet that arrives tracked is handled as untracked."""
     return Flow(
         table,
-        Priority.CLEAR_TRACKED,
+        priority,
         (flow.ct_state(CtState.TRACKED),),
         (flow.CLEAR_TRACKED, flow.to(table)),
     )
@@ -100,36 +112,36 @@ def _egress(pipeline: Pipeline) -> Iterator[Flow]:
     dropped = (flow.to(Table.DROPPED),)
     for ethertype, (client, server) in DHCP_PORTS.items():
         match = (flow.protocol(ethertype, UDP), flow.ports(server, client))
-        yield Flow(Table.BASE_EGRESS, Priority.SERVICE_OF_NETWORK, match, dropped)
+        yield Flow(Table.BASE_EGRESS, BaseEgress.SERVICE_OF_NETWORK, match, dropped)
     yield Flow(
         Table.BASE_EGRESS,
-        Priority.SERVICE_OF_NETWORK,
+        BaseEgress.SERVICE_OF_NETWORK,
         (flow.protocol(Ethertype.IPV6, ICMPV6), flow.icmp(ROUTER_ADVERTISEMENT)),
         dropped,
     )
     accept = (flow.to(pipeline.without_rule),)
     for number in sorted(pipeline.permitted_ethertypes):
-        yield Flow(Table.BASE_EGRESS, Priority.NEIGHBOUR, (flow.ethertype(number),), accept)
+        yield Flow(Table.BASE_EGRESS, BaseEgress.NEIGHBOUR, (flow.ethertype(number),), accept)
 
 
 def _ingress(pipeline: Pipeline) -> Iterator[Flow]:
     table = Table.BASE_INGRESS
     accept = (flow.to(Table.ACCEPT_INGRESS),)
-    yield Flow(table, Priority.NEEDS_NO_RULE, (flow.ARP,), accept)
+    yield Flow(table, BaseIngress.NEEDS_NO_RULE, (flow.ARP,), accept)
     for number in sorted(pipeline.permitted_ethertypes):
-        yield Flow(table, Priority.NEEDS_NO_RULE, (flow.ethertype(number),), accept)
+        yield Flow(table, BaseIngress.NEEDS_NO_RULE, (flow.ethertype(number),), accept)
     for icmp_type in ICMPV6_IN_WITHOUT_RULE:
         match = (flow.protocol(Ethertype.IPV6, ICMPV6), flow.icmp(icmp_type))
-        yield Flow(table, Priority.NEEDS_NO_RULE, match, accept)
+        yield Flow(table, BaseIngress.NEEDS_NO_RULE, match, accept)
     for ethertype, (client, server) in DHCP_PORTS.items():
         match = (flow.protocol(ethertype, UDP), flow.ports(server, client))
-        yield Flow(table, Priority.DHCP_SERVER, match, accept)
+        yield Flow(table, BaseIngress.DHCP_SERVER, match, accept)
     for ethertype in Ethertype:
         match = (flow.protocol(ethertype), flow.ct_state(CtState.UNTRACKED))
-        yield Flow(table, Priority.UNTRACKED, match, (flow.track(Table.RULES_INGRESS),))
+        yield Flow(table, BaseIngress.UNTRACKED, match, (flow.track(Table.RULES_INGRESS),))
     yield Flow(
         table,
-        Priority.TRACKED,
+        BaseIngress.TRACKED,
         (flow.ct_state(CtState.TRACKED),),
         (flow.to(Table.RULES_INGRESS),),
     )
@@ -146,30 +158,28 @@ def _rules(table: Table, accept: Table) -> Iterator[Flow]:
     stateful = flow.register(Register.STATELESS, 0)
 
     def state(
-        priority: Priority, state: CtState, *more: flow.Term, then: tuple[flow.Action, ...]
+        priority: Rules, state: CtState, *more: flow.Term, then: tuple[flow.Action, ...]
     ) -> Flow:
         return Flow(table, priority, (flow.ct_state(state), stateful, *more), then)
 
     for icmp_type in ICMPV6_UNTRACKABLE:
         icmp = (flow.protocol(Ethertype.IPV6, ICMPV6), flow.icmp(icmp_type))
         to_rules = (flow.CLEAR_TRACKED, flow.to(table))
-        yield state(Priority.UNTRACKABLE, CtState.INVALID, *icmp, then=to_rules)
-    yield state(Priority.INVALID, CtState.INVALID, then=dropped)
+        yield state(Rules.UNTRACKABLE, CtState.INVALID, *icmp, then=to_rules)
+    yield state(Rules.INVALID, CtState.INVALID, then=dropped)
     for whole in (CtState.REPLY, CtState.RELATED):
-        yield state(Priority.REPLY, whole, flow.ct_mark(0), then=accepted)
+        yield state(Rules.REPLY, whole, flow.ct_mark(0), then=accepted)
     for other in (CtState.ESTABLISHED_RELATED, CtState.ESTABLISHED_REPLY, CtState.NEITHER):
-        yield state(Priority.NO_RULE_APPLIES, other, then=dropped)
-    yield Flow(table, Priority.CUT, (flow.ct_mark(CUT_MARK),), dropped)
+        yield state(Rules.NO_RULE_APPLIES, other, then=dropped)
+    yield Flow(table, Rules.CUT, (flow.ct_mark(CUT_MARK),), dropped)
     yield state(
-        Priority.SEVERAL_RECEIVERS,
+        Rules.SEVERAL_RECEIVERS,
         CtState.ESTABLISHED,
         flow.register(Register.SEVERAL, 1),
         then=dropped,
     )
     for ethertype in Ethertype:
-        yield state(
-            Priority.CUT_NOW, CtState.ESTABLISHED, flow.protocol(ethertype), then=(flow.CUT,)
-        )
+        yield state(Rules.CUT_NOW, CtState.ESTABLISHED, flow.protocol(ethertype), then=(flow.CUT,))
 
 
 def _accepted(table: Table, then: Table, watched: Table | None = None) -> Iterator[Flow]:
@@ -179,14 +189,14 @@ def _accepted(table: Table, then: Table, watched: Table | None = None) -> Iterat
         ip = flow.protocol(ethertype)
         yield Flow(
             table,
-            Priority.COMMIT,
+            Accepted.COMMIT,
             (ip, flow.ct_state(CtState.NEW)),
             (flow.COMMIT, flow.to(then), *watch),
         )
         # A rule that allows the connection is there again.
         yield Flow(
             table,
-            Priority.COMMIT,
+            Accepted.COMMIT,
             (ip, flow.ct_state(CtState.ORIGINAL), flow.ct_mark(CUT_MARK)),
             (flow.MEND, flow.to(then)),
         )

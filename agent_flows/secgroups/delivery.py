@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from agent_flows.openflow import flow
 from agent_flows.openflow.flow import Action, Flow
-from agent_flows.openflow.pipeline import Priority, Register, Table
+from agent_flows.openflow.pipeline import Register, Table
+from agent_flows.openflow.priorities import AcceptOrIngress, Flood, Transient
 
 
 class Everyone(enum.StrEnum):
@@ -49,7 +50,7 @@ def flows_to(destination: Destination, receivers: Receivers) -> Iterator[Flow]:
     network = flow.register(Register.NETWORK, destination.vlan)
     if destination.to == Everyone.FLOOD:
         yield Flow(
-            Table.FLOOD, Priority.IDENTIFY, (network,), (*hand_over, flow.to(Table.ACCEPTED_EGRESS))
+            Table.FLOOD, Flood.NETWORK, (network,), (*hand_over, flow.to(Table.ACCEPTED_EGRESS))
         )
         return
     if destination.segment is not None:
@@ -59,10 +60,11 @@ def flows_to(destination: Destination, receivers: Receivers) -> Iterator[Flow]:
     untag = (flow.STRIP_VLAN, flow.load(Register.NETWORK, destination.vlan))
     uplink: tuple[Action, ...] = (flow.to(Table.ACCEPTED_EGRESS),)
     if destination.to == Everyone.UNKNOWN:
-        local, remote = Priority.UNKNOWN_UNICAST, Priority.UNKNOWN_UNICAST
+        local: int = AcceptOrIngress.UNKNOWN_UNICAST
+        remote: int = Transient.UNKNOWN_UNICAST
         mac: tuple[flow.Term, ...] = ()
     else:
-        local, remote = Priority.IDENTIFY, Priority.UNICAST
+        local, remote = AcceptOrIngress.DELIVERY, Transient.DELIVERY
         mac = (flow.dl_dst(destination.to),)
         if any(receivers.values()):
             uplink = ()
@@ -77,7 +79,7 @@ def _from_segment(destination: Destination, segment: int, hand_over: tuple[Actio
     network = flow.load(Register.NETWORK, destination.vlan)
     return Flow(
         Table.TRANSIENT,
-        Priority.SEGMENT,
+        Transient.SEGMENT,
         (tag, flow.dl_dst(destination.to)),
         (*untag, network, *hand_over),
     )

@@ -19,7 +19,8 @@ from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.ofctl import Ofctl, SwitchError, SwitchUnreachable, Timeout, ToolMissing
 from agent_flows.openflow.outcome import switch_errors
-from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, OWN_PIPELINE, Pipeline
+from agent_flows.openflow.pipeline import OWN_PIPELINE, Pipeline
+from agent_flows.openflow.priorities import CONJUNCTIONS
 from agent_flows.secgroups import takeover
 from agent_flows.secgroups.audit import Audit, NetworkFlows
 from agent_flows.secgroups.base import base_flows
@@ -80,7 +81,7 @@ class Firewall:
 
     def _forget(self) -> None:
         self._installed = Installed()
-        self._conjunctions = Conjunctions(CONJUNCTION_PRIORITIES[0], 1)
+        self._conjunctions = Conjunctions(CONJUNCTIONS[0], 1)
         # What a revert falls back to. Of a port that has flows of an older
         # process in the switch it is not known: what was applied then stands.
         self._committed: dict[str, Programme] = {}

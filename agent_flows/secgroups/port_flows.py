@@ -12,7 +12,8 @@ from agent_flows.errors import ErrorType
 from agent_flows.openflow import flow
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.flow import Flow
-from agent_flows.openflow.pipeline import Home, Pipeline, Priority, Register, Table
+from agent_flows.openflow.pipeline import Home, Pipeline, Register, Table
+from agent_flows.openflow.priorities import BaseIngress, LastDoor, Transient
 from agent_flows.report import TaskError
 from agent_flows.secgroups.antispoofing import Pair, Ways, pairs_of
 from agent_flows.secgroups.antispoofing import template as antispoofing
@@ -124,7 +125,7 @@ def compile_port(
     ofport, vlan = attachment.ofport, attachment.vlan
     groups = frozenset(port.security_groups) | {remote.id for remote in rules.remotes}
     if not port.admin_state_up:
-        closed = Flow(pipeline.door, Priority.IDENTIFY, (flow.in_port(ofport),))
+        closed = Flow(*pipeline.door, (flow.in_port(ofport),))
         return Programme(port.id, ofport, vlan, str(closed), groups=groups)
     if not _filtered(port):
         return _unfiltered(port, attachment, pipeline)
@@ -168,8 +169,7 @@ def _way_in(attachment: Attachment, first: Table, pipeline: Pipeline) -> Iterato
     """From the port into the pipeline: frames without a VLAN tag only."""
     in_port = flow.in_port(attachment.ofport)
     yield Flow(
-        pipeline.door,
-        Priority.IDENTIFY,
+        *pipeline.door,
         (in_port, flow.UNTAGGED),
         (
             flow.load(Register.PORT, attachment.ofport),
@@ -179,13 +179,13 @@ def _way_in(attachment: Attachment, first: Table, pipeline: Pipeline) -> Iterato
     )
     if pipeline.home is Home.NEUTRON:
         # Its tag would say it came from the uplink.
-        yield Flow(pipeline.door, Priority.TAGGED, (in_port,))
+        yield Flow(Table.TRANSIENT, Transient.TAGGED, (in_port,))
 
 
 def _way_out(ofport: int) -> Flow:
     return Flow(
         Table.LAST_DOOR,
-        Priority.IDENTIFY,
+        LastDoor.PORT,
         (flow.register(Register.PORT, ofport),),
         (flow.output(ofport),),
     )
@@ -194,7 +194,7 @@ def _way_out(ofport: int) -> Flow:
 def _everything_in(ofport: int) -> Flow:
     return Flow(
         Table.BASE_INGRESS,
-        Priority.NO_PORT_SECURITY,
+        BaseIngress.NO_PORT_SECURITY,
         (flow.register(Register.PORT, ofport),),
         (flow.to(Table.ACCEPT_INGRESS),),
     )
@@ -207,7 +207,7 @@ def _not_tracked(ofport: int) -> Iterator[Flow]:
     for ethertype in Ethertype:
         yield Flow(
             Table.BASE_INGRESS,
-            Priority.STATELESS,
+            BaseIngress.STATELESS,
             (flow.protocol(ethertype), flow.register(Register.PORT, ofport)),
             (
                 flow.load(Register.STATELESS, 1),

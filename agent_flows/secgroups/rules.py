@@ -12,7 +12,7 @@ from typing import NamedTuple
 from agent_flows.errors import ErrorType
 from agent_flows.openflow import flow, ranges
 from agent_flows.openflow.flow import Action, Flow, IPNetwork, Term
-from agent_flows.openflow.pipeline import Priority
+from agent_flows.openflow.priorities import Rules
 from agent_flows.report import TaskError
 from agent_flows.secgroups.conjunction import ACCEPT, RULES, Conjunctions, Remote, RemoteKind, Use
 from agent_flows.spec import (
@@ -267,7 +267,7 @@ def _plain(allowed: Mapping[_Subject, set[_Layer4]]) -> Iterator[Flow]:
             for terms in _layer4_terms(layer4):
                 yield Flow(
                     RULES[subject.direction],
-                    Priority.RULE,
+                    Rules.RULE,
                     (*subject.terms, *terms),
                     (flow.to(ACCEPT[subject.direction]),),
                 )

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from agent_flows.errors import ErrorType
 from agent_flows.openflow.dump import FlowEntry
-from agent_flows.openflow.pipeline import Priority, Table
+from agent_flows.openflow.pipeline import Table
+from agent_flows.openflow.priorities import Transient
 from agent_flows.report import TaskError
 from agent_flows.secgroups.difference import shown
 
@@ -106,8 +107,8 @@ def overruled(flow: FlowEntry, ofports: Set[int]) -> Set[int]:
     if flow.table == Table.TRANSIENT:
         # Whatever a port sends is taken up by its door (100), or dropped for its tag (95).
         if matched:
-            return receiving | (matched if flow.priority >= Priority.TAGGED else frozenset())
-        above = flow.priority >= Priority.UNICAST
+            return receiving | (matched if flow.priority >= Transient.TAGGED else frozenset())
+        above = flow.priority >= Transient.DELIVERY
     elif matched:
         return receiving | matched
     else:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from agent_flows.openflow import cookie
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.dump import FlowEntry
-from agent_flows.openflow.pipeline import CONJUNCTION_PRIORITIES, Priority, Register, Table
+from agent_flows.openflow.pipeline import Register, Table
+from agent_flows.openflow.priorities import CONJUNCTIONS, Transient
 from agent_flows.secgroups.delivery import Destination, Everyone, flows_to
 from agent_flows.secgroups.installed import Installed
 
@@ -64,7 +65,7 @@ def read(entries: Iterable[FlowEntry]) -> Found:
         generation=newest_generation,
     )
     # The free one; should a run of crashes have used up all, the least used.
-    priority = min(CONJUNCTION_PRIORITIES, key=lambda each: (priorities[each], -each))
+    priority = min(CONJUNCTIONS, key=lambda each: (priorities[each], -each))
     return Found(frozenset(base), frozenset(shared), installed, priority, newest_id + 1)
 
 
@@ -83,7 +84,7 @@ def _note_receivers(entry: FlowEntry, receivers: dict[Destination, dict[int, boo
         destination = Destination(network, Everyone.FLOOD)
     elif entry.table == Table.ACCEPT_OR_INGRESS:
         destination = Destination(network, mac or Everyone.UNKNOWN)
-    elif mac and entry.priority == Priority.SEGMENT:
+    elif mac and entry.priority == Transient.SEGMENT:
         loaded = next(iter(entry.loaded(Register.NETWORK)), 0)
         destination = Destination(loaded, mac, entry.number("dl_vlan") or 0)
     else:

@@ -18,17 +18,12 @@ from agent_flows.openflow.flow import Flow
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.outcome import switch_errors
 from agent_flows.openflow.pipeline import Register, Table
+from agent_flows.openflow.priorities import AcceptOrIngress, Transient, Uplink
 
 # Not the firewall's: it sweeps the flows with its own that it does not know.
 OWNER = 0xAF11
 _OURS = (OWNER << 48, 0xFFFF << 48)
 _PORTS = (cookie.OWNER << 48 | Kind.PORT << 40, 0xFFFF_FF << 40)
-
-_ABOVE_ALL = 200
-"""Neutron's highest in table 60 is 102 (DNS forwarder); the firewall's 100."""
-_BELOW_ENTRIES = 85
-"""Above the deliveries of frames still tagged as on the physical network (80; Neutron's 20), and
-below the entry flows of ports (100): untagged frames from a port may be on any network."""
 
 
 HeldMac = tuple[int | None, str]
@@ -61,18 +56,18 @@ class Endpoint:
         return replace(self, macs=frozenset(mac for vlan, mac in self.held - held))
 
     def closing_flows(self) -> Iterator[Flow]:
-        yield Flow(Table.TRANSIENT, _ABOVE_ALL, (flow.in_port(self.ofport),))
+        yield Flow(Table.TRANSIENT, Transient.CLOSED, (flow.in_port(self.ofport),))
         if self.vlan is None:
             return
         network = flow.register(Register.NETWORK, self.vlan)
         for address in sorted(self.macs):
             mac = flow.dl_dst(address)
-            yield Flow(Table.TRANSIENT, _ABOVE_ALL, (flow.vlan(self.vlan), mac))
-            for table in (Table.ACCEPT_OR_INGRESS, Table.UPLINK):
-                yield Flow(table, _ABOVE_ALL, (network, mac))
+            yield Flow(Table.TRANSIENT, Transient.CLOSED, (flow.vlan(self.vlan), mac))
+            yield Flow(Table.ACCEPT_OR_INGRESS, AcceptOrIngress.CLOSED, (network, mac))
+            yield Flow(Table.UPLINK, Uplink.CLOSED, (network, mac))
             if self.segment is not None:
                 tag = flow.vlan(self.segment) if self.segment else flow.UNTAGGED
-                yield Flow(Table.TRANSIENT, _BELOW_ENTRIES, (tag, mac))
+                yield Flow(Table.TRANSIENT, Transient.CLOSED_SEGMENT, (tag, mac))
 
 
 class Quarantine:
@@ -203,7 +198,7 @@ def read(entries: Iterable[FlowEntry]) -> dict[int, Endpoint]:
         mac = entry.fields.get("dl_dst")
         if entry.table == Table.TRANSIENT and mac is not None:
             tag = entry.number("dl_vlan") or 0
-            if entry.priority == _ABOVE_ALL:
+            if entry.priority == Transient.CLOSED:
                 known = replace(known, vlan=tag, macs=known.macs | {mac})
             else:
                 known = replace(known, segment=tag)

@@ -17,7 +17,8 @@ from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.flow import Action, Flow
 from agent_flows.openflow.ofctl import Ofctl
-from agent_flows.openflow.pipeline import OWN_PIPELINE, Home, Pipeline, Priority, Register, Table
+from agent_flows.openflow.pipeline import OWN_PIPELINE, Home, Pipeline, Register, Table
+from agent_flows.openflow.priorities import LocalSwitching, Transient, Uplink
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import DesiredState, PortSpec, SecurityGroupSpec
 from lab import model
@@ -116,11 +117,11 @@ class Host:
         out = Action(f"set_field:{0x1000 | (vlan + 1000)}->vlan_vid")
         network = flow.load(Register.NETWORK, vlan)
         flows = [
-            Flow(Table.LOCAL_SWITCHING, Priority.IDENTIFY,
+            Flow(Table.LOCAL_SWITCHING, LocalSwitching.SENDER,
                  (flow.in_port(uplink), flow.vlan(vlan + 1000)), (tag, flow.to(Table.TRANSIENT))),
-            Flow(Table.TRANSIENT, Priority.MULTICAST, (flow.vlan(vlan), flow.MULTICAST),
+            Flow(Table.TRANSIENT, Transient.DELIVERY, (flow.vlan(vlan), flow.MULTICAST),
                  (flow.STRIP_VLAN, network, flow.to(Table.FLOOD))),
-            Flow(Table.UPLINK, Priority.IDENTIFY, (flow.register(Register.NETWORK, vlan),),
+            Flow(Table.UPLINK, Uplink.NETWORK, (flow.register(Register.NETWORK, vlan),),
                  (Action("push_vlan:0x8100"), out, flow.output(uplink))),
         ]  # fmt: skip
         self.ofctl.bundle([flow.add(str(each), cookie.network(vlan)) for each in flows])
