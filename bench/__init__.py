@@ -1,1 +1,1 @@
-"""How fast agent_flows is, measured beside the bare tools doing the same work."""
+"""Measures agent_flows, and the bare tools doing the same work."""

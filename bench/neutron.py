@@ -167,7 +167,7 @@ def cpu_of_session(daemon: Daemon) -> float:
         try:
             fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile; whoever waited for it counts it
+            continue  # It has ended; its parent counts it.
         if int(fields[3]) == daemon.pid:
             ticks += sum(map(int, fields[11:15]))
     return ticks / TICKS

@@ -1,4 +1,4 @@
-"""A rule added to a group of many local ports: the security-group engine beside ``ovs-ofctl``."""
+"""A rule added to a group of many local ports: the engine, and ``ovs-ofctl`` alone."""
 
 import dataclasses
 import statistics

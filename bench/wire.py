@@ -1,4 +1,4 @@
-"""Many ports plugged at once: the product beside the bare tools, same ports, tags and flows."""
+"""Many ports at once: agent_flows, and the bare tools with the same ports, tags and flows."""
 
 import dataclasses
 import statistics
@@ -108,7 +108,7 @@ def _tags(switch: Switch, lines: list[Cable]) -> dict[str, str]:
 
 
 def _wait_all_active(site: Site, count: int, started: float) -> None:
-    # One row says whether any is left; a list of all would keep the server from its work.
+    # One row shows whether any is left; a list of all ports would cost the server time.
     while site.api.find("ports", status="DOWN", limit=1, fields="id"):
         if time.perf_counter() - started > _GIVE_UP_SECONDS:
             raise TimeoutError(f"not all of {count} ports are ACTIVE")

@@ -59,7 +59,7 @@ def page() -> str:
     parts = [_HEADER + "".join(_port_rows()) + "\n" + _rules_table()]
     parts.append(_way())
     parts.append(
-        "## The flows\n\nThe pipeline's own flows are left out but for those on the way.\n"
+        "## The flows\n\nThe pipeline's own flows are left out, except those on the way.\n"
     )
     by_table: defaultdict[Table, list[str]] = defaultdict(list)
     for value, text in flows:

@@ -198,7 +198,9 @@ def _port_moves() -> Iterator[str]:
 
 def _meanings(kind: str, values: type[enum.Enum]) -> str:
     rows = [f"| {kind} | means |", "|---|---|"]
-    return "\n".join([*rows, *(f"| `{each.name}` | {each.value} |" for each in values)]) + "\n"
+    return (
+        "\n".join([*rows, *(f"| `{member.name}` | {member.value} |" for member in values)]) + "\n"
+    )
 
 
 def _mermaid(kind: str, lines: Iterable[str]) -> str:
