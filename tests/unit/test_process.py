@@ -1,4 +1,4 @@
-"""A process says what is wrong with its configuration at start, and ends when asked."""
+"""A process names invalid options at start, and stops on a signal."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from agent_flows import process
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """Those of a program in the foreground; then again what they were.
+    """The handlers of a program in the foreground, for one test.
 
     A shell that starts pytest in the background has it ignore SIGINT.
     """
@@ -50,7 +50,7 @@ def handlers() -> Iterator[None]:
         ("permitted_ethertypes = 0x0800", "IPv4"),
     ],
 )
-def test_a_value_that_cannot_be_used_ends_the_start_and_is_named(
+def test_an_invalid_option_is_named_and_stops_the_start(
     tmp_path: Path, line: str, named: str
 ) -> None:
     file = tmp_path / "agent_flows.conf"
@@ -64,7 +64,7 @@ def test_a_value_that_cannot_be_used_ends_the_start_and_is_named(
     assert "LocationInfo" not in message
 
 
-def test_a_configuration_file_that_is_not_there_is_named() -> None:
+def test_a_missing_configuration_file_is_named() -> None:
     with pytest.raises(SystemExit) as ended:
         process.prepare(
             ["--config-file", "/nonexistent.conf"], "agent-flows-test", cfg.ConfigOpts()
@@ -72,7 +72,7 @@ def test_a_configuration_file_that_is_not_there_is_named() -> None:
     assert "/nonexistent.conf" in str(ended.value.code)
 
 
-def test_what_a_process_loaded_is_nothing_for_the_garbage_collector() -> None:
+def test_started_excludes_loaded_objects_from_garbage_collection() -> None:
     code = "import gc, agent_flows.process as p; p.started(); print(len(gc.get_objects()) < 1000)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "True\n"
@@ -80,7 +80,7 @@ def test_what_a_process_loaded_is_nothing_for_the_garbage_collector() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
 @pytest.mark.usefixtures("handlers")
-def test_a_signal_asks_the_process_to_end(number: signal.Signals) -> None:
+def test_a_signal_ends_the_wait(number: signal.Signals) -> None:
     ending = process.Ending()
     assert not ending.is_asked()
     os.kill(os.getpid(), number)
@@ -88,7 +88,7 @@ def test_a_signal_asks_the_process_to_end(number: signal.Signals) -> None:
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_second_signal_is_for_who_does_not_want_to_wait() -> None:
+def test_a_second_signal_has_its_usual_effect() -> None:
     ending = process.Ending()
     os.kill(os.getpid(), signal.SIGINT)
     assert ending.wait(20)
@@ -97,11 +97,11 @@ def test_a_second_signal_is_for_who_does_not_want_to_wait() -> None:
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_signal_that_another_thread_is_handed_wakes_the_one_that_waits() -> None:
+def test_a_signal_in_another_thread_ends_the_wait() -> None:
     ending = process.Ending()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     try:
-        # Made with the mask of its maker; it takes what the main thread does not.
+        # It inherits the mask, and unblocks the signal for itself.
         threading.Thread(target=_take, args=(signal.SIGTERM,)).start()
         assert ending.wait(20)
     finally:
@@ -117,7 +117,7 @@ def _take(number: signal.Signals) -> None:
 EVIL = "name\x1b[2J \x9b31m\u202e\n2026-01-01 00:00:00 INFO all is well\rX"
 
 
-def test_what_others_wrote_makes_up_no_line_of_the_log_and_moves_no_cursor(tmp_path: Path) -> None:
+def test_text_from_outside_is_escaped_in_the_log(tmp_path: Path) -> None:
     code = f"""
 from oslo_config import cfg
 from oslo_log import log

@@ -1,4 +1,4 @@
-"""Loops that do not die, and the troubles they leave and take away."""
+"""Loops survive exceptions, and report and clear troubles."""
 
 import logging
 import threading
@@ -13,10 +13,10 @@ SOURCE = "disk"
 
 
 class Steps:
-    """What a loop does, one after the other; the last of them again and again."""
+    """The steps of a loop, in order; exceptions are raised."""
 
     def __init__(self, *steps: Callable[[], None] | Exception) -> None:
-        # One more than is asked for: what the loop does after a step is done by then.
+        # One more: when it begins, the loop has finished with the others.
         self._steps = [*steps, lambda: None]
         self.done = threading.Event()
 
@@ -53,7 +53,7 @@ def run(troubles: Troubles) -> Iterator[Callable[..., Loop]]:
         assert not loop.is_alive()
 
 
-def test_a_loop_goes_on_after_whatever_its_step_raises(run: Callable[..., Loop]) -> None:
+def test_a_loop_survives_any_exception_of_its_step(run: Callable[..., Loop]) -> None:
     steps = Steps(OSError("fork failed"), KeyError("x"), RecursionError(), MemoryError())
     assert run(steps).is_alive()
 
@@ -67,7 +67,7 @@ def test_an_error_is_the_trouble_until_a_step_succeeds(
     assert seen == [{SOURCE: "OSError: no space left on device"}, {}]
 
 
-def test_a_success_clears_no_trouble_that_others_reported(
+def test_a_success_does_not_clear_a_trouble_reported_elsewhere(
     run: Callable[..., Loop], troubles: Troubles
 ) -> None:
     troubles.report(SOURCE, "reported elsewhere")
@@ -75,7 +75,7 @@ def test_a_success_clears_no_trouble_that_others_reported(
     assert troubles.current() == {SOURCE: "reported elsewhere"}
 
 
-def test_a_fault_shows_its_traceback_once_and_then_a_line(
+def test_an_unexpected_error_is_logged_with_its_traceback_once(
     run: Callable[..., Loop], caplog: pytest.LogCaptureFixture
 ) -> None:
     run(Steps(*(KeyError(number) for number in range(4))))
@@ -83,7 +83,7 @@ def test_a_fault_shows_its_traceback_once_and_then_a_line(
     assert [bool(each.exc_info) for each in records] == [True, False, False, False]
 
 
-def test_what_is_expected_is_one_line_each_time(
+def test_an_expected_error_is_logged_without_traceback(
     run: Callable[..., Loop], caplog: pytest.LogCaptureFixture
 ) -> None:
     run(Steps(*(TimeoutError(f"no answer to message {n}") for n in range(3))), OSError)
@@ -92,14 +92,14 @@ def test_what_is_expected_is_one_line_each_time(
     assert "no answer to message 2" in records[-1].getMessage()
 
 
-def test_a_trouble_is_one_bounded_line_and_told_only_when_it_changes() -> None:
-    told: list[dict[str, str]] = []
-    troubles = Troubles(lambda: told.append(dict(troubles.current())))
+def test_a_trouble_is_one_short_line_and_signalled_only_on_change() -> None:
+    changes: list[dict[str, str]] = []
+    troubles = Troubles(lambda: changes.append(dict(troubles.current())))
     for _ in range(2):
         troubles.report(SOURCE, "a\n  long " + "story " * 200)
-    assert len(told) == 1
-    assert "\n" not in told[0][SOURCE]
-    assert len(told[0][SOURCE]) <= 512
+    assert len(changes) == 1
+    assert "\n" not in changes[0][SOURCE]
+    assert len(changes[0][SOURCE]) <= 512
     troubles.clear(SOURCE)
     troubles.clear(SOURCE)
-    assert told[1:] == [{}]
+    assert changes[1:] == [{}]

@@ -1,4 +1,4 @@
-"""What runs too long is a trouble until it ends."""
+"""An operation that runs too long is a trouble until it ends."""
 
 import threading
 from collections.abc import Iterator
@@ -26,7 +26,9 @@ def watchdog(troubles: Troubles) -> Iterator[Watchdog]:
     watchdog.stop(PATIENCE)
 
 
-def test_what_ends_in_time_is_no_trouble(watchdog: Watchdog, troubles: Troubles) -> None:
+def test_an_operation_that_ends_in_time_is_no_trouble(
+    watchdog: Watchdog, troubles: Troubles
+) -> None:
     changes: list[object] = []
     troubles.changed = lambda: changes.append(troubles.current())
     with watchdog.watch(Trouble.FLOW, 60.0)("wire of 3 ports"):
@@ -37,7 +39,7 @@ def test_what_ends_in_time_is_no_trouble(watchdog: Watchdog, troubles: Troubles)
     assert watchdog.oldest(Trouble.FLOW) is None
 
 
-def test_what_takes_too_long_is_reported_while_it_lasts(
+def test_an_operation_that_takes_too_long_is_a_trouble_until_it_ends(
     watchdog: Watchdog, troubles: Troubles
 ) -> None:
     def fail_at_last() -> None:
@@ -51,7 +53,7 @@ def test_what_takes_too_long_is_reported_while_it_lasts(
     assert troubles.current() == {}
 
 
-def test_of_several_the_oldest_is_named_until_the_last_has_ended(
+def test_the_oldest_of_several_late_operations_is_named_until_the_last_ends(
     watchdog: Watchdog, troubles: Troubles
 ) -> None:
     watch = watchdog.watch(Trouble.FLOW, 0.1)
@@ -71,7 +73,7 @@ def test_of_several_the_oldest_is_named_until_the_last_has_ended(
     assert troubles.current() == {}
 
 
-def test_a_call_that_goes_on_is_not_a_new_trouble_with_every_look(
+def test_a_late_operation_is_not_reported_with_every_tick(
     watchdog: Watchdog, troubles: Troubles
 ) -> None:
     changes: list[object] = []

@@ -1,4 +1,4 @@
-"""The in-process bus delivers, and a listener without messages sleeps."""
+"""The in-process bus delivers messages, and a listener without messages sleeps."""
 
 import threading
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def consume(connection: kombu.Connection, exchange: kombu.Exchange, name: str) -
     return received
 
 
-def test_a_waiting_listener_gets_a_message_of_another_thread(
+def test_a_waiting_listener_receives_a_message_of_another_thread(
     connection: kombu.Connection,
 ) -> None:
     exchange = kombu.Exchange("direct-test", type="direct")
@@ -44,7 +44,7 @@ def test_a_waiting_listener_gets_a_message_of_another_thread(
     assert received == [{"n": 1}]
 
 
-def test_a_message_that_is_there_already_is_delivered(connection: kombu.Connection) -> None:
+def test_a_message_sent_before_the_wait_is_delivered(connection: kombu.Connection) -> None:
     exchange = kombu.Exchange("direct-test", type="direct")
     received = consume(connection, exchange, "sent-before")
     connection.Producer().publish({"n": 2}, exchange=exchange, routing_key="sent-before")
@@ -52,7 +52,7 @@ def test_a_message_that_is_there_already_is_delivered(connection: kombu.Connecti
     assert received == [{"n": 2}]
 
 
-def test_every_listener_of_a_fanout_gets_the_message(connection: kombu.Connection) -> None:
+def test_every_listener_of_a_fanout_receives_the_message(connection: kombu.Connection) -> None:
     exchange = kombu.Exchange("fanout-test", type="fanout")
     first = consume(connection, exchange, "fanout-one")
     second = consume(connection, exchange, "fanout-two")
@@ -62,18 +62,18 @@ def test_every_listener_of_a_fanout_gets_the_message(connection: kombu.Connectio
     assert (first, second) == ([{"n": 3}], [{"n": 3}])
 
 
-def test_a_listener_without_messages_looks_once_and_then_sleeps(
+def test_a_listener_without_messages_polls_once_and_sleeps(
     connection: kombu.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consume(connection, kombu.Exchange("direct-test", type="direct"), "silent")
-    looked: list[object] = []
-    look = memory_bus.memory.Transport.drain_events
+    polls: list[object] = []
+    drain = memory_bus.memory.Transport.drain_events
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> None:
-        looked.append(self)
-        look(self, *args, **kwargs)
+        polls.append(self)
+        drain(self, *args, **kwargs)
 
     monkeypatch.setattr(memory_bus.memory.Transport, "drain_events", counted)
     with pytest.raises(TimeoutError):
         connection.drain_events(timeout=0.2)
-    assert len(looked) <= 3
+    assert len(polls) <= 3

@@ -8,44 +8,24 @@ from pathlib import Path
 from wsgiref.simple_server import make_server
 
 import pytest
-from oslo_config import cfg
 
-from agent_flows import conf as options
 from agent_flows.cli import app
-from agent_flows.server.core import database, gate
-from agent_flows.server.core.agents import Rules
-from agent_flows.server.core.casts import Caster
-from agent_flows.server.core.metrics import Metrics
-from agent_flows.server.core.store import Store
-from agent_flows.server.standalone import schema
-from agent_flows.server.standalone.api.app import application
-from agent_flows.server.standalone.directory import OwnDirectory
-from tests.unit.cli.stage import CLOUD, HOST, Agents, Quiet, Ran, Run, Server
+from lab import server_parts
+from tests.unit.cli.stage import CLOUD, HOST, Quiet, Ran, Run, Server
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    conf = options.register(cfg.ConfigOpts())
-    database.register(conf)
-    conf([], default_config_files=[], default_config_dirs=[])
-    conf.set_override("connection", f"sqlite:///{tmp_path}/server.sqlite", "database")
-    conf.set_override("max_limit", 10, options.API)
-    base = database.Database(conf)
-    schema.upgrade(base)
-    agents, metrics = Agents(), Metrics()
-    caster = Caster(agents, metrics)
-    web = make_server(
-        "127.0.0.1", 0, application(conf, base, caster, metrics, {}), handler_class=Quiet
-    )
-    thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    store = Store(base, OwnDirectory(), caster, metrics, gate.Settings(), rules=Rules())
-    yield Server(f"http://127.0.0.1:{web.server_port}", store, agents)
-    web.shutdown()
-    thread.join()
-    web.server_close()
-    caster.stop()
-    base.close()
+    url = f"sqlite:///{tmp_path}/server.sqlite"
+    with (
+        server_parts.running(url, api={"max_limit": 10}) as parts,
+        make_server("127.0.0.1", 0, parts.rest.app, handler_class=Quiet) as web,
+    ):
+        thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield Server(f"http://127.0.0.1:{web.server_port}", parts)
+        web.shutdown()
+        thread.join()
 
 
 @pytest.fixture
@@ -77,7 +57,7 @@ def run(shell: Run, server: Server) -> Run:
 
 @pytest.fixture
 def cloud(run: Run, server: Server, tmp_path: Path) -> None:
-    """One network, one group, one port on :data:`HOST`, whose agent lives and saw no interface."""
+    """One network, one group, one port on HOST, whose agent is alive."""
     server.store.take_heartbeat(HOST, {})
     file = tmp_path / "cloud.json"
     file.write_text(json.dumps(CLOUD))

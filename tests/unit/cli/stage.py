@@ -1,17 +1,19 @@
-"""What the tests of the commands are about: a server, a cloud of one port, a command that ran."""
+"""For the tests of the commands: a server, a cloud of one port, the result of a command."""
 
 import datetime
 import json
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 
-from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
-from agent_flows.server.core.store import Store
+from agent_flows.report import Step, TaskError, TaskOutcome, TaskState
+from lab import server_parts
+from lab.model import ingress
 
 HOST = "compute-1"
+MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 REFUSED = TaskError("SwitchError", "the switch refused a flow", "OFPFMFC_TABLE_FULL\ncookie:0xaf10")
 
 
@@ -26,14 +28,7 @@ CLOUD = {
         {
             "id": GROUP,
             "name": "web",
-            "security_group_rules": [
-                {
-                    "direction": "ingress",
-                    "protocol": "tcp",
-                    "port_range_min": 80,
-                    "port_range_max": 80,
-                }
-            ],
+            "security_group_rules": [ingress(protocol="tcp", port=80)],
         }
     ],
     "ports": [
@@ -50,68 +45,38 @@ CLOUD = {
 }
 
 
-class Agents:
-    """Whom the server tells of changes."""
-
-    def __init__(self) -> None:
-        self.resynced: list[str] = []
-
-    def ports_changed(self, host: str, port_ids: Collection[str]) -> None: ...
-
-    def security_groups_changed(self, host: str, ids: Collection[str]) -> None: ...
-
-    def resync(self, host: str, port_ids: Collection[str] | None = None) -> None:
-        self.resynced += port_ids or []
-
-
 class Quiet(WSGIRequestHandler):
     def log_message(self, *args: object) -> None: ...
 
 
-@dataclass
 class Server:
-    url: str
-    store: Store
-    agents: Agents
-    reports: int = 0
+    """The server at ``url``, and the agent of HOST, which sends no heartbeats by itself."""
 
-    def wire(self, port_id: str = PORT, error: TaskError | None = None) -> None:
-        """The agent wires a port, or fails to."""
-        self.store.get_ports(HOST, [port_id])
-        self.reports += 1
-        moment = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    def __init__(self, url: str, parts: server_parts.Server) -> None:
+        self.url = url
+        self.store = parts.store
+        self._parts = parts
+        self._agent = server_parts.AgentOf(parts, HOST, lives=False)
+
+    def wire(self, error: TaskError | None = None) -> None:
+        """The agent wires PORT, or fails with ``error``."""
         failed = TaskState.FAILED if error else TaskState.SUCCEEDED
-        behind = TaskState.PENDING if error else TaskState.SUCCEEDED
+        last = TaskState.PENDING if error else TaskState.SUCCEEDED
+        groups = Step.SECURITY_GROUPS
         tasks = (
-            TaskOutcome("locate-interface", Step.L2, TaskState.SUCCEEDED, moment, 0.002),
-            TaskOutcome(
-                "apply-security-groups", Step.SECURITY_GROUPS, failed, moment, 0.031, error
-            ),
-            TaskOutcome("bind-vlan", Step.L2, behind),
+            TaskOutcome("locate-interface", Step.L2, TaskState.SUCCEEDED, MOMENT, 0.002),
+            TaskOutcome("apply-security-groups", groups, failed, MOMENT, 0.031, error),
+            TaskOutcome("bind-vlan", Step.L2, last),
         )
-        report = FlowReport(
-            id=str(uuid.uuid4()),
-            host=HOST,
-            resource_id=port_id,
-            flow=FlowName.WIRE,
-            revision=self.revision(port_id),
-            attempt=self.reports,
-            sequence=self.reports,
-            started_at=moment,
-            finished_at=moment,
-            tasks=tasks,
-            security_group_revisions=self.group_revisions(port_id),
-        )
-        assert self.store.take_reports(HOST, [report]).accepted == [report.id]
+        attempt = self._agent.sequence + 1
+        report = self._agent.report(PORT, tasks=tasks, attempt=attempt, started_at=MOMENT)
+        assert self._agent.send(report).accepted == [report.id]
 
-    def revision(self, port_id: str) -> int:
-        return next(spec.revision for spec in self.specs(port_id) if spec.id == port_id)
-
-    def group_revisions(self, port_id: str) -> dict[str, int]:
-        return {spec.id: spec.revision for spec in self.specs(port_id) if spec.id == GROUP}
-
-    def specs(self, port_id: str) -> Any:
-        return self.store.get_ports(HOST, [port_id])
+    @property
+    def resynced(self) -> set[str]:
+        """The ports that agents were requested to resync."""
+        requests = [ids for _, what, ids in self._parts.told.said if what == "resync"]
+        return set().union(*requests)
 
 
 @dataclass(frozen=True)

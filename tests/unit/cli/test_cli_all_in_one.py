@@ -1,4 +1,4 @@
-"""agent-flows all-in-one on a host without Open vSwitch: it says so, waits, and ends when asked."""
+"""agent-flows all-in-one on a host without Open vSwitch: it waits, and stops on a signal."""
 
 import signal
 import subprocess
@@ -18,7 +18,7 @@ def conf(tmp_path: Path) -> Path:
     file = tmp_path / "agent_flows.conf"
     file.write_text(
         "[agent_flows]\n"
-        f"ovsdb_connection = unix:{tmp_path}/nobody.sock\n"
+        f"ovsdb_connection = unix:{tmp_path}/missing.sock\n"
         f"ovs_run_dir = {tmp_path}\n"
         "[agent_flows_api]\n"
         "bind_port = 0\n"
@@ -44,21 +44,21 @@ def lines(process: "subprocess.Popen[str]") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-def test_it_shows_progress_and_ends_when_asked(
+def test_it_shows_progress_and_stops_on_a_signal(
     waiting: "subprocess.Popen[str]", shell: Run, tmp_path: Path, number: signal.Signals
 ) -> None:
-    said = lines(waiting)
-    url = next(line for line in said if line.startswith("API: listening on ")).split()[-1]
-    trouble = next(line for line in said if line.startswith("bridge: not ready"))
-    assert "nobody.sock" in trouble
+    output = lines(waiting)
+    url = next(line for line in output if line.startswith("API: listening on ")).split()[-1]
+    trouble = next(line for line in output if line.startswith("bridge: not ready"))
+    assert "missing.sock" in trouble
     assert shell("--url", url, "port", "list").code == 0
     waiting.send_signal(number)
     assert waiting.wait(LONGEST) == 0
-    assert list(said)[-1] == "stopped; flows stay in place\n"
+    assert list(output)[-1] == "stopped; flows stay in place\n"
     assert (tmp_path / "state" / "server.sqlite").exists()
 
 
-def test_an_api_open_to_the_network_without_tokens_is_refused_in_one_line(
+def test_an_api_on_the_network_without_authentication_is_refused_in_one_line(
     conf: Path, tmp_path: Path
 ) -> None:
     conf.write_text(conf.read_text() + "bind_host = 0.0.0.0\n")
@@ -77,7 +77,7 @@ def test_an_api_open_to_the_network_without_tokens_is_refused_in_one_line(
     ],
     ids=["heartbeats slower than the patience", "one bridge twice"],
 )
-def test_a_configuration_that_cannot_be_right_ends_the_start_by_name(
+def test_contradicting_options_are_named_and_stop_the_start(
     conf: Path, tmp_path: Path, wrong: str, named: tuple[str, ...]
 ) -> None:
     conf.write_text(conf.read_text() + wrong)

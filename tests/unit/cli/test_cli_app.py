@@ -1,4 +1,4 @@
-"""The command as such: help that teaches, one clear line when the server is not there."""
+"""The command itself: its help, and one line for a server that does not answer."""
 
 import socket
 import threading
@@ -12,42 +12,40 @@ from tests.unit.cli.stage import Run, Server
 
 
 @pytest.fixture
-def nobody() -> Iterator[str]:
-    """The address of a port nobody listens on."""
+def unused() -> Iterator[str]:
+    """The URL of a port without a listener."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
-def test_without_words_it_shows_its_commands(shell: Run) -> None:
+def test_without_arguments_it_lists_its_commands(shell: Run) -> None:
     ran = shell()
     assert ran.code == 0
     assert all(command in ran.out for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_teaches_by_example(shell: Run, command: str) -> None:
+def test_every_command_has_help_with_examples(shell: Run, command: str) -> None:
     ran = shell(*command.split(), "--help")
     assert ran.code == 0
     assert f"agent-flows {command}" in ran.out.partition("examples:")[2]
 
 
-def test_exit_codes_are_told_where_they_matter(shell: Run) -> None:
-    told = shell("port", "wait", "--help").out.partition("exit codes:")[2]
-    assert [line.split()[0] for line in told.strip().splitlines()] == ["0", "1", "2", "3", "4"]
+def test_help_lists_the_exit_codes(shell: Run) -> None:
+    codes = shell("port", "wait", "--help").out.partition("exit codes:")[2]
+    assert [line.split()[0] for line in codes.strip().splitlines()] == ["0", "1", "2", "3", "4"]
 
 
-def test_a_server_that_is_not_there_is_one_line_that_says_what_would_be_right(
-    shell: Run, nobody: str
-) -> None:
-    ran = shell("--url", nobody, "port", "list")
+def test_an_unreachable_server_is_one_line_with_the_remedy(shell: Run, unused: str) -> None:
+    ran = shell("--url", unused, "port", "list")
     assert ran.code == 1
     assert len(ran.err.splitlines()) == 1
-    assert nobody in ran.err
+    assert unused in ran.err
     assert "--url" in ran.err
 
 
-def test_the_address_may_come_from_the_environment(
+def test_the_url_may_be_set_in_the_environment(
     shell: Run, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENT_FLOWS_URL", server.url)
@@ -85,15 +83,13 @@ def other() -> Iterator[Other]:
 
 
 @pytest.mark.parametrize("path", ["/hello", "/away"])
-def test_something_else_that_answers_http_is_told_apart(
-    shell: Run, other: Other, path: str
-) -> None:
+def test_another_http_server_is_recognised(shell: Run, other: Other, path: str) -> None:
     ran = shell("--url", f"{other.url}{path}", "port", "list")
     assert ran.code == 1
     assert ran.err.strip().endswith("is this the API of agent_flows?")
 
 
-def test_a_token_is_sent_by_whoever_authenticates(shell: Run, other: Other) -> None:
+def test_with_credentials_a_token_is_sent(shell: Run, other: Other) -> None:
     credentials = ["--os-auth-type", "admin_token", "--os-endpoint", other.url]
     words = [*credentials, "--os-token", "secret", "--url", other.url, "port", "list"]
     assert shell(*words).code == 0
@@ -105,10 +101,10 @@ def test_without_credentials_no_token_is_sent(shell: Run, other: Other) -> None:
     assert other.tokens == [None]
 
 
-def test_credentials_that_cannot_be_used_are_one_line(
-    shell: Run, nobody: str, monkeypatch: pytest.MonkeyPatch
+def test_invalid_credentials_are_one_line(
+    shell: Run, unused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OS_AUTH_URL", nobody)
+    monkeypatch.setenv("OS_AUTH_URL", unused)
     monkeypatch.setenv("OS_PASSWORD", "do-not-print-me")
     ran = shell("port", "list")
     assert ran.code == 1

@@ -1,4 +1,4 @@
-"""agent-flows apply: a document becomes desired state, and what is wrong with it is named."""
+"""agent-flows apply: a document becomes desired state, and its errors are reported."""
 
 import copy
 import io
@@ -19,9 +19,7 @@ def write(path: Path, document: object) -> str:
     return str(path)
 
 
-def test_a_yaml_document_is_put_in_the_order_of_what_refers_to_what(
-    run: Run, tmp_path: Path
-) -> None:
+def test_a_yaml_document_is_applied_in_the_order_of_references(run: Run, tmp_path: Path) -> None:
     backwards = dict(reversed(CLOUD.items()))
     ran = run("apply", write(tmp_path / "cloud.yaml", backwards), "-f", "value")
     assert ran.code == 0
@@ -41,12 +39,12 @@ def test_applying_twice_changes_nothing(run: Run, tmp_path: Path) -> None:
     assert run("port", "show", PORT, "-f", "json").json["revision_number"] == before
 
 
-def test_a_document_may_come_from_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_is_read_from_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(CLOUD)))
     assert run("apply", "-").code == 0
 
 
-def test_a_refused_object_is_shown_with_the_reason_and_the_others_are_applied(
+def test_a_refused_object_has_a_reason_and_does_not_stop_the_others(
     run: Run, tmp_path: Path
 ) -> None:
     cloud: dict[str, Any] = copy.deepcopy(CLOUD)
@@ -71,7 +69,7 @@ def test_a_refused_object_is_shown_with_the_reason_and_the_others_are_applied(
         ("ports: [", "YAML"),
     ],
 )
-def test_a_document_that_cannot_be_used_is_refused_before_anything_is_sent(
+def test_an_invalid_document_is_refused_before_anything_is_sent(
     run: Run, tmp_path: Path, text: str, named: str
 ) -> None:
     file = tmp_path / "cloud.yaml"
@@ -84,7 +82,7 @@ def test_a_document_that_cannot_be_used_is_refused_before_anything_is_sent(
     assert run("port", "list", "-f", "json").json == []
 
 
-def test_a_file_that_is_not_there_returns_2_and_is_named(run: Run) -> None:
+def test_a_missing_file_is_named_and_returns_2(run: Run) -> None:
     ran = run("apply", "/nonexistent/cloud.yaml")
     assert ran.code == 2
     assert "/nonexistent/cloud.yaml" in ran.err
@@ -92,8 +90,8 @@ def test_a_file_that_is_not_there_returns_2_and_is_named(run: Run) -> None:
 
 def group(number: int, *remotes: int, **fields: Any) -> dict[str, Any]:
     rules = [
-        {"direction": "ingress", "protocol": "tcp", "remote_group_id": identity(each)}
-        for each in remotes
+        {"direction": "ingress", "protocol": "tcp", "remote_group_id": identity(remote)}
+        for remote in remotes
     ]
     return {"id": identity(number), "security_group_rules": rules, **fields}
 
@@ -116,7 +114,7 @@ def remotes(server: Server, number: int) -> list[str]:
     ],
     ids=["two", "two backwards", "a circle of three", "with themselves", "a chain", "all of all"],
 )
-def test_groups_that_name_each_other_are_applied_whole_and_a_second_run_changes_nothing(
+def test_groups_that_refer_to_each_other_are_applied_completely_and_only_once(
     run: Run, server: Server, tmp_path: Path, groups: list[dict[str, Any]]
 ) -> None:
     file = write(tmp_path / "cloud.yaml", {"security_groups": groups})
@@ -142,7 +140,7 @@ def listed(server: Server) -> dict[str, Any]:
     return {each["id"]: each for each in answer["security_groups"]}
 
 
-def test_a_group_that_is_named_and_in_no_document_is_refused_by_name(
+def test_a_reference_to_a_missing_group_is_refused_by_name(
     run: Run, server: Server, tmp_path: Path
 ) -> None:
     groups = [group(11, 12), group(12, 11, 99), group(13)]
@@ -156,7 +154,7 @@ def test_a_group_that_is_named_and_in_no_document_is_refused_by_name(
     assert results[identity(13)] == "applied"
 
 
-def test_a_group_that_is_there_never_loses_a_rule_to_a_circle(
+def test_an_existing_group_in_a_circle_never_loses_a_rule(
     run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An existing group comes into a circle with a new one."""
@@ -178,7 +176,7 @@ def test_a_group_that_is_there_never_loses_a_rule_to_a_circle(
     assert remotes(server, 12) == [identity(13)]
 
 
-def test_a_document_with_an_id_that_comes_twice_is_refused_before_anything_is_sent(
+def test_a_document_with_one_id_twice_is_refused_before_anything_is_sent(
     run: Run, server: Server, tmp_path: Path
 ) -> None:
     groups = [group(11), group(12), group(11, 12)]

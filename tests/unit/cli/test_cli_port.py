@@ -1,4 +1,4 @@
-"""agent-flows port: what an operator sees of a port, and what a script gets."""
+"""agent-flows port: what operators and scripts see of a port."""
 
 import threading
 
@@ -9,7 +9,7 @@ from tests.unit.cli.stage import GROUP, HOST, PORT, REFUSED, Run, Server, identi
 pytestmark = pytest.mark.usefixtures("cloud")
 
 
-def test_ports_are_listed_with_where_they_stand(run: Run, server: Server) -> None:
+def test_a_list_shows_status_and_sync_state(run: Run, server: Server) -> None:
     server.wire()
     assert run("port", "list", "-f", "json").json == [
         {
@@ -37,13 +37,11 @@ def test_ports_are_listed_with_where_they_stand(run: Run, server: Server) -> Non
         (["--sync-state", "IN_SYNC"], []),
     ],
 )
-def test_a_list_can_be_narrowed(run: Run, words: list[str], found: list[str]) -> None:
+def test_a_list_is_filtered_by_each_option(run: Run, words: list[str], found: list[str]) -> None:
     assert run("port", "list", *words, "-f", "value", "-c", "id").out.split() == found
 
 
-def test_a_port_is_shown_with_the_tasks_of_its_last_attempt_in_order(
-    run: Run, server: Server
-) -> None:
+def test_show_has_the_tasks_of_the_last_attempt_in_order(run: Run, server: Server) -> None:
     server.wire(error=REFUSED)
     server.wire()
     shown = run("port", "show", PORT, "-f", "json").json
@@ -56,7 +54,7 @@ def test_a_port_is_shown_with_the_tasks_of_its_last_attempt_in_order(
     ]
 
 
-def test_a_failure_is_told_in_words_and_in_the_switchs_own(run: Run, server: Server) -> None:
+def test_show_has_the_error_and_the_output_of_the_switch(run: Run, server: Server) -> None:
     server.wire(error=REFUSED)
     assert run("port", "show", PORT, "-c", "tasks").cells() == [
         "locate-interface       SUCCEEDED  0.002 s",
@@ -67,10 +65,7 @@ def test_a_failure_is_told_in_words_and_in_the_switchs_own(run: Run, server: Ser
     ]
 
 
-def test_a_port_says_first_what_keeps_it_from_working_and_what_to_do(
-    run: Run, server: Server
-) -> None:
-    server.store.take_heartbeat(HOST, {})
+def test_show_has_the_reason_and_the_remedy_near_the_top(run: Run, server: Server) -> None:
     server.wire(error=REFUSED)
     rows = [
         line.split("|")[1].strip()
@@ -82,8 +77,7 @@ def test_a_port_says_first_what_keeps_it_from_working_and_what_to_do(
     assert "apply-security-groups failed: SwitchError: the switch refused a flow. To do: " in reason
 
 
-def test_only_ports_with_a_problem_are_listed_with_the_reason(run: Run, server: Server) -> None:
-    server.store.take_heartbeat(HOST, {})
+def test_problems_lists_only_ports_with_a_problem_and_its_reason(run: Run, server: Server) -> None:
     server.wire(error=REFUSED)
     (shown,) = run("port", "list", "--problems", "-f", "json").json
     assert shown["id"] == PORT
@@ -92,7 +86,7 @@ def test_only_ports_with_a_problem_are_listed_with_the_reason(run: Run, server: 
     assert run("port", "list", "--problems", "-f", "json").json == []
 
 
-def test_an_empty_list_of_a_host_says_whether_an_agent_was_seen_there(
+def test_an_empty_list_of_a_host_shows_whether_an_agent_ever_reported(
     run: Run, server: Server
 ) -> None:
     ran = run("port", "list", "--host", "nope", "-f", "json")
@@ -102,32 +96,30 @@ def test_an_empty_list_of_a_host_says_whether_an_agent_was_seen_there(
     assert run("port", "list", "--host", "idle").err == "no such port on host idle\n"
 
 
-def test_a_port_nobody_reported_upon_says_so(run: Run) -> None:
+def test_show_of_a_port_without_a_report_has_no_attempt(run: Run) -> None:
     shown = run("port", "show", PORT, "-f", "json").json
     assert shown["last_attempt"] == "none reported yet"
     assert shown["tasks"] == []
 
 
-def test_resync_reaches_the_agent_of_each_port(run: Run, server: Server) -> None:
-    server.store.take_heartbeat(HOST, {})
+def test_resync_reaches_the_agent_of_the_port(run: Run, server: Server) -> None:
     ran = run("port", "resync", PORT)
     assert (ran.code, ran.err) == (0, f"{PORT}: resync requested\n")
-    assert server.agents.resynced == [PORT]
+    assert server.resynced == {PORT}
 
 
-def test_resync_says_that_no_agent_lives_to_be_asked(run: Run, server: Server) -> None:
+def test_resync_without_an_agent_is_an_error(run: Run, server: Server) -> None:
     run("agent", "delete", HOST)
     ran = run("port", "resync", PORT)
     assert ran.code == 1
     assert f"no agent was ever seen on host {HOST}; nothing was asked" in ran.err
-    assert server.agents.resynced == []
+    assert server.resynced == set()
 
 
-def test_resync_goes_on_after_a_port_that_fails_and_reports_each(run: Run, server: Server) -> None:
-    server.store.take_heartbeat(HOST, {})
+def test_resync_continues_after_a_port_that_fails(run: Run, server: Server) -> None:
     ran = run("port", "resync", identity(98), PORT, identity(99))
     assert ran.code == 1
-    assert server.agents.resynced == [PORT]
+    assert server.resynced == {PORT}
     first, second, third, last = ran.err.splitlines()
     assert first == f"{identity(98)}: there is no port {identity(98)}"
     assert second == f"{PORT}: resync requested"
@@ -135,11 +127,11 @@ def test_resync_goes_on_after_a_port_that_fails_and_reports_each(run: Run, serve
     assert last == f"2 of 3 failed: {identity(98)}, {identity(99)}"
 
 
-def test_resync_of_one_port_that_is_not_there_returns_4(run: Run) -> None:
+def test_resync_of_a_missing_port_returns_4(run: Run) -> None:
     assert run("port", "resync", identity(99)).code == 4
 
 
-def test_wait_returns_0_when_the_port_gets_there(run: Run, server: Server) -> None:
+def test_wait_returns_0_when_the_port_reaches_the_state(run: Run, server: Server) -> None:
     plugged = threading.Timer(0.2, server.wire)
     plugged.start()
     ran = run("port", "wait", PORT, "--status", "ACTIVE", "--timeout", "20")
@@ -150,12 +142,12 @@ def test_wait_returns_0_when_the_port_gets_there(run: Run, server: Server) -> No
     assert "ACTIVE IN_SYNC" in ran.err.splitlines()[-1]
 
 
-def test_wait_can_be_for_a_sync_state(run: Run, server: Server) -> None:
+def test_wait_for_a_sync_state_returns_0(run: Run, server: Server) -> None:
     server.wire(error=REFUSED)
     assert run("port", "wait", PORT, "--sync-state", "OUT_OF_SYNC").code == 0
 
 
-def test_wait_returns_3_in_the_end_and_says_what_failed(run: Run, server: Server) -> None:
+def test_wait_returns_3_after_the_timeout_and_shows_what_failed(run: Run, server: Server) -> None:
     server.wire(error=REFUSED)
     ran = run("port", "wait", PORT, "--status", "ACTIVE", "--timeout", "0.1")
     assert ran.code == 3
@@ -163,20 +155,20 @@ def test_wait_returns_3_in_the_end_and_says_what_failed(run: Run, server: Server
     assert "apply-security-groups failed: SwitchError: the switch refused a flow" in ran.err
 
 
-def test_wait_says_what_a_port_waits_for_and_what_to_do(run: Run) -> None:
+def test_wait_shows_the_reason_and_the_remedy(run: Run) -> None:
     run("agent", "delete", HOST)
     ran = run("port", "wait", PORT, "--timeout", "0.1")
     assert ran.code == 3
     assert ran.err.count(f"No agent was ever seen on host {HOST}") == 2  # while it waits, and last
 
 
-def test_wait_for_a_port_that_is_not_there_returns_4_at_once(run: Run) -> None:
+def test_wait_for_a_missing_port_returns_4_at_once(run: Run) -> None:
     ran = run("port", "wait", identity(99), "--timeout", "60")
     assert ran.code == 4
     assert identity(99) in ran.err
 
 
-def test_a_port_that_is_not_there_is_no_table_but_exit_code_4(run: Run) -> None:
+def test_show_of_a_missing_port_returns_4_without_a_table(run: Run) -> None:
     ran = run("port", "show", identity(99))
     assert (ran.code, ran.out) == (4, "")
 
@@ -194,5 +186,5 @@ def test_a_port_that_is_not_there_is_no_table_but_exit_code_4(run: Run) -> None:
     ],
     ids=" ".join,
 )
-def test_a_command_line_that_cannot_be_used_returns_2(run: Run, words: list[str]) -> None:
+def test_an_invalid_command_line_returns_2(run: Run, words: list[str]) -> None:
     assert run(*words).code == 2

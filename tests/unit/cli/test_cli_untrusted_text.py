@@ -1,4 +1,4 @@
-"""What others wrote is shown on a terminal without playing tricks on it."""
+"""Control characters in text from outside do not reach a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -64,7 +64,7 @@ RESOURCES: Mapping[str, dict[str, Any]] = {
 
 
 class Evil:
-    """A server that answers with what somebody hostile wrote."""
+    """A server whose answers contain hostile text."""
 
     def find(self, collection: str, *args: object, **kwargs: object) -> list[dict[str, Any]]:
         return [dict(RESOURCES[collection])]
@@ -97,20 +97,20 @@ def harmless(text: str) -> bool:
     ],
     ids=" ".join,
 )
-def test_no_escape_of_others_reaches_a_terminal(shell: Run, words: list[str], shape: str) -> None:
+def test_output_is_escaped_for_a_terminal(shell: Run, words: list[str], shape: str) -> None:
     if words[1] == ("list" if shape == "shell" else "show" if shape == "csv" else ""):
         shape = "table"
     ran = shell(*words, "-f", shape)
     assert ran.code == 0
     assert harmless(ran.out + ran.err)
     assert "owned" in ran.out
-    # What is shown instead can be read, and no line was made up.
+    # The escapes are readable, and there is no forged line.
     assert r"\x1b" in ran.out
     assert not any(line.startswith("lines") for line in ran.out.splitlines())
 
 
 @pytest.mark.parametrize("words", [["port", "list"], ["agent", "list"], ["task", "list"]])
-def test_programs_get_the_text_as_it_is(shell: Run, words: list[str]) -> None:
+def test_json_contains_the_text_unchanged(shell: Run, words: list[str]) -> None:
     (shown,) = shell(*words, "-f", "json").json
     assert EVIL in shown.values()
 
@@ -120,7 +120,7 @@ def test_programs_get_the_text_as_it_is(shell: Run, words: list[str]) -> None:
     [["port", "resync", PORT], ["port", "wait", PORT, "--timeout", "0.01"]],
     ids=" ".join,
 )
-def test_no_escape_of_others_reaches_a_terminal_with_an_error(shell: Run, words: list[str]) -> None:
+def test_an_error_is_escaped_for_a_terminal(shell: Run, words: list[str]) -> None:
     ran = shell(*words)
     assert ran.code != 0
     assert harmless(ran.err)

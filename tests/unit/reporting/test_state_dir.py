@@ -1,4 +1,4 @@
-"""A state directory belongs to one process at a time."""
+"""Only one process at a time uses a state directory."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ def test_a_directory_in_use_is_refused_with_its_name_and_the_process(
 
 
 @pytest.mark.parametrize("content", ["", "no pid", "\x00\xff", "9" * 400])
-def test_a_lock_file_that_names_no_process_refuses_all_the_same(
+def test_a_lock_file_without_a_process_id_is_still_locked(
     tmp_path: pathlib.Path, content: str
 ) -> None:
     lock = take(tmp_path)
@@ -30,7 +30,7 @@ def test_a_lock_file_that_names_no_process_refuses_all_the_same(
     lock.close()
 
 
-def test_a_lock_that_a_killed_process_left_does_not_count(tmp_path: pathlib.Path) -> None:
+def test_the_lock_file_of_a_killed_process_is_not_locked(tmp_path: pathlib.Path) -> None:
     (tmp_path / "lock").write_text("12345\n")
     with take(tmp_path):
         assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"

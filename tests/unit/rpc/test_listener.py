@@ -1,4 +1,4 @@
-"""What is cast is heard as soon as the message bus lets it."""
+"""Casts are received as soon as the message bus can be reached."""
 
 from collections.abc import Collection
 
@@ -14,7 +14,7 @@ from lab.process import wait_until
 
 
 class Bus:
-    """A message bus that refuses to listen so many times."""
+    """A message bus that refuses a number of listeners."""
 
     def __init__(self, refusals: int) -> None:
         self.refusals = refusals
@@ -36,7 +36,7 @@ class Bus:
         return None
 
 
-class Deaf:
+class IgnoresCasts:
     def ports_changed(self, port_ids: Collection[str]) -> None: ...
 
     def security_groups_changed(self, ids: Collection[str]) -> None: ...
@@ -44,13 +44,13 @@ class Deaf:
     def resync(self, port_ids: Collection[str] | None) -> None: ...
 
 
-def test_a_listener_that_the_bus_refuses_is_a_trouble_and_tried_again(
+def test_a_listener_refused_by_the_bus_is_a_trouble_and_tries_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bus, troubles, seen = Bus(2), Troubles(), list[dict[str, str]]()
     troubles.changed = lambda: seen.append(dict(troubles.current()))
     monkeypatch.setattr(listener_module, "listener", bus.get_rpc_server)
-    listener = Listener(None, None, AgentEndpoint(Deaf()), troubles)
+    listener = Listener(None, None, AgentEndpoint(IgnoresCasts()), troubles)
     listener.start()
     wait_until(lambda: bus.listening, 10, "it listens")
     wait_until(lambda: troubles.current() == {}, 5, "the trouble is over")
