@@ -192,13 +192,13 @@ class PortTable:
             again = (
                 dataclasses.replace(request, looked=True)
                 if looked
-                else dataclasses.replace(request, attempt=request.attempt + 1)
+                else dataclasses.replace(request, attempt=request.attempt + 1, looked=False)
             )
             after = self._move(
                 life,
                 Event.LOOK_AGAIN if looked else Event.FAIL,
                 request=again,
-                due=self._clock() + self._backoff.delay(request.attempt),
+                due=self._clock() + self._backoff.delay(1 if looked else request.attempt),
             )
             if newer is not None:
                 # A forced request that failed is not done by a plain one.

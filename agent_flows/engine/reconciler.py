@@ -69,7 +69,8 @@ class Site(Protocol):
     """What differs between the hosts whose ports are reconciled."""
 
     flows: Mapping[FlowName, Callable[[], Flow]]
-    """How each flow is composed; a batch runs them in this order."""
+    """How each flow is composed; a batch runs them in this order. Flows that one callable composes
+    run as one."""
     forced_flow: FlowName
     """The flow of a port that is forced: applied again whether or not it has changed."""
     first_task: type[FlowTask]
@@ -99,15 +100,15 @@ class Site(Protocol):
 
 @dataclass(frozen=True)
 class _Batch:
-    """Ports that go through one flow."""
+    """Ports that go through one flow run, and which flow it is for each of them."""
 
-    flow: FlowName
+    flows: Mapping[str, FlowName]
     lives: Mapping[str, Life]
     sight: Sight
 
     def outcome(self, port_id: str) -> Any:
         """What the flow makes of the port if it succeeds: equal ones need not run twice."""
-        return self.flow, self.applied(port_id, proven=True)
+        return self.flows[port_id], self.applied(port_id, proven=True)
 
     def applied(self, port_id: str, *, proven: bool) -> Applied | None:
         desired = self.sight.desired.get(port_id)
@@ -274,7 +275,7 @@ class Reconciler:
         verdicts = {life.port_id: Verdict.DONE for life in batch}
         verdicts |= dict.fromkeys(sight.early, Verdict.LATER)
         verdicts |= dict.fromkeys(sight.unclear, Verdict.RETRY)
-        chosen: dict[FlowName, dict[str, Life]] = {flow: {} for flow in self._site.flows}
+        chosen: dict[str, FlowName] = {}
         refused: dict[str, TaskError] = {}
         for life in batch:
             port_id = life.port_id
@@ -289,12 +290,14 @@ class Reconciler:
                 continue
             flow = choose(life, present, desired, self._site.forced_flow)
             if flow is not None:
-                chosen[flow][port_id] = life
+                chosen[port_id] = flow
         lives = {life.port_id: life for life in batch}
         if refused:
-            verdicts |= self._refuse(_Batch(FlowName.WIRE, lives, sight), refused)
-        for flow, claimed in chosen.items():
-            verdicts |= self._run(_Batch(flow, claimed, sight))
+            flows = dict.fromkeys(refused, FlowName.WIRE)
+            verdicts |= self._refuse(_Batch(flows, lives, sight), refused)
+        for compose in dict.fromkeys(self._site.flows.values()):
+            flows = {id_: flow for id_, flow in chosen.items() if self._site.flows[flow] is compose}
+            verdicts |= self._run(_Batch(flows, lives, sight), compose)
         self._see({life.port_id for life in batch} - sight.early - sight.unclear)
         return verdicts
 
@@ -307,23 +310,25 @@ class Reconciler:
 
     def _never_ran(self, batch: _Batch, port_id: str, error: TaskError) -> FlowReport:
         work = batch.work(port_id)
-        return self._runner.never_ran(batch.flow, work, self._site.first_task, error)
+        return self._runner.never_ran(batch.flows[port_id], work, self._site.first_task, error)
 
-    def _run(self, batch: _Batch) -> dict[str, Verdict]:
+    def _run(self, batch: _Batch, compose: Callable[[], Flow]) -> dict[str, Verdict]:
         # Ports that are as they should be, but for a report that still cannot be kept: running
         # their flow again would not help.
         undelivered = {
             port_id
-            for port_id, life in batch.lives.items()
-            if life.unreported is not None and life.unreported == batch.outcome(port_id)
+            for port_id in batch.flows
+            if (unreported := batch.lives[port_id].unreported) is not None
+            and unreported == batch.outcome(port_id)
         }
         verdicts = {}
         if undelivered and not self._site.is_deliverable():
             verdicts = dict.fromkeys(undelivered, Verdict.RETRY)
-        waiting = [port_id for port_id in batch.lives if port_id not in verdicts]
+        waiting = [port_id for port_id in batch.flows if port_id not in verdicts]
         if not waiting:
             return verdicts
         works = [batch.work(port_id) for port_id in waiting]
+        flow = batch.flows[waiting[0]]
 
         def deliver(reports: Sequence[FlowReport]) -> None:
             verdicts.update(self._settle(batch, reports))
@@ -331,21 +336,25 @@ class Reconciler:
                 waiting.remove(report.resource_id)
 
         try:
-            inputs = self._site.inputs(batch.flow, tuple(waiting), batch.sight)
-            self._runner.run(batch.flow, self._site.flows[batch.flow], works, inputs, deliver)
+            inputs = self._site.inputs(flow, tuple(waiting), batch.sight)
+            self._runner.run(flow, compose, works, inputs, deliver)
         # The one door that keeps the batch alive; it ends in an outcome of every port.
         except Exception as exc:
-            LOG.exception("%s of %d ports could not be run", batch.flow, len(waiting))
+            LOG.exception("%s of %d ports could not be run", flow, len(waiting))
             error = error_of(exc)
             deliver([self._never_ran(batch, port_id, error) for port_id in list(waiting)])
         failed = sum(verdict is Verdict.RETRY for verdict in verdicts.values())
-        LOG.info("%s: %d ports, %d of them failed", batch.flow, len(verdicts), failed)
+        names = "/".join(sorted(set(batch.flows.values())))
+        LOG.info("%s: %d ports, %d of them failed", names, len(verdicts), failed)
         return verdicts
 
     def _settle(self, batch: _Batch, reports: Sequence[FlowReport]) -> dict[str, Verdict]:
         """First keep the reports, then believe them: what was not reported must be done, and
         reported, again."""
-        secured = self._site.secured(reports, batch.sight)
+        named = [
+            dataclasses.replace(report, flow=batch.flows[report.resource_id]) for report in reports
+        ]
+        secured = self._site.secured(named, batch.sight)
         self._log_failures(secured)
         kept = self._deliver(secured, batch.sight)
         verdicts = {}
@@ -388,8 +397,8 @@ class Reconciler:
 
     def _noted(self, batch: _Batch, port_id: str, *, proven: bool) -> dict[str, Any]:
         """What is remembered of a port after its flow."""
-        before = batch.lives[port_id].applied
-        if batch.flow is FlowName.UNWIRE:
+        flow, before = batch.flows[port_id], batch.lives[port_id].applied
+        if flow is FlowName.UNWIRE:
             if proven:
                 desired = batch.sight.desired.get(port_id)
                 absent_at = None if desired is None or desired.leaving else desired.revision
@@ -397,7 +406,7 @@ class Reconciler:
             # Half taken away: desired again, it is to be wired from the start.
             lost = None if before is None else dataclasses.replace(before, proven=False)
             return {"applied": lost}
-        if batch.flow is FlowName.REFRESH and not proven and before is not None:
+        if flow is FlowName.REFRESH and not proven and before is not None:
             return {"applied": dataclasses.replace(before, rules=None), "absent_at": None}
         return {"applied": batch.applied(port_id, proven=proven), "absent_at": None}
 

@@ -5,28 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from oslo_log import log
-
 from agent_flows.report import FlowReport, TaskError, TaskOutcome
-
-LOG = log.getLogger(__name__)
-
-
-def log_failures(reports: Sequence[FlowReport]) -> None:
-    """Logs what failed, with the switch's message, as long as there is no receiver."""
-    for report in reports:
-        failed = report.failed
-        if failed is not None and failed.error is not None:
-            LOG.error(
-                "Port %s: %s failed in %s, attempt %d: %s: %s (%s)",
-                report.resource_id,
-                failed.name,
-                report.flow,
-                report.attempt,
-                failed.error.type,
-                failed.error.message,
-                failed.error.detail,
-            )
 
 
 def revision_in_dict(port_id: str, port: Mapping[str, Any]) -> int:
@@ -42,7 +21,7 @@ class Reporting:
     called with port id and dict before the flow runs.
     """
 
-    deliver: Callable[[Sequence[FlowReport]], None] = log_failures
+    deliver: Callable[[Sequence[FlowReport]], None] = lambda reports: None
     revision: Callable[[str, Mapping[str, Any]], int] = revision_in_dict
 
 

@@ -12,20 +12,22 @@ from oslo_config import cfg
 from oslo_log import log
 
 from agent_flows import conf as options
+from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.runner import Runner
 from agent_flows.engine.task import TaskFailed
-from agent_flows.neutron import parsing, privileged
+from agent_flows.neutron import interfaces, parsing, privileged
 from agent_flows.neutron.agent import bridge
 from agent_flows.neutron.agent.desired_state import DesiredPorts
 from agent_flows.neutron.agent.flows import Switch
 from agent_flows.neutron.agent.quarantine import Endpoint, Quarantine
-from agent_flows.neutron.agent.reconcile import Reconciler
+from agent_flows.neutron.agent.site import DriverSite
+from agent_flows.neutron.agent.upkeep import Upkeep
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.resource_cache import SecurityGroupInfo
 from agent_flows.openflow.connections import Connections
 from agent_flows.openflow.ofctl import SLOW_CALL, Ofctl
 from agent_flows.openflow.pipeline import Home, Pipeline
-from agent_flows.report import FlowReport, Trouble
+from agent_flows.report import Trouble
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.supervision import Backoff, Troubles
 from agent_flows.validation import Hostname, Invalid, parse
@@ -42,9 +44,9 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
     """The calls between ``filter_defer_apply_on`` and ``_off`` are one batch of one flow; every
     other call is a batch by itself.
 
-    No method raises for a port: a failure is reported (:class:`Reporting`,
-    :meth:`outcome`), and the port is retried until it succeeds or is gone. The
-    agent's loop calls the methods, and RPC threads read :attr:`ports`.
+    No method raises for a port: a failure is reported (:class:`Reporting`), and
+    the port is retried until it succeeds or is gone. The agent's loop calls the
+    methods, and RPC threads read :attr:`ports`.
     """
 
     provides_arp_spoofing_protection = True
@@ -77,22 +79,26 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         self._gone: set[str] = set()
         self._deferred = False
         self._put_back = False
-        self._quarantine = Quarantine(ofctl)
-        self._reconciler = Reconciler(
-            Runner(host, watch=self._watchdog.watch(Trouble.FLOW, ours.slow_flow)),
+        self._switch = Switch(
             integration_bridge,
-            Switch(
-                integration_bridge,
-                Firewall(ofctl, pipeline, reserved=bridge.Reserved(integration_bridge)),
-                self._quarantine,
-                Connections(ofctl),
-            ),
-            self._desired,
-            self.troubles,
-            backoff=Backoff(ours.retry_initial, ours.retry_max),
+            Firewall(ofctl, pipeline, reserved=bridge.Reserved(integration_bridge)),
+            Quarantine(ofctl),
+            Connections(ofctl),
+        )
+        backoff = Backoff(ours.retry_initial, ours.retry_max)
+        self._upkeep = Upkeep(self._switch, self._desired, self.troubles, backoff)
+        self._site = DriverSite(
+            self._switch, self._desired, self._upkeep, self.troubles, unwire=self._unwire
+        )
+        self._reconciler = Reconciler(
+            self._site,
+            Runner(host, watch=self._watchdog.watch(Trouble.FLOW, ours.slow_flow)),
+            backoff=backoff,
             max_batch=ours.max_batch,
+            troubles=self.troubles,
         )
         self._watchdog.start()
+        self._upkeep.start(self._reconciler.table)
         self._reconciler.start()
         bridge.watch(integration_bridge, self._before_the_bridge_opens)
         registry.subscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
@@ -102,7 +108,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
 
     def report_to(self, reporting: Reporting) -> None:
         """From now on reports go there."""
-        self._reconciler.reporting = reporting
+        self._site.reporting = reporting
 
     def refresh(self, groups: Collection[str], info: SecurityGroupInfo) -> None:
         """Apply these groups' changed rules now, as ``info`` has them: the agent does so only every
@@ -118,37 +124,41 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
                 "Rules of %s could not be read; the agent's next loop applies them: %s", groups, exc
             )
         else:
-            self._reconciler.apply(frozenset().union(*changed))
+            self._process(frozenset().union(*changed))
 
     def handle(self, details: Mapping[str, Any]) -> None:
         """Prove again a port that is proven here and not ACTIVE on the server: nothing else would
         make it ACTIVE. Everything else the agent passes in by the calls below."""
         port_id = str(details["port_id"])
-        if details.get("status") != constants.PORT_STATUS_ACTIVE:
-            self._reconciler.prove_anew(port_id)
+        proven = self._reconciler.table.life(port_id).proven
+        if proven and details.get("status") != constants.PORT_STATUS_ACTIVE:
+            self._process([port_id], forced=True)
 
     def gone(self, port_id: str) -> None:
         """Nothing: the agent calls :meth:`remove_port_filter`, too."""
-
-    def outcome(self, port_id: str) -> FlowReport | None:
-        """The port's last report."""
-        return self._reconciler.outcome(port_id)
 
     def quarantine(self, ports: Iterable[Endpoint]) -> None:
         """Close ports until their security groups are verified, except programmed ones; one bundle.
 
         Raises :class:`agent_flows.engine.task.TaskFailed` if the switch refuses or does not answer.
         """
-        self._quarantine.close(ports)
+        self._switch.quarantine.close(ports)
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
-        """Apply and verify ports (None: all), changed or not."""
-        self._reconciler.resync(port_ids)
+        """Apply and verify ports (None: all), changed or not, and compare every flow. Of the ports
+        that the agent has not passed in, report those without an interface."""
+        self._switch.firewall.distrust()
+        known = self._desired.port_ids()
+        chosen = known if port_ids is None else frozenset(port_ids)
+        unknown = chosen - known - self._reconciler.table.lives().keys()
+        absent = interfaces.locate(self._switch.bridge, unknown).absent
+        self._process(chosen & known, absent, forced=True)
 
     def stop(self, timeout: float) -> None:
         """End the threads, within ``timeout`` seconds each."""
         registry.unsubscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
         self._reconciler.stop(timeout)
+        self._upkeep.stop(timeout)
         self._watchdog.stop(timeout)
 
     # Neutron's interface.
@@ -234,15 +244,35 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         if not self._deferred:
             changed, self._changed = self._changed, set()
             gone, self._gone = self._gone, set()
-            self._reconciler.apply(changed, gone)
+            self._process(changed, gone)
+            if gone:
+                self._desired.forget_unused()
+
+    def _process(
+        self, changed: Collection[str], gone: Collection[str] = (), *, forced: bool = False
+    ) -> None:
+        """One batch, in the order of the submits: ports that are gone first. A port's backoff grows
+        with each failed attempt, whatever asked for it."""
+        self._unwire(gone)
+        self._reconciler.submit(changed, forced=forced, afresh=False)
+        self._reconciler.finish({*changed, *gone})
+        self._upkeep.sweep_now()
+
+    def _unwire(self, gone: Collection[str]) -> None:
+        self._reconciler.submit(gone, forced=True)
 
     def _before_the_bridge_opens(self) -> None:
         self._put_back = True
-        self._reconciler.switch_restarted()
+        self._switch_restarted()
 
     def _ovs_restarted(
         self, resource: str, event: str, trigger: object, payload: object = None
     ) -> None:
         if not self._put_back:
-            self._reconciler.switch_restarted()
+            self._switch_restarted()
         self._put_back = False
+
+    def _switch_restarted(self) -> None:
+        self._upkeep.switch_restarted()
+        self._reconciler.table.lose()
+        self.resync()

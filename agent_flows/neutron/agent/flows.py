@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from taskflow.flow import Flow
 from taskflow.patterns import linear_flow
 
+from agent_flows.engine.tasks import LocateInterface
 from agent_flows.neutron.agent.quarantine import Quarantine
 from agent_flows.neutron.agent.tasks import (
     EndConnections,
@@ -18,12 +19,12 @@ from agent_flows.neutron.agent.tasks import (
     VerifyWiring,
 )
 from agent_flows.neutron.interfaces import Bridge
-from agent_flows.neutron.tasks import LocateInterface
 from agent_flows.openflow.connections import Connections
 from agent_flows.report import FlowName
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.tasks import (
     ApplySecurityGroups,
+    CommitSecurityGroups,
     RemoveSecurityGroups,
     VerifySecurityGroups,
 )
@@ -40,7 +41,8 @@ class Switch:
 
 
 def wire(switch: Switch) -> Flow:
-    """Inputs: ``located``, ``refused``, ``desired``. A refresh runs the same tasks."""
+    """Inputs: ``present``, ``attachments``, ``refused``, ``desired``. A refresh runs the same
+    tasks."""
     return linear_flow.Flow(FlowName.WIRE).add(
         LocateInterface(),
         ReadDesiredState(),
@@ -48,6 +50,7 @@ def wire(switch: Switch) -> Flow:
         VerifySecurityGroups(switch.firewall),
         VerifyWiring(switch.bridge),
         LiftQuarantine(switch.quarantine, switch.connections),
+        CommitSecurityGroups(switch.firewall),
     )
 
 

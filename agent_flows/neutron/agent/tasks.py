@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 from taskflow.types.failure import Failure
 
-from agent_flows.engine.task import FlowTask, PortErrors, raise_for
-from agent_flows.neutron import interfaces
+from agent_flows.engine.task import FlowTask, raise_for
+from agent_flows.neutron import interfaces as plugging
 from agent_flows.neutron.agent.quarantine import Endpoint, Quarantine
-from agent_flows.neutron.interfaces import Bridge, Located
+from agent_flows.neutron.interfaces import Bridge, Interface
 from agent_flows.neutron.parsing import macs_of
 from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
@@ -42,19 +42,18 @@ class VerifyWiring(FlowTask):
         super().__init__()
         self._bridge = bridge
 
-    def execute(self, port_ids: tuple[str, ...], located: Located) -> None:
-        now = interfaces.locate(self._bridge, port_ids)
+    def execute(self, port_ids: tuple[str, ...], interfaces: Mapping[str, Interface]) -> None:
+        now = plugging.locate(self._bridge, port_ids)
         errors = dict(now.errors)
         names = [interface.name for interface in now.interfaces.values()]
-        tags = interfaces.tags(self._bridge, names)
+        tags = plugging.tags(self._bridge, names)
         for port_id, interface in now.interfaces.items():
-            before, name = located.interfaces[port_id], interface.name
+            before, name = interfaces[port_id], interface.name
             allowed = interface.vlan, DEAD_VLAN
             error = wiring.error(before, interface, name, tags.get(name), allowed)
             if error is not None:
                 errors[port_id] = error
-        if errors:
-            raise PortErrors(errors)
+        raise_for(port_ids, errors)
 
 
 class _QuarantineTask(FlowTask):

@@ -33,9 +33,10 @@ class VerifierSite:
         self.reporting = Reporting()
         self._checks, self._revisions = checks, revisions
         self._watched, self._troubles = watched, troubles
+        wire = partial(flows.wire, checks)
         self.flows: Mapping[FlowName, Callable[[], Flow]] = {
-            FlowName.WIRE: partial(flows.wire, checks),
-            FlowName.REFRESH: partial(flows.wire, checks),
+            FlowName.WIRE: wire,
+            FlowName.REFRESH: wire,
             FlowName.UNWIRE: partial(flows.unwire, checks),
         }
 

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from oslo_service import backend
@@ -22,7 +23,9 @@ from os_ken.base import app_manager  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 
 from agent_flows.neutron.agent.firewall_driver import AgentFlowsFirewallDriver  # noqa: E402
+from agent_flows.neutron.reporting import Reporting  # noqa: E402
 from agent_flows.openflow import cookie  # noqa: E402
+from agent_flows.report import FlowReport  # noqa: E402
 from tests.functional.neutron.configuration import configure  # noqa: E402
 
 _NATIVE = "neutron.plugins.ml2.drivers.openvswitch.agent.openflow.native"
@@ -50,6 +53,8 @@ class Agent:
         self.bridge = Bridge(bridge, "dummy", os_ken_app=app)
         self.setup_integration_br()
         self.driver = AgentFlowsFirewallDriver(integration_bridge=self.bridge)
+        self.wired: set[str] = set()
+        self.driver.report_to(Reporting(deliver=self._note))
 
     def setup_integration_br(self) -> None:
         self.bridge.create()
@@ -63,8 +68,10 @@ class Agent:
                 self.driver.update_security_group_rules(group_id, rules)
             for port in ports:
                 self.driver.prepare_port_filter(port)
-        outcomes = [self.driver.outcome(port["device"]) for port in ports]
-        return [each is not None and each.failed is None for each in outcomes]
+        return [port["device"] in self.wired for port in ports]
+
+    def _note(self, reports: Sequence[FlowReport]) -> None:
+        self.wired |= {report.resource_id for report in reports if report.failed is None}
 
     def cleanup_flows(self) -> None:
         self.bridge.cleanup_flows()

@@ -110,6 +110,7 @@ def test_every_port_is_reported_with_each_of_its_tasks(cloud: Cloud, group: str)
             "verify-security-groups",
             "verify-wiring",
             "lift-quarantine",
+            "commit-security-groups",
         ],
         TaskState.SUCCEEDED,
     )
@@ -214,7 +215,7 @@ def test_what_a_trusted_port_sends_meets_the_rules_of_the_ports_it_sends_to(
     assert not cloud.tcp(dhcp, vm, 81)
     assert cloud.tcp(vm, dhcp, 12345)
     cloud.remove(dhcp)
-    assert cloud.driver.outcome(dhcp.id) is None
+    assert cloud.report(dhcp).flow is FlowName.UNWIRE
 
 
 def test_permitted_ethertypes_pass_in_both_directions(cloud: Cloud, group: str) -> None:

@@ -129,3 +129,17 @@ def test_whatever_happens_no_move_is_illegal_and_no_port_is_claimed_twice(
                 running.remove(port_id)
     for port_id, known in ports.lives().items():
         assert (known.phase is Phase.RUNNING) == (port_id in running)
+
+
+def test_a_look_that_came_too_early_is_repeated_soon_whatever_failed_before() -> None:
+    now = 0.0
+    table = PortTable(10, Backoff(10.0, 3600.0), clock=lambda: now)
+    table.submit([PORT])
+    failures = [Verdict.RETRY] * 3
+    for verdict, longest in zip([*failures, Verdict.LATER, Verdict.RETRY], (10, 20, 40, 10, 80),
+                                strict=True):  # fmt: skip
+        table.claim(wait=False)
+        table.release([PORT], {PORT: verdict})
+        assert longest / 2 <= table.life(PORT).due - now <= longest
+        now += longest
+    assert table.life(PORT).request.attempt == 5

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from taskflow.flow import Flow
+from taskflow.patterns import linear_flow
 
 from agent_flows.engine.port_life import Life, Request, Verdict
-from agent_flows.engine.reconciler import Reconciler, Sight
+from agent_flows.engine.reconciler import Desired, Reconciler, Sight
 from agent_flows.engine.runner import Runner
-from agent_flows.report import FlowName, FlowReport, Trouble
+from agent_flows.engine.task import FlowTask
+from agent_flows.report import FlowName, FlowReport, Step, Trouble
 from agent_flows.supervision import Backoff, Troubles
 from lab.process import wait_until
 
@@ -320,7 +324,7 @@ def test_a_port_that_is_looked_at_too_early_comes_back_and_that_is_no_attempt() 
         assert [(each.attempt, each.looked, each.asked) for each in seen] == [
             (1, False, True),
             (1, True, True),
-            (2, True, True),
+            (2, False, True),
         ]
 
 
@@ -422,3 +426,56 @@ def test_backoff_grows_stays_within_its_bound_and_jitters(attempt: int) -> None:
     backoff = Backoff(0.5, 60.0)
     full = min(60.0, 0.5 * 2.0 ** min(attempt - 1, 30))
     assert full / 2 <= backoff.delay(attempt) <= full
+
+
+class _Nothing(FlowTask):
+    name_ = "nothing"
+    step = Step.L2
+
+    def execute(self, port_ids: tuple[str, ...]) -> None: ...
+
+
+class OneRun(Site):
+    """Wires and refreshes by one callable; ``rules`` is what is desired of every port."""
+
+    def __init__(self) -> None:
+        self.rules = 1
+        self.runs: list[tuple[str, ...]] = []
+        self.reports: list[FlowReport] = []
+        self.flows = dict.fromkeys((FlowName.REFRESH, FlowName.WIRE), self._compose)
+
+    def _compose(self) -> Flow:
+        return linear_flow.Flow("both").add(_Nothing())
+
+    def look(self, lives: Sequence[Life]) -> Sight:
+        ports = [life.port_id for life in lives]
+        return Sight(
+            dict.fromkeys(ports, "tap"), dict.fromkeys(ports, Desired("net", self.rules, 1, {}))
+        )
+
+    def inputs(self, flow: FlowName, port_ids: Sequence[str], sight: Sight) -> Mapping[str, object]:
+        self.runs.append(tuple(port_ids))
+        return {}
+
+    def secured(self, reports: Sequence[FlowReport], sight: Sight) -> Sequence[FlowReport]:
+        return reports
+
+    def deliver(self, reports: Sequence[FlowReport], sight: Sight) -> None:
+        self.reports += reports
+
+
+def test_flows_that_one_callable_composes_run_as_one_and_are_reported_by_their_names() -> None:
+    wired, new = (str(uuid.UUID(int=number)) for number in (1, 2))
+    site = OneRun()
+    queue = Reconciler(site, Runner("host-1"), backoff=Backoff(1.0, 1.0), max_batch=100)
+    queue.submit([wired])
+    queue.finish([wired])
+    site.rules = 2
+    queue.submit([wired, new])
+    queue.finish([wired, new])
+    assert site.runs == [(wired,), (wired, new)]
+    assert [(report.resource_id, report.flow) for report in site.reports] == [
+        (wired, FlowName.WIRE),
+        (wired, FlowName.REFRESH),
+        (new, FlowName.WIRE),
+    ]
