@@ -24,7 +24,7 @@ from agent_flows.l2.bindings import Bindings
 from agent_flows.l2.bridges import Bridges
 from agent_flows.l2.networks import Networks
 from agent_flows.l2.ovsdb import Ovsdb
-from agent_flows.l2.vlans import Vlans
+from agent_flows.l2.vlans import VlanRecords
 from agent_flows.l2.vswitchd import SwitchWatch
 from agent_flows.openflow.ofctl import SLOW_CALL, Ofctl
 from agent_flows.openflow.pipeline import Home, Pipeline
@@ -91,7 +91,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         bridges = self._bridges = Bridges(
             self._ovsdb, bridge, conf.datapath_type, conf.bridge_mappings
         )
-        networks = Networks(Vlans(self._ovsdb, bridge), bridges, self._ofctl)
+        networks = Networks(VlanRecords(self._ovsdb, bridge), bridges, self._ofctl)
         pipeline = Pipeline(Home.OWN, frozenset(conf.permitted_ethertypes))
         switch = Switch(
             bridge,

@@ -9,10 +9,11 @@ from oslo_log import log
 
 from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.errors import ErrorType
-from agent_flows.l2 import network_flows, vlans
+from agent_flows.l2 import network_flows
 from agent_flows.l2.bridges import Bridges, Uplink
-from agent_flows.l2.vlans import Vlans
+from agent_flows.l2.vlans import LocalVlans, VlanRecords
 from agent_flows.openflow import connections, cookie
+from agent_flows.openflow.connections import Speaker
 from agent_flows.openflow.flow import Flow
 from agent_flows.openflow.ofctl import Ofctl, SwitchError
 from agent_flows.openflow.outcome import switch_errors
@@ -23,9 +24,6 @@ LOG = log.getLogger(__name__)
 
 # Of a cookie: owner and kind.
 _KIND_MASK = 0xFFFF_FF00_0000_0000
-# Zones emptied ahead: a call of ovs-ofctl takes 5 ms, and ten times as long beside a switch that
-# takes on 100 ports, which are not to wait for it.
-_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -46,30 +44,24 @@ class _User:
 
 
 class Networks:
-    """Provisions networks for ports and takes them down after the last one.
+    """Provisions networks for ports and removes them after the last one.
 
-    Thread-safe: who uses a network changes under the same lock as its flows,
-    so none is taken down while a port is being wired to it.
+    Thread-safe: the ports of a network change under the same lock as its flows,
+    so it is not removed while a port is being wired to it.
 
-    A local VLAN is a conntrack zone, too. Whatever connections are left in one
-    are ended before it is given to another network, and those of an address
-    when its port leaves: its next owner is not to get the replies to them.
+    When a port leaves, the connections of its addresses are ended: their next
+    owner must not get the replies to them.
     """
 
     def __init__(
-        self, vlan_records: Vlans, bridges: Bridges, ofctl: Callable[[str], Ofctl]
+        self, vlan_records: VlanRecords, bridges: Bridges, ofctl: Callable[[str], Ofctl]
     ) -> None:
-        self._records = vlan_records
+        self._vlans = LocalVlans(vlan_records, self._flush)
         self._bridges = bridges
         self._ofctl = ofctl
         self._lock = threading.Lock()
         self._users: dict[str, _User] = {}
         self._provisioned: dict[str, Provisioned] = {}
-        # Every VLAN given out since our start and not taken back; the last one given to a
-        # network that had none; and those whose zone is known to be empty.
-        self._vlans: dict[str, int] = {}
-        self._last = 0
-        self._empty_zones: set[int] = set()
         self._cut_off: set[str] = set()
 
     def provision(self, ports: Mapping[str, PortSpec], *, rewrite: bool = False) -> dict[str, int]:
@@ -84,7 +76,7 @@ class Networks:
             networks = {port.network.id: port.network for port in ports.values()}
             uplinks, errors = self._uplinks(networks.values())
             errors |= self._conflicts(networks, uplinks)
-            errors |= self._number([n for n in networks if n not in errors])
+            errors |= self._vlans.give([n for n in networks if n not in errors])
             if errors:
                 raise PortErrors(
                     {
@@ -101,20 +93,20 @@ class Networks:
             self._users |= users
             self._install(
                 [
-                    Provisioned(network, self._vlans[network.id], uplinks.get(network.id))
+                    Provisioned(network, self._vlans.given[network.id], uplinks.get(network.id))
                     for network in networks.values()
                 ],
                 rewrite,
             )
-            left = self._left(before)
-            given = {port_id: self._vlans[port.network.id] for port_id, port in ports.items()}
-        self._end_connections(left)
+            abandoned = self._abandoned(before, self._users)
+            given = {p: self._vlans.given[port.network.id] for p, port in ports.items()}
+        self._end_connections(abandoned)
         return given
 
     def vlans(self) -> dict[str, int]:
         """Network id to local VLAN, of every network on this host."""
         with self._lock:
-            return self._known()
+            return self._vlans.known()
 
     def join(self, physical_network: str) -> Uplink:
         """The uplink to a physical network, looked at and mended.
@@ -139,7 +131,7 @@ class Networks:
         """Write again what others changed in the records of VLANs. Raises :class:`TaskFailed`."""
         with self._lock:
             if self._bridges.exists(self._bridges.integration):
-                self._record({user.network for user in self._users.values()})
+                self._vlans.record({user.network for user in self._users.values()})
 
     def flow_count(self) -> int:
         """How many flows of networks the integration bridge should hold."""
@@ -166,9 +158,9 @@ class Networks:
             gone = {p: self._users[p] for p in port_ids if p in self._users}
             remaining = {p: user for p, user in self._users.items() if p not in gone}
             used = {user.network for user in remaining.values()}
-            self._take_down([each for each in self._vlans if each not in used])
-            left = self._left(gone, remaining)
-        self._end_connections(left)
+            self._take_down([network for network in self._vlans.given if network not in used])
+            abandoned = self._abandoned(gone, remaining)
+        self._end_connections(abandoned)
         with self._lock:
             for port_id, user in gone.items():
                 if self._users.get(port_id) == user:
@@ -181,7 +173,7 @@ class Networks:
         """
         with self._lock:
             used = {user.network for user in self._users.values()}
-            known = {*self._vlans, *self._provisioned, *self._records.named()}
+            known = {*self._vlans.given, *self._provisioned, *self._vlans.recorded()}
             self._take_down([each for each in sorted(known) if each not in used])
             live = {each.vlan for each in self._provisioned.values()}
             for bridge in self._all_bridges():
@@ -194,66 +186,20 @@ class Networks:
             self._provisioned.clear()
 
     def empty_ahead(self) -> None:
-        """End what connections are left in the zones that will be given next. Raises
+        """End the connections left in the zones that will be given next. Raises
         :class:`TaskFailed`."""
-        for _ in range(_AHEAD):
-            # One at a time: who provisions networks need not wait for all.
-            with self._lock:
-                zone = self._next_uncertain()
-                if zone is None:
-                    return
-                self._empty(zone)
+        while self._empty_next():
+            pass
 
-    def _next_uncertain(self) -> int | None:
-        """Of the VLANs that will be given next the first that might have connections."""
-        if not self._bridges.exists(self._bridges.integration):
-            return None
-        coming = [f"coming {number}" for number in range(_AHEAD)]
-        known = self._known()
-        if set(vlans.choose(known, coming, (), self._last).values()) <= self._empty_zones:
-            return None
-        carried, busy = self._records.carried()
-        known = vlans.settle(self._vlans, carried, self._records.recorded())
-        chosen = vlans.choose(known, coming, busy, self._last).values()
-        return next((each for each in chosen if each not in self._empty_zones), None)
+    def _empty_next(self) -> bool:
+        # The lock for one zone at a time: provisioning need not wait for all.
+        with self._lock:
+            exists = self._bridges.exists(self._bridges.integration)
+            return exists and self._vlans.empty_next()
 
-    def _empty(self, zone: int) -> None:
+    def _flush(self, zone: int) -> None:
         with switch_errors():
             self._ofctl(self._bridges.integration).flush_connections(zone)
-        self._empty_zones.add(zone)
-
-    def _known(self) -> dict[str, int]:
-        return vlans.settle(self._vlans, self._records.recorded())
-
-    def _number(self, networks: Collection[str]) -> dict[str, TaskError]:
-        """Give a local VLAN to each network that has none; the errors of those left without."""
-        new = [each for each in networks if each not in self._vlans]
-        if new:
-            carried, busy = self._records.carried()
-            known = vlans.settle(self._vlans, carried, self._records.recorded())
-            chosen = vlans.choose(known, new, busy, self._last)
-            for vlan in chosen.values():
-                if vlan not in self._empty_zones:
-                    self._empty(vlan)
-                self._last = vlan
-            given = {**known, **chosen}
-            self._vlans |= {each: given[each] for each in new if each in given}
-        self._record(networks)
-        return {
-            each: TaskError(ErrorType.NO_LOCAL_VLAN, "all 4094 local VLANs of this host are in use")
-            for each in networks
-            if each not in self._vlans
-        }
-
-    def _record(self, networks: Iterable[str]) -> None:
-        """Have the records of these networks say what is, and no other say the same."""
-        recorded = self._records.recorded()
-        wanted = {each: self._vlans[each] for each in networks if each in self._vlans}
-        wrong = {each: vlan for each, vlan in wanted.items() if recorded.get(each) != vlan}
-        owners = {vlan: each for each, vlan in self._vlans.items()}
-        false = [each for each, vlan in recorded.items() if owners.get(vlan, each) != each]
-        if wrong or false:
-            self._records.record(wrong, [each for each in false if each not in wrong])
 
     def _join(self, physical_network: str) -> Uplink:
         standing = self._bridges.standing(physical_network)
@@ -347,43 +293,44 @@ class Networks:
         for bridge in sorted(lines, key=lambda name: name == self._bridges.integration):
             self._write(bridge, lines[bridge])
         self._provisioned |= {each.network.id: each for each in changed}
-        self._empty_zones.difference_update(each.vlan for each in changed)
+        for each in changed:
+            self._vlans.use(each.vlan)
 
     def _take_down(self, networks: Collection[str]) -> None:
         """First the switch, then the record, then what we know: if one fails, all is done again."""
         if not networks:
             return
-        known = self._known()
+        known = self._vlans.known()
         gone = {network: known[network] for network in networks if network in known}
         for bridge in self._all_bridges():
             self._write(bridge, [network_flows.removal(vlan) for vlan in gone.values()])
         if self._bridges.exists(self._bridges.integration):
             for vlan in gone.values():
-                self._empty(vlan)
-            self._records.record({}, self._records.named() & set(networks))
+                self._vlans.empty(vlan)
+            self._vlans.remove_records(networks)
         for network in networks:
             self._provisioned.pop(network, None)
-            self._vlans.pop(network, None)
+            self._vlans.take_back(network)
 
-    def _left(
-        self, before: Mapping[str, _User], after: Mapping[str, _User] | None = None
+    def _abandoned(
+        self, before: Mapping[str, _User], after: Mapping[str, _User]
     ) -> dict[int, set[str]]:
         """The addresses, by local VLAN, that these ports had and no port has any more, on
         networks that are still here."""
-        held: dict[str, set[str]] = {}
-        for user in (self._users if after is None else after).values():
-            held.setdefault(user.network, set()).update(user.addresses)
-        left: dict[int, set[str]] = {}
-        for user in before.values():
-            if user.network in self._vlans:
-                free = user.addresses - held.get(user.network, set())
-                left.setdefault(self._vlans[user.network], set()).update(free)
-        return left
+        return connections.abandoned(self._speakers(before), self._speakers(after))
 
-    def _end_connections(self, left: Mapping[int, Collection[str]]) -> None:
+    def _speakers(self, users: Mapping[str, _User]) -> list[Speaker]:
+        given = self._vlans.given
+        return [
+            Speaker(given[user.network], user.addresses)
+            for user in users.values()
+            if user.network in given
+        ]
+
+    def _end_connections(self, abandoned: Mapping[int, Collection[str]]) -> None:
         ofctl = self._ofctl(self._bridges.integration)
         with switch_errors():
-            for vlan, addresses in left.items():
+            for vlan, addresses in abandoned.items():
                 connections.end(ofctl, vlan, addresses)
 
     def _all_bridges(self) -> list[str]:
@@ -407,7 +354,7 @@ class Networks:
                 self._ofctl(bridge).bundle(lines)
             except SwitchError as exc:
                 refused = {cookie.serial(each.cookie): each for each in exc.refusals if each.cookie}
-                numbers = self._vlans
+                numbers = self._vlans.given
                 errors = {
                     port_id: TaskError(
                         ErrorType.FLOW_REFUSED,

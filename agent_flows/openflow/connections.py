@@ -27,6 +27,17 @@ def addresses_of(port: PortSpec) -> frozenset[str]:
     )
 
 
+def abandoned(before: Iterable[Speaker], after: Iterable[Speaker]) -> dict[int, set[str]]:
+    """The addresses, by zone, from which there were speakers before and are none after."""
+    result: dict[int, set[str]] = {}
+    for speaker in before:
+        result.setdefault(speaker.zone, set()).update(speaker.addresses)
+    for speaker in after:
+        if speaker.zone in result:
+            result[speaker.zone] -= speaker.addresses
+    return result
+
+
 def end(ofctl: Ofctl, zone: int, addresses: Iterable[str]) -> None:
     """End the connections from and to these addresses in a zone.
 
@@ -74,14 +85,9 @@ class Connections:
             self._speakers = after
 
     def _end(self, before: Mapping[str, Speaker], after: Mapping[str, Speaker]) -> None:
-        held: dict[int, set[str]] = {}
-        for each in after.values():
-            held.setdefault(each.zone, set()).update(each.addresses)
-        left: dict[int, set[str]] = {}
-        for each in before.values():
-            left.setdefault(each.zone, set()).update(each.addresses)
-        for zone, addresses in left.items():
-            if zone in held:
-                end(self._ofctl, zone, addresses - held[zone])
+        zones = {speaker.zone for speaker in after.values()}
+        for zone, addresses in abandoned(before.values(), after.values()).items():
+            if zone in zones:
+                end(self._ofctl, zone, addresses)
             else:
                 self._ofctl.flush_connections(zone)

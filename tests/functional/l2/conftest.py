@@ -9,7 +9,7 @@ from agent_flows.l2.bindings import Bindings
 from agent_flows.l2.bridges import Bridges
 from agent_flows.l2.networks import Networks
 from agent_flows.l2.ovsdb import Ovsdb
-from agent_flows.l2.vlans import Vlans
+from agent_flows.l2.vlans import VlanRecords
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.secgroups.firewall import Firewall
 from lab.switch import Switch as LabSwitch
@@ -40,5 +40,5 @@ def wiring(switch: LabSwitch, ovsdb: Ovsdb, bridges: Bridges) -> Switch:
 
     firewall = Firewall(ofctl("br-int"))
     firewall.start()
-    networks = Networks(Vlans(ovsdb, "br-int"), bridges, ofctl)
+    networks = Networks(VlanRecords(ovsdb, "br-int"), bridges, ofctl)
     return Switch("br-int", ovsdb, networks, Bindings(ovsdb), firewall)

@@ -6,7 +6,7 @@ import pytest
 
 from agent_flows.engine.task import TaskFailed
 from agent_flows.l2.networks import Networks
-from agent_flows.l2.vlans import Vlans
+from agent_flows.l2.vlans import VlanRecords
 from agent_flows.openflow import ofctl as tool
 from agent_flows.openflow.ofctl import Ofctl, Ran
 from lab import model
@@ -49,7 +49,7 @@ def make(switch, ovsdb, bridges, ofctl):
 
     def made():
         return Networks(
-            Vlans(ovsdb, "br-int"),
+            VlanRecords(ovsdb, "br-int"),
             bridges,
             lambda bridge: Ofctl(str(switch.run_dir), bridge, 10, ofctl),
         )
