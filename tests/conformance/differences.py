@@ -1,9 +1,9 @@
 """Where Neutron's OVS firewall decides otherwise than we do, each with its reason.
 
-A difference is a class that says in the words of :mod:`.model` what Neutron
-does instead, and nothing wider. So a verdict of Neutron's that is not ours is
-accepted only if the model with these differences predicts exactly it. What is
-said of each is its row in the table of ``doc/contributor/pipeline.md``.
+A difference is a class that does in the words of :mod:`.model` what Neutron
+does, and nothing wider. So a verdict of Neutron's that is not ours is
+accepted only if the model with these differences predicts exactly it. Its texts are
+its row in the table of ``doc/contributor/pipeline.md``.
 """
 
 import dataclasses
@@ -168,7 +168,7 @@ class PortZero(Difference):
         return super().matches(rule, packet, port)
 
     def _merged(self, rule: Rule, port: Port) -> bool:
-        """Whether what the port's rules of this kind say is said without ports."""
+        """Whether the port's rules of this kind are merged into one without ports."""
         beside = {
             (group, other.remote, other.ports)
             for group in port.groups

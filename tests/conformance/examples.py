@@ -1,4 +1,4 @@
-"""Tries a property on many worlds, and tells of the smallest world that breaks it."""
+"""Tries a property on many worlds, and reports the smallest world that breaks it."""
 
 import itertools
 import random
@@ -23,7 +23,7 @@ Judge = Callable[[World, Packet], Disagreement | None]
 
 @dataclass
 class Examples:
-    """``count`` worlds, the same each time for the same ``seed``; ``say`` tells of progress."""
+    """``count`` worlds, the same each time for the same ``seed``; ``say`` prints progress."""
 
     count: int
     seed: int
@@ -37,7 +37,7 @@ class Examples:
         *,
         each_from_nothing: bool = True,
     ) -> None:
-        """Fails with the first disagreement, in the smallest world that shows it, and tells how
+        """Fails with the first disagreement, in the smallest world that shows it, and how
         to see it again: by that world alone, or by all that came before, too."""
         __tracebackhide__ = True
         found = self.search(worlds, install, judge)
@@ -54,7 +54,7 @@ class Examples:
         judge: Judge,
     ) -> Disagreement | None:
         """The first disagreement that ``judge`` finds."""
-        told = time.monotonic()
+        shown = time.monotonic()
         for tried in range(self.count):
             self._at = self.seed + tried
             world, rng = _drawn(worlds, self._at)
@@ -63,8 +63,8 @@ class Examples:
                 found = judge(world, packet)
                 if found is not None:
                     return found
-            if time.monotonic() - told > _PROGRESS:
-                told = time.monotonic()
+            if time.monotonic() - shown > _PROGRESS:
+                shown = time.monotonic()
                 self.say(f"{tried} of {self.count} worlds, {tried * PACKETS} packets")
         return None
 

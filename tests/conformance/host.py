@@ -149,6 +149,6 @@ def _own_networks(world: World) -> list[str]:
     for vlan, network in world.networks.items():
         spec = ours.network(vlan, network)
         uplink = Uplink("physnet1", "br-ex", PHYSICAL, 1)
-        lines.append(network_flows.removal(vlan))
-        lines += network_flows.on_integration_bridge(spec, vlan, uplink)
+        flows = network_flows.on_integration_bridge(spec, vlan, uplink)
+        lines += network_flows.replacement(flows, vlan)
     return lines

@@ -12,8 +12,8 @@ from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.rpc import codec
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import DesiredState, NetworkSpec
-from tests.conformance import agents_words
-from tests.conformance.agents_words import identity
+from tests.conformance import agent_input
+from tests.conformance.agent_input import identity
 from tests.conformance.world import ICMP, ICMPV6, Guard, Network, Port, Rule, World
 
 _SECONDS = 60
@@ -69,16 +69,16 @@ class Engine:
     def _desired(self, world: World) -> DesiredState:
         if self._neutrons is None:
             return DesiredState.of(_specs(world, self._revision))
-        said = agents_words.said(world)
+        given = agent_input.agent_input(world)
         for port_id in self._neutrons.port_ids():
             self._neutrons.remove(port_id)
-        for group, rules in said.rules.items():
+        for group, rules in given.rules.items():
             self._neutrons.set_rules(group, rules)
-        for group, members in said.members.items():
+        for group, members in given.members.items():
             self._neutrons.set_members(group, members)
-        for device in said.devices:
+        for device in given.devices:
             self._neutrons.set_port(device)
-        for port_id in said.trusted:
+        for port_id in given.trusted:
             self._neutrons.set_trusted(port_id)
         self._neutrons.forget_unused()
         wanted = self._neutrons.resolve(

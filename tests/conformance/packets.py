@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tests.conformance.mutations import MULTICAST, UNSPECIFIED, mutated
 from tests.conformance.protocols import DHCP, link_local
-from tests.conformance.spoiling import MULTICAST, UNSPECIFIED, spoiled
 from tests.conformance.world import (
     ARP,
     ICMP,
@@ -151,8 +151,8 @@ def _packet(places: _Places, rng: random.Random) -> Packet:
     receiver = rng.choice(places.beside(sender))
     kind = rng.choice(_KINDS)
     packet: Packet = getattr(_Maker(rng, places, sender, receiver), kind)()
-    if rng.random() < (_SPOILED if kind == "rule" else 2 * _SPOILED):
-        packet = spoiled(rng, packet, places.addresses)
+    if rng.random() < (_MUTATED if kind == "rule" else 2 * _MUTATED):
+        packet = mutated(rng, packet, places.addresses)
     state = rng.choice(_STATES)
     if packet.ethertype == IPV6 and packet.icmp is not None and packet.icmp[0] in UNTRACKABLE:
         state = State.INVALID
@@ -160,7 +160,7 @@ def _packet(places: _Places, rng: random.Random) -> Packet:
     return dataclasses.replace(packet, state=state, cut=cut)
 
 
-_SPOILED, _CUT = 0.3, 0.4
+_MUTATED, _CUT = 0.3, 0.4
 
 
 class _Maker:

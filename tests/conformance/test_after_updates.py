@@ -1,4 +1,4 @@
-"""However a host came to its state, by updates, removals and restarts: it decides alike."""
+"""After any updates, removals and restarts a host decides as one set up from nothing."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from tests.conformance.world import World
 from tests.conformance.worlds import KINDS, worlds
 
 _LIFE = 4
-"""Every so many worlds the agent is restarted on what stands."""
+"""Every so many worlds the agent is restarted on the installed flows."""
 
 
 class _History:

@@ -18,7 +18,7 @@ from neutron.conf.plugins.ml2.drivers import ovs_conf
 from neutron_lib.callbacks import events, registry, resources
 from oslo_config import cfg
 
-from tests.conformance.agents_words import identity, said
+from tests.conformance.agent_input import agent_input, identity
 from tests.conformance.world import World
 
 
@@ -49,15 +49,15 @@ def _options(permitted_ethertypes: Iterable[int]) -> None:
 
 def _apply(firewall: driver.OVSFirewallDriver, world: World) -> None:
     """As ``SecurityGroupAgentRpc._apply_port_filter`` does it for new devices."""
-    told = said(world)
+    given = agent_input(world)
     with firewall.defer_apply():
-        for group, rules in told.rules.items():
+        for group, rules in given.rules.items():
             firewall.update_security_group_rules(group, rules)
-        for group, members in told.members.items():
+        for group, members in given.members.items():
             firewall.update_security_group_members(group, members)
-        for device in told.devices:
+        for device in given.devices:
             firewall.prepare_port_filter(device)
-        firewall.process_trusted_ports(told.trusted)
+        firewall.process_trusted_ports(given.trusted)
 
 
 class _NoConntrack:

@@ -50,7 +50,7 @@ _WORDS = {
     (IPV6, SCTP): "sctp6",
 }
 _PORTS_OF = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
-"""Matches on ports need the protocol said by name (ovs-fields(7), "Prerequisites")."""
+"""Matches on ports need the protocol by name (ovs-fields(7), "Prerequisites")."""
 _COMMIT = re.compile(r"ct\(commit,zone=(?P<zone>\d+)(?:,mark=(?P<mark>0x[0-9a-f]+|0)/[^,)]+)?")
 _OUTPUT = re.compile(r"^ +output:(?P<port>\d+)\n(?! +>>)", re.MULTILINE)
 _NORMAL = re.compile(r"^ +NORMAL\n(?! +>>)", re.MULTILINE)

@@ -21,7 +21,7 @@ from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.spec import NetworkSpec, NetworkType
 from lab.switch import Switch
 from tests.conformance import theirs
-from tests.conformance.agents_words import identity, said
+from tests.conformance.agent_input import identity, said
 from tests.conformance.host import SLOTS
 from tests.conformance.world import World
 from tests.conformance.worlds import worlds

@@ -1,4 +1,4 @@
-"""Installing, reverting, verifying, taking over: what stands in the switch after each."""
+"""Installing, reverting, verifying, taking over: the flows in the switch after each."""
 
 import os
 import signal
@@ -57,15 +57,6 @@ def test_a_batch_is_one_bundle(host: Host, sent: list[list[str]]) -> None:
     assert len(sent) == 1
 
 
-def test_unchanged_port_costs_no_switch_operation(host: Host, sent: list[list[str]]) -> None:
-    vm = host.boot(1)
-    host.port(vm, group(HTTP))
-    host.wire(vm)
-    host.port(vm, *[host.specs[g] for g in host.desired.ports[vm.id].security_groups], revision=2)
-    host.wire(vm)
-    assert len(sent) == 1
-
-
 def test_new_member_costs_flows_for_that_member_alone(host: Host, sent: list[list[str]]) -> None:
     vms = [host.boot(number) for number in (1, 2, 3)]
     webs = group(members=[outsider()])
@@ -80,7 +71,7 @@ def test_new_member_costs_flows_for_that_member_alone(host: Host, sent: list[lis
     assert "10.7.0.1" in sent[-1][0]
 
 
-def test_members_are_installed_once_however_many_ports_refer_to_them(host: Host) -> None:
+def test_members_are_installed_once_for_all_ports_that_refer_to_them(host: Host) -> None:
     addresses = [{"address": f"10.7.0.{number}/32"} for number in range(1, 101)]
     webs = group(members=addresses)
     host.add(webs)
@@ -94,7 +85,7 @@ def test_members_are_installed_once_however_many_ports_refer_to_them(host: Host)
     assert host.flows(Kind.MEMBER) == host.flows(Kind.CONJUNCTION) == []
 
 
-def test_view_of_a_group_that_is_older_takes_no_member_back_in(host: Host) -> None:
+def test_older_revision_of_a_group_restores_no_member(host: Host) -> None:
     one, two, gone = host.boot(1), host.boot(2), outsider()
     webs = group(members=[gone])
     rules = group(rule(remote_group_id=webs.id))
@@ -114,14 +105,14 @@ class TestRefusal:
     """The switch refuses flows: a real limit on one of its tables."""
 
     def limit(self, host: Host, table: Table, more: int) -> None:
-        standing = len(
+        installed = len(
             host.switch.ofctl(
                 "--no-stats", "dump-flows", host.switch.management(BRIDGE), f"table={table:d}"
             ).splitlines()
         )
-        host.switch.set_flow_limit(BRIDGE, table, standing + more)
+        host.switch.set_flow_limit(BRIDGE, table, installed + more)
 
-    def test_names_the_port_at_fault_and_changes_nothing(self, host: Host) -> None:
+    def test_blames_the_port_at_fault_and_changes_nothing(self, host: Host) -> None:
         small, large, good = host.boot(1), host.boot(2), host.boot(3)
         host.port(good, group(*egress_to_anywhere()))
         host.wire(good)
@@ -169,7 +160,7 @@ class TestRefusal:
         assert host.tcp(client, vm, 80)
         assert not host.udp(client, vm, 53)
 
-    def test_of_a_shared_flow_names_the_ports_that_need_it(self, host: Host) -> None:
+    def test_of_a_shared_flow_blames_the_ports_that_need_it(self, host: Host) -> None:
         first, second = host.boot(1), host.boot(2)
         webs = group(members=[{"address": f"10.7.0.{n}/32"} for n in range(1, 31)])
         host.add(webs)
@@ -262,7 +253,7 @@ class TestVerification:
             ("the pipeline", "table=71"),
         ],
     )
-    def test_tells_that_something_is_missing_and_the_next_attempt_mends_it(
+    def test_finds_missing_flows_and_the_next_attempt_writes_them(
         self, host: Host, vm: Vm, what: str, flow: str
     ) -> None:
         self.spoil(host, "del-flows", flow)
@@ -274,7 +265,7 @@ class TestVerification:
         assert host.tcp(outsider(), vm, 80)
         assert host.udp(outsider(), vm, 53)
 
-    def test_tells_that_there_is_more_than_was_compiled(self, host: Host, vm: Vm) -> None:
+    def test_finds_flows_that_were_not_compiled(self, host: Host, vm: Vm) -> None:
         own = cookie.port(host.switch.ofport(vm.name), 77)
         before = contents(host)
         self.spoil(host, "add-flow", f"cookie={own:#x},table=82,priority=99,reg5=2 actions=drop")
@@ -283,7 +274,7 @@ class TestVerification:
         host.wire(vm)
         assert len(contents(host)) == len(before)
 
-    def test_of_a_port_nobody_applied_fails(self, host: Host) -> None:
+    def test_fails_for_a_port_that_was_never_applied(self, host: Host) -> None:
         with pytest.raises(PortErrors):
             host.firewall.verify([host.boot(2).id])
 
@@ -384,7 +375,7 @@ class TestRestartOfTheAgent:
 
 
 class TestSwitchThatDoesNotAnswer:
-    def test_gone_altogether_is_nobodys_fault(self, host: Host) -> None:
+    def test_missing_bridge_blames_no_port(self, host: Host) -> None:
         vm = host.boot(1)
         host.port(vm, group(HTTP))
         firewall = Firewall(Ofctl("/nonexistent", BRIDGE, 30))
@@ -393,9 +384,7 @@ class TestSwitchThatDoesNotAnswer:
         assert raised.value.error.type == "SwitchUnreachable"
         assert raised.value.whole_batch
 
-    def test_in_time_is_a_timeout_and_what_became_of_the_bundle_is_found_out(
-        self, host: Host
-    ) -> None:
+    def test_timeout_leaves_a_bundle_whose_outcome_is_read_back(self, host: Host) -> None:
         vm = host.boot(1)
         host.port(vm, group(HTTP))
         host.firewall = Firewall(Ofctl(str(host.switch.run_dir), BRIDGE, 1))
@@ -414,7 +403,7 @@ class TestSwitchThatDoesNotAnswer:
         host.firewall.remove([vm.id])
         assert host.flows(Kind.PORT) == []
 
-    def test_restarted_has_lost_everything_and_is_filled_again(self, host: Host) -> None:
+    def test_restarted_switch_is_filled_again(self, host: Host) -> None:
         vm = host.boot(1)
         host.port(vm, group(HTTP))
         host.wire(vm)
@@ -425,7 +414,7 @@ class TestSwitchThatDoesNotAnswer:
         host.wire(vm)
         assert host.tcp(outsider(), vm, 80)
 
-    def test_restarted_unnoticed_is_found_out_by_verification(self, host: Host) -> None:
+    def test_verification_finds_a_switch_that_was_restarted(self, host: Host) -> None:
         vm = host.boot(1)
         host.port(vm, group(HTTP))
         host.wire(vm)
@@ -435,17 +424,3 @@ class TestSwitchThatDoesNotAnswer:
         host.add_network(1)
         host.wire(vm)
         assert host.tcp(outsider(), vm, 80)
-
-
-def test_affected_ports_are_those_in_a_group_or_referring_to_it(host: Host) -> None:
-    one, two, three = (host.boot(number) for number in (1, 2, 3))
-    webs, other = group(), group(HTTP)
-    referring = group(rule(remote_group_id=webs.id))
-    host.add(webs)
-    host.port(one, webs)
-    host.port(two, referring)
-    host.port(three, other)
-    host.wire(one, two, three)
-    assert host.firewall.affected_by([webs.id]) == {one.id, two.id}
-    assert host.firewall.affected_by([referring.id, other.id]) == {two.id, three.id}
-    assert host.firewall.affected_by([]) == set()

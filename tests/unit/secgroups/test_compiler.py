@@ -1,4 +1,4 @@
-"""What is compiled, where it can be told without a packet."""
+"""What rules are compiled into, where no packet is needed to check it."""
 
 import pytest
 from hypothesis import given
@@ -99,7 +99,7 @@ def test_a_prefix_of_length_zero_is_no_match() -> None:
     assert compiled(port(1, world), world) == compiled(port(1, plain), plain)
 
 
-def test_the_same_rule_in_several_groups_is_one_flow() -> None:
+def test_same_rule_in_several_groups_is_one_flow() -> None:
     rule = {"direction": "ingress", "protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
     one, two = group(1, rule), group(2, rule)
     assert len(rules_of(compiled(port(1, one, two), one, two))) == 1
@@ -119,7 +119,7 @@ def test_ports_with_the_same_groups_differ_by_their_register_only() -> None:
     assert [line.replace("reg5=5 ", "reg5=50 ") for line in five] == fifty
 
 
-def test_a_port_that_is_down_lets_nothing_in_or_out() -> None:
+def test_port_that_is_down_has_only_a_drop_flow() -> None:
     web = group(1, {"direction": "ingress"})
     down = compiled(port(1, web, admin_state_up=False), web)
     assert down.count == 1
@@ -128,7 +128,7 @@ def test_a_port_that_is_down_lets_nothing_in_or_out() -> None:
     assert not down.uses
 
 
-def test_two_ports_on_one_interface_are_refused_both() -> None:
+def test_two_ports_on_one_interface_are_both_refused() -> None:
     one, two, three = port(1), port(2), port(3)
     desired = DesiredState.of([one, two, three])
     attachments = {p.id: attached(p, ofport) for p, ofport in ((one, 5), (two, 5), (three, 6))}
@@ -192,7 +192,7 @@ def test_a_rule_that_cannot_be_compiled_is_named_with_its_group(
     assert f"security group {faulty.id}, rule {named}" in error.message
 
 
-def test_a_group_that_is_not_known_is_named() -> None:
+def test_unknown_group_is_named() -> None:
     unknown = group(7)
     error = refused(port(1, unknown))
     assert error.type == "MissingSpec"
@@ -211,7 +211,7 @@ def test_a_stateless_port_asks_conntrack_nothing() -> None:
 
 
 @pytest.mark.parametrize("number_", [0, 0x05DC, 0x10000, 0x0800, 0x86DD, 0x0806, 0x8100])
-def test_what_is_filtered_or_no_ethertype_is_never_permitted(number_: int) -> None:
+def test_invalid_or_filtered_ethertype_cannot_be_permitted(number_: int) -> None:
     with pytest.raises(ValueError, match=f"{number_:#06x}"):
         Pipeline(Home.OWN, frozenset({number_}))
 
@@ -255,7 +255,7 @@ def test_an_attachment_is_a_real_port_on_a_real_vlan(ofport: int, vlan: int) -> 
         Attachment("port", ofport, vlan)
 
 
-def test_a_group_that_makes_no_sense_fails_its_ports_and_names_the_rule() -> None:
+def test_invalid_group_fails_its_ports_and_names_the_rule() -> None:
     bad = codec.to_wire(group(1))
     bad["rules"] = [{"direction": "ingress", "protocol": 6, "port_range_min": 90,
                      "port_range_max": 80}]  # fmt: skip

@@ -123,7 +123,7 @@ SHOWN: dict[type[Difference], tuple[World, Packet]] = {
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda each: each.__name__)
-def test_is_shown_by_a_packet(host: Host, difference: type[Difference]) -> None:
+def test_difference_is_shown_by_a_packet(host: Host, difference: type[Difference]) -> None:
     given, packet = SHOWN[difference]
     host.install(given, OURS, THEIRS)
     ours = settled(given, packet, host.verdict(given, packet, OURS))
@@ -135,7 +135,7 @@ def test_is_shown_by_a_packet(host: Host, difference: type[Difference]) -> None:
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda each: each.__name__)
-def test_is_in_the_doc_with_its_reason(difference: type[Difference]) -> None:
+def test_difference_is_in_the_table_with_its_reason(difference: type[Difference]) -> None:
     row = f"| {difference.neutrons} | {difference.ours} | {difference.because} |"
     assert row in DOC.read_text().splitlines()
 

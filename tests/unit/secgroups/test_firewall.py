@@ -1,4 +1,4 @@
-"""The firewall's memory, where no packet is needed to tell."""
+"""The firewall on tables in memory: which flows it writes, misses and sweeps."""
 
 import pytest
 
@@ -22,9 +22,7 @@ def firewall(tables: Tables) -> Firewall:
     return made
 
 
-def test_a_new_member_that_is_refused_is_told_to_the_ports_that_admit_it(
-    firewall: Firewall, tables: Tables
-) -> None:
+def test_refused_member_blames_the_ports_that_admit_it(firewall: Firewall, tables: Tables) -> None:
     rules = group(1, {"direction": "ingress", "remote_group_id": numbered_id(2, 2)})
     subject, other = port(1, rules), port(2)
     attachments = {subject.id: attached(subject, 1), other.id: attached(other, 2)}
@@ -36,7 +34,7 @@ def test_a_new_member_that_is_refused_is_told_to_the_ports_that_admit_it(
     assert set(raised.value.errors) == {subject.id}
 
 
-def test_a_revert_writes_anew_what_was_read_back_wrong(firewall: Firewall, tables: Tables) -> None:
+def test_revert_writes_a_missing_flow_again(firewall: Firewall, tables: Tables) -> None:
     subject = port(1)
     firewall.apply(DesiredState.of([subject]), {subject.id: attached(subject, 1)})
     firewall.commit([subject.id])
@@ -49,9 +47,7 @@ def test_a_revert_writes_anew_what_was_read_back_wrong(firewall: Firewall, table
     assert {key: actions for key, (_, actions) in tables.flows.items()} == before
 
 
-def test_a_sweep_spares_the_flows_of_interfaces_that_are_present(
-    firewall: Firewall, tables: Tables
-) -> None:
+def test_sweep_keeps_the_flows_of_present_interfaces(firewall: Firewall, tables: Tables) -> None:
     subject = port(1)
     firewall.apply(DesiredState.of([subject]), {subject.id: attached(subject, 7)})
     before = dict(tables.flows)
@@ -67,9 +63,7 @@ SSH = {"direction": "ingress", "protocol": "tcp", "port_range_min": 22, "port_ra
 WEB = {"direction": "ingress", "protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
 
 
-def test_a_rule_that_comes_or_goes_costs_one_flow_for_each_port(
-    firewall: Firewall, tables: Tables
-) -> None:
+def test_added_or_removed_rule_costs_one_flow_per_port(firewall: Firewall, tables: Tables) -> None:
     ports = [port(n, group(1)) for n in range(1, 4)]
     attachments = {each.id: attached(each, n) for n, each in enumerate(ports, 1)}
 
@@ -85,9 +79,7 @@ def test_a_rule_that_comes_or_goes_costs_one_flow_for_each_port(
     assert tables.flows.keys() == before.keys()
 
 
-def test_a_flow_that_came_later_is_missed_like_any_other(
-    firewall: Firewall, tables: Tables
-) -> None:
+def test_missing_flow_of_a_later_update_is_found(firewall: Firewall, tables: Tables) -> None:
     subject = port(1, group(1))
     attachments = {subject.id: attached(subject, 1)}
     firewall.apply(DesiredState.of([subject, group(1, WEB)]), attachments)
@@ -98,10 +90,22 @@ def test_a_flow_that_came_later_is_missed_like_any_other(
         firewall.verify([subject.id])
 
 
-def test_a_port_that_stands_as_desired_costs_no_bundle(firewall: Firewall, tables: Tables) -> None:
+def test_unchanged_port_costs_no_bundle(firewall: Firewall, tables: Tables) -> None:
     subject = port(1, group(1, WEB))
     desired = DesiredState.of([subject, group(1, WEB)])
     firewall.apply(desired, {subject.id: attached(subject, 1)})
     sent = len(tables.bundles)
     firewall.apply(desired, {subject.id: attached(subject, 1)})
     assert len(tables.bundles) == sent
+
+
+def test_affected_ports_are_in_the_group_or_refer_to_it(firewall: Firewall) -> None:
+    webs, other = group(1), group(2, WEB)
+    referring = group(3, {"direction": "ingress", "remote_group_id": webs.id})
+    ports = [port(1, webs), port(2, referring), port(3, other)]
+    one, two, three = (each.id for each in ports)
+    attachments = {each.id: attached(each, n) for n, each in enumerate(ports, 1)}
+    firewall.apply(DesiredState.of([*ports, webs, other, referring]), attachments)
+    assert firewall.affected_by([webs.id]) == {one, two}
+    assert firewall.affected_by([referring.id, other.id]) == {two, three}
+    assert firewall.affected_by([]) == set()

@@ -1,4 +1,4 @@
-"""What ovs-ofctl says when something is refused (each text as version 3.1 prints it)."""
+"""Errors of ovs-ofctl, as version 3.1 prints them, and the ports that they blame."""
 
 from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.openflow.ofctl import SwitchUnreachable, error_from
@@ -27,14 +27,14 @@ PLAN = Plan(
 )
 
 
-def test_a_refused_flow_is_told_by_its_cookie() -> None:
+def test_refused_flow_is_identified_by_its_cookie() -> None:
     (refusal,) = error_from(TABLE_FULL).refusals
     assert refusal.error == "OFPFMFC_TABLE_FULL"
     assert refusal.cookie == 0xAF10010000040002
     assert refusal.text.startswith("Error OFPFMFC_TABLE_FULL for: OFPT_FLOW_MOD")
 
 
-def test_the_port_of_a_refused_flow_is_to_blame() -> None:
+def test_refused_flow_blames_its_port() -> None:
     error = blame(error_from(TABLE_FULL), PLAN)
     assert isinstance(error, PortErrors)
     assert list(error.errors) == ["four"]
@@ -43,24 +43,24 @@ def test_the_port_of_a_refused_flow_is_to_blame() -> None:
     assert "tp_dst=80" in error.errors["four"].detail
 
 
-def test_the_port_of_an_unreadable_line_is_to_blame() -> None:
+def test_unreadable_line_blames_its_port() -> None:
     error = blame(error_from(UNREADABLE), PLAN)
     assert isinstance(error, PortErrors)
     assert list(error.errors) == ["five"]
     assert "unknown keyword" in error.errors["five"].message
 
 
-def test_a_refused_flow_that_is_nobodys_blames_nobody() -> None:
+def test_refused_flow_of_no_port_blames_no_port() -> None:
     error = blame(error_from(TABLE_FULL.replace("40002", "70002")), PLAN)
     assert isinstance(error, TaskFailed)
     assert not error.whole_batch
 
 
-def test_a_switch_that_does_not_listen_is_unreachable() -> None:
+def test_switch_without_a_socket_is_unreachable() -> None:
     assert isinstance(error_from(NOT_THERE), SwitchUnreachable)
 
 
-def test_other_words_are_kept() -> None:
+def test_other_message_is_kept() -> None:
     error = error_from("ovs-ofctl: something new\n")
     assert not isinstance(error, SwitchUnreachable)
     assert error.message == "ovs-ofctl: something new"

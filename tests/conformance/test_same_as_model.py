@@ -1,4 +1,4 @@
-"""Every packet is decided as a small model of the semantics says that knows no OpenFlow."""
+"""Every packet is decided as by a small model of the semantics without OpenFlow."""
 
 from tests.conformance.examples import Examples
 from tests.conformance.host import OURS, OWN, SLOTS, Host

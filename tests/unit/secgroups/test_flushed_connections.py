@@ -1,4 +1,4 @@
-"""What of conntrack is emptied when ports leave, as the calls of ovs-ofctl tell."""
+"""Which connections are flushed when ports leave, read from the calls of ovs-ofctl."""
 
 import pytest
 
@@ -40,34 +40,34 @@ def held(tool) -> Connections:
     return connections
 
 
-def test_holding_what_is_held_already_ends_nothing(held, tool):
+def test_held_addresses_held_again_flush_nothing(held, tool):
     held.hold({"three": Speaker(2, frozenset({"10.0.0.1"}))})
     assert tool.taken() == []
 
 
-def test_a_port_that_leaves_takes_the_connections_of_its_own_addresses_along(held, tool):
+def test_port_that_leaves_flushes_its_own_addresses(held, tool):
     held.leave(["one"])
     assert tool.taken() == ["zone=1 ct_nw_src=10.0.0.1", "zone=1 ct_nw_dst=10.0.0.1"]
 
 
-def test_the_last_port_of_a_zone_leaves_it_empty(held, tool):
+def test_last_port_of_a_zone_flushes_the_zone(held, tool):
     held.leave(["one", "two"])
     assert tool.taken() == ["zone=1"]
 
 
-def test_a_port_that_moves_to_another_zone_leaves_the_old_one_empty(held, tool):
+def test_port_that_moves_to_another_zone_flushes_the_old_one(held, tool):
     held.hold({"three": Speaker(7, frozenset({"10.0.0.1"}))})
     assert tool.taken() == ["zone=2"]
 
 
-def test_an_address_given_up_takes_its_connections_along(held, tool):
+def test_removed_address_is_flushed(held, tool):
     held.hold({"two": Speaker(1, frozenset({"2001:db8::2", "10.0.0.9"}))})
     assert tool.taken() == ["zone=1 ct_nw_src=10.0.0.2", "zone=1 ct_nw_dst=10.0.0.2"]
     held.leave(["two"])
     assert tool.taken() == ["zone=1 ct_ipv6_src=2001:db8::2", "zone=1 ct_ipv6_dst=2001:db8::2"]
 
 
-def test_a_port_whose_connections_could_not_be_ended_leaves_again(held, tool):
+def test_failed_flush_is_repeated(held, tool):
     tool.code = 1
     with pytest.raises(SwitchError):
         held.leave(["three"])
@@ -76,6 +76,6 @@ def test_a_port_whose_connections_could_not_be_ended_leaves_again(held, tool):
     assert tool.taken() == ["zone=2"]
 
 
-def test_a_port_that_was_never_held_leaves_nothing(held, tool):
+def test_port_that_was_never_held_flushes_nothing(held, tool):
     held.leave(["unknown"])
     assert tool.taken() == []

@@ -1,4 +1,4 @@
-"""Puts a packet a little beside the point: somebody else's address, one more tag."""
+"""Changes one thing of a packet: another machine's address, a tag."""
 
 import dataclasses
 import ipaddress
@@ -29,7 +29,7 @@ UNSPECIFIED: Mapping[int, Address] = {
 }
 
 
-def spoiled(rng: random.Random, packet: Packet, addresses: Addresses) -> Packet:
+def mutated(rng: random.Random, packet: Packet, addresses: Addresses) -> Packet:
     """``packet`` with one thing changed."""
     ways = _WAYS if packet.ethertype in (IPV4, IPV6) else _WAYS_OF_ARP
     return rng.choice(ways)(rng, packet, addresses)

@@ -22,7 +22,7 @@ TASKS = [
 ]
 
 
-def test_the_tasks_are_known_by_the_names_of_the_design() -> None:
+def test_names_of_the_tasks() -> None:
     assert [task.name for task in TASKS] == [
         "apply-security-groups",
         "verify-security-groups",
@@ -31,7 +31,7 @@ def test_the_tasks_are_known_by_the_names_of_the_design() -> None:
     assert {task.step for task in TASKS} == {Step.SECURITY_GROUPS}
 
 
-def test_a_failed_flow_puts_back_what_stood_before() -> None:
+def test_failed_flow_restores_the_previous_flows() -> None:
     tables = Tables()
     firewall = Firewall(tables)  # type: ignore[arg-type]
     firewall.start()
@@ -57,7 +57,7 @@ class Failing(FlowTask):
         raise RuntimeError("later")
 
 
-def test_the_tasks_need_what_the_wiring_provides() -> None:
+def test_tasks_require_what_the_wiring_provides() -> None:
     apply, verify, remove = TASKS
     assert apply.requires == {"port_ids", "desired", "attachments"}
     assert verify.requires == remove.requires == {"port_ids"}

@@ -1,4 +1,4 @@
-"""What Neutron's agent tells its firewall driver about a world.
+"""What Neutron's agent passes to its firewall driver about a world.
 
 The conversion of the API's resources is Neutron's own code; only where it asks
 the database, or the agent's cache, it is given the world.
@@ -15,7 +15,7 @@ from tests.conformance.world import ICMP, ICMPV6, Guard, Port, Rule, World
 
 
 @dataclass(frozen=True)
-class Said:
+class AgentInput:
     """Rules and members by group, the ports' dicts, and the ids of trusted ports."""
 
     rules: Mapping[str, Any]
@@ -24,7 +24,7 @@ class Said:
     trusted: list[str]
 
 
-def said(world: World) -> Said:
+def agent_input(world: World) -> AgentInput:
     """As ``SecurityGroupAgentRpc._apply_port_filter`` gets it for new devices."""
     devices = {
         identity(f"port {number}"): _device(number, port)
@@ -32,7 +32,7 @@ def said(world: World) -> Said:
         if port.guard is not Guard.TRUSTED
     }
     info = _Server(world).security_group_info_for_ports(None, devices)
-    return Said(
+    return AgentInput(
         info["security_groups"],
         info["sg_member_ips"],
         list(info["devices"].values()),
