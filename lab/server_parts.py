@@ -1,4 +1,4 @@
-"""The server's parts on a database of their own, without its processes, and words to use them."""
+"""The server's parts on a database, without its processes, and an agent that uses them."""
 
 import json
 import threading
@@ -30,17 +30,17 @@ from agent_flows.supervision import Troubles
 from lab.model import flow_report
 
 
-class Told:
-    """The agents, as far as the server talks to them: what they were told."""
+class CastRecorder:
+    """Records what the server casts to agents; raises ``failure`` instead if there is one."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[str, str, frozenset[str]]] = []
-        self.deaf: Exception | None = None
+        self.casts: list[tuple[str, str, frozenset[str]]] = []
+        self.failure: Exception | None = None
 
     def _note(self, host: str, what: str, ids: Collection[str] | None) -> None:
-        if self.deaf is not None:
-            raise self.deaf
-        self.said.append((host, what, frozenset(ids or ())))
+        if self.failure is not None:
+            raise self.failure
+        self.casts.append((host, what, frozenset(ids or ())))
 
     def ports_changed(self, host: str, port_ids: Collection[str]) -> None:
         self._note(host, "ports_changed", port_ids)
@@ -71,9 +71,9 @@ class Server:
             self.conf.set_override(name, value, options.API)
         self.database = database.Database(self.conf)
         schema.upgrade(self.database)
-        self.told = Told()
+        self.recorder = CastRecorder()
         self.metrics = Metrics()
-        self.caster = Caster(self.told, self.metrics)
+        self.caster = Caster(self.recorder, self.metrics)
         self.directory = directory or OwnDirectory()
         self.store = Store(
             self.database,
@@ -108,14 +108,14 @@ class Server:
         self.caster.stop()
         self.database.close()
 
-    def heard(self) -> list[tuple[str, str, frozenset[str]]]:
-        """What the agents were told since this was last asked."""
+    def new_casts(self) -> list[tuple[str, str, frozenset[str]]]:
+        """The casts since this was last asked."""
         self.caster.send(Casts()).exception()
-        said, self.told.said = self.told.said, []
-        return said
+        casts, self.recorder.casts = self.recorder.casts, []
+        return casts
 
     def put(self, collection: str, resource_id: str, **fields: Any) -> dict[str, Any]:
-        """PUT it; AssertionError with the answer unless it was taken."""
+        """PUT it; AssertionError with the answer unless it was accepted."""
         answer = self.try_put(collection, resource_id, **fields)
         return dict(_content(answer)[_singular(collection)])
 
@@ -167,24 +167,24 @@ def running(url: str, **kwargs: Any) -> Iterator[Server]:
         server.close()
 
 
-class AgentOf:
-    """The agent of ``host``: asks for specs, reports what it is told to have done.
+class FakeAgent:
+    """Speaks for ``host``: asks for specs, and reports what a test wants done.
 
-    It gives its first sign of life when it is made, unless it is not to.
+    ``alive``: it sends a heartbeat at once.
     """
 
     def __init__(
-        self, server: Server, host: str, identity: Identity | None = None, *, lives: bool = True
+        self, server: Server, host: str, identity: Identity | None = None, *, alive: bool = True
     ) -> None:
         self.server = server
         self.host = host
         self.identity = identity
         self.sequence = 0
-        if lives:
+        if alive:
             self.beat()
 
     def beat(self, **state: Any) -> int:
-        """Give a sign of life; answers the highest sequence the server holds."""
+        """Send a heartbeat; the highest sequence that the server has."""
         return self.server.store.take_heartbeat(self.host, state, self.identity)
 
     def specs(self, *port_ids: str) -> DesiredState:
@@ -194,11 +194,11 @@ class AgentOf:
     def report(
         self, port_id: str, flow: FlowName = FlowName.WIRE, fails: str | None = None, **fields: Any
     ) -> FlowReport:
-        """An attempt at what the server wants now; ``fails`` names the task that failed."""
+        """An attempt at the desired state of now; ``fails`` names the task that failed."""
         desired = self.specs(port_id)
         spec = desired.ports.get(port_id)
         self.sequence += 1
-        told = {
+        values = {
             "host": self.host,
             "resource_id": port_id,
             "flow": flow,
@@ -207,13 +207,13 @@ class AgentOf:
             "sequence": self.sequence,
             **fields,
         }
-        return flow_report(fails=fails, **told)
+        return flow_report(fails=fails, **values)
 
     def send(self, *reports: FlowReport) -> Receipt:
         return self.server.store.take_reports(self.host, reports, self.identity)
 
     def wire(self, *port_ids: str) -> None:
-        """Wire these ports, and have it accepted."""
+        """Report these ports as wired; AssertionError unless that is accepted."""
         answer = self.send(*[self.report(port_id) for port_id in port_ids])
         if answer.rejected:
             raise AssertionError(answer.rejected)

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 import oslo_messaging
 import pytest
@@ -17,25 +18,10 @@ from lab.model import new_id
 from lab.process import wait_until
 from lab.rabbit import Rabbit
 from lab.server_parts import Server as Parts
-from lab.server_parts import Told
 
 PAGE = Path(__file__).parents[2] / "doc" / "operator" / "install.md"
 HOST, OTHER = "compute-1", "compute-2"
 SOON = 10.0
-
-
-class Heard:
-    """What the agent of a host hears."""
-
-    def __init__(self) -> None:
-        self.resyncs = 0
-
-    def ports_changed(self, port_ids: object) -> None: ...
-
-    def security_groups_changed(self, ids: object) -> None: ...
-
-    def resync(self, port_ids: object) -> None:
-        self.resyncs += 1
 
 
 class Bus:
@@ -84,13 +70,13 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
 
 
 def test_a_hosts_user_can_do_all_that_its_agent_does(bus: Bus) -> None:
-    heard = Heard()
-    bus.listen(bus.limited, wire.agent_target(HOST), AgentEndpoint(heard))
+    agent = mock.Mock()
+    bus.listen(bus.limited, wire.agent_target(HOST), AgentEndpoint(agent))
     client = ServerClient(bus.limited, HOST, SOON)
     client.heartbeat({})
     assert client.get_ports([new_id()]).ports == {}
     AgentClient(bus.server).resync(HOST)
-    wait_until(lambda: heard.resyncs or None, SOON, "the cast to the host's agent")
+    wait_until(lambda: agent.resync.called, SOON, "the cast to the host's agent")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +88,7 @@ def test_a_hosts_user_can_do_all_that_its_agent_does(bus: Bus) -> None:
             .prepare(fanout=True)
             .cast({}, "resync")
         ),
-        lambda bus: bus.listen(bus.limited, wire.agent_target(OTHER), AgentEndpoint(Told())),
+        lambda bus: bus.listen(bus.limited, wire.agent_target(OTHER), AgentEndpoint(mock.Mock())),
         lambda bus: bus.listen(
             bus.limited, wire.server_target("spy"), ServerEndpoint(bus.parts.store)
         ),

@@ -1,6 +1,6 @@
-"""An agent hears the server's casts, or says that it does not."""
+"""An agent that cannot receive the server's casts reports that as a trouble."""
 
-import queue
+from unittest import mock
 
 import kombu
 from oslo_config import cfg
@@ -18,22 +18,6 @@ from lab.rabbit import Rabbit
 HOST = "compute-9"
 
 
-class Changes:
-    """What the server cast."""
-
-    def __init__(self) -> None:
-        self.ports: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-
-    def ports_changed(self, port_ids):
-        self.ports.put(list(port_ids))
-
-    def security_groups_changed(self, ids):
-        return None
-
-    def resync(self, port_ids):
-        return None
-
-
 def test_a_queue_declared_with_other_settings_is_a_trouble_until_it_is_gone():
     port_id = "00000000-0000-4000-8000-000000000001"
     with Rabbit() as rabbit:
@@ -48,8 +32,8 @@ def test_a_queue_declared_with_other_settings_is_a_trouble_until_it_is_gone():
         conf = options.register(cfg.CONF)
         conf([], default_config_files=[])
         bus = transport.get_transport(conf, rabbit.url)
-        troubles, changes = Troubles(), Changes()
-        listener = Listener(bus, transport.agent_target(HOST), AgentEndpoint(changes), troubles)
+        troubles, agent = Troubles(), mock.Mock()
+        listener = Listener(bus, transport.agent_target(HOST), AgentEndpoint(agent), troubles)
         listener.start()
         try:
             wait_until(lambda: Trouble.LISTENER in troubles.current(), 10, "the trouble")
@@ -58,7 +42,8 @@ def test_a_queue_declared_with_other_settings_is_a_trouble_until_it_is_gone():
                 kept(connection.default_channel).delete()
             wait_until(lambda: troubles.current() == {}, 60, "the trouble is over")
             AgentClient(bus).ports_changed(HOST, [port_id])
-            assert changes.ports.get(timeout=10) == [port_id]
+            wait_until(lambda: agent.ports_changed.called, 10, "the cast")
+            agent.ports_changed.assert_called_once_with([port_id])
         finally:
             listener.stop()
             listener.wait()

@@ -9,7 +9,7 @@ import pytest
 
 from lab.databases import DatabaseServer, MariaDB, PostgreSQL, SQLite
 from lab.model import new_id
-from lab.server_parts import AgentOf, Server, running
+from lab.server_parts import FakeAgent, Server, running
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +49,8 @@ def server(another: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture
-def agent(server: Server) -> AgentOf:
-    return AgentOf(server, "host-a")
+def agent(server: Server) -> FakeAgent:
+    return FakeAgent(server, "host-a")
 
 
 @pytest.fixture

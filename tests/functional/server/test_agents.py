@@ -15,7 +15,7 @@ from agent_flows.server.core.agents import Rules
 from agent_flows.server.core.errors import NotFound
 from agent_flows.validation import Invalid
 from lab.model import flow_report, new_id
-from lab.server_parts import AgentOf, Server, together
+from lab.server_parts import FakeAgent, Server, together
 
 MakePort = Callable[..., str]
 DAY = 24 * 3600.0
@@ -51,12 +51,12 @@ def last_error(server: Server, port: str) -> dict[str, Any]:
     return dict(task["error"])
 
 
-def an_agent(server: Server, *earlier: str, host: str = "host-a") -> AgentOf:
+def an_agent(server: Server, *earlier: str, host: str = "host-a") -> FakeAgent:
     """An agent that starts now; ``earlier`` are the boot ids of its state directory."""
-    return AgentOf(server, host, Identity.following(earlier))
+    return FakeAgent(server, host, Identity.following(earlier))
 
 
-def boot_id(agent: AgentOf) -> str:
+def boot_id(agent: FakeAgent) -> str:
     assert agent.identity is not None
     return agent.identity.boot_id
 
@@ -66,7 +66,7 @@ def boot_id(agent: AgentOf) -> str:
 
 @pytest.mark.parametrize("ahead", [1.01 * DAY, 2 * DAY, 146_000 * 365.25 * DAY])
 def test_a_sequence_beyond_a_day_ahead_is_refused_with_the_reason_and_silences_nobody(
-    server: Server, agent: AgentOf, make_port: MakePort, ahead: float
+    server: Server, agent: FakeAgent, make_port: MakePort, ahead: float
 ) -> None:
     port = make_port()
     lie = agent.report(port, FlowName.UNWIRE, sequence=min(microseconds(ahead), 2**62 - 1))
@@ -79,7 +79,7 @@ def test_a_sequence_beyond_a_day_ahead_is_refused_with_the_reason_and_silences_n
 
 
 def test_a_sequence_less_than_a_day_ahead_is_taken(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     fast = agent.report(port, sequence=microseconds(0.9 * DAY))
@@ -88,7 +88,7 @@ def test_a_sequence_less_than_a_day_ahead_is_taken(
 
 @pytest.mark.parametrize("poison", [2**62 - 1, 2**60])
 def test_a_host_whose_stored_sequences_are_poisoned_recovers_with_the_next_report(
-    server: Server, agent: AgentOf, make_port: MakePort, poison: int
+    server: Server, agent: FakeAgent, make_port: MakePort, poison: int
 ) -> None:
     port, other = make_port(), make_port()
     agent.wire(port, other)
@@ -105,7 +105,7 @@ def test_a_host_whose_stored_sequences_are_poisoned_recovers_with_the_next_repor
 
 
 def test_times_of_a_clock_that_is_years_ahead_are_kept_as_of_now(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     report = agent.report(port, fails="bind-vlan")
@@ -121,7 +121,7 @@ def test_times_of_a_clock_that_is_years_ahead_are_kept_as_of_now(
 
 
 def test_a_servers_clock_that_is_set_back_a_month_silences_nobody(
-    server: Server, agent: AgentOf, make_port: MakePort, later: Callable[[float], None]
+    server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     wired, changed = make_port(), make_port()
     agent.wire(wired, changed)
@@ -141,7 +141,7 @@ def test_a_servers_clock_that_is_set_back_a_month_silences_nobody(
 
 
 def test_an_agent_that_died_before_the_clock_was_set_back_is_found_silent(
-    server: Server, agent: AgentOf, make_port: MakePort, later: Callable[[float], None]
+    server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     port = make_port()
     agent.wire(port)
@@ -176,9 +176,9 @@ def test_a_second_agent_of_the_same_name_takes_nothing_from_the_first(
         with pytest.raises(HostTaken):
             second.specs(port)
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
-    server.heard()
+    server.new_casts()
     server.put("security-groups", group, security_group_rules=[{"direction": "egress"}])
-    assert [host for host, _, _ in server.heard()] == ["host-a"]
+    assert [host for host, _, _ in server.new_casts()] == ["host-a"]
     first.wire(port)
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
     said = [record for record in caplog.records if "Two agents report as host" in record.message]
@@ -186,8 +186,8 @@ def test_a_second_agent_of_the_same_name_takes_nothing_from_the_first(
     assert b"agent_flows_host_taken_total 10.0" in server.metrics.text()
 
 
-def an_agent_that_is_refused(server: Server) -> AgentOf:
-    made = AgentOf(server, "host-a", Identity.following(()), lives=False)
+def an_agent_that_is_refused(server: Server) -> FakeAgent:
+    made = FakeAgent(server, "host-a", Identity.following(()), alive=False)
     with pytest.raises(HostTaken, match="host host-a is taken"):
         made.beat()
     return made
@@ -226,7 +226,7 @@ def test_an_agent_that_was_started_again_goes_on_at_once(
 
 
 def test_an_agent_that_was_upgraded_goes_on_at_once_and_the_old_one_no_more(
-    server: Server, agent: AgentOf
+    server: Server, agent: FakeAgent
 ) -> None:
     an_agent(server)
     with pytest.raises(HostTaken):
@@ -277,16 +277,16 @@ def test_a_port_bound_where_no_agent_was_ever_seen_is_unknown_and_says_so(
     assert error["type"] == "AgentNeverSeen"
     assert "host-z" not in error["message"]
     assert "no agent was ever seen on host host-z" in error["detail"]
-    server.heard()
-    newcomer = AgentOf(server, "host-z")
+    server.new_casts()
+    newcomer = FakeAgent(server, "host-z")
     assert server.state(port) == ("DOWN", "SYNCING")
-    assert server.heard() == [("host-z", "resync", frozenset({port}))]
+    assert server.new_casts() == [("host-z", "resync", frozenset({port}))]
     newcomer.wire(port)
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
 
 
 def test_a_port_bound_while_its_agent_is_dead_is_unknown_with_the_time_it_was_last_heard(
-    server: Server, agent: AgentOf, make_port: MakePort, later: Callable[[float], None]
+    server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     later(36)
     server.sweeper.sweep()
@@ -307,7 +307,7 @@ def test_a_port_bound_to_no_host_is_absent(server: Server, make_port: MakePort) 
 
 
 def test_moved_to_a_host_without_an_agent_a_port_is_unknown_and_moved_back_it_waits(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     agent.wire(port)
@@ -320,7 +320,7 @@ def test_moved_to_a_host_without_an_agent_a_port_is_unknown_and_moved_back_it_wa
 
 def test_a_change_for_ports_of_a_dead_agent_leaves_them_unknown(
     server: Server,
-    agent: AgentOf,
+    agent: FakeAgent,
     make_port: MakePort,
     group: str,
     later: Callable[[float], None],
@@ -342,7 +342,7 @@ def test_a_change_for_ports_of_a_dead_agent_leaves_them_unknown(
     ("source", "error"), [("switch", "SwitchUnreachable"), ("bridge", "BridgeMissing")]
 )
 def test_a_trouble_that_makes_claims_untrue_makes_ports_unknown_until_it_is_over(
-    server: Server, agent: AgentOf, make_port: MakePort, source: str, error: str
+    server: Server, agent: FakeAgent, make_port: MakePort, source: str, error: str
 ) -> None:
     port = make_port()
     agent.wire(port)
@@ -356,14 +356,14 @@ def test_a_trouble_that_makes_claims_untrue_makes_ports_unknown_until_it_is_over
     assert line in said["detail"]
     agent.beat(troubles={source: line}, trouble=line)
     assert len(server.find("tasks", resource_id=port, name="await-report")) == 1
-    server.heard()
+    server.new_casts()
     agent.beat(troubles={})
     assert server.state(port) == ("ACTIVE", "SYNCING")
-    assert server.heard() == [("host-a", "resync", frozenset({port}))]
+    assert server.new_casts() == [("host-a", "resync", frozenset({port}))]
 
 
 def test_a_failure_that_is_reported_during_a_trouble_is_newer_knowledge(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     agent.wire(port)
@@ -374,7 +374,7 @@ def test_a_failure_that_is_reported_during_a_trouble_is_newer_knowledge(
 
 
 def test_a_trouble_that_leaves_claims_true_leaves_ports_alone(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     agent.wire(port)
@@ -384,7 +384,7 @@ def test_a_trouble_that_leaves_claims_true_leaves_ports_alone(
 
 
 def test_of_a_heartbeat_only_what_is_known_is_kept_and_it_has_a_size(server: Server) -> None:
-    agent = AgentOf(server, "host-a")
+    agent = FakeAgent(server, "host-a")
     agent.beat(
         bridge="br-int\x1b[31m",
         known=3,
@@ -409,21 +409,21 @@ def test_hosts_that_were_made_up_are_bounded_and_make_room_when_they_are_silent(
     another: Callable[..., Server], make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     server = another(rules=Rules(most_idle=20))
-    bound = AgentOf(server, "host-a")
+    bound = FakeAgent(server, "host-a")
     bound.wire(make_port())
     for number in range(20):
-        AgentOf(server, f"ghost-{number}")
+        FakeAgent(server, f"ghost-{number}")
     with pytest.raises(Invalid, match="max_idle_agents"):
-        AgentOf(server, "one-more")
+        FakeAgent(server, "one-more")
     with pytest.raises(Invalid, match="max_idle_agents"):
         server.store.take_reports("one-more", [flow_report(host="one-more")])
     make_port(**{"binding:host_id": "compute-7"})
-    AgentOf(server, "compute-7")  # a host with ports is always known
+    FakeAgent(server, "compute-7")  # a host with ports is always known
     server.store.vouch("compute-8")  # and one that somebody else knows
     assert len(server.find("agents")) == 23
     later(36)
     server.sweeper.sweep()
-    AgentOf(server, "honest")
+    FakeAgent(server, "honest")
     assert {each["host"] for each in server.find("agents")} == {"host-a", "compute-7", "honest"}
 
 
@@ -431,8 +431,8 @@ def test_agents_without_ports_are_forgotten_by_age(
     another: Callable[..., Server], make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     server = another(rules=Rules(forget_after=3600))
-    AgentOf(server, "host-a").wire(make_port())
-    AgentOf(server, "host-b")
+    FakeAgent(server, "host-a").wire(make_port())
+    FakeAgent(server, "host-b")
     later(3590)
     server.sweeper.sweep()
     assert [each["host"] for each in server.find("agents")] == ["host-a", "host-b"]
@@ -442,7 +442,7 @@ def test_agents_without_ports_are_forgotten_by_age(
 
 
 def test_an_agent_that_is_forgotten_comes_back_if_it_lives(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     agent.wire(port)
@@ -461,7 +461,7 @@ def test_a_sweep_looks_at_dead_agents_once(
 ) -> None:
     """What is dead and claims nothing is not locked again by every sweep of every worker."""
     server = another()
-    AgentOf(server, "host-a").wire(make_port())
+    FakeAgent(server, "host-a").wire(make_port())
     later(36)
     server.sweeper.sweep()
     with server.database.reader() as session:

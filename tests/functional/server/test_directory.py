@@ -9,13 +9,13 @@ import pytest
 from agent_flows.report import FlowName
 from agent_flows.spec import AddressGroupSpec, DesiredState, Member, NetworkSpec, NetworkType
 from lab.model import new_id
-from lab.server_parts import AgentOf, Server, together
+from lab.server_parts import FakeAgent, Server, together
 
 MakePort = Callable[..., str]
 
 
 def test_an_agent_gets_its_ports_and_every_group_they_refer_to_once(
-    server: Server, agent: AgentOf
+    server: Server, agent: FakeAgent
 ) -> None:
     network, own, remote, offices, unrelated = (new_id() for _ in range(5))
     server.put(
@@ -83,7 +83,7 @@ def test_an_agent_gets_its_ports_and_every_group_they_refer_to_once(
 
 
 def test_only_a_port_that_is_asked_for_by_id_is_expected_to_be_reported(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     one, other = make_port(), make_port()
     agent.send(agent.report(one, FlowName.UNWIRE), agent.report(other, FlowName.UNWIRE))
@@ -96,7 +96,7 @@ def test_only_a_port_that_is_asked_for_by_id_is_expected_to_be_reported(
 
 def test_ports_made_together_in_one_group_see_each_other(
     server: Server,
-    agent: AgentOf,
+    agent: FakeAgent,
     another: Callable[..., Server],
     make_port: MakePort,
     group: str,
@@ -160,7 +160,7 @@ def test_a_report_and_a_new_rule_at_one_time_never_leave_an_old_proof(
     another: Callable[..., Server], server: Server, make_port: MakePort, group: str
 ) -> None:
     taking, writing = another(), server
-    agent = AgentOf(taking, "host-a")
+    agent = FakeAgent(taking, "host-a")
     port = make_port()
     for number in range(1, 25):
         report = agent.report(port)
@@ -182,7 +182,7 @@ def test_a_report_and_a_new_member_at_one_time_never_leave_an_old_proof(
     another: Callable[..., Server], server: Server, make_port: MakePort
 ) -> None:
     taking = another()
-    agent = AgentOf(taking, "host-a")
+    agent = FakeAgent(taking, "host-a")
     port = make_port()
     agent.wire(port)
     for _ in range(12):
@@ -201,7 +201,7 @@ def test_a_revision_is_never_newer_than_what_comes_with_it(
     group: str,
     what: str,
 ) -> None:
-    reading = AgentOf(another(), "host-a")
+    reading = FakeAgent(another(), "host-a")
     make_port()
     seen: list[DesiredState] = []
     allow = {"direction": "ingress", "remote_group_id": group}

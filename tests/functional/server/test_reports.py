@@ -14,7 +14,7 @@ import pytest
 from agent_flows.report import FlowName, FlowReport, TaskError
 from agent_flows.rpc import codec
 from lab.model import flow_report
-from lab.server_parts import AgentOf, Server, together
+from lab.server_parts import FakeAgent, Server, together
 
 MakePort = Callable[..., str]
 
@@ -25,7 +25,7 @@ def attempts(server: Server, port_id: str) -> list[str]:
     return [task["flow_id"] for task in tasks]
 
 
-def test_a_wired_port_is_active(server: Server, agent: AgentOf, make_port: MakePort) -> None:
+def test_a_wired_port_is_active(server: Server, agent: FakeAgent, make_port: MakePort) -> None:
     port = make_port()
     assert server.state(port) == ("DOWN", "SYNCING")  # its agent is to look: the clock runs
     report = agent.report(port)
@@ -34,7 +34,7 @@ def test_a_wired_port_is_active(server: Server, agent: AgentOf, make_port: MakeP
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
 
 
-def test_a_message_of_500_reports(server: Server, agent: AgentOf, make_port: MakePort) -> None:
+def test_a_message_of_500_reports(server: Server, agent: FakeAgent, make_port: MakePort) -> None:
     good, bad = make_port(), make_port()
     desired = agent.specs(good, bad)
     reports = []
@@ -59,7 +59,7 @@ def test_a_message_of_500_reports(server: Server, agent: AgentOf, make_port: Mak
 
 
 def test_a_report_sent_twice_counts_once(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     report = agent.report(port, fails="bind-vlan")
@@ -70,7 +70,7 @@ def test_a_report_sent_twice_counts_once(
 
 
 def test_an_id_that_was_used_before_counts_no_more(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     one, other = make_port(), make_port()
     agent.wire(other)
@@ -83,7 +83,7 @@ def test_an_id_that_was_used_before_counts_no_more(
 
 
 def test_the_order_of_arrival_does_not_matter(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     older = agent.report(port, fails="bind-vlan")
@@ -95,10 +95,10 @@ def test_the_order_of_arrival_does_not_matter(
 
 
 def test_invariant_10_one_host_cannot_speak_for_another(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port, lookalike = make_port(), make_port(**{"binding:host_id": "HOST-A"})
-    stranger = AgentOf(server, "host-b")
+    stranger = FakeAgent(server, "host-b")
     said = flow_report(host="host-b", resource_id=port)
     assert stranger.send(said).rejected == {
         said.id: f"port {port} is bound to host-a, not to host-b"
@@ -112,7 +112,7 @@ def test_invariant_10_one_host_cannot_speak_for_another(
 
 
 def test_what_is_refused_does_not_keep_the_rest_from_counting(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     unknown = flow_report(sequence=1)
@@ -125,7 +125,7 @@ def test_what_is_refused_does_not_keep_the_rest_from_counting(
 
 
 def test_any_text_a_tool_may_say_is_kept(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     report = agent.report(port, fails="bind-vlan")
@@ -141,7 +141,7 @@ def test_any_text_a_tool_may_say_is_kept(
 
 
 def test_times_are_kept_to_the_microsecond(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     report = agent.report(port)
@@ -154,7 +154,7 @@ def test_times_are_kept_to_the_microsecond(
 @pytest.mark.parametrize("seed", range(3))
 def test_invariant_4_workers_that_take_reports_of_the_same_ports_agree_on_the_newest(
     server: Server,
-    agent: AgentOf,
+    agent: FakeAgent,
     another: Callable[..., Server],
     make_port: MakePort,
     seed: int,
@@ -196,7 +196,7 @@ def test_invariant_4_workers_that_take_reports_of_the_same_ports_agree_on_the_ne
 
 
 def test_the_same_message_to_many_workers_counts_once(
-    server: Server, agent: AgentOf, another: Callable[..., Server], make_port: MakePort
+    server: Server, agent: FakeAgent, another: Callable[..., Server], make_port: MakePort
 ) -> None:
     ports = [make_port() for _ in range(20)]
     desired = agent.specs(*ports)
@@ -249,7 +249,7 @@ def die_while_taking(url: str, report: FlowReport, moment: str) -> None:
 
 
 def test_invariant_3_killed_between_commit_and_answer_the_report_counts_once(
-    server: Server, agent: AgentOf, make_port: MakePort, url: str
+    server: Server, agent: FakeAgent, make_port: MakePort, url: str
 ) -> None:
     port = make_port()
     report = agent.report(port)
@@ -261,7 +261,7 @@ def test_invariant_3_killed_between_commit_and_answer_the_report_counts_once(
 
 
 def test_invariant_3_killed_before_the_commit_nothing_of_the_message_is_there(
-    server: Server, agent: AgentOf, make_port: MakePort, url: str
+    server: Server, agent: FakeAgent, make_port: MakePort, url: str
 ) -> None:
     port = make_port()
     report = agent.report(port)
@@ -273,19 +273,19 @@ def test_invariant_3_killed_before_the_commit_nothing_of_the_message_is_there(
 
 
 def test_an_agent_that_missed_a_change_is_told_again(
-    server: Server, agent: AgentOf, make_port: MakePort, group: str
+    server: Server, agent: FakeAgent, make_port: MakePort, group: str
 ) -> None:
     port = make_port()
     late = agent.report(port)
     server.put("security-groups", group, security_group_rules=[{"direction": "egress"}])
-    server.heard()
+    server.new_casts()
     agent.send(late)
     assert server.state(port) == ("DOWN", "SYNCING")
-    assert server.heard() == [("host-a", "ports_changed", frozenset({port}))]
+    assert server.new_casts() == [("host-a", "ports_changed", frozenset({port}))]
 
 
 def test_the_agent_goes_on_from_the_highest_sequence_held(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     one, other = make_port(), make_port()
     agent.send(agent.report(one, sequence=900))
@@ -295,7 +295,7 @@ def test_the_agent_goes_on_from_the_highest_sequence_held(
 
 
 def test_refresh_and_unwire_move_a_port(
-    server: Server, agent: AgentOf, make_port: MakePort
+    server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
     agent.wire(port)

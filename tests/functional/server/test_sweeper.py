@@ -8,7 +8,7 @@ import pytest
 from agent_flows.report import FlowName
 from agent_flows.server.core import clock
 from lab.model import new_id
-from lab.server_parts import AgentOf, Server, together
+from lab.server_parts import FakeAgent, Server, together
 
 MakePort = Callable[..., str]
 HOUR = datetime.timedelta(hours=1)
@@ -34,7 +34,7 @@ def last_task(server: Server, port: str) -> dict[str, object]:
 
 
 def test_a_silent_agents_ports_are_unknown_with_a_task_that_says_so(
-    server: Server, agent: AgentOf, make_port: MakePort, later: Callable[[float], None]
+    server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     wired, absent = make_port(), make_port()
     agent.wire(wired)
@@ -60,24 +60,24 @@ def test_a_silent_agents_ports_are_unknown_with_a_task_that_says_so(
 
 
 def test_an_agent_that_returns_is_asked_to_wire_its_unknown_ports_anew(
-    server: Server, agent: AgentOf, make_port: MakePort, later: Callable[[float], None]
+    server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     port = make_port()
     agent.wire(port)
     later(36)
     server.sweeper.sweep()
-    server.heard()
+    server.new_casts()
     server.store.take_heartbeat("host-a", {})
     assert server.state(port) == ("ACTIVE", "SYNCING")
-    assert server.heard() == [("host-a", "resync", frozenset({port}))]
+    assert server.new_casts() == [("host-a", "resync", frozenset({port}))]
     server.store.take_heartbeat("host-a", {})
-    assert server.heard() == []
+    assert server.new_casts() == []
     agent.wire(port)
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
 
 
 def test_a_port_whose_agent_does_not_report_in_time_is_unknown(
-    server: Server, agent: AgentOf, make_port: MakePort, later: Callable[[float], None]
+    server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     asked, changed, quiet = make_port(), make_port(), make_port()
     agent.wire(changed, quiet)
@@ -107,7 +107,7 @@ def test_a_port_whose_agent_does_not_report_in_time_is_unknown(
 
 def test_several_servers_find_one_silence_once(
     server: Server,
-    agent: AgentOf,
+    agent: FakeAgent,
     another: Callable[..., Server],
     make_port: MakePort,
     later: Callable[[float], None],
@@ -133,7 +133,7 @@ def test_the_last_attempts_and_failures_of_each_port_are_kept(
     another: Callable[..., Server], make_port: MakePort
 ) -> None:
     server = another(limits={"history_attempts": 3, "history_failures": 2})
-    agent = AgentOf(server, "host-a")
+    agent = FakeAgent(server, "host-a")
     failing, fine = make_port(), make_port()
     for number in range(1, 11):
         fails = "bind-vlan" if number < 6 else None
@@ -148,7 +148,7 @@ def test_the_last_attempts_and_failures_of_each_port_are_kept(
 
 
 def test_a_deleted_ports_history_is_kept_for_a_while(
-    server: Server, agent: AgentOf, make_port: MakePort, later: Callable[[float], None]
+    server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     gone, other = make_port(), make_port()
     agent.wire(gone, other)
@@ -164,7 +164,7 @@ def test_a_deleted_ports_history_is_kept_for_a_while(
 
 def test_the_newest_attempt_stays_first_when_a_servers_clock_is_behind(
     server: Server,
-    agent: AgentOf,
+    agent: FakeAgent,
     make_port: MakePort,
     later: Callable[[float], None],
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.model import new_id
-from lab.server_parts import AgentOf, Server, running
+from lab.server_parts import FakeAgent, Server, running
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def server(url: str) -> Iterator[Server]:
 
 
 @pytest.fixture
-def agent(server: Server) -> AgentOf:
-    return AgentOf(server, "host-a")
+def agent(server: Server) -> FakeAgent:
+    return FakeAgent(server, "host-a")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from agent_flows.report import FlowName
 from lab.model import new_id
-from lab.server_parts import AgentOf, Server
+from lab.server_parts import FakeAgent, Server
 
 PORT = new_id()
 BODY: dict[str, Any] = {
@@ -25,12 +25,12 @@ def another(number: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def port(server: Server, agent: AgentOf, network: str, group: str) -> dict[str, Any]:
+def port(server: Server, agent: FakeAgent, network: str, group: str) -> dict[str, Any]:
     """The body of a port that exists and is wired."""
     body = {**BODY, "network_id": network, "security_groups": [group]}
     server.put("ports", PORT, **body)
     agent.wire(PORT)
-    server.heard()
+    server.new_casts()
     return body
 
 
@@ -55,7 +55,7 @@ def test_a_new_port_is_down_and_waits_for_its_agent_to_look(server: Server, netw
         "revision_number": 1,
         "updated_at": shown["updated_at"],
     }
-    assert server.heard() == [("host-a", "ports_changed", frozenset({PORT}))]
+    assert server.new_casts() == [("host-a", "ports_changed", frozenset({PORT}))]
     assert server.show("ports", PORT) == shown
 
 
@@ -88,12 +88,12 @@ def test_what_get_shows_can_be_put_again_and_changes_nothing(
             {"direction": "ingress", "remote_group_id": group},
         ],
     )
-    server.heard()
+    server.new_casts()
     (shown,) = server.find(collection)
     read_only = {"status", "sync_state", "reason", "revision_number", "updated_at"}
     body = {name: value for name, value in shown.items() if name not in read_only}
     assert server.put(collection, shown["id"], **body) == shown
-    assert server.heard() == []
+    assert server.new_casts() == []
 
 
 @pytest.mark.parametrize(
@@ -115,41 +115,41 @@ def test_a_change_that_wiring_depends_on_raises_the_revision(
     assert shown[field] != port.get(field)
     assert (shown["revision_number"], shown["sync_state"]) == (2, "SYNCING")
     assert shown["status"] == "ACTIVE"  # it goes on passing what was proven
-    assert ("host-a", "ports_changed", frozenset({PORT})) in server.heard()
+    assert ("host-a", "ports_changed", frozenset({PORT})) in server.new_casts()
 
 
 def test_a_new_name_is_no_new_desired_state(server: Server, port: dict[str, Any]) -> None:
     shown = server.put("ports", PORT, **port, name="db-1")
     assert (shown["name"], shown["revision_number"]) == ("db-1", 1)
     assert server.state(PORT) == ("ACTIVE", "IN_SYNC")
-    assert server.heard() == []
+    assert server.new_casts() == []
 
 
 def test_a_network_that_differs_on_the_wire_rewires_its_ports(
     server: Server, port: dict[str, Any], network: str
 ) -> None:
     server.put("networks", network, network_type="local", name="blue")
-    assert server.heard() == []
+    assert server.new_casts() == []
     server.put("networks", network, network_type="local", name="blue", mtu=1400)
     assert server.show("ports", PORT)["revision_number"] == 2
     assert server.state(PORT) == ("ACTIVE", "SYNCING")
-    assert server.heard() == [("host-a", "ports_changed", frozenset({PORT}))]
+    assert server.new_casts() == [("host-a", "ports_changed", frozenset({PORT}))]
 
 
 def test_bound_to_another_host_a_port_starts_anew(server: Server, port: dict[str, Any]) -> None:
-    AgentOf(server, "host-b")
+    FakeAgent(server, "host-b")
     server.put("ports", PORT, **{**port, "binding:host_id": "host-b"})
     assert server.state(PORT) == ("DOWN", "SYNCING")
-    assert sorted(server.heard()) == [
+    assert sorted(server.new_casts()) == [
         ("host-a", "ports_changed", frozenset({PORT})),
         ("host-b", "ports_changed", frozenset({PORT})),
     ]
-    assert AgentOf(server, "host-a").specs().ports == {}
-    assert set(AgentOf(server, "host-b").specs().ports) == {PORT}
+    assert FakeAgent(server, "host-a").specs().ports == {}
+    assert set(FakeAgent(server, "host-b").specs().ports) == {PORT}
 
 
 def test_a_report_of_the_old_host_says_nothing_about_the_new_binding(
-    server: Server, agent: AgentOf, port: dict[str, Any]
+    server: Server, agent: FakeAgent, port: dict[str, Any]
 ) -> None:
     late = agent.report(PORT, sequence=50)
     server.put("ports", PORT, **{**port, "binding:host_id": "host-b"})
@@ -163,13 +163,13 @@ def test_an_unbound_port_is_nobodys(server: Server, network: str) -> None:
     body = {**BODY, "network_id": network}
     shown = server.put("ports", PORT, **{**body, "binding:host_id": ""})
     assert shown["binding:host_id"] is None
-    assert server.heard() == []
+    assert server.new_casts() == []
     answer = server.rest.simulate_post(f"/ports/{PORT}/resync")
     assert (answer.status_code, answer.json["error"]["field"]) == (409, "binding:host_id")
 
 
 def test_a_port_made_anew_is_not_proven_by_reports_about_the_old_one(
-    server: Server, agent: AgentOf, port: dict[str, Any]
+    server: Server, agent: FakeAgent, port: dict[str, Any]
 ) -> None:
     late = agent.report(PORT, sequence=50)
     assert server.delete("ports", PORT).status_code == 204
@@ -285,11 +285,11 @@ def test_new_rules_make_the_ports_of_the_group_sync(
     assert revision(server, group) == 2
     assert server.state(PORT) == ("ACTIVE", "SYNCING")
     assert server.show("ports", PORT)["revision_number"] == 1
-    assert server.heard() == [("host-a", "security_groups_changed", frozenset({group}))]
+    assert server.new_casts() == [("host-a", "security_groups_changed", frozenset({group}))]
 
 
 def test_a_member_that_comes_changes_or_goes_concerns_those_who_let_it_in(
-    server: Server, agent: AgentOf, port: dict[str, Any], network: str, group: str
+    server: Server, agent: FakeAgent, port: dict[str, Any], network: str, group: str
 ) -> None:
     clients, client = new_id(), new_id()
     server.put("security-groups", clients)
@@ -309,12 +309,12 @@ def test_a_member_that_comes_changes_or_goes_concerns_those_who_let_it_in(
     for expected, (what, step) in enumerate(steps, start=3):
         agent.wire(PORT)
         assert server.state(PORT) == ("ACTIVE", "IN_SYNC"), what
-        server.heard()
+        server.new_casts()
         step()
         assert revision(server, group) == expected, what
         assert server.state(PORT) == ("ACTIVE", "SYNCING"), what
         told = frozenset({group, clients})
-        assert ("host-a", "security_groups_changed", told) in server.heard(), what
+        assert ("host-a", "security_groups_changed", told) in server.new_casts(), what
     assert revision(server, clients) == 1  # nobody in it depends on its own members
 
 
@@ -332,44 +332,44 @@ def test_a_member_whose_addresses_stay_concerns_nobody(
 
 
 def test_addresses_of_a_group_concern_the_ports_whose_rules_name_it(
-    server: Server, agent: AgentOf, port: dict[str, Any], group: str
+    server: Server, agent: FakeAgent, port: dict[str, Any], group: str
 ) -> None:
     addresses = new_id()
     server.put("address-groups", addresses, addresses=["10.0.0.0/8"])
     rules = [{"direction": "ingress", "remote_address_group_id": addresses}]
     server.put("security-groups", group, security_group_rules=rules)
     agent.wire(PORT)
-    server.heard()
+    server.new_casts()
     server.put("address-groups", addresses, addresses=["10.0.0.0/8"], name="offices")
-    assert server.heard() == []
+    assert server.new_casts() == []
     server.put("address-groups", addresses, addresses=["10.0.0.0/9"])
     assert server.state(PORT) == ("ACTIVE", "SYNCING")
     told = frozenset({group, addresses})
-    assert server.heard() == [("host-a", "security_groups_changed", told)]
+    assert server.new_casts() == [("host-a", "security_groups_changed", told)]
 
 
 def test_a_port_without_port_security_does_not_depend_on_groups(
-    server: Server, agent: AgentOf, port: dict[str, Any], group: str
+    server: Server, agent: FakeAgent, port: dict[str, Any], group: str
 ) -> None:
     server.put("ports", PORT, **port, port_security_enabled=False)
     agent.wire(PORT)
-    server.heard()
+    server.new_casts()
     server.put("security-groups", group, security_group_rules=[{"direction": "egress"}])
     assert server.state(PORT) == ("ACTIVE", "IN_SYNC")
-    assert server.heard() == []
+    assert server.new_casts() == []
 
 
 def test_hosts_whose_ports_are_absent_are_told_too_so_that_no_revoked_rule_stays_by_mistake(
     server: Server, port: dict[str, Any], network: str, group: str
 ) -> None:
     body = {**another(2), "network_id": network, "security_groups": [group]}
-    absent, other = new_id(), AgentOf(server, "host-b")
+    absent, other = new_id(), FakeAgent(server, "host-b")
     server.put("ports", absent, **{**body, "binding:host_id": "host-b"})
     other.send(other.report(absent, FlowName.UNWIRE))
     assert server.state(absent) == ("DOWN", "ABSENT")
-    server.heard()
+    server.new_casts()
     server.put("security-groups", group, security_group_rules=[{"direction": "egress"}])
-    assert {host for host, _, _ in server.heard()} == {"host-a", "host-b"}
+    assert {host for host, _, _ in server.new_casts()} == {"host-a", "host-b"}
     assert server.state(absent) == ("DOWN", "ABSENT")
 
 
@@ -379,19 +379,19 @@ def test_hosts_whose_ports_are_absent_are_told_too_so_that_no_revoked_rule_stays
 def test_a_bus_that_is_away_fails_no_request_but_is_counted(
     server: Server, port: dict[str, Any]
 ) -> None:
-    server.told.deaf = ConnectionError("no bus")
+    server.recorder.failure = ConnectionError("no bus")
     assert server.try_put("ports", PORT, **{**port, **another(4)}).status_code == 200
-    assert server.heard() == []
+    assert server.new_casts() == []
     assert b'agent_flows_casts_failed_total{kind="ports"}' in server.metrics.text()
     assert server.state(PORT) == ("ACTIVE", "SYNCING")  # and the clock of report_timeout runs
-    server.told.deaf = None
+    server.recorder.failure = None
     server.caster.retry()  # as every sweep does
-    assert ("host-a", "ports_changed", frozenset({PORT})) in server.heard()
+    assert ("host-a", "ports_changed", frozenset({PORT})) in server.new_casts()
 
 
 def test_a_resync_is_asked_of_the_ports_agent(server: Server, port: dict[str, Any]) -> None:
     assert server.rest.simulate_post(f"/ports/{PORT}/resync").status_code == 202
-    assert server.heard() == [("host-a", "resync", frozenset({PORT}))]
-    server.told.deaf = ConnectionError("no bus")
+    assert server.new_casts() == [("host-a", "resync", frozenset({PORT}))]
+    server.recorder.failure = ConnectionError("no bus")
     answer = server.rest.simulate_post(f"/ports/{PORT}/resync")
     assert (answer.status_code, answer.json["error"]["type"]) == (503, "Unavailable")

@@ -8,13 +8,13 @@ from agent_flows.report import FlowName
 from agent_flows.server.core import agents, clock
 from agent_flows.server.core.metrics import Snapshot
 from lab.model import WIRE, new_id
-from lab.server_parts import AgentOf, Server
+from lab.server_parts import FakeAgent, Server
 
 FIRST, SECOND = sorted([new_id(), new_id()])
 
 
 @pytest.fixture
-def ports(server: Server, agent: AgentOf, network: str, group: str) -> None:
+def ports(server: Server, agent: FakeAgent, network: str, group: str) -> None:
     """Two ports: one failed and then succeeded, the other was wired at once."""
     for number, port_id in enumerate((FIRST, SECOND)):
         server.put(
@@ -138,7 +138,7 @@ def test_ports_are_filtered_and_sorted(server: Server) -> None:
 
 
 @pytest.mark.usefixtures("ports")
-def test_agents_are_shown_with_their_ports(server: Server, agent: AgentOf) -> None:
+def test_agents_are_shown_with_their_ports(server: Server, agent: FakeAgent) -> None:
     assert server.store.take_heartbeat("host-a", {"ports": 2}) == agent.sequence
     (shown,) = server.find("agents")
     assert shown == {
@@ -155,13 +155,13 @@ def test_agents_are_shown_with_their_ports(server: Server, agent: AgentOf) -> No
 
 
 @pytest.mark.usefixtures("ports")
-def test_a_port_that_was_unwired_is_absent(server: Server, agent: AgentOf) -> None:
+def test_a_port_that_was_unwired_is_absent(server: Server, agent: FakeAgent) -> None:
     agent.send(agent.report(FIRST, FlowName.UNWIRE))
     assert server.state(FIRST) == ("DOWN", "ABSENT")
 
 
 @pytest.mark.usefixtures("ports")
-def test_metrics_tell_how_ports_and_hosts_are(server: Server, agent: AgentOf) -> None:
+def test_metrics_tell_how_ports_and_hosts_are(server: Server, agent: FakeAgent) -> None:
     def snapshot() -> Snapshot:
         with server.database.reader() as session:
             ports = dict(server.directory.counts(session))

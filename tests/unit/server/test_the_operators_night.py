@@ -11,7 +11,7 @@ from agent_flows.rpc.identity import HostTaken, Identity
 from agent_flows.server.core import clock
 from agent_flows.server.standalone.api.resources import Health
 from lab.model import new_id
-from lab.server_parts import AgentOf, Server
+from lab.server_parts import FakeAgent, Server
 
 PORT = new_id()
 
@@ -51,7 +51,7 @@ def reason(server: Server) -> str:
 
 
 def test_a_switch_that_refuses_is_named_with_the_task_and_what_helps(
-    server: Server, agent: AgentOf, make: Callable[..., str]
+    server: Server, agent: FakeAgent, make: Callable[..., str]
 ) -> None:
     agent.send(agent.report(make(), fails="apply-security-groups"))
     assert "apply-security-groups failed: SwitchError: the switch refused a flow." in reason(server)
@@ -68,7 +68,7 @@ def test_a_host_that_no_agent_was_seen_on_is_named(
 
 
 def test_a_dead_agent_is_named_for_ports_wired_before_and_plugged_since(
-    server: Server, agent: AgentOf, make: Callable[..., str], later: Callable[[float], None]
+    server: Server, agent: FakeAgent, make: Callable[..., str], later: Callable[[float], None]
 ) -> None:
     agent.wire(make())
     later(120)
@@ -79,7 +79,7 @@ def test_a_dead_agent_is_named_for_ports_wired_before_and_plugged_since(
 
 
 def test_administratively_down_is_said(
-    server: Server, agent: AgentOf, make: Callable[..., str]
+    server: Server, agent: FakeAgent, make: Callable[..., str]
 ) -> None:
     agent.wire(make(admin_state_up=False))
     assert server.state(PORT) == ("DOWN", "IN_SYNC")
@@ -87,7 +87,7 @@ def test_administratively_down_is_said(
 
 
 def test_a_port_without_a_group_says_that_it_lets_nothing_in(
-    server: Server, agent: AgentOf, make: Callable[..., str]
+    server: Server, agent: FakeAgent, make: Callable[..., str]
 ) -> None:
     agent.wire(make(security_groups=[]))
     assert "No security group: lets nothing in" in reason(server)
@@ -113,13 +113,13 @@ def test_a_resync_for_a_host_without_a_living_agent_is_refused_and_asked_of_nobo
     server: Server, make: Callable[..., str], later: Callable[[float], None]
 ) -> None:
     make()
-    server.heard()
+    server.new_casts()
     status, message = ask(server, f"/ports/{PORT}/resync")
     assert status == 409
     assert message == "no agent was ever seen on host host-a; nothing was asked"
-    AgentOf(server, "host-a")
+    FakeAgent(server, "host-a")
     server.store.take_heartbeat("host-a", {})
-    server.heard()
+    server.new_casts()
     assert ask(server, f"/ports/{PORT}/resync")[0] == 202
     later(120)
     for path in (f"/ports/{PORT}/resync", "/agents/host-a/resync"):
@@ -127,14 +127,14 @@ def test_a_resync_for_a_host_without_a_living_agent_is_refused_and_asked_of_nobo
         assert status == 409
         assert "host-a has been silent since" in message
         assert "nothing was asked" in message
-    assert server.heard() == [("host-a", "resync", frozenset({PORT}))]
+    assert server.new_casts() == [("host-a", "resync", frozenset({PORT}))]
 
 
 def test_a_whole_host_can_be_asked_to_wire_its_ports_anew(server: Server) -> None:
     server.store.take_heartbeat("host-a", {})
-    server.heard()
+    server.new_casts()
     assert ask(server, "/agents/host-a/resync")[0] == 202
-    assert server.heard() == [("host-a", "resync", frozenset())]
+    assert server.new_casts() == [("host-a", "resync", frozenset())]
     assert ask(server, "/agents/host-b/resync")[0] == 404
 
 
