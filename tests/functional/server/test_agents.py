@@ -13,6 +13,7 @@ from agent_flows.rpc.identity import HostTaken, Identity
 from agent_flows.server.core import agents, clock, models
 from agent_flows.server.core.agents import Rules
 from agent_flows.server.core.errors import NotFound
+from agent_flows.server.standalone import models as own
 from agent_flows.validation import Invalid
 from lab.model import flow_report, new_id
 from lab.server_parts import FakeAgent, Server, together
@@ -94,7 +95,7 @@ def test_a_host_whose_stored_sequences_are_poisoned_recovers_with_the_next_repor
     agent.wire(port, other)
     with server.database.writer() as session:
         session.execute(sa.update(models.Agent).values(sequence=poison))
-        session.execute(sa.update(models.Port).values(sequence=poison))
+        session.execute(sa.update(own.Port).values(sequence=poison))
     assert agent.beat() == 0
     gone = agent.report(port, FlowName.UNWIRE, sequence=microseconds())
     assert agent.send(gone).sequence == gone.sequence

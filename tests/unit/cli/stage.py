@@ -56,7 +56,7 @@ class Server:
         self.url = url
         self.store = parts.store
         self._parts = parts
-        self._agent = server_parts.AgentOf(parts, HOST, lives=False)
+        self._agent = server_parts.FakeAgent(parts, HOST, alive=False)
 
     def wire(self, error: TaskError | None = None) -> None:
         """The agent wires PORT, or fails with ``error``."""
@@ -75,7 +75,7 @@ class Server:
     @property
     def resynced(self) -> set[str]:
         """The ports that agents were requested to resync."""
-        requests = [ids for _, what, ids in self._parts.told.said if what == "resync"]
+        requests = [ids for _, what, ids in self._parts.recorder.casts if what == "resync"]
         return set().union(*requests)
 
 
