@@ -1,4 +1,4 @@
-"""An agent takes no answer of the server for what it is not."""
+"""The agent's client validates the answers of the server."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, client: ServerClient, answer: Any
 
 
 GOOD = {"accepted": [], "rejected": {}, "sequence": 3, "clock": 4}
-ODD: list[Any] = [
+INVALID: list[Any] = [
     None,
     [],
     "ok",
@@ -37,8 +37,8 @@ ODD: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("answer", ODD, ids=repr)
-def test_a_malformed_answer_to_reports_is_invalid(
+@pytest.mark.parametrize("answer", INVALID, ids=repr)
+def test_an_invalid_answer_to_reports_is_refused(
     monkeypatch: pytest.MonkeyPatch, client: ServerClient, answer: Any
 ) -> None:
     answering(monkeypatch, client, answer)
@@ -46,8 +46,8 @@ def test_a_malformed_answer_to_reports_is_invalid(
         client.report([])
 
 
-@pytest.mark.parametrize("answer", [*ODD[:4], *ODD[-4:]], ids=repr)
-def test_a_malformed_answer_to_a_heartbeat_is_invalid(
+@pytest.mark.parametrize("answer", [*INVALID[:4], *INVALID[-4:]], ids=repr)
+def test_an_invalid_answer_to_a_heartbeat_is_refused(
     monkeypatch: pytest.MonkeyPatch, client: ServerClient, answer: Any
 ) -> None:
     answering(monkeypatch, client, answer)
@@ -55,7 +55,7 @@ def test_a_malformed_answer_to_a_heartbeat_is_invalid(
         client.heartbeat({})
 
 
-def test_what_a_newer_server_adds_is_ignored_and_an_older_one_says_no_clock(
+def test_fields_of_a_newer_server_are_ignored_and_an_older_one_has_no_clock(
     monkeypatch: pytest.MonkeyPatch, client: ServerClient
 ) -> None:
     answering(monkeypatch, client, {**GOOD, "mood": "fine"})
@@ -64,7 +64,7 @@ def test_what_a_newer_server_adds_is_ignored_and_an_older_one_says_no_clock(
     assert client.heartbeat({}) == Held(3, 0)
 
 
-def test_only_the_servers_own_word_says_that_a_host_is_taken() -> None:
+def test_only_the_servers_own_error_means_that_a_host_is_taken() -> None:
     taken = oslo_messaging.RemoteError("HostTaken", "host h1 is taken:\nby boot 7")
     assert host_taken(taken) == "host h1 is taken: by boot 7"
     assert host_taken(oslo_messaging.RemoteError("KeyError", "x")) is None
