@@ -45,12 +45,12 @@ ARROWS: dict[str, set[str]] = {
     "server": WORDS | SETUP | {"rpc", "server.core", "server.standalone", "neutron.server"},
     # What the standalone server and Neutron's server share.
     "server.core": WORDS | {"conf", "rpc"},
-    "server.standalone": WORDS | SETUP | {"rpc", "server.core", "server.policies"},
+    "server.standalone": WORDS | {"conf", "rpc", "server.core", "server.policies"},
     # What both kinds of hosts inside Neutron share.
-    "neutron": ON_A_HOST,
+    "neutron": WORDS | {"engine", "openflow"},
     "neutron.verify": ON_A_HOST | {"conf", "neutron"},
     "neutron.agent": ON_A_HOST | SETUP | {"neutron", "neutron.verify"},
-    "neutron.server": WORDS | SETUP | {"rpc", "server.core", "neutron"},
+    "neutron.server": WORDS | {"conf", "rpc", "server.core", "neutron"},
     # Commands talk REST; only the words of the API are shared.
     "cli": {"errors", "report", "printable"},
     "allinone": SETUP | {"rpc", "agent", "server", "server.core", "server.standalone", "cli"},

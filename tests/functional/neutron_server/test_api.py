@@ -55,16 +55,16 @@ def test_a_task_is_shown_with_all_that_is_known_of_it(
 @pytest.mark.parametrize(
     ("query", "number"),
     [
-        ("", 9),
+        ("", 11),
         ("task_state=FAILED", 1),
-        ("task_state=FAILED&task_state=PENDING", 2),
-        ("flow=wire", 7),
+        ("task_state=FAILED&task_state=PENDING", 3),
+        ("flow=wire", 8),
         ("name=verify-security-groups", 2),
         ("step=l2", 5),
-        (f"project_id={PROJECT}", 9),
+        (f"project_id={PROJECT}", 11),
         (f"tenant_id={STRANGER}", 0),
         ("host=host-nobody", 0),
-        ("resource_type=port", 9),
+        ("resource_type=port", 11),
     ],
 )
 def test_tasks_are_filtered(neutron: Neutron, failing: str, query: str, number: int) -> None:
