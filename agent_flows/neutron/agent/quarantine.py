@@ -103,9 +103,6 @@ class Quarantine:
         known = self._programmed
         self._programmed = {ofport: known.get(ofport) or Endpoint("", ofport) for ofport in ofports}
 
-    def holds(self, ofport: int) -> bool:
-        return ofport in self._closed
-
     def close(self, ports: Iterable[Endpoint]) -> None:
         """Close those of ``ports`` that are not programmed; one bundle."""
         with self._lock, switch_errors(ErrorType.QUARANTINE_FAILED):

@@ -7,7 +7,7 @@ from functools import partial
 from taskflow.flow import Flow
 
 from agent_flows.engine.port_life import Life
-from agent_flows.engine.reconciler import Desired, Sight
+from agent_flows.engine.reconciler import Desired, Sight, choose
 from agent_flows.engine.runner import error_of
 from agent_flows.engine.task import TaskFailed
 from agent_flows.neutron import interfaces
@@ -73,9 +73,10 @@ class DriverSite:
         self._unwire(gone)
         present = {**located.errors, **located.interfaces}
         desired = {
-            port_id: desired
-            for port_id in present
-            if (desired := self._desired_of(port_id)) is not None
+            life.port_id: desired
+            for life in lives
+            if life.port_id in present
+            and (desired := self._desired_of(life, present[life.port_id])) is not None
         }
         wired = {
             life.port_id: life.applied.interface
@@ -126,11 +127,16 @@ class DriverSite:
     def is_deliverable(self) -> bool:
         return True
 
-    def _desired_of(self, port_id: str) -> Desired | None:
+    def _desired_of(self, life: Life, present: object) -> Desired | None:
+        port_id = life.port_id
         port = self._desired.get(port_id)
         if port is None:
             return None
         rules, wiring = self._desired.versions(port_id)
+        unreported = Desired(wiring, rules, 0, {})
+        if choose(life, present, unreported, self.forced_flow) is None:
+            # Nothing is reported of it: its revision may cost a request to the server.
+            return unreported
         try:
             revision = self.reporting.revision(port_id, port.raw)
         # The one door of a port whose revision cannot be read; it ends in its report.
