@@ -15,10 +15,10 @@ from agent_flows.report import FlowName, FlowReport
 from agent_flows.rpc.answers import Receipt
 from agent_flows.rpc.identity import Identity
 from agent_flows.server.core import database
-from agent_flows.server.core.agents import Rules
 from agent_flows.server.core.casts import Caster, Casts
 from agent_flows.server.core.directory import PortDirectory
 from agent_flows.server.core.gate import Settings
+from agent_flows.server.core.liveness import Rules
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.server.core.store import Store
 from agent_flows.server.core.sweeper import Limits, Sweeper

@@ -15,12 +15,13 @@ from agent_flows import process
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.dispatch import listener
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
-from agent_flows.server.core import agents, clock, database, settings
+from agent_flows.server.core import agent_view, clock, database, settings
 from agent_flows.server.core.casts import Caster
+from agent_flows.server.core.liveness import Liveness
 from agent_flows.server.core.metrics import Metrics, Snapshot
 from agent_flows.server.core.store import Store
 from agent_flows.server.core.sweeper import Sweeper
-from agent_flows.server.standalone import auth, liveness, schema
+from agent_flows.server.standalone import auth, health, schema
 from agent_flows.server.standalone.api.app import application
 from agent_flows.server.standalone.api.wsgi import WsgiServer
 from agent_flows.server.standalone.bounded import Bounded
@@ -79,11 +80,11 @@ class ServerService(ServiceBase):  # type: ignore[misc]
         def snapshot() -> Snapshot:
             with held.reader() as session:
                 ports = dict(directory.counts(session))
-                return Snapshot(ports, agents.gauges(session, clock.now(), rules))
+                return Snapshot(ports, agent_view.gauges(session, Liveness(rules, clock.now())))
 
-        metrics.watch_database(Bounded(snapshot, liveness.DATABASE_PATIENCE))
+        metrics.watch_database(Bounded(snapshot, health.DATABASE_PATIENCE))
         metrics.watch_refusals(endpoint.refusals.counts)
-        checks = liveness.checks(held, sweeper, caster, troubles)
+        checks = health.checks(held, sweeper, caster, troubles)
         metrics.watch_process(lambda: {name: check() is not None for name, check in checks.items()})
         self._api = WsgiServer(application(conf, held, caster, metrics, checks), conf)
         self._undo.callback(self._api.stop)
@@ -93,7 +94,7 @@ class ServerService(ServiceBase):  # type: ignore[misc]
         self._undo.callback(rpc.stop)
         sweeper.start()
         self._undo.callback(sweeper.stop)
-        ping = liveness.Ping(self._transport, troubles)
+        ping = health.Ping(self._transport, troubles)
         ping.start()
         self._undo.callback(ping.stop)
         self._api.start()

@@ -1,5 +1,5 @@
-"""What the API extension ``agent-flows`` adds: tasks, a port's ``sync_state`` and ``resync``, and
-how the hosts fare."""
+"""What the API extension ``agent-flows`` adds: tasks, agents, and a port's ``sync_state`` and
+``resync``."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ ALIAS = "agent-flows"
 NAME = "Agent flows"
 DESCRIPTION = (
     "What agents did to wire each port and its security groups, task by task, and whether the "
-    "switch holds what the API says"
+    "switch holds the desired state"
 )
 UPDATED_TIMESTAMP = "2026-01-01T00:00:00-00:00"
 IS_SHIM_EXTENSION = False
@@ -15,7 +15,7 @@ IS_STANDARD_ATTR_EXTENSION = False
 REQUIRED_EXTENSIONS: list[str] = []
 OPTIONAL_EXTENSIONS: list[str] = []
 
-# Under which the plugin that serves it is found.
+# The type under which Neutron finds the plugin.
 PLUGIN_TYPE = "AGENT_FLOWS"
 
 TASK, TASKS = "task", "tasks"
@@ -41,7 +41,7 @@ _SORTED_AND_FILTERED = ("resource_id", "host", "flow", "name", "step", "task_sta
 RESOURCE_ATTRIBUTE_MAP: dict[str, dict[str, Any]] = {
     TASKS: {
         "id": _read_only(primary_key=True),
-        # Whose the port is; of a port that is gone nobody knows.
+        # The port's project; empty once the port is deleted.
         "tenant_id": _read_only(filtered=True, required_by_policy=True),
         "resource_type": _read_only(filtered=True),
         "flow_id": _read_only(filtered=True),

@@ -1,9 +1,8 @@
-"""What a change of a port in Neutron means for our row and our block. Pure.
+"""What a change of a port in Neutron means for our row and our provisioning block. Pure.
 
-A port is looked after from the moment it is bound by the OVS agent of a host
-that has our extension, until it is bound elsewhere or not at all. Neutron
-waits for us, by a provisioning block, before such a port is ACTIVE: after
-every binding, and whenever the port has fallen from ACTIVE.
+A port has a row while it is bound to a host whose OVS agent has our extension.
+Our block keeps such a port from being ACTIVE: after every binding, and whenever
+it has gone from ACTIVE to DOWN.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,16 +18,16 @@ EXTENSION = "agent_flows"
 
 _OVS_VIFS = frozenset({portbindings.VIF_TYPE_OVS, portbindings.VIF_TYPE_VHOST_USER})
 _ACTIVE: str = constants.PORT_STATUS_ACTIVE
-_NEVER_WAITED_FOR = frozenset(NO_PBLOCKS_TYPES) - {DEFAULT_DEVICE_OWNER}
+_NEVER_BLOCKED = frozenset(NO_PBLOCKS_TYPES) - {DEFAULT_DEVICE_OWNER}
 
 
 def is_gated(device_owner: str) -> bool:
-    """Whether Neutron may wait for a port of this owner.
+    """Whether a port of this owner may get a provisioning block.
 
-    It never does for ports of its own services (``NO_PBLOCKS_TYPES``); ports
-    without an owner are in that list, yet their traffic is a VM's.
+    Ports of Neutron's own services never do (``NO_PBLOCKS_TYPES``). That list
+    also has ports without an owner, but those may be a VM's.
     """
-    return device_owner not in _NEVER_WAITED_FOR
+    return device_owner not in _NEVER_BLOCKED
 
 
 def has_extension(configurations: Mapping[str, Any] | None) -> bool:
@@ -43,7 +42,7 @@ def is_bound(host: str | None, vif_type: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Wiring:
-    """What the wiring of a port depends on, of what Neutron says of it."""
+    """The fields of a port in Neutron that its wiring depends on."""
 
     mac_address: str
     addresses: frozenset[str]
@@ -57,7 +56,7 @@ class Wiring:
 
 @dataclass(frozen=True)
 class PortFacts:
-    """A port as Neutron's mechanism drivers see it, before a change or after."""
+    """A port as a mechanism driver gets it, before a change or after."""
 
     host: str
     vif_type: str
@@ -76,7 +75,7 @@ class PortFacts:
             revision=port.get("revision_number") or 0,
             wiring=Wiring(
                 mac_address=str(mac),
-                addresses=frozenset(str(each["ip_address"]) for each in port["fixed_ips"]),
+                addresses=frozenset(str(fixed["ip_address"]) for fixed in port["fixed_ips"]),
                 pairs=frozenset(
                     (str(pair["ip_address"]), str(pair.get("mac_address") or mac)) for pair in pairs
                 ),
@@ -94,7 +93,7 @@ class PortFacts:
 
     @property
     def in_transit(self) -> bool:
-        """It has a host and no driver took it yet: the binding follows."""
+        """It has a host but no driver has bound it yet."""
         return bool(self.host) and self.vif_type == portbindings.VIF_TYPE_UNBOUND
 
 
@@ -102,10 +101,10 @@ class PortFacts:
 class Change:
     """What to do, in this order.
 
-    ``drop``: the row, and the block unless ``block``. ``take``: a new row.
-    ``revise``: desired state is newer than any report. ``fall``: the port is
-    not what was proven any more, whoever took it down. ``block``: add the
-    block (True), lift it (False) or leave it alone (None).
+    ``drop``: delete the row. ``take``: insert a row. ``revise``: the desired
+    state is newer than any report. ``fall``: the port went DOWN, so what was
+    proven of it holds no longer. ``block``: add our block (True), remove it
+    (False) or leave it alone (None).
     """
 
     drop: bool = False
@@ -115,8 +114,8 @@ class Change:
     block: bool | None = None
 
 
-def is_of_account(before: PortFacts, after: PortFacts) -> bool:
-    """Whether this change can mean anything to us: a status that rises and a name do not."""
+def matters(before: PortFacts, after: PortFacts) -> bool:
+    """Whether this change may matter to us: a name, or a status that becomes ACTIVE, does not."""
     return (
         _fell(before, after)
         or (before.host, before.vif_type, before.wiring)
@@ -130,34 +129,34 @@ def decide(
     """What the change of a port from ``before`` to ``after`` means.
 
     ``row_host`` is the host in our row for it, None without a row. ``extension``
-    says whether the agent of the host has our extension; it asks the database.
+    answers whether the agent of the host has our extension; it reads the database.
     """
     if after.in_transit and row_host == after.host:
         return Change(revise=True, fall=True)
-    let_go = Change() if row_host is None else Change(drop=True, block=False)
+    release = Change() if row_host is None else Change(drop=True, block=False)
     if not after.bound:
-        return let_go
-    anew = _fell(before, after) or before.host != after.host or not before.bound
-    if anew and not extension():
-        return let_go
+        return release
+    again = _fell(before, after) or before.host != after.host or not before.bound
+    if again and not extension():
+        return release
     if row_host == after.host:
-        return _of_ours(before, after, anew)
-    if not anew:
+        return _kept(before, after, again)
+    if not again:
         return Change()
     gated = is_gated(after.wiring.device_owner)
     return Change(drop=row_host is not None, take=True, block=True if gated else None)
 
 
-def _of_ours(before: PortFacts, after: PortFacts, anew: bool) -> Change:
-    """A port that was looked after and still is; ``anew``: bound again or fallen."""
+def _kept(before: PortFacts, after: PortFacts, again: bool) -> Change:
+    """A port that had a row and keeps it; ``again``: it was bound again or went DOWN."""
     was, gated = (is_gated(each.wiring.device_owner) for each in (before, after))
     block = None
-    if gated and after.status != _ACTIVE and (anew or not was):
+    if gated and after.status != _ACTIVE and (again or not was):
         block = True
     elif was and not gated:
         block = False
     rebound = not before.bound or before.host != after.host
-    return Change(revise=rebound or before.wiring != after.wiring, fall=anew, block=block)
+    return Change(revise=rebound or before.wiring != after.wiring, fall=again, block=block)
 
 
 def _fell(before: PortFacts, after: PortFacts) -> bool:
@@ -165,9 +164,9 @@ def _fell(before: PortFacts, after: PortFacts) -> bool:
 
 
 def desired_revision(before: PortFacts) -> int:
-    """The lowest revision number that nobody saw before this change.
+    """The lowest revision number that no agent saw before this change.
 
-    Whatever is of account raises Neutron's number at the latest when the
+    Every change that matters raises Neutron's number at the latest when the
     transaction commits, so the port will have this one or a higher.
     """
     return before.revision + 1

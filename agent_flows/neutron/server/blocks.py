@@ -1,8 +1,8 @@
-"""Our provisioning blocks: who of Neutron's own says that it is not done with a port yet.
+"""Our provisioning blocks, which keep a port of Neutron from being ACTIVE.
 
-Neutron's functions for it look first whether a block is there. Under
-MariaDB's REPEATABLE READ that may be what was there before the transaction
-waited for our row, so these leave it to the database.
+Neutron's own functions first read whether a block exists. Under MariaDB's
+REPEATABLE READ they may read what was there before the transaction waited for
+our row, so these statements leave the comparison to the database.
 """
 
 from collections.abc import Collection
@@ -24,16 +24,16 @@ _ADD = (
 
 
 def attached_to(session: Session, port_id: str) -> int | None:
-    """What blocks name in the port's place, None if there is no such port."""
+    """The id by which blocks name the port, None if there is no such port."""
     port = models_v2.Port
     found: int | None = session.scalar(sa.select(port.standard_attr_id).where(port.id == port_id))
     return found
 
 
 def add(session: Session, attributes: Collection[int]) -> None:
-    """Block what these are attached to, unless it is."""
+    """Block the ports with these ids, unless they are blocked."""
     if attributes:
-        rows = [{"standard_attr_id": each, "entity": ENTITY} for each in attributes]
+        rows = [{"standard_attr_id": number, "entity": ENTITY} for number in attributes]
         session.connection().execute(_ADD, rows)
 
 

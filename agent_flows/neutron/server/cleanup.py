@@ -1,7 +1,7 @@
-"""After agent_flows was taken out of Neutron's configuration: what it left in Neutron's database.
+"""Removes our blocks from Neutron's database after agent_flows left Neutron's configuration.
 
-A block of ours keeps a port from being ACTIVE, and nobody is left to lift it.
-Neutron itself is not asked, so it need not run, nor be installed here.
+A block that stays would keep its port from being ACTIVE. Works on the tables
+alone: Neutron need not run or be installed here.
 """
 
 import sqlalchemy as sa
@@ -14,14 +14,14 @@ _PORTS = sa.table("agent_flows_ports")
 
 
 class NotNeutrons(Exception):
-    """The database is none of Neutron's."""
+    """The database is not Neutron's."""
 
 
 def clean(database: Database) -> int:
-    """Lift every block of ours and forget the ports; answers how many blocks there were.
+    """Remove every block of ours and our rows of ports; answers how many blocks there were.
 
-    The history stays readable in the tables. Ports that are wired are ACTIVE
-    when their agent says so next, at the latest at its restart.
+    The history stays in the tables. Wired ports become ACTIVE when their agent
+    next reports them up, at the latest at its restart.
     """
     tables = sa.inspect(database.engine).get_table_names()
     if _BLOCKS.name not in tables:

@@ -1,4 +1,4 @@
-"""Neutron's database as our store uses it: on the same engine, in transactions of its own."""
+"""Neutron's database for our store: the same engine, transactions of its own."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from sqlalchemy import orm
 class NeutronDatabase:
     """As :class:`agent_flows.server.core.database.Database`, on Neutron's connections.
 
-    Made in one process and used in its children: connections are taken when
-    they are first needed.
+    Made in one process and used in its children: the engine is taken when it
+    is first needed.
     """
 
     @cached_property
@@ -20,7 +20,7 @@ class NeutronDatabase:
         engine = api.get_context_manager().writer.get_engine()
         if engine.dialect.name in ("mysql", "mariadb"):
             # Under the default (REPEATABLE READ) a transaction that waited for a lock
-            # would go on reading what was true before it waited.
+            # would go on reading the state before it waited.
             engine = engine.execution_options(isolation_level="READ COMMITTED")
         return orm.sessionmaker(engine, expire_on_commit=False)
 

@@ -1,7 +1,7 @@
 """The port directory on Neutron's tables.
 
-What must stand still while a report is judged is in our row for the port (see
-``rows``); the rest is read after that row is locked.
+What must not change while a report is judged is in our row for the port (see
+:class:`GatedPort`); the rest is read after that row is locked.
 """
 
 import dataclasses
@@ -26,39 +26,39 @@ from agent_flows.report import PortStatus, SyncState
 from agent_flows.server.core import clock
 from agent_flows.server.core.casts import Casts, Ids
 from agent_flows.server.core.database import Transactions, retried
-from agent_flows.server.core.directory import KnownPort, PortDirectory
+from agent_flows.server.core.directory import TableDirectory, written
 from agent_flows.server.core.gate import PortState
 from agent_flows.spec import Spec
 from agent_flows.validation import Invalid
 
 _Row = GatedPort
-# Mostly the machine's interface follows its binding at once, and the agent's report that.
+# Mostly a port is plugged right after its binding, and reported right after that.
 _UNTIL_PLUGGED = datetime.timedelta(seconds=10)
 _MOST_ASKED = 500
 
 
 @dataclass(frozen=True)
-class Newcomer(KnownPort):
+class Newcomer(PortState):
     """A bound port without a row: its host got our extension after it was bound.
 
-    The first report taken for it makes the row.
+    The first report about it inserts the row.
     """
 
-    gated: bool
+    gated: bool = False
 
 
 @dataclass(frozen=True)
-class Arriving(KnownPort):
-    """A port as it is for the host it is being moved to, while it is bound to another.
+class Arriving(PortState):
+    """A port on the host it is being moved to, while it is bound to another.
 
-    It has no row for that host: what is reported of it goes into the history,
-    and Nova hears when it is proven.
+    It has no row for that host: reports about it go into the history, and Nova
+    is notified when it is proven.
     """
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What Neutron says of a port."""
+    """The fields of a port in Neutron that the gate needs."""
 
     host: str
     bound: bool
@@ -69,79 +69,80 @@ class _Facts:
     filtered: bool
 
 
-class NeutronDirectory(PortDirectory):
-    """``settle_soon`` brings about what was decided of ports, after the commit; ``forgotten`` are
-    those for which nobody did. ``arrived`` is called with ports that are proven on the host they
-    are being moved to, ``ask`` with what agents are asked to look at.
-
-    Rows are locked in the order of their ids, so that workers do not lock each other out.
+class NeutronDirectory(TableDirectory):
+    """``apply_soon`` is called after the commit with ports whose verdict may have changed;
+    ``unsettled`` answers those for which that did not happen. ``arrived`` is called with ports that
+    are proven on the host they are being moved to, ``ask`` with casts to agents.
     """
 
     def __init__(
         self,
-        settle_soon: Callable[[Collection[str]], None],
-        forgotten: Callable[[], Collection[str]],
+        apply_soon: Callable[[Collection[str]], None],
+        unsettled: Callable[[], Collection[str]],
         arrived: Callable[[Collection[str]], None],
         ask: Callable[[Casts], object],
         database: Transactions,
     ) -> None:
-        self._settle_soon = settle_soon
-        self._forgotten = forgotten
+        self._apply_soon = apply_soon
+        self._unsettled = unsettled
         self._arrived = arrived
         self._ask = ask
         self._database = database
+        super().__init__(_Row, _Row.port_id, _Row.revision)
 
-    def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, KnownPort]:
-        rows = _locked(session, sa.select(_Row).where(_Row.port_id.in_(list(port_ids))))
-        # After the locks: a change that is being made has been waited for.
+    def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, PortState]:
+        rows = self._locked(session, _Row.port_id.in_(list(port_ids)))
+        # After the locks, so that a change in progress is waited for.
         facts = _facts(session, port_ids)
-        groups = _group_revisions(session, [each for each in facts if facts[each].filtered])
-        known: dict[str, KnownPort] = {}
-        for row in rows:
-            if row.port_id not in facts:
-                continue
-            known[row.port_id] = _known(
+        groups = _group_revisions(session, [port for port in facts if facts[port].filtered])
+        known: dict[str, PortState] = {
+            row.id: dataclasses.replace(
                 row,
-                latest_revision=facts[row.port_id].revision,
-                security_group_revisions=groups.get(row.port_id, {}),
+                latest_revision=facts[row.id].revision,
+                security_group_revisions=groups.get(row.id, {}),
             )
+            for row in rows
+            if row.id in facts
+        }
         for port_id in facts.keys() - known.keys():
             known[port_id] = _newcomer(port_id, facts[port_id], groups.get(port_id, {}))
-        elsewhere = [each for each, port in known.items() if port.state.host != host]
+        elsewhere = [port.id for port in known.values() if port.host != host]
         for port_id in live_migration.moving_to(session, host, elsewhere):
-            known[port_id] = _arriving(known[port_id].state, host)
+            known[port_id] = _arriving(known[port_id], host)
         return known
 
-    def move(self, session: Session, ports: Sequence[KnownPort]) -> None:
+    def move(self, session: Session, ports: Sequence[PortState]) -> None:
         ports = [port for port in ports if not isinstance(port, Arriving)]
         new = [port for port in ports if isinstance(port, Newcomer)]
         if new:
             session.connection().execute(sa.insert(_Row), [_new_row(port) for port in new])
-        moved = [_moved(port) for port in ports if not isinstance(port, Newcomer)]
-        if moved:
-            session.connection().execute(_MOVE, moved)
+        moved = [port for port in ports if not isinstance(port, Newcomer)]
+        changed = _Row.__table__.c.status != sa.bindparam("new_status")
+        unsettled = sa.case((changed, True), else_=_Row.__table__.c.unsettled)
+        # First: MariaDB would compare with the status just written.
+        self._write(session, moved, ("unsettled", unsettled))
 
-    def moved(self, ports: Sequence[KnownPort]) -> None:
-        if here := {port.state.id for port in ports if not isinstance(port, Arriving)}:
-            self._settle_soon(here)
+    def moved(self, ports: Sequence[PortState]) -> None:
+        if here := {port.id for port in ports if not isinstance(port, Arriving)}:
+            self._apply_soon(here)
         arrived = {
-            port.state.id
+            port.id
             for port in ports
-            if isinstance(port, Arriving) and port.state.status is PortStatus.ACTIVE
+            if isinstance(port, Arriving) and port.status is PortStatus.ACTIVE
         }
         if arrived:
             self._arrived(arrived)
 
-    def settle(self) -> None:
-        if left_over := self._forgotten():
-            self._settle_soon(left_over)
-        if unheard := self._unheard():
-            self._ask(Casts(resyncs=unheard))
+    def catch_up(self) -> None:
+        if left := self._unsettled():
+            self._apply_soon(left)
+        if unreported := self._unreported():
+            self._ask(Casts(resyncs=unreported))
 
     @retried
-    def _unheard(self) -> Ids:
-        """Bound ports that no report has come of, by host. Neutron's agents speak of a port when it
-        is plugged in; of one that is not, they say so when they are asked."""
+    def _unreported(self) -> Ids:
+        """Bound ports without any report, by host. An agent reports a port when it is plugged; one
+        that is not plugged it reports when asked."""
         since = clock.now() - _UNTIL_PLUGGED
         query = (
             sa.select(_Row.host, _Row.port_id)
@@ -167,156 +168,51 @@ class NeutronDirectory(PortDirectory):
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise Invalid("port_ids", None, "in Neutron, agents know desired state from Neutron")
-
-    def overdue(
-        self,
-        session: Session,
-        before: datetime.datetime,
-        ahead: datetime.datetime,
-        limit: int,
-    ) -> list[KnownPort]:
-        since = _Row.syncing_since
-        late = _Row.sync_state == SyncState.SYNCING.value, sa.or_(since < before, since > ahead)
-        return _list(session, sa.select(_Row).where(*late).limit(limit))
-
-    def in_states(
-        self,
-        session: Session,
-        hosts: Collection[str],
-        states: Collection[SyncState],
-        limit: int | None = None,
-    ) -> list[KnownPort]:
-        theirs = _Row.host.in_(list(hosts)), _Row.sync_state.in_(list(states))
-        return _list(session, sa.select(_Row).where(*theirs).limit(limit))
-
-    def hosts_in_states(self, session: Session, states: Collection[SyncState]) -> set[str]:
-        found = session.scalars(
-            sa.select(_Row.host).where(_Row.sync_state.in_(list(states))).distinct()
-        )
-        return set(found)
-
-    def with_ports(self, session: Session, hosts: Collection[str]) -> set[str]:
-        return set(
-            session.scalars(sa.select(_Row.host).where(_Row.host.in_(list(hosts))).distinct())
-        )
-
-    def counts(self, session: Session) -> Mapping[tuple[str, str, str], int]:
-        query = sa.select(_Row.host, _Row.status, _Row.sync_state, sa.func.count())
-        rows = session.execute(query.group_by(_Row.host, _Row.status, _Row.sync_state))
-        return {(host, status, state): number for host, status, state, number in rows}
-
-
-# ``unsettled`` comes first: MariaDB would compare with the status just written.
-_MOVE = (
-    sa.update(_Row.__table__)
-    .where(_Row.__table__.c.port_id == sa.bindparam("moved_port"))
-    .ordered_values(
-        (
-            "unsettled",
-            sa.case(
-                (_Row.__table__.c.status != sa.bindparam("new_status"), True),
-                else_=_Row.__table__.c.unsettled,
-            ),
-        ),
-        ("status", sa.bindparam("new_status")),
-        ("sync_state", sa.bindparam("new_sync_state")),
-        ("sequence", sa.bindparam("new_sequence")),
-        ("proven_revision", sa.bindparam("new_proven_revision")),
-        ("syncing_since", sa.bindparam("new_syncing_since")),
-        ("updated_at", sa.bindparam("new_updated_at")),
-    )
-)
-
-
-def _moved(port: KnownPort) -> dict[str, Any]:
-    return {"moved_port": port.state.id} | {f"new_{k}": v for k, v in _written(port).items()}
-
-
-def _written(port: KnownPort) -> dict[str, Any]:
-    return {
-        "status": port.state.status.value,
-        "sync_state": port.state.sync_state.value,
-        "sequence": port.state.sequence,
-        "proven_revision": port.state.proven_revision,
-        "syncing_since": port.syncing_since,
-        "updated_at": port.updated_at,
-    }
+        raise Invalid("port_ids", None, "in Neutron, agents get the desired state from Neutron")
 
 
 def _new_row(port: Newcomer) -> dict[str, Any]:
     return {
-        **_written(port),
-        "port_id": port.state.id,
-        "host": port.state.host,
+        **written(port),
+        "port_id": port.id,
+        "host": port.host,
         "gated": port.gated,
-        "revision": port.state.revision,
-        "admin_state_up": port.state.admin_state_up,
+        "revision": port.revision,
+        "admin_state_up": port.admin_state_up,
         "unsettled": True,
     }
 
 
-def _locked(session: Session, query: sa.Select[Any]) -> Sequence[GatedPort]:
-    return session.scalars(
-        query.order_by(_Row.port_id).with_for_update().execution_options(populate_existing=True)
-    ).all()
-
-
-def _list(session: Session, query: sa.Select[Any]) -> list[KnownPort]:
-    return [_known(row) for row in _locked(session, query)]
-
-
-def _known(row: GatedPort, **judged_by: Any) -> KnownPort:
-    state = PortState(
-        id=row.port_id,
-        host=row.host,
-        revision=row.revision,
-        status=PortStatus(row.status),
-        sync_state=SyncState(row.sync_state),
-        admin_state_up=row.admin_state_up,
-        sequence=row.sequence,
-        proven_revision=row.proven_revision,
-        **judged_by,
-    )
-    return KnownPort(state, row.syncing_since, row.updated_at)
-
-
 def _newcomer(port_id: str, facts: _Facts, groups: Mapping[str, int]) -> Newcomer:
-    """As the port would be known had it a row.
+    """The port as if it had a row.
 
     At which revision its wiring last changed is not known, so only a report of
-    the newest is about the desired state of now.
+    the newest is about the current desired state.
     """
     return Newcomer(
-        state=PortState(
-            id=port_id,
-            host=facts.host if facts.bound else None,
-            revision=facts.revision,
-            status=PortStatus.ACTIVE if facts.active else PortStatus.DOWN,
-            sync_state=SyncState.ABSENT,
-            admin_state_up=facts.admin_state_up,
-            security_group_revisions=groups,
-        ),
-        syncing_since=None,
-        updated_at=_NEVER,
+        id=port_id,
+        host=facts.host if facts.bound else None,
+        revision=facts.revision,
+        status=PortStatus.ACTIVE if facts.active else PortStatus.DOWN,
+        sync_state=SyncState.ABSENT,
+        admin_state_up=facts.admin_state_up,
+        security_group_revisions=groups,
         gated=block_policy.is_gated(facts.device_owner),
     )
 
 
-def _arriving(state: PortState, host: str) -> Arriving:
-    """Nothing is known of it there yet, whatever is proven where it is bound."""
-    state = dataclasses.replace(
-        state,
+def _arriving(port: PortState, host: str) -> Arriving:
+    """Nothing is known of the port on ``host`` yet."""
+    return Arriving(
+        id=port.id,
         host=host,
+        revision=port.revision,
         status=PortStatus.DOWN,
         sync_state=SyncState.ABSENT,
-        sequence=0,
-        proven_revision=None,
+        admin_state_up=port.admin_state_up,
+        security_group_revisions=port.security_group_revisions,
+        latest_revision=port.latest_revision,
     )
-    return Arriving(state, None, _NEVER)
-
-
-_NEVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def _facts(session: Session, port_ids: Collection[str]) -> dict[str, _Facts]:
@@ -378,7 +274,7 @@ def _group_revisions(session: Session, port_ids: Sequence[str]) -> dict[str, dic
     )
     for row in session.execute(query) if rules else ():
         rules[row.security_group_id].append(row)
-    revisions = {group: rules_digest.of_objects(said) for group, said in rules.items()}
+    revisions = {group: rules_digest.of_objects(rows) for group, rows in rules.items()}
     found: dict[str, dict[str, int]] = {}
     for port_id, group in bound:
         found.setdefault(port_id, {})[group] = revisions[group]

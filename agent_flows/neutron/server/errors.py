@@ -1,4 +1,4 @@
-"""Why a request of ours cannot be done, as Neutron's exceptions, which know their HTTP status."""
+"""Why a request cannot be done, as Neutron's exceptions, each with its HTTP status."""
 
 from neutron_lib import exceptions
 
@@ -18,4 +18,4 @@ class NotLookedAfter(exceptions.Conflict):  # type: ignore[misc]
 
 
 class AgentNotTold(exceptions.ServiceUnavailable):  # type: ignore[misc]
-    message = "The agent of host %(host)s could not be told: %(reason)s"
+    message = "The request could not be sent to the agent of host %(host)s: %(reason)s"

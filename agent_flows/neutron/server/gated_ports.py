@@ -1,8 +1,8 @@
-"""What Neutron's transactions do to our rows: called inside them, with their session.
+"""Changes of our rows in Neutron's own transactions, with their session.
 
-Values that reports write meanwhile (``sync_state``, ``status``) are compared
-by the database, not here: under MariaDB's REPEATABLE READ a transaction may
-have begun to read before they were written.
+Values that reports write (``sync_state``, ``status``) are compared by the
+database: under MariaDB's REPEATABLE READ a transaction may have begun to read
+before a report wrote them.
 """
 
 import datetime
@@ -32,8 +32,7 @@ def host_of(session: Session, port_id: str) -> str | None:
 def take(
     session: Session, port_id: str, before: PortFacts, after: PortFacts, now: datetime.datetime
 ) -> None:
-    """A port that was not looked after is, from now on: nothing is known of it yet, not even
-    that it is not plugged in, so its agent's report is waited for."""
+    """Insert the port's row: SYNCING, since not even its absence from the host is reported yet."""
     values = {
         "port_id": port_id,
         "host": after.host,
@@ -60,14 +59,14 @@ def drop(session: Session, port_id: str) -> None:
 
 
 def _show(session: Session, port_id: str, row: GatedPort | None) -> None:
-    """Neutron shows the port it has at hand to whoever changed it: with the row of now."""
+    """Neutron answers a change with the port in its session: give that one the current row."""
     port = session.identity_map.get(orm.util.identity_key(models_v2.Port, port_id))
     if port is not None:
         orm.attributes.set_committed_value(port, "agent_flows", row)
 
 
 def deleted(session: Session, port_id: str, revision: int, now: datetime.datetime) -> None:
-    """The port goes; its history is kept for a while (``history_after_delete``)."""
+    """Delete the row; the history is kept for ``history_after_delete``."""
     drop(session, port_id)
     session.execute(
         sa.insert(DeletedPort).values(id=port_id, revision_number=revision, deleted_at=now)
@@ -77,7 +76,7 @@ def deleted(session: Session, port_id: str, revision: int, now: datetime.datetim
 def revise(
     session: Session, port_id: str, before: PortFacts, after: PortFacts, now: datetime.datetime
 ) -> None:
-    """Desired state is newer than any report."""
+    """The desired state is newer than any report."""
     _syncing(
         session,
         _Row.port_id == port_id,
@@ -89,10 +88,9 @@ def revise(
 
 
 def fall(session: Session, port_id: str, now: datetime.datetime) -> None:
-    """Somebody took the port from ACTIVE: what was proven of it holds no longer.
+    """The port went from ACTIVE to DOWN: what was proven of it holds no longer.
 
-    When it was us, upon a report that failed, the row says DOWN already and
-    stays: the report said what holds.
+    If that was our own doing after a failed report, the row is DOWN already and stays.
     """
     _syncing(
         session,
@@ -105,21 +103,21 @@ def fall(session: Session, port_id: str, now: datetime.datetime) -> None:
 
 
 def rules_flushed(session: Session, flush_context: object) -> None:
-    """Listens to what Neutron's sessions write: rules that come or go, whoever asked.
+    """Called at each flush of Neutron's sessions: ports whose groups' rules changed are SYNCING.
 
-    The switches of these groups' ports hold old ones from the commit on. Where
-    rules are written is where that can be noted in the same transaction and an
-    error is retried with it: a callback of Neutron's registry that meets a
-    deadlock becomes a conflict for the user.
+    Their switches hold old rules from the commit on. Here that is recorded in
+    the same transaction and retried with it; a deadlock in a callback of
+    Neutron's registry would become a conflict for the user.
     """
     rule = securitygroup.SecurityGroupRule
-    written = (each for each in (*session.new, *session.deleted) if isinstance(each, rule))
-    groups = {each.security_group_id for each in written}
+    changed = (*session.new, *session.deleted)
+    written = (row for row in changed if isinstance(row, rule))
+    groups = {row.security_group_id for row in written}
     if not groups:
         return
     binding = securitygroup.SecurityGroupPortBinding
     query = sa.select(binding.port_id).where(binding.security_group_id.in_(groups))
-    # In the order in which reports lock them, so that neither waits for the other.
+    # In the order in which reports lock them, against deadlocks.
     ports = sorted(set(session.scalars(query)))
     if ports:
         _syncing(session, _Row.port_id.in_(ports), clock.now())

@@ -1,12 +1,12 @@
-"""Live migration: when Nova hears that a port is plugged in on the host it is being moved to.
+"""Live migration: when Nova is notified that a port is plugged on the host it is being moved to.
 
 During a live migration a port has two bindings: the source's is ACTIVE and
 names the destination (``migrating_to`` in its profile), the destination's is
 INACTIVE. Nova waits for ``network-vif-plugged`` before the machine moves.
-Neutron sends it as soon as the destination's agent says "up"
-(neutron/plugins/ml2/rpc.py, ``update_device_up``), whether or not the security
-groups went in. Where the destination's agent has our extension, that message
-is kept back, and Nova hears of the port when its report proves it.
+Neutron sends it as soon as the destination's agent reports "up"
+(neutron/plugins/ml2/rpc.py, ``update_device_up``), even if the security groups
+could not be installed. Where the destination's agent has our extension, that
+message is held back until a report proves the port.
 """
 
 from collections.abc import Collection
@@ -31,7 +31,7 @@ MIGRATING_TO = "migrating_to"
 
 
 def moving_to(session: Session, host: str, port_ids: Collection[str]) -> set[str]:
-    """Those of ``port_ids`` that have an INACTIVE binding on ``host``, to be wired by its agent."""
+    """The ports with an INACTIVE binding on ``host``, to be wired by its agent."""
     if not port_ids:
         return set()
     query = sa.select(PortBinding.port_id, PortBinding.vif_type).where(
@@ -43,7 +43,7 @@ def moving_to(session: Session, host: str, port_ids: Collection[str]) -> set[str
     return {row.port_id for row in found if block_policy.is_bound(host, row.vif_type)}
 
 
-def tell_nova(port_ids: Collection[str]) -> None:
+def notify_nova(port_ids: Collection[str]) -> None:
     """These ports are proven on the host they are being moved to."""
     notifier = getattr(directory.get_plugin(), "nova_notifier", None)
     if notifier is None or not cfg.CONF.notify_nova_on_port_status_changes:
@@ -51,25 +51,25 @@ def tell_nova(port_ids: Collection[str]) -> None:
     for port_id in port_ids:
         port = ml2_db.get_port(context.get_admin_context(), port_id)
         if port is not None and _destination(port) is not None:
-            LOG.info("Port %s is proven on the host it is being moved to: telling Nova", port_id)
+            LOG.info("Port %s is proven on its destination host: notifying Nova", port_id)
             notifier.proven(port)
 
 
 def has_arrived(port_id: str) -> bool:
-    """Whether the port is bound to the host that its binding says it is being moved to."""
+    """Whether the port is bound to the host that its binding names as the destination."""
     port = ml2_db.get_port(context.get_admin_context(), port_id)
     bindings = port.port_bindings if port is not None else ()
     return any(
-        each.status == constants.ACTIVE and agent_rpc.migrating_to_host([each], each.host)
-        for each in bindings
+        binding.status == constants.ACTIVE and agent_rpc.migrating_to_host([binding], binding.host)
+        for binding in bindings
     )
 
 
-def keep_back_unproven() -> None:
-    """From now on Nova hears of a port on its destination when it is proven there.
+def hold_back_unproven() -> None:
+    """From now on Nova is notified of a port on its destination when it is proven there.
 
-    Called when Neutron's core plugin has been made; without its notifier
-    (``notify_nova_on_port_status_changes``) there is nothing to keep back.
+    Called after Neutron's core plugin was made; without its notifier
+    (``notify_nova_on_port_status_changes``) there is nothing to hold back.
     """
     core = directory.get_plugin()
     notifier = getattr(core, "nova_notifier", None)
@@ -78,19 +78,19 @@ def keep_back_unproven() -> None:
 
 
 class ProvenOnly:
-    """Neutron's notifier of Nova, but for what it says of ports that are being moved.
+    """Neutron's notifier of Nova, except for ports that are being moved.
 
-    Neutron has no event for it: ``update_device_up`` calls the notifier itself.
+    Neutron has no event for those: ``update_device_up`` calls the notifier itself.
     """
 
     def __init__(self, notifier: Any) -> None:
         self._notifier = notifier
 
     def notify_port_active_direct(self, port: Any) -> None:
-        """An agent said "up" of a port that is bound to another host."""
+        """An agent reported "up" for a port that is bound to another host."""
         destination = _destination(port)
         if destination is not None and has_extension(destination):
-            LOG.debug("Port %s: Nova hears of it when %s has proven it", port.id, destination)
+            LOG.debug("Port %s: Nova is notified when host %s has proven it", port.id, destination)
             return
         self._notifier.notify_port_active_direct(port)
 
@@ -98,7 +98,7 @@ class ProvenOnly:
         """The destination's agent has proven the port."""
         self._notifier.notify_port_active_direct(port)
 
-    # ML2 uses the rest of it as it is.
+    # Everything else is as in Neutron's.
     def __getattr__(self, name: str) -> Any:
         return getattr(self._notifier, name)
 
@@ -110,7 +110,7 @@ def _destination(port: Any) -> str | None:
     if named:
         return named
     # Nova may not have written it yet.
-    inactive = (each.host for each in bindings if each.status == constants.INACTIVE)
+    inactive = (binding.host for binding in bindings if binding.status == constants.INACTIVE)
     return next(inactive, None)
 
 

@@ -1,9 +1,9 @@
-"""The mechanism driver ``agent_flows``: the block and the row, in Neutron's own transactions.
+"""The mechanism driver ``agent_flows``: writes our block and row in Neutron's own transactions.
 
 It binds nothing: ``mechanism_drivers = openvswitch,agent_flows``. Only a
-mechanism driver's precommit hears of every change that matters: the
+mechanism driver's precommit is called for every change that matters: the
 registry's PRECOMMIT_UPDATE is not published for a change of status, and its
-AFTER_UPDATE comes when a port may be ACTIVE already.
+AFTER_UPDATE comes when a port may already be ACTIVE.
 """
 
 from collections.abc import Mapping
@@ -30,11 +30,11 @@ class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
         return
 
     def update_port_precommit(self, context: Any) -> None:
-        """Also called when a binding is committed, which is when a new port becomes ours."""
+        """Also called when a binding is committed, which is when a new port gets its row."""
         if context.current["device_owner"] == constants.DEVICE_OWNER_DVR_INTERFACE:
             return  # bound to many hosts at once, and never gated
         before, after = PortFacts.of(context.original), PortFacts.of(context.current)
-        if not block_policy.is_of_account(before, after):
+        if not block_policy.matters(before, after):
             return
         port_id = context.current["id"]
         session = context.plugin_context.session
@@ -51,7 +51,7 @@ class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
         if change.revise:
             gated_ports.revise(session, port_id, before, after, now)
         if (change.fall or change.revise) and context.current.get(SYNC_STATE) in _REPORTED:
-            # What whoever changes the port is shown.
+            # The answer to the request that changes the port.
             context.current[SYNC_STATE] = SyncState.SYNCING.value
         if change.block is not None:
             attached_to = blocks.attached_to(session, port_id)
@@ -59,8 +59,8 @@ class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
             write(session, [] if attached_to is None else [attached_to])
 
     def update_port_postcommit(self, context: Any) -> None:
-        """Neutron unbinds a port that is to be moved and binds it again where it is, and its
-        agent leaves it alone from then on: ask for a report of what stands there."""
+        """Before a live migration Neutron unbinds the port and binds it again on the same host,
+        where the agent no longer touches it: ask for a report of what is installed."""
         before, after = PortFacts.of(context.original), PortFacts.of(context.current)
         rebound = after.bound and not before.bound
         if rebound and _leaves(context.current) and context.current.get(SYNC_STATE) is not None:

@@ -1,8 +1,8 @@
-"""The table of the ports agent_flows looks after in Neutron.
+"""The table of the ports on hosts with our extension.
 
-What Neutron itself knows of a port is not repeated, but for what must stand
-still while a report is judged: ``host``, ``revision`` and ``admin_state_up``
-are written in the transaction that changes them, under this row's lock.
+It repeats of Neutron's tables only what must not change while a report is
+judged: ``host``, ``revision`` and ``admin_state_up`` are written in the
+transaction that changes them, under this row's lock.
 """
 
 from typing import Any
@@ -19,11 +19,10 @@ class GatedPort(PortRow, model_base.BASEV2):  # type: ignore[misc]
     """A port bound to a host whose agent has our extension.
 
     ``revision`` is Neutron's revision number at which something the wiring
-    depends on last changed, ``status`` what the reports make of the port.
-    ``gated`` is false for ports that Neutron never waits for (those of its
-    own services): reports about them are kept, their status is not ours.
-    ``unsettled`` says that ``status`` has changed and may not have been
-    brought about.
+    depends on last changed, ``status`` the gate's verdict. ``gated`` is false
+    for ports that Neutron never blocks (those of its own services): reports
+    about them are kept, but their status is Neutron's. ``unsettled``: ``status``
+    has changed and Neutron's may not have followed yet.
     """
 
     __tablename__ = "agent_flows_ports"
@@ -42,8 +41,8 @@ class GatedPort(PortRow, model_base.BASEV2):  # type: ignore[misc]
     revision: orm.Mapped[int] = orm.mapped_column(sa.BigInteger())
     unsettled: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
 
-    # Read with the port, so that a list of ports stays one query. Never written
-    # through: the rows go with their ports by the foreign key.
+    # Read with the port, so that a list of ports is one query. Never written
+    # through: rows are deleted with their ports by the foreign key.
     port: orm.Mapped[Any] = orm.relationship(
         models_v2.Port,
         viewonly=True,

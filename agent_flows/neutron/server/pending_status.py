@@ -1,4 +1,4 @@
-"""How a port of Neutron stands to what the gate decided of it. Pure."""
+"""What is left to do until a port of Neutron has the status that the gate decided. Pure."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from agent_flows.report import PortStatus
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a gated port stands to what was decided of it.
+class PendingStatus:
+    """A gated port: the gate's verdict, and Neutron's status and blocks.
 
-    ``active`` is Neutron's status, ``blocked_by`` who keeps it from being
-    that, ``attached_to`` what blocks name in the port's place.
+    ``active``: Neutron's status is ACTIVE. ``blocked_by`` are the owners of its
+    provisioning blocks, ``attached_to`` the id by which blocks name the port.
     """
 
     port_id: str
@@ -26,21 +26,21 @@ class Standing:
 
     @property
     def to_block(self) -> bool:
-        """If it is ACTIVE, the block comes with its fall."""
+        """A port that is ACTIVE gets the block when it goes DOWN."""
         return self.verdict is PortStatus.DOWN and not self.active and ENTITY not in self.blocked_by
 
     @property
-    def to_raise(self) -> bool:
-        """Nobody blocks it, and nobody said so."""
+    def to_activate(self) -> bool:
+        """Nothing blocks it, but Neutron was not called yet."""
         return self.verdict is PortStatus.ACTIVE and not self.active and not self.blocked_by
 
     @property
-    def to_fall(self) -> bool:
+    def to_deactivate(self) -> bool:
         return self.verdict is PortStatus.DOWN and self.active
 
     @property
     def settled(self) -> bool:
-        """Nothing is left to do, now or when others lift their blocks."""
+        """Nothing is left to do, now or when others remove their blocks."""
         if self.verdict is PortStatus.ACTIVE:
             return self.active
         return not self.active and ENTITY in self.blocked_by

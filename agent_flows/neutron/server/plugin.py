@@ -36,7 +36,7 @@ from agent_flows.neutron.server.errors import (
     TaskNotFound,
 )
 from agent_flows.neutron.server.models import GatedPort
-from agent_flows.neutron.server.report_server import Intake
+from agent_flows.neutron.server.report_server import ReportServer
 from agent_flows.server.core import clock
 from agent_flows.server.core.casts import Casts, to_hosts
 from agent_flows.validation import Invalid
@@ -61,8 +61,8 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         super().__init__()
         options.register(cfg.CONF)
         extensions.append_api_extensions_path(our_extensions.__path__)
-        self._intake = Intake(cfg.CONF)
-        live_migration.keep_back_unproven()
+        self._reports = ReportServer(cfg.CONF)
+        live_migration.hold_back_unproven()
         db_api.sqla_listen(orm.Session, "after_flush", gated_ports.rules_flushed)
         model_query.register_hook(
             models_v2.Port, "agent_flows", None, None, result_filters=_by_sync_state
@@ -76,7 +76,7 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
 
     def start_rpc_listeners(self) -> list[oslo_messaging.MessageHandlingServer]:
         """Called in each RPC worker."""
-        return self._intake.listen()
+        return self._reports.listen()
 
     @registry.receives(resources.AGENT, [events.AFTER_CREATE, events.AFTER_UPDATE])  # type: ignore[untyped-decorator]
     def _agent_reported(
@@ -84,7 +84,7 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
     ) -> None:
         state = payload.desired_state
         if state["agent_type"] == constants.AGENT_TYPE_OVS:
-            self._intake.agent_reported(state["host"], state.get("configurations") or {})
+            self._reports.agent_reported(state["host"], state.get("configurations") or {})
 
     @registry.receives(resources.AGENT, [events.AFTER_DELETE])  # type: ignore[untyped-decorator]
     def _agent_deleted(
@@ -92,12 +92,12 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
     ) -> None:
         agent = payload.states[0]
         if agent.agent_type == constants.AGENT_TYPE_OVS:
-            self._intake.agent_deleted(agent.host)
+            self._reports.agent_deleted(agent.host)
 
     @staticmethod
     @resource_extend.extends([api_definition.PORTS])  # type: ignore[untyped-decorator]
     def _show_sync_state(view: View, port: Any) -> None:
-        # Some callers have Neutron's object, some the row below it.
+        # Some callers pass Neutron's object, some its row.
         row = getattr(port, "db_obj", port).agent_flows
         view[_SYNC_STATE] = row.sync_state if row else None
 
@@ -115,7 +115,7 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         wanted = task_listing.Page(filters or {}, sorts or (), limit, marker, page_reverse)
         if "host" in wanted.filters or any(key == "host" for key, _ in wanted.sorts):
             policy.enforce(context, policies.GET_HOST, {"project_id": context.project_id})
-        with self._intake.database.reader() as session:
+        with self._reports.database.reader() as session:
             try:
                 found = task_listing.tasks(session, _project(context), wanted)
             except Invalid as exc:
@@ -123,7 +123,7 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         return [_shown(context, task, fields) for task in found]
 
     def get_task(self, context: Any, task_id: str, fields: Sequence[str] | None = None) -> View:
-        with self._intake.database.reader() as session:
+        with self._reports.database.reader() as session:
             found = task_listing.task(session, _project(context), task_id)
         if found is None:
             raise TaskNotFound(task_id=task_id)
@@ -139,12 +139,12 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         marker: str | None = None,
         **_paging: Any,
     ) -> list[View]:
-        """Always by host, in pages that go forward."""
-        with self._intake.database.reader() as session:
+        """Always in the order of hosts, in pages that go forward."""
+        with self._reports.database.reader() as session:
             try:
                 found = agent_listing.hosts(
                     session,
-                    self._intake.rules,
+                    self._reports.rules,
                     clock.now(),
                     filters or {},
                     limit=limit,
@@ -152,7 +152,7 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
                 )
             except Invalid as exc:
                 raise exceptions.BadRequest(resource=api_definition.AGENTS, msg=str(exc)) from None
-        return [db_utils.resource_fields(each, fields) for each in found]
+        return [db_utils.resource_fields(agent, fields) for agent in found]
 
     def get_agent_flows_agent(
         self, context: Any, host: str, fields: Sequence[str] | None = None
@@ -163,19 +163,19 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         return found[0]
 
     def ask(self, host: str, port_ids: Collection[str]) -> None:
-        """Have the agent of ``host`` look at ports again, soon; a hint that may be lost."""
-        self._intake.caster.send(Casts(resyncs=to_hosts([host], port_ids)))
+        """Ask the agent of ``host`` to wire ports again; the request may be lost."""
+        self._reports.caster.send(Casts(resyncs=to_hosts([host], port_ids)))
 
     def resync(self, port: View) -> View:
-        """Have the port's agent wire it anew; answers when the agent was told."""
+        """Ask the port's agent to wire it again; answers when the request was sent."""
         port_id = port["id"]
-        with self._intake.database.reader() as session:
+        with self._reports.database.reader() as session:
             row = session.get(GatedPort, port_id)
         if row is None:
             raise NotLookedAfter(port_id=port_id)
-        told = self._intake.caster.send(Casts(resyncs=to_hosts([row.host], [port_id])))
+        sent = self._reports.caster.send(Casts(resyncs=to_hosts([row.host], [port_id])))
         try:
-            told.result(_CAST_SECONDS)
+            sent.result(_CAST_SECONDS)
         except NotInTime:
             raise AgentNotTold(host=row.host, reason="the message bus does not answer") from None
         except oslo_messaging.MessagingException as exc:
@@ -184,12 +184,12 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
 
 
 def _project(context: Any) -> str | None:
-    """Whose tasks this context may see; None for everybody's."""
+    """The project whose tasks this context may see, None for all projects."""
     return None if context.is_admin else str(context.project_id or "")
 
 
 def _shown(context: Any, task: View, fields: Sequence[str] | None) -> View:
-    """The task as this context may see it; what it may not see as a whole is Neutron's to hide."""
+    """The task, its error cut to what this context may see; whole fields Neutron hides."""
     error = task["error"]
     if error is not None:
         shown_error = {"type": error["type"], "message": error["message"]}

@@ -1,7 +1,7 @@
 """Who may read what, as Neutron's policies: an operator changes them in Neutron's policy file.
 
 Admin reads all. A project reads the tasks of its own ports, with the type of an
-error and a message for it that shows nothing of the host (``wording``).
+error and a message that shows nothing of the host (``wording``).
 """
 
 from collections.abc import Sequence
@@ -42,14 +42,14 @@ _RULES = [
         GET_MESSAGE,
         rules.ADMIN,
         "Get the agent's own ``message`` of a task's ``error``, which may name the host and what "
-        "is in it; who may not gets a message that only says what it means for the port",
+        "is on it; others get a message about the port alone",
         _READ,
         scope_types=_SCOPE,
     ),
     policy.DocumentedRuleDefault(
         GET_DETAIL,
         rules.ADMIN,
-        "Get ``detail`` of a task's ``error``: what the tool itself said",
+        "Get ``detail`` of a task's ``error``: the output of the tool that failed",
         _READ,
         scope_types=_SCOPE,
     ),
@@ -63,7 +63,7 @@ _RULES = [
     policy.DocumentedRuleDefault(
         GET_AGENT,
         rules.ADMIN,
-        "Get how a host fares, as its agent says",
+        "Get the state of a host, as its agent reports it",
         [
             {"method": "GET", "path": "/agent-flows-agents"},
             {"method": "GET", "path": "/agent-flows-agents/{host}"},
@@ -73,7 +73,7 @@ _RULES = [
     policy.DocumentedRuleDefault(
         RESYNC,
         rules.ADMIN,
-        "Have a port wired anew by its agent",
+        "Have a port wired again by its agent",
         [{"method": "PUT", "path": "/ports/{id}/resync"}],
         scope_types=_SCOPE,
     ),

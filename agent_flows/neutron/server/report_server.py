@@ -1,4 +1,4 @@
-"""What takes reports: our store on Neutron's database, in as many workers as Neutron has."""
+"""Takes reports in each of Neutron's RPC workers: the store on Neutron's database."""
 
 import contextlib
 import dataclasses
@@ -14,11 +14,11 @@ from oslo_config import cfg
 from oslo_log import log
 
 from agent_flows.neutron.server import block_policy, live_migration
-from agent_flows.neutron.server.apply_verdict import forgotten, proclaim, settle
+from agent_flows.neutron.server.apply_verdict import apply_verdicts, lift_block, unsettled_ports
 from agent_flows.neutron.server.database import NeutronDatabase
 from agent_flows.neutron.server.directory import NeutronDirectory
 from agent_flows.neutron.server.models import GatedPort
-from agent_flows.neutron.server.verdict_worker import Settler
+from agent_flows.neutron.server.verdict_worker import VerdictWorker
 from agent_flows.report import FlowReport, TaskOutcome
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.answers import Receipt
@@ -26,10 +26,10 @@ from agent_flows.rpc.dispatch import listener
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
 from agent_flows.server.core import agents, settings
-from agent_flows.server.core.agents import Rules
 from agent_flows.server.core.casts import Caster, Casts
 from agent_flows.server.core.database import retried
 from agent_flows.server.core.errors import NotFound
+from agent_flows.server.core.liveness import Rules
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.server.core.store import Store
 from agent_flows.server.core.sweeper import Sweeper
@@ -41,13 +41,14 @@ _LAST_OF_UTF8MB3 = 0xFFFF
 
 
 class NeutronStore(Store):
-    """Neutron's connections may speak MariaDB's three-byte ``utf8``, whatever the tables hold."""
+    """For connections in MariaDB's three-byte ``utf8``, whatever the tables can hold."""
 
     def take_reports(
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
     ) -> Receipt:
         plain = [
-            dataclasses.replace(each, tasks=tuple(map(_plain, each.tasks))) for each in reports
+            dataclasses.replace(report, tasks=tuple(map(_plain, report.tasks)))
+            for report in reports
         ]
         return super().take_reports(host, plain, agent)
 
@@ -66,14 +67,14 @@ def _fits(text: str) -> bool:
 
 def _bmp(text: str) -> str:
     return "".join(
-        each if ord(each) <= _LAST_OF_UTF8MB3 else "\N{REPLACEMENT CHARACTER}" for each in text
+        char if ord(char) <= _LAST_OF_UTF8MB3 else "\N{REPLACEMENT CHARACTER}" for char in text
     )
 
 
-class Intake:
-    """Everything that has threads or connections, made when it is first used.
+class ReportServer:
+    """The parts that have threads or connections, each made when it is first used.
 
-    Neutron makes its plugins in one process and uses them in that one's children.
+    Neutron makes its plugins in one process and uses them in that process's children.
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -86,15 +87,15 @@ class Intake:
         return NeutronDatabase()
 
     @cached_property
-    def settler(self) -> Settler:
-        return Settler(lambda port_ids: settle(self.database, port_ids))
+    def verdicts(self) -> VerdictWorker:
+        return VerdictWorker(lambda port_ids: apply_verdicts(self.database, port_ids))
 
     @cached_property
     def directory(self) -> NeutronDirectory:
         return NeutronDirectory(
-            self.settler.soon,
-            lambda: forgotten(self.database),
-            live_migration.tell_nova,
+            self.verdicts.soon,
+            lambda: unsettled_ports(self.database),
+            live_migration.notify_nova,
             self._ask,
             self.database,
         )
@@ -127,13 +128,13 @@ class Intake:
 
     @property
     def rules(self) -> Rules:
-        # An agent is dead when Neutron says so.
+        # An agent is dead when Neutron takes it for dead.
         return dataclasses.replace(
             settings.of_the_agents(self._conf), down_time=float(self._conf.agent_down_time)
         )
 
     def listen(self) -> list[oslo_messaging.MessageHandlingServer]:
-        """Take reports, and find out what nobody reports, until the process ends."""
+        """Take reports, and sweep for ports that no agent reports, until the process ends."""
         endpoint, target = ServerEndpoint(self.store), wire.server_target(socket.gethostname())
         server = listener(n_rpc.TRANSPORT, target, endpoint)
         server.start()
@@ -141,10 +142,9 @@ class Intake:
         return [server]
 
     def agent_reported(self, host: str, configurations: Mapping[str, Any]) -> None:
-        """The OVS agent of ``host`` reported its state to Neutron: its sign of life.
+        """The OVS agent of ``host`` reported its state to Neutron: a heartbeat.
 
-        If it has not our extension (any more), its ports are let go: it would
-        never report on them.
+        Without our extension it would never report on its ports: they are released.
         """
         if block_policy.has_extension(configurations):
             self.store.vouch(host)
@@ -154,23 +154,23 @@ class Intake:
             ports = list(session.scalars(sa.select(GatedPort.port_id).where(mine)))
         if ports:
             LOG.warning(
-                "The agent of %s has no extension %s: letting its %d ports go",
+                "The agent of %s has no extension %s: releasing its %d ports",
                 host,
                 block_policy.EXTENSION,
                 len(ports),
             )
             for port_id in ports:
-                proclaim(port_id)
-            self._forget(ports)
+                lift_block(port_id)
+            self._release(ports)
 
     @retried
     def agent_deleted(self, host: str) -> None:
-        """An administrator deleted the OVS agent of ``host``: what is known of it goes, too."""
+        """An administrator deleted the OVS agent of ``host``: our row goes too."""
         with contextlib.suppress(NotFound), self.database.writer() as session:
             agents.forget(session, host)
 
     @retried
-    def _forget(self, port_ids: Sequence[str]) -> None:
+    def _release(self, port_ids: Sequence[str]) -> None:
         with self.database.writer() as session:
             session.execute(
                 sa.delete(GatedPort)

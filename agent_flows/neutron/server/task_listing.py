@@ -1,4 +1,4 @@
-"""``GET /v2.0/tasks``: our listing of tasks, with Neutron's parameters and whose the port is."""
+"""``GET /v2.0/tasks``: the core's listing, with Neutron's parameters and the port's project."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from agent_flows.server.core.listing import Listing, Order, View, one, page
 from agent_flows.server.core.models import Attempt
 
 MAX_LIMIT = 1000
-"""Tasks in one answer, whatever is asked for and whatever Neutron allows."""
+"""The most tasks in one answer, even if the request or Neutron allows more."""
 
 _OWNER = ("tenant_id", "project_id")
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What Neutron asks a plugin for: ``sorts`` are keys and whether they ascend.
+    """The parameters that Neutron passes to a plugin: ``sorts`` are keys and whether they ascend.
 
     ``backwards`` asks for the page that ends before ``marker``.
     """
@@ -32,32 +32,32 @@ class Page:
     backwards: bool = False
 
 
-def tasks(session: Session, project: str | None, wanted: Page) -> list[View]:
+def tasks(session: Session, project: str | None, request: Page) -> list[View]:
     """The tasks of ports of ``project``, None for all.
 
     Raises :class:`agent_flows.validation.Invalid` naming the parameter at fault.
     """
-    filters = dict(wanted.filters)
+    filters = dict(request.filters)
     owners = [filters.pop(name) for name in _OWNER if name in filters]
     if project is not None:
         owners.append([project])
     params: dict[str, Sequence[str]] = dict(filters)
-    if wanted.limit is not None:
-        params["limit"] = [str(wanted.limit)]
-    if wanted.marker is not None:
-        params["marker"] = [wanted.marker]
-    # Neutron adds the id to have an order that is unique; ours is.
-    sorts = [(key, ascending) for key, ascending in wanted.sorts if key != "id"]
+    if request.limit is not None:
+        params["limit"] = [str(request.limit)]
+    if request.marker is not None:
+        params["marker"] = [request.marker]
+    # Neutron adds the id for a unique order; ours is unique without it.
+    sorts = [(key, ascending) for key, ascending in request.sorts if key != "id"]
     if sorts:
         params["sort_key"] = [key for key, _ in sorts]
         params["sort_dir"] = [
-            "asc" if ascending is not wanted.backwards else "desc" for _, ascending in sorts
+            "asc" if ascending is not request.backwards else "desc" for _, ascending in sorts
         ]
     listing = _listing(owners)
-    if wanted.backwards:
+    if request.backwards:
         listing = dataclasses.replace(listing, default=_reversed(listing.default))
     found = page(session, listing, params, MAX_LIMIT).items
-    return found[::-1] if wanted.backwards else found
+    return found[::-1] if request.backwards else found
 
 
 def task(session: Session, project: str | None, task_id: str) -> View | None:
@@ -75,11 +75,11 @@ def _listing(owners: Sequence[Sequence[str]]) -> Listing:
 
     def view(session: Session, rows: Sequence[Any]) -> list[View]:
         views = listing.view(session, rows)
-        ids = {each["resource_id"] for each in views}
+        ids = {task["resource_id"] for task in views}
         query = sa.select(port.id, port.project_id).where(port.id.in_(ids))
         projects = {row.id: row.project_id for row in session.execute(query)}
-        for each in views:
-            each["project_id"] = each["tenant_id"] = projects.get(each["resource_id"])
+        for task in views:
+            task["project_id"] = task["tenant_id"] = projects.get(task["resource_id"])
         return views
 
     return dataclasses.replace(
@@ -88,4 +88,4 @@ def _listing(owners: Sequence[Sequence[str]]) -> Listing:
 
 
 def _reversed(orders: Sequence[Order]) -> list[Order]:
-    return [dataclasses.replace(each, descending=not each.descending) for each in orders]
+    return [dataclasses.replace(order, descending=not order.descending) for order in orders]

@@ -1,4 +1,4 @@
-"""The thread that settles ports soon after something was decided of them."""
+"""The thread that applies verdicts soon after they were committed."""
 
 import threading
 import time
@@ -8,20 +8,20 @@ from oslo_log import log
 
 LOG = log.getLogger(__name__)
 
-# Seconds after which a port that is not yet what was decided is looked at again.
+# Seconds after which a port without the status of its verdict is tried again.
 _AGAIN = (0.3, 1.0, 3.0)
 
 
-class Settler:
-    """Calls ``settle`` with the ports it is told of; it answers those to look at again.
+class VerdictWorker:
+    """Calls ``apply`` with ports whose verdict changed; it answers those to try again.
 
-    Lifting a block takes Neutron tens of milliseconds a port, for which no
-    agent should wait that only wants to hear that its report is safe. After a
-    few looks, what is left over is the sweep's.
+    Neutron takes tens of milliseconds to make a port ACTIVE, and an agent
+    should not wait that long for the receipt of its report. After a few tries
+    the sweep takes over.
     """
 
-    def __init__(self, settle: Callable[[Collection[str]], Collection[str]]) -> None:
-        self._settle = settle
+    def __init__(self, apply: Callable[[Collection[str]], Collection[str]]) -> None:
+        self._apply = apply
         self._due: dict[str, tuple[float, int]] = {}
         self._busy = False
         self._changed = threading.Condition()
@@ -31,20 +31,20 @@ class Settler:
         with self._changed:
             now = time.monotonic()
             self._due.update(dict.fromkeys(port_ids, (now, 0)))
-            # Made when first needed: Neutron makes its plugins before it forks.
+            # Started when first needed: Neutron makes its plugins before it forks.
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="settler", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="verdicts", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
     def wait_until_quiet(self, seconds: float) -> bool:
-        """Wait until nothing is due at once; whether that came in time."""
+        """Wait until nothing is due; whether that happened in time."""
         with self._changed:
             return self._changed.wait_for(lambda: not (self._busy or self._ready()), seconds)
 
     def _ready(self) -> dict[str, int]:
         now = time.monotonic()
-        return {port_id: looks for port_id, (when, looks) in self._due.items() if when <= now}
+        return {port_id: tries for port_id, (when, tries) in self._due.items() if when <= now}
 
     def _run(self) -> None:
         while True:
@@ -56,16 +56,16 @@ class Settler:
                     del self._due[port_id]
                 self._busy = True
             try:
-                left = self._settle(ready)
+                left = self._apply(ready)
             except Exception:
-                # The thread lives on; the ports stay unsettled, for the next sweep.
-                LOG.exception("Could not settle %d ports now", len(ready))
+                # The thread goes on; the ports stay unsettled, for the next sweep.
+                LOG.exception("Could not apply the verdicts of %d ports", len(ready))
                 left = ()
             with self._changed:
                 now = time.monotonic()
                 for port_id in left:
-                    looks = ready[port_id]
-                    if port_id not in self._due and looks < len(_AGAIN):
-                        self._due[port_id] = (now + _AGAIN[looks], looks + 1)
+                    tries = ready[port_id]
+                    if port_id not in self._due and tries < len(_AGAIN):
+                        self._due[port_id] = (now + _AGAIN[tries], tries + 1)
                 self._busy = False
                 self._changed.notify_all()

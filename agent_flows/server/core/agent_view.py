@@ -1,45 +1,20 @@
-"""Agents as they are shown, and what is said of a host in trouble."""
+"""Agents as the APIs show them, as ``/healthz`` names them, and as Prometheus counts them."""
 
-import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from agent_flows.server.core import agents, clock, condition
-from agent_flows.server.core.agents import Rules
+from agent_flows.server.core import clock, condition
 from agent_flows.server.core.listing import View
+from agent_flows.server.core.liveness import Conflict, Liveness
+from agent_flows.server.core.metrics import AGENT_NUMBERS, AgentGauges
 from agent_flows.server.core.models import Agent, PortRow
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What the agents' rows mean at ``now``."""
-
-    rules: Rules
-    now: datetime.datetime
-
-    def alive(self, row: Agent) -> bool:
-        return agents.is_alive(row, self.now, self.rules)
-
-    def troubles(self, row: Agent) -> dict[str, str]:
-        """What keeps the host from its work, a line by source."""
-        found = condition.of_text(row.state).troubles
-        return {source.value: line for source, line in found.items()}
-
-    def conflict(self, row: Agent) -> View | None:
-        """Another agent that wants to speak for the host, and when it was last heard."""
-        found = agents.conflict(row, self.now, self.rules)
-        if found is None:
-            return None
-        return {"boot_id": found.boot_id, "heard_at": clock.shown(found.heard_at)}
-
-    def silence(self, row: Agent) -> str:
-        return f"no sign of life since {row.heartbeat_at.isoformat(timespec='seconds')}"
-
-
-def shown(session: Session, rows: Sequence[Agent], seen: Seen, port: type[PortRow]) -> list[View]:
+def shown(
+    session: Session, rows: Sequence[Agent], liveness: Liveness, port: type[PortRow]
+) -> list[View]:
     """Agents with the number of their ports (rows of ``port``) in each sync_state."""
     query = (
         sa.select(port.host, port.sync_state, sa.func.count())
@@ -53,25 +28,51 @@ def shown(session: Session, rows: Sequence[Agent], seen: Seen, port: type[PortRo
         {
             "id": row.host,
             "host": row.host,
-            "alive": seen.alive(row),
+            "alive": liveness.alive(row),
             "heartbeat_at": clock.shown(row.heartbeat_at),
             "sequence": row.sequence,
             "state": condition.of_text(row.state).shown(),
-            "conflict": seen.conflict(row),
+            "conflict": _conflict(liveness.conflict(row)),
             "ports": ports.get(row.host, {}),
         }
         for row in rows
     ]
 
 
-def troubled(session: Session, seen: Seen) -> dict[str, str]:
-    """Hosts whose agent is silent, in trouble or not alone, each with a line that says so."""
+def _conflict(conflict: Conflict | None) -> View | None:
+    if conflict is None:
+        return None
+    return {"boot_id": conflict.boot_id, "heard_at": clock.shown(conflict.heard_at)}
+
+
+def troubled(session: Session, liveness: Liveness) -> dict[str, str]:
+    """Hosts whose agent is silent, in trouble or not the only one, each with one line."""
     found: dict[str, str] = {}
     for row in session.scalars(sa.select(Agent).order_by(Agent.host)):
-        lines = [] if seen.alive(row) else [seen.silence(row)]
-        lines += [f"{source}: {line}" for source, line in seen.troubles(row).items()]
-        if seen.conflict(row) is not None:
+        last = row.heartbeat_at.isoformat(timespec="seconds")
+        lines = [] if liveness.alive(row) else [f"no heartbeat since {last}"]
+        troubles = condition.of_text(row.state).troubles
+        lines += [f"{source.value}: {line}" for source, line in troubles.items()]
+        if liveness.conflict(row) is not None:
             lines.append("another agent reports as this host")
         if lines:
             found[row.host] = "; ".join(lines)
+    return found
+
+
+def gauges(session: Session, liveness: Liveness) -> list[AgentGauges]:
+    """Of every agent that is known."""
+    found = []
+    for row in session.scalars(sa.select(Agent).order_by(Agent.host)):
+        state = condition.of_text(row.state)
+        found.append(
+            AgentGauges(
+                host=row.host,
+                alive=liveness.alive(row),
+                age=max((liveness.now - row.heartbeat_at).total_seconds(), 0.0),
+                conflict=liveness.conflict(row) is not None,
+                troubles=frozenset(state.troubles),
+                numbers={name: state.facts[name] for name in AGENT_NUMBERS if name in state.facts},
+            )
+        )
     return found

@@ -1,67 +1,54 @@
-"""The port directory: where ports come from, and where what is known of them goes.
+"""The port directory: where the store and the sweeper read ports and write their states.
 
-An interface, because ports may live in our own tables or in somebody else's.
-The caller owns the transaction: every method takes its session.
+Ports are in the standalone server's own tables or in Neutron's. The caller owns
+the transaction: every method takes its session.
 """
 
 import abc
 import datetime
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy.orm import Session
+import sqlalchemy as sa
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from agent_flows.report import SyncState
+from agent_flows.report import PortStatus, SyncState
 from agent_flows.server.core.gate import PortState
+from agent_flows.server.core.models import PortRow
 from agent_flows.spec import Spec
 
-# What is said of a port whose host's agent looked, reported or is to report.
+# The states of a port whose agent looked, reported or is to report.
 CLAIMED = frozenset(SyncState) - {SyncState.UNKNOWN}
 
 
-@dataclass(frozen=True)
-class KnownPort:
-    """A port as the directory holds it.
-
-    ``syncing_since`` is when the clock of ``report_timeout`` started, None if
-    it does not run; ``updated_at`` when something one can read of it last
-    changed.
-    """
-
-    state: PortState
-    syncing_since: datetime.datetime | None
-    updated_at: datetime.datetime
-
-
 class PortDirectory(abc.ABC):
-    """Ports by id, with what the gate needs to know of them."""
+    """Ports by id, with what the gate needs."""
 
     @abc.abstractmethod
-    def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, KnownPort]:
-        """Those of ``port_ids`` that exist, as they are for ``host``, which reports on them.
+    def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, PortState]:
+        """The ports that exist, as they are for ``host``, which reports on them.
 
-        Nobody else changes them until the transaction ends, and what is
-        answered is true while they are locked.
+        They do not change until the transaction ends.
         """
 
     @abc.abstractmethod
-    def move(self, session: Session, ports: Sequence[KnownPort]) -> None:
-        """Write what became of locked ports."""
+    def move(self, session: Session, ports: Sequence[PortState]) -> None:
+        """Write the new states of locked ports."""
 
-    def moved(self, ports: Sequence[KnownPort]) -> None:
+    def moved(self, ports: Sequence[PortState]) -> None:
         """Called after the transaction of :meth:`move` committed."""
         return
 
-    def settle(self) -> None:
-        """Bring about what was decided and may not have been; called with every sweep."""
+    def catch_up(self) -> None:
+        """Do what :meth:`moved` may have left undone; called with every sweep."""
         return
 
     @abc.abstractmethod
     def specs(self, session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
-        """The ports bound to ``host`` (of those in ``port_ids``), and once each group they name.
+        """The ports bound to ``host`` (of those in ``port_ids``), and each of their groups once.
 
-        A group's revision is never newer than its content: reports that name
-        it prove no more than the agent has seen.
+        A group's revision is never newer than its content, so that a report that
+        names it proves no more than the agent has read.
         """
 
     @abc.abstractmethod
@@ -77,10 +64,10 @@ class PortDirectory(abc.ABC):
         before: datetime.datetime,
         ahead: datetime.datetime,
         limit: int,
-    ) -> list[KnownPort]:
+    ) -> list[PortState]:
         """At most ``limit`` ports, locked, SYNCING with a clock that started before ``before``.
 
-        Or after ``ahead``, which has not come yet: the server's clock was set back.
+        Or after ``ahead``, a time in the future: the server's clock was set back.
         """
 
     @abc.abstractmethod
@@ -90,7 +77,7 @@ class PortDirectory(abc.ABC):
         hosts: Collection[str],
         states: Collection[SyncState],
         limit: int | None = None,
-    ) -> list[KnownPort]:
+    ) -> list[PortState]:
         """At most ``limit`` ports bound to one of ``hosts``, locked, in one of ``states``."""
 
     @abc.abstractmethod
@@ -104,3 +91,115 @@ class PortDirectory(abc.ABC):
     @abc.abstractmethod
     def counts(self, session: Session) -> Mapping[tuple[str, str, str], int]:
         """How many ports there are, by host ("" for none), status and sync_state."""
+
+
+class TableDirectory(PortDirectory):
+    """Ports in ``table``, whose id and revision are these columns.
+
+    Rows are locked in the order of their ids, so that workers do not lock each other out.
+    """
+
+    def __init__(
+        self,
+        table: type[PortRow],
+        port_id: InstrumentedAttribute[str],
+        revision: InstrumentedAttribute[int],
+    ) -> None:
+        self._table = table
+        self._id = port_id
+        self._revision = revision
+
+    def _locked(
+        self, session: Session, *where: sa.ColumnElement[bool], limit: int | None = None
+    ) -> list[PortState]:
+        """The rows that meet ``where``; without revisions of groups, which only reports need."""
+        table = self._table
+        query = sa.select(
+            self._id.label("id"), self._revision.label("revision"), table.host, table.status,
+            table.sync_state, table.admin_state_up, table.sequence, table.proven_revision,
+            table.syncing_since, table.updated_at,
+        )  # fmt: skip
+        query = query.where(*where).order_by(self._id).limit(limit).with_for_update()
+        return [
+            PortState(
+                **{
+                    **row,
+                    "status": PortStatus(row["status"]),
+                    "sync_state": SyncState(row["sync_state"]),
+                }
+            )
+            for row in session.execute(query).mappings()
+        ]
+
+    def _write(
+        self,
+        session: Session,
+        ports: Sequence[PortState],
+        *first: tuple[str, sa.ColumnElement[Any]],
+    ) -> None:
+        """Write the states of locked ports, after the values ``first`` in the same statement.
+
+        In those ``new_status`` is the status that will be written.
+        """
+        if not ports:
+            return
+        statement = (
+            sa.update(sa.inspect(self._table).local_table)
+            .where(self._id == sa.bindparam("moved_port"))
+            .ordered_values(*first, *((name, sa.bindparam(f"new_{name}")) for name in _WRITTEN))
+        )
+        rows = [
+            {"moved_port": port.id}
+            | {f"new_{name}": value for name, value in written(port).items()}
+            for port in ports
+        ]
+        session.connection().execute(statement, rows)
+
+    def overdue(
+        self,
+        session: Session,
+        before: datetime.datetime,
+        ahead: datetime.datetime,
+        limit: int,
+    ) -> list[PortState]:
+        since = self._table.syncing_since
+        syncing = self._table.sync_state == SyncState.SYNCING.value
+        return self._locked(session, syncing, sa.or_(since < before, since > ahead), limit=limit)
+
+    def in_states(
+        self,
+        session: Session,
+        hosts: Collection[str],
+        states: Collection[SyncState],
+        limit: int | None = None,
+    ) -> list[PortState]:
+        theirs = self._table.host.in_(list(hosts)), self._table.sync_state.in_(list(states))
+        return self._locked(session, *theirs, limit=limit)
+
+    def hosts_in_states(self, session: Session, states: Collection[SyncState]) -> set[str]:
+        host = self._table.host
+        found = session.scalars(
+            sa.select(host).where(self._table.sync_state.in_(list(states))).distinct()
+        )
+        return {host for host in found if host}
+
+    def with_ports(self, session: Session, hosts: Collection[str]) -> set[str]:
+        host = self._table.host
+        found = session.scalars(sa.select(host).where(host.in_(list(hosts))).distinct())
+        return {host for host in found if host}
+
+    def counts(self, session: Session) -> Mapping[tuple[str, str, str], int]:
+        key = self._table.host, self._table.status, self._table.sync_state
+        rows = session.execute(sa.select(*key, sa.func.count()).group_by(*key))
+        return {(host or "", status, state): number for host, status, state, number in rows}
+
+
+_WRITTEN = (
+    "status", "sync_state", "sequence", "proven_revision", "syncing_since", "updated_at",
+)  # fmt: skip
+
+
+def written(port: PortState) -> dict[str, Any]:
+    """What a report changes of a port's row."""
+    values = {name: getattr(port, name) for name in _WRITTEN}
+    return {**values, "status": port.status.value, "sync_state": port.sync_state.value}

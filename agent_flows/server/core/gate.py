@@ -5,6 +5,7 @@ fits decides.
 """
 
 import dataclasses
+import datetime
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,12 +20,14 @@ from agent_flows.report import (
     TaskState,
 )
 
+NEVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
 
 @dataclass(frozen=True)
 class Settings:
     """What the operator chose: ``required_steps``, and ``on_refresh_failure = keep``.
 
-    Raises ValueError without a required step: then anything would be proof.
+    Raises ValueError without a required step: then any report would be proof.
     """
 
     required_steps: frozenset[Step] = frozenset({Step.L2, Step.SECURITY_GROUPS})
@@ -43,10 +46,13 @@ class PortState:
     if port security is off). ``proven_revision`` is the revision at which the
     last complete wiring was proven, None if the last one was not.
 
-    Where a number also rises for what no wiring depends on, as Neutron's does
-    for a name or a status, ``revision`` is the one at which something of
-    account last changed, and ``latest_revision`` the number of now: a report
-    of any revision between them is about the desired state of now.
+    Neutron's number also rises for what no wiring depends on, as a name or a
+    status. There ``revision`` is the one at which the wiring's desired state
+    last changed, and ``latest_revision`` the current one: a report of any
+    revision between them is about the current desired state.
+
+    ``syncing_since`` is when the clock of ``report_timeout`` started, None if
+    it does not run, ``updated_at`` when the port as it is shown last changed.
     """
 
     id: str
@@ -59,12 +65,13 @@ class PortState:
     proven_revision: int | None = None
     security_group_revisions: Mapping[str, int] = field(default_factory=dict)
     latest_revision: int | None = None
+    syncing_since: datetime.datetime | None = None
+    updated_at: datetime.datetime = NEVER
 
     def is_current(self, revision: int) -> bool:
-        """Whether ``revision`` is of the desired state of now.
+        """Whether ``revision`` is of the current desired state.
 
-        One that is not known yet (a database restored from a backup) is no
-        more so than an older one.
+        A higher one than the newest (the database was restored from a backup) is not.
         """
         return self.revision <= revision <= self.newest_revision
 
@@ -78,7 +85,7 @@ class Ruling(enum.Enum):
 
     REFUSED = "refused"  # rejected with a reason, never to be sent again
     STALE = "stale"  # acknowledged; it changes nothing
-    OUTDATED = "outdated"  # about a desired state that is no longer
+    OUTDATED = "outdated"  # about an older desired state
     PROVEN = "proven"
     FAILED = "failed"
     UNWIRED = "unwired"
@@ -86,23 +93,11 @@ class Ruling(enum.Enum):
 
 @dataclass(frozen=True)
 class Decision:
-    """The port's state after the report; ``reason`` says why one was refused."""
+    """``port`` is the state after the report; ``reason`` is why one was refused."""
 
     ruling: Ruling
-    status: PortStatus
-    sync_state: SyncState
-    sequence: int
-    proven_revision: int | None
+    port: PortState
     reason: str = ""
-
-    def applied_to(self, port: PortState) -> PortState:
-        return dataclasses.replace(
-            port,
-            status=self.status,
-            sync_state=self.sync_state,
-            sequence=self.sequence,
-            proven_revision=self.proven_revision,
-        )
 
 
 def decide(
@@ -111,48 +106,49 @@ def decide(
     """What ``report`` makes of ``port``.
 
     No report may have a sequence above ``highest_sequence``, which follows from
-    the server's clock. A port that has one (a lie was taken, or a clock was
-    wrong) is known as if it had none, so that the next report is newer.
+    the server's clock. A port that has one (from a wrong clock or a false
+    report) is taken as if it had none, so that the next report is newer.
     """
     if port.sequence > highest_sequence:
         port = dataclasses.replace(port, sequence=0)
-    same = Decision(Ruling.STALE, port.status, port.sync_state, port.sequence, port.proven_revision)
     if reason := _refusal(port, report, highest_sequence):
-        return dataclasses.replace(same, ruling=Ruling.REFUSED, reason=reason)
+        return Decision(Ruling.REFUSED, port, reason)
     if report.sequence <= port.sequence:
-        return same
+        return Decision(Ruling.STALE, port)
 
     taken = dataclasses.replace(
-        same, sequence=report.sequence, proven_revision=_proven_revision(port, report)
+        port, sequence=report.sequence, proven_revision=_proven_revision(port, report)
     )
-    # An interface that is gone is gone at every revision, so this row stands
+    # An interface that is gone is gone at every revision, so this row comes
     # before the one about older revisions: the status can only fall by it.
     if report.flow is FlowName.UNWIRE and _complete(report):
-        return dataclasses.replace(
-            taken,
-            ruling=Ruling.UNWIRED,
-            status=PortStatus.DOWN,
-            sync_state=SyncState.ABSENT,
+        return Decision(
+            Ruling.UNWIRED,
+            dataclasses.replace(taken, status=PortStatus.DOWN, sync_state=SyncState.ABSENT),
         )
     if not _current(port, report):
-        return dataclasses.replace(taken, ruling=Ruling.OUTDATED, sync_state=SyncState.SYNCING)
+        return Decision(Ruling.OUTDATED, dataclasses.replace(taken, sync_state=SyncState.SYNCING))
     if report.flow is not FlowName.UNWIRE and all(
         _proves(port, report, step) for step in settings.required_steps
     ):
-        return dataclasses.replace(
-            taken,
-            ruling=Ruling.PROVEN,
-            status=PortStatus.ACTIVE if port.admin_state_up else PortStatus.DOWN,
-            # A step that is not required does not keep a port from being
-            # ACTIVE, yet a switch without it does not hold what it should.
-            sync_state=SyncState.IN_SYNC if _complete(report) else SyncState.OUT_OF_SYNC,
+        return Decision(
+            Ruling.PROVEN,
+            dataclasses.replace(
+                taken,
+                status=PortStatus.ACTIVE if port.admin_state_up else PortStatus.DOWN,
+                # A step that is not required does not keep a port from being
+                # ACTIVE, but without it the switch does not hold what it should.
+                sync_state=SyncState.IN_SYNC if _complete(report) else SyncState.OUT_OF_SYNC,
+            ),
         )
     keep = report.flow is FlowName.REFRESH and settings.keep_active_on_refresh_failure
-    return dataclasses.replace(
-        taken,
-        ruling=Ruling.FAILED,
-        status=port.status if keep else PortStatus.DOWN,
-        sync_state=SyncState.OUT_OF_SYNC,
+    return Decision(
+        Ruling.FAILED,
+        dataclasses.replace(
+            taken,
+            status=port.status if keep else PortStatus.DOWN,
+            sync_state=SyncState.OUT_OF_SYNC,
+        ),
     )
 
 
@@ -168,7 +164,7 @@ def _refusal(port: PortState, report: FlowReport, highest_sequence: int) -> str:
 
 
 def _current(port: PortState, report: FlowReport) -> bool:
-    """Whether the report is about the desired state of now, the port's and its groups'."""
+    """Whether the report is about the current desired state, the port's and its groups'."""
     return port.is_current(report.revision) and all(
         report.security_group_revisions.get(group) == revision
         for group, revision in port.security_group_revisions.items()
@@ -176,7 +172,7 @@ def _current(port: PortState, report: FlowReport) -> bool:
 
 
 def _complete(report: FlowReport) -> bool:
-    """Whether every task succeeded, but for those that need not apply."""
+    """Whether every task succeeded, except those that need not apply."""
     return all(
         task.state is TaskState.SUCCEEDED
         or (task.state is TaskState.SKIPPED and task.name in SKIPPABLE_TASKS)
@@ -186,7 +182,7 @@ def _complete(report: FlowReport) -> bool:
 
 def _proves(port: PortState, report: FlowReport, step: Step) -> bool:
     if step is Step.L2 and report.flow is FlowName.REFRESH:
-        # A refresh does not touch the wiring: it stands as last proven.
+        # A refresh does not touch the wiring: it is as last proven.
         touched = any(task.step is Step.L2 for task in report.tasks)
         proven = port.proven_revision is not None and port.is_current(port.proven_revision)
         return proven and (not touched or report.proves(step))
@@ -198,5 +194,5 @@ def _proven_revision(port: PortState, report: FlowReport) -> int | None:
         return port.proven_revision
     if report.flow is FlowName.UNWIRE or not report.proves(Step.L2):
         return None
-    # Nobody can have wired what was not wanted yet.
+    # No agent can have wired a desired state that is newer than the server's.
     return report.revision if report.revision <= port.newest_revision else None

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
 from agent_flows.server.core import clock
-from agent_flows.server.core.directory import KnownPort
+from agent_flows.server.core.gate import PortState
 from agent_flows.server.core.models import Attempt, DeletedPort, Task
 
 _PER_MICROSECOND = 64
@@ -44,7 +44,7 @@ class Record:
     report: FlowReport
 
 
-def silence(port: KnownPort, error: TaskError, now: datetime.datetime) -> FlowReport:
+def silence(port: PortState, error: TaskError, now: datetime.datetime) -> FlowReport:
     """What stands in the history where a report should be: one FAILED task that says so."""
     # A clock that was set may have left a time of another year there.
     started = max(min(port.syncing_since or now, now), now - _LONGEST)
@@ -52,12 +52,12 @@ def silence(port: KnownPort, error: TaskError, now: datetime.datetime) -> FlowRe
     # own sequence is of no account.
     return FlowReport(
         id=str(uuid.uuid4()),
-        host=port.state.host or "",
-        resource_id=port.state.id,
+        host=port.host or "",
+        resource_id=port.id,
         flow=FlowName.WIRE,
-        revision=port.state.revision,
+        revision=port.revision,
         attempt=1,
-        sequence=max(port.state.sequence, 1),
+        sequence=max(port.sequence, 1),
         started_at=started,
         finished_at=now,
         tasks=(

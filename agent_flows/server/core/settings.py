@@ -4,8 +4,8 @@ from oslo_config import cfg
 
 from agent_flows import conf as options
 from agent_flows.report import Step
-from agent_flows.server.core.agents import Rules
 from agent_flows.server.core.gate import Settings
+from agent_flows.server.core.liveness import Rules
 from agent_flows.server.core.sweeper import Limits
 
 

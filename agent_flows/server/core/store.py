@@ -1,15 +1,16 @@
-"""The store: takes what agents send, one transaction a message.
+"""The store: takes what agents send, one transaction for each message.
 
-It answers after the commit. Nothing is kept outside the database, so any
-number of workers may take reports, even of the same port: its row is locked
-while the gate decides, and it moves from one sequence to a higher one.
+It answers after the commit. All state is in the database, so any number of
+workers may take reports, even of the same port: its row is locked while the
+gate decides, and its sequence only rises.
 """
 
+import contextlib
 import dataclasses
 import datetime
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from oslo_log import log
@@ -17,13 +18,14 @@ from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowReport, SyncState
 from agent_flows.rpc.answers import NO_SUCH_PORT, Receipt
-from agent_flows.rpc.identity import HostTaken, Identity
+from agent_flows.rpc.identity import Identity
 from agent_flows.server.core import agents, clock, condition, gate, history
-from agent_flows.server.core.agents import Sign
+from agent_flows.server.core.agents import Heartbeat
 from agent_flows.server.core.casts import Caster, Casts, to_hosts
 from agent_flows.server.core.database import Transactions, retried
-from agent_flows.server.core.directory import KnownPort, PortDirectory
-from agent_flows.server.core.gate import Ruling
+from agent_flows.server.core.directory import PortDirectory
+from agent_flows.server.core.gate import PortState, Ruling
+from agent_flows.server.core.liveness import Rules
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.spec import Spec
 
@@ -34,15 +36,8 @@ LOG = log.getLogger(__name__)
 class _Taken:
     answer: Receipt
     casts: Casts
-    ports: Sequence[KnownPort]
+    ports: Sequence[PortState]
     rulings: Counter[str]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    specs: Sequence[Spec] = ()
-    casts: Casts = field(default_factory=Casts)
-    taken: HostTaken | None = None
 
 
 class Store:
@@ -56,7 +51,7 @@ class Store:
         metrics: Metrics,
         settings: gate.Settings,
         *,
-        rules: agents.Rules,
+        rules: Rules,
     ) -> None:
         self._rules = rules
         self._database = database
@@ -71,12 +66,10 @@ class Store:
         """Store ``reports`` and move their ports.
 
         Raises DBError if it cannot be done now, and HostTaken if another agent
-        speaks for the host.
+        reports for the host.
         """
         with self._metrics.store_seconds.time():
             taken = self._take(host, reports, agent)
-        if isinstance(taken, HostTaken):
-            raise self._counted(taken)
         self._directory.moved(taken.ports)
         for ruling, number in taken.rulings.items():
             self._metrics.reports.labels(ruling).inc(number)
@@ -84,14 +77,9 @@ class Store:
         return taken.answer
 
     @retried
-    def _take(
-        self, host: str, reports: Sequence[FlowReport], agent: Identity | None
-    ) -> _Taken | HostTaken:
+    def _take(self, host: str, reports: Sequence[FlowReport], agent: Identity | None) -> _Taken:
         now = clock.now()
-        with self._database.writer() as session:
-            admitted = self._admit(session, Sign(host, agent, now))
-            if admitted.taken is not None:
-                return admitted.taken
+        with self._admitted(Heartbeat(host, agent, now)) as (session, admitted):
             ports = self._directory.lock(session, {each.resource_id for each in reports}, host)
             # Known only after the locks: another worker may just have stored the same.
             counted = history.known(session, [report.id for report in reports])
@@ -115,70 +103,65 @@ class Store:
     def get_ports(
         self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
     ) -> Sequence[Spec]:
-        """Specs for an agent; ports it asks for by id are expected to be reported upon.
+        """Specs for an agent, which is to report on the ports that it asks for by id.
 
-        Raises HostTaken if another agent speaks for the host: what is wanted of
-        its ports is not this one's.
+        Raises HostTaken if another agent reports for the host.
         """
-        asked = self._answer(host, port_ids, agent)
-        if isinstance(asked.taken, HostTaken):
-            raise self._counted(asked.taken)
-        self._cast(asked.casts)
-        return asked.specs
+        specs, casts = self._specs(host, port_ids, agent)
+        self._cast(casts)
+        return specs
 
     @retried
-    def _answer(
+    def _specs(
         self, host: str, port_ids: Collection[str] | None, agent: Identity | None
-    ) -> _Asked:
+    ) -> tuple[Sequence[Spec], Casts]:
         now = clock.now()
         if not port_ids:
             with self._database.reader() as session:
-                if agents.speaks(session, host, agent):
-                    return _Asked(self._directory.specs(session, host, port_ids))
-        with self._database.writer() as session:
-            admitted = self._admit(session, Sign(host, agent, now))
-            if admitted.taken is not None:
-                return _Asked(taken=admitted.taken)
+                if agents.reports_for(session, host, agent):
+                    return self._directory.specs(session, host, port_ids), Casts()
+        with self._admitted(Heartbeat(host, agent, now)) as (session, admitted):
             if port_ids:
                 self._directory.asked_for(session, host, port_ids, now)
-            return _Asked(self._directory.specs(session, host, port_ids), admitted.casts)
+            return self._directory.specs(session, host, port_ids), admitted.casts
 
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None
     ) -> int:
-        """Note that the agent lives, and what it says of its host.
+        """Record that the agent is alive, and the condition of its host.
 
         Answers the highest sequence held for the host. Raises HostTaken if
-        another agent speaks for it.
+        another agent reports for it.
         """
-        return self._note(Sign(host, agent, clock.now(), condition.of(state)))
+        return self._take_heartbeat(Heartbeat(host, agent, clock.now(), condition.of(state)))
 
     def vouch(self, host: str) -> int:
-        """Somebody else, who knows no identities, says that the agent of ``host`` lives."""
-        return self._note(Sign(host, None, clock.now(), vouched=True))
+        """Another service, which knows no identities, reports that the agent is alive."""
+        return self._take_heartbeat(Heartbeat(host, None, clock.now(), vouched=True))
 
-    def _note(self, sign: Sign) -> int:
-        noted = self._note_sign_of_life(sign)
-        if isinstance(noted, HostTaken):
-            raise self._counted(noted)
-        sequence, casts = noted
+    def _take_heartbeat(self, beat: Heartbeat) -> int:
+        sequence, casts = self._record(beat)
         self._cast(casts)
         return sequence
 
     @retried
-    def _note_sign_of_life(self, sign: Sign) -> tuple[int, Casts] | HostTaken:
+    def _record(self, beat: Heartbeat) -> tuple[int, Casts]:
+        with self._admitted(beat) as (_, admitted):
+            return agents.hold(admitted.row, 0, beat.at), admitted.casts
+
+    @contextlib.contextmanager
+    def _admitted(self, beat: Heartbeat) -> Iterator[tuple[Session, agents.Admitted]]:
+        """A transaction of the agent that reports for the host; raises HostTaken to any other.
+
+        That the other one called is committed.
+        """
         with self._database.writer() as session:
-            admitted = self._admit(session, sign)
-            if admitted.taken is not None:
-                return admitted.taken
-            return agents.hold(admitted.row, 0, sign.at), admitted.casts
-
-    def _admit(self, session: Session, sign: Sign) -> agents.Admitted:
-        return agents.admit(session, self._directory, self._rules, sign)
-
-    def _counted(self, taken: HostTaken) -> HostTaken:
-        self._metrics.hosts_taken.inc()
-        return taken
+            admitted = agents.record_heartbeat(session, self._directory, self._rules, beat)
+            if admitted.taken is None:
+                yield session, admitted
+        if admitted.taken is not None:
+            self._metrics.hosts_taken.inc()
+            raise admitted.taken
 
     def _cast(self, casts: Casts) -> None:
         if casts != Casts():
@@ -190,7 +173,7 @@ class _Batch:
 
     def __init__(
         self,
-        ports: Mapping[str, KnownPort],
+        ports: Mapping[str, PortState],
         counted: Collection[str],
         settings: gate.Settings,
         ordinals: history.Ordinals,
@@ -204,7 +187,7 @@ class _Batch:
         self._ordinals = ordinals
         self.accepted: list[str] = []
         self.rejected: dict[str, str] = {}
-        self.moved: dict[str, KnownPort] = {}
+        self.moved: dict[str, PortState] = {}
         self.records: list[history.Record] = []
         self.outdated: set[str] = set()
         self.rulings: Counter[str] = Counter()
@@ -215,7 +198,7 @@ class _Batch:
         if port is None:
             self._refuse(report, f"{NO_SUCH_PORT} {report.resource_id}")
             return
-        decision = gate.decide(port.state, report, self._settings, self._highest_sequence)
+        decision = gate.decide(port, report, self._settings, self._highest_sequence)
         if decision.ruling is Ruling.REFUSED:
             self._refuse(report, decision.reason)
             return
@@ -227,12 +210,12 @@ class _Batch:
         self.rulings[decision.ruling.value] += 1
         self._counted.add(report.id)
         if decision.ruling is Ruling.OUTDATED:
-            self.outdated.add(port.state.id)
+            self.outdated.add(port.id)
         else:
-            self.outdated.discard(port.state.id)
+            self.outdated.discard(port.id)
         kept = history.not_of_the_future(report, self._now)
         self.records.append(history.Record(self._ordinals.next(), kept))
-        after = _moved(port, decision, self._now)
+        after = _moved(port, decision.port, self._now)
         self._ports[report.resource_id] = self.moved[report.resource_id] = after
 
     def _refuse(self, report: FlowReport, reason: str) -> None:
@@ -240,13 +223,11 @@ class _Batch:
         self.rulings[Ruling.REFUSED.value] += 1
 
 
-def _moved(port: KnownPort, decision: gate.Decision, now: datetime.datetime) -> KnownPort:
-    state = decision.applied_to(port.state)
-    seen = (port.state.status, port.state.sync_state) == (state.status, state.sync_state)
-    syncing = state.sync_state is SyncState.SYNCING
+def _moved(before: PortState, after: PortState, now: datetime.datetime) -> PortState:
+    unchanged = (before.status, before.sync_state) == (after.status, after.sync_state)
+    syncing = after.sync_state is SyncState.SYNCING
     return dataclasses.replace(
-        port,
-        state=state,
-        syncing_since=(port.syncing_since or now) if syncing else None,
-        updated_at=port.updated_at if seen else now,
+        after,
+        syncing_since=(before.syncing_since or now) if syncing else None,
+        updated_at=before.updated_at if unchanged else now,
     )

@@ -1,6 +1,6 @@
-"""The sweeper: finds out what nobody reports, and keeps the history within its bounds.
+"""The sweeper: finds silent agents and overdue reports, and keeps the history within its bounds.
 
-Any number of servers may sweep: what one has found, the others find done.
+Any number of servers may sweep: what one has done, the others find done.
 """
 
 import datetime
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from oslo_log import log
 
-from agent_flows.server.core import agents, clock, history, unknown
+from agent_flows.server.core import agents, clock, history, silence, unknown
 from agent_flows.server.core.casts import Caster, Casts
 from agent_flows.server.core.database import ERRORS, Transactions, retried
-from agent_flows.server.core.directory import CLAIMED, KnownPort, PortDirectory
+from agent_flows.server.core.directory import CLAIMED, PortDirectory
+from agent_flows.server.core.gate import PortState
+from agent_flows.server.core.liveness import Rules
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.supervision import Backoff, Loop, Troubles
 
@@ -20,13 +22,13 @@ LOG = log.getLogger(__name__)
 TROUBLE = "sweeper"
 _BATCH = 500
 _LONGEST_PAUSE = 30.0
-# Seconds for which the end of the process waits for a sweep.
+# Seconds that the end of the process waits for a running sweep.
 _PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds of ``conf``, in seconds and attempts a port."""
+    """The bounds of ``conf``, in seconds and in attempts of each port."""
 
     interval: float
     report_timeout: float
@@ -38,7 +40,7 @@ class Limits:
 class Sweeper:
     """Sweeps every ``interval`` seconds, in a thread of its own.
 
-    A sweep that fails is the trouble ``sweeper`` of ``troubles`` until one does not.
+    A failed sweep is the trouble ``sweeper`` of ``troubles`` until one succeeds.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Sweeper:
         metrics: Metrics,
         limits: Limits,
         *,
-        rules: agents.Rules,
+        rules: Rules,
         troubles: Troubles,
     ) -> None:
         self._database = database
@@ -83,40 +85,40 @@ class Sweeper:
     def sweep(self) -> None:
         """Everything that is due now."""
         self._caster.retry()
-        self._directory.settle()
+        self._directory.catch_up()
         self._sweep_silent()
         while overdue := self._sweep_overdue():
             self._ask_again(overdue)
         self._forget()
         self._purge()
 
-    def _ask_again(self, ports: Sequence[KnownPort]) -> None:
-        """What their agents were told, or reported, may have been lost on the way."""
+    def _ask_again(self, ports: Sequence[PortState]) -> None:
+        """A cast to their agents, or a report, may have been lost."""
         lost: dict[str, set[str]] = {}
         for port in ports:
-            lost.setdefault(port.state.host or "", set()).add(port.state.id)
+            lost.setdefault(port.host or "", set()).add(port.id)
         self._caster.send(Casts(resyncs={host: frozenset(ids) for host, ids in lost.items()}))
 
     def _sweep_silent(self) -> None:
-        """More is said of the ports of these hosts than is known."""
+        """Ports of hosts without a live agent are UNKNOWN."""
         for host in sorted(self._hosts_to_look_at()):
             while ports := self._give_up_silent(host):
-                LOG.info("%d ports of host %s are UNKNOWN: no agent lives there", len(ports), host)
+                LOG.info("%d ports of host %s are UNKNOWN: it has no live agent", len(ports), host)
 
     @retried
     def _hosts_to_look_at(self) -> set[str]:
         now = clock.now()
         with self._database.reader() as session:
             claimed = self._directory.hosts_in_states(session, CLAIMED)
-            return agents.newly_silent(session, now, self._rules) | agents.not_living(
+            return silence.newly_silent(session, now, self._rules) | silence.without_agent(
                 session, claimed
             )
 
     @retried
-    def _give_up_silent(self, host: str) -> Sequence[KnownPort]:
+    def _give_up_silent(self, host: str) -> Sequence[PortState]:
         now = clock.now()
         with self._database.writer() as session:
-            why = agents.lock_silent(session, [host], now, self._rules).get(host)
+            why = silence.lock_silent(session, [host], now, self._rules).get(host)
             if why is None:
                 return ()
             ports = self._directory.in_states(session, [host], CLAIMED, _BATCH)
@@ -124,7 +126,7 @@ class Sweeper:
             return ports
 
     @retried
-    def _sweep_overdue(self) -> Sequence[KnownPort]:
+    def _sweep_overdue(self) -> Sequence[PortState]:
         now = clock.now()
         seconds = self._limits.report_timeout
         before, ahead = now - _seconds(seconds), now + _seconds(seconds)
@@ -139,7 +141,7 @@ class Sweeper:
         with self._database.writer() as session:
             gone = agents.forget_gone(session, self._directory, clock.now(), self._rules)
         if gone:
-            LOG.info("Forgot %d agents without ports that are long gone: %s", len(gone), gone[:20])
+            LOG.info("Forgot %d silent agents without ports: %s", len(gone), gone[:20])
 
     @retried
     def _purge(self) -> None:

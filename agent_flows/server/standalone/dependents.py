@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from agent_flows.report import SyncState
-from agent_flows.server.core import agents, unknown
+from agent_flows.server.core import silence, unknown
 from agent_flows.server.core.casts import Casts, to_hosts
 from agent_flows.server.core.directory import CLAIMED
 from agent_flows.server.standalone import models
@@ -116,7 +116,7 @@ def await_reports(session: Session, port_ids: Collection[str], now: datetime.dat
     hosts = session.execute(
         sa.select(row.host).where(row.id.in_(list(port_ids)), row.host.is_not(None)).distinct()
     ).scalars()
-    missing = agents.absence(session, [host for host in hosts if host])
+    missing = silence.absence(session, [host for host in hosts if host])
     waiting = row.host.is_not(None), row.host.not_in(list(missing))
     session.execute(
         sa.update(row)
@@ -127,6 +127,6 @@ def await_reports(session: Session, port_ids: Collection[str], now: datetime.dat
     directory = OwnDirectory()
     for host, why in missing.items():
         locked = directory.lock(session, port_ids, host).values()
-        theirs = (port for port in locked if port.state.host == host)
-        claimed = [(port, why) for port in theirs if port.state.sync_state in CLAIMED]
+        theirs = (port for port in locked if port.host == host)
+        claimed = [(port, why) for port in theirs if port.sync_state in CLAIMED]
         unknown.give_up(session, directory, claimed, now)

@@ -32,6 +32,7 @@ from agent_flows.neutron.server.api_definition import PLUGIN_TYPE
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.server.core import clock
+from agent_flows.server.core.casts import Casts
 from agent_flows.server.core.models import Agent
 
 # Nova, which binds ports, is a service.
@@ -56,8 +57,8 @@ class Process:
         nova.Notifier.get_instance().batch_notifier.queue_event = _NOVA.append
         self._agents = ml2_rpc.RpcCallbacks(core.notifier, core.type_manager)
         self._states = agents_db.AgentExtRpcCallback()
-        self._intake = directory.get_plugin(PLUGIN_TYPE)._intake
-        self._endpoint = ServerEndpoint(self._intake.store)
+        self._reports = directory.get_plugin(PLUGIN_TYPE)._reports
+        self._endpoint = ServerEndpoint(self._reports.store)
 
     def rest(
         self, method: str, path: str, body: Any, project: str | None, roles: list[str]
@@ -135,16 +136,16 @@ class Process:
 
     def poison(self, host: str, port: str, sequence: int) -> None:
         """What an earlier release let in: a sequence that no clock has reached."""
-        with self._intake.database.writer() as session:
+        with self._reports.database.writer() as session:
             session.get(Agent, host).sequence = sequence
             session.get(GatedPort, port).sequence = sequence
 
     def settle(self) -> None:
         """Wait until what was decided is brought about."""
-        assert self._intake.settler.wait_until_quiet(60)
+        assert self._reports.verdicts.wait_until_quiet(60)
 
     def sweep(self) -> None:
-        self._intake.sweeper.sweep()
+        self._reports.sweeper.sweep()
 
     def later(self, seconds: float) -> None:
         """From now on our clock is so much ahead."""
@@ -156,8 +157,9 @@ class Process:
 
     def casts(self) -> list[Any]:
         """What was sent to agents since the last question."""
-        said, _CASTS[:] = list(_CASTS), []
-        return said
+        self._reports.caster.send(Casts()).result(60)  # all that were sent before it
+        sent, _CASTS[:] = list(_CASTS), []
+        return sent
 
     def nova(self) -> list[Any]:
         """The events that Nova got since the last question: name and port."""
@@ -166,7 +168,7 @@ class Process:
 
     def die_before_settling(self, host: str, reports: list[Any]) -> Any:
         """A report is committed, and what follows from it is not brought about any more."""
-        ports = self._intake.directory
+        ports = self._reports.directory
         settle, ports._settle_soon = ports._settle_soon, lambda ids: None
         try:
             return self.report(host, reports)
@@ -182,8 +184,8 @@ class Process:
     def choose(self, group: str, name: str, value: Any) -> None:
         """An operator's choice, as if it had stood in the file at start."""
         cfg.CONF.set_override(name, value, group)
-        vars(self._intake).pop("store", None)
-        self._endpoint = ServerEndpoint(self._intake.store)
+        vars(self._reports).pop("store", None)
+        self._endpoint = ServerEndpoint(self._reports.store)
         forget_policies()
 
     def together(self, works: list[dict[str, Any]]) -> list[Any]:
@@ -221,10 +223,10 @@ def main(config_file: str) -> None:
 
     from agent_flows.server.core.casts import Caster
 
-    vars(process._intake)["caster"] = Caster(Bus(), process._intake._metrics)
-    vars(process._intake).pop("store", None)
-    vars(process._intake).pop("sweeper", None)
-    process._endpoint = ServerEndpoint(process._intake.store)
+    vars(process._reports)["caster"] = Caster(Bus(), process._reports._metrics)
+    vars(process._reports).pop("store", None)
+    vars(process._reports).pop("sweeper", None)
+    process._endpoint = ServerEndpoint(process._reports.store)
     print(json.dumps({"answer": "ready"}), file=answers, flush=True)
     for line in sys.stdin:
         wanted = json.loads(line)

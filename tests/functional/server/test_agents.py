@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from agent_flows.report import FlowName
 from agent_flows.rpc.identity import HostTaken, Identity
-from agent_flows.server.core import agents, clock, models
-from agent_flows.server.core.agents import Rules
+from agent_flows.server.core import agents, clock, models, silence
+from agent_flows.server.core.directory import CLAIMED
 from agent_flows.server.core.errors import NotFound
-from agent_flows.server.standalone import models as own
+from agent_flows.server.core.liveness import Liveness, Rules
+from agent_flows.server.standalone.models import Port
 from agent_flows.validation import Invalid
 from lab.model import flow_report, new_id
 from lab.server_parts import FakeAgent, Server, together
@@ -95,7 +96,7 @@ def test_a_host_whose_stored_sequences_are_poisoned_recovers_with_the_next_repor
     agent.wire(port, other)
     with server.database.writer() as session:
         session.execute(sa.update(models.Agent).values(sequence=poison))
-        session.execute(sa.update(own.Port).values(sequence=poison))
+        session.execute(sa.update(Port).values(sequence=poison))
     assert agent.beat() == 0
     gone = agent.report(port, FlowName.UNWIRE, sequence=microseconds())
     assert agent.send(gone).sequence == gone.sequence
@@ -203,7 +204,7 @@ def test_the_conflict_is_known_while_it_lasts(
         second.beat()
     row = row_of(server)
     assert row is not None
-    conflict = agents.conflict(row, clock.now(), server.rules)
+    conflict = Liveness(server.rules, clock.now()).conflict(row)
     assert conflict is not None
     assert conflict.boot_id == boot_id(second)
     for _ in range(2):
@@ -211,7 +212,7 @@ def test_the_conflict_is_known_while_it_lasts(
         first.beat()
     row = row_of(server)
     assert row is not None
-    assert agents.conflict(row, clock.now(), server.rules) is None
+    assert Liveness(server.rules, clock.now()).conflict(row) is None
 
 
 def test_an_agent_that_was_started_again_goes_on_at_once(
@@ -466,9 +467,9 @@ def test_a_sweep_looks_at_dead_agents_once(
     later(36)
     server.sweeper.sweep()
     with server.database.reader() as session:
-        assert agents.newly_silent(session, clock.now(), server.rules) == set()
-        claimed = server.directory.hosts_in_states(session, agents.CLAIMED)
-        assert agents.not_living(session, claimed) == set()
+        assert silence.newly_silent(session, clock.now(), server.rules) == set()
+        claimed = server.directory.hosts_in_states(session, CLAIMED)
+        assert silence.without_agent(session, claimed) == set()
 
 
 def test_signs_of_life_of_a_new_host_at_many_workers_make_one_agent(

@@ -51,7 +51,7 @@ def test_a_silent_agents_ports_are_unknown_with_a_task_that_says_so(
     error = task["error"]
     assert isinstance(error, dict)
     assert error["type"] == "AgentSilent"
-    assert "no sign of life" in error["message"]
+    assert "no heartbeat" in error["message"]
     assert "host-a" not in error["message"]  # whoever owns the port need not know its host
     assert "host-a" in error["detail"]
     assert server.show("agents", "host-a")["alive"] is False

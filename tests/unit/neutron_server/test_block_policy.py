@@ -39,7 +39,7 @@ def change(
     before: PortFacts, after: PortFacts, row: str | None, extension: bool = True
 ) -> Change | None:
     """None where the change is of no account, as for the mechanism driver."""
-    if not block_policy.is_of_account(before, after):
+    if not block_policy.matters(before, after):
         return None
     return decide(before, after, row, lambda: extension)
 

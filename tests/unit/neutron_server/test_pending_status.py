@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from agent_flows.neutron.server.block_policy import ENTITY
-from agent_flows.neutron.server.pending_status import Standing
+from agent_flows.neutron.server.pending_status import PendingStatus
 from agent_flows.report import PortStatus
 
 OURS, L2 = frozenset({ENTITY}), frozenset({"L2"})
-TO_DO = ("to_lift", "to_block", "to_raise", "to_fall")
+TO_DO = ("to_lift", "to_block", "to_activate", "to_deactivate")
 
 
-def standing(verdict: str, active: bool, blocked_by: frozenset[str]) -> Standing:
-    return Standing("port", 1, PortStatus(verdict), active, blocked_by)
+def standing(verdict: str, active: bool, blocked_by: frozenset[str]) -> PendingStatus:
+    return PendingStatus("port", 1, PortStatus(verdict), active, blocked_by)
 
 
 @pytest.mark.parametrize(
@@ -25,13 +25,13 @@ def standing(verdict: str, active: bool, blocked_by: frozenset[str]) -> Standing
         ("ACTIVE", False, OURS, "to_lift", False),
         ("ACTIVE", False, OURS | L2, "to_lift", False),
         ("ACTIVE", False, L2, None, False),
-        ("ACTIVE", False, frozenset(), "to_raise", False),
+        ("ACTIVE", False, frozenset(), "to_activate", False),
         ("DOWN", False, OURS, None, True),
         ("DOWN", False, OURS | L2, None, True),
         ("DOWN", False, L2, "to_block", False),
         ("DOWN", False, frozenset(), "to_block", False),
-        ("DOWN", True, frozenset(), "to_fall", False),
-        ("DOWN", True, OURS, "to_fall", False),
+        ("DOWN", True, frozenset(), "to_deactivate", False),
+        ("DOWN", True, OURS, "to_deactivate", False),
     ],
 )
 def test_each_port_has_one_next_step(
@@ -47,8 +47,8 @@ def test_every_port_gets_to_where_nothing_is_left_to_do() -> None:
     steps: dict[str, Any] = {
         "to_lift": lambda p: standing(p.verdict, p.active, p.blocked_by - OURS),
         "to_block": lambda p: standing(p.verdict, p.active, p.blocked_by | OURS),
-        "to_raise": lambda p: standing(p.verdict, True, p.blocked_by),
-        "to_fall": lambda p: standing(p.verdict, False, p.blocked_by | OURS),
+        "to_activate": lambda p: standing(p.verdict, True, p.blocked_by),
+        "to_deactivate": lambda p: standing(p.verdict, False, p.blocked_by | OURS),
     }
     blocks = (frozenset(), OURS, L2, OURS | L2)
     for verdict, active, by in itertools.product(PortStatus, (True, False), blocks):

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import pytest
 
 from agent_flows.neutron.server import verdict_worker as module
-from agent_flows.neutron.server.verdict_worker import Settler
+from agent_flows.neutron.server.verdict_worker import VerdictWorker
 from lab.process import wait_until
 
 LONGEST = 10.0
@@ -37,35 +37,35 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ports_are_settled_soon() -> None:
     neutron = Neutron()
-    settler = Settler(neutron.settle)
-    settler.soon({"a", "b"})
+    worker = VerdictWorker(neutron.settle)
+    worker.soon({"a", "b"})
     assert neutron.enough.wait(LONGEST)
     assert neutron.asked == [{"a", "b"}]
 
 
 def test_those_that_wait_for_others_are_looked_at_again() -> None:
     neutron = Neutron(waits=2)
-    settler = Settler(neutron.settle)
-    settler.soon({"a"})
+    worker = VerdictWorker(neutron.settle)
+    worker.soon({"a"})
     assert neutron.enough.wait(LONGEST)
     assert neutron.asked == [{"a"}] * 3
 
 
 def test_after_a_few_looks_they_are_left_to_the_sweep() -> None:
     neutron = Neutron(waits=100)
-    settler = Settler(neutron.settle)
-    settler.soon({"a"})
+    worker = VerdictWorker(neutron.settle)
+    worker.soon({"a"})
     wait_until(lambda: len(neutron.asked) == 4 or None, LONGEST, "the last look")
-    settler.soon({"b"})
+    worker.soon({"b"})
     wait_until(lambda: len(neutron.asked) == 8 or None, LONGEST, "the last look at another")
     assert neutron.asked == [{"a"}] * 4 + [{"b"}] * 4
 
 
 def test_an_error_does_not_end_the_thread() -> None:
     neutron = Neutron(fails=1)
-    settler = Settler(neutron.settle)
-    settler.soon({"a"})
-    assert settler.wait_until_quiet(LONGEST)
-    settler.soon({"b"})
+    worker = VerdictWorker(neutron.settle)
+    worker.soon({"a"})
+    assert worker.wait_until_quiet(LONGEST)
+    worker.soon({"b"})
     assert neutron.enough.wait(LONGEST)
     assert neutron.asked == [{"a"}, {"b"}]

@@ -56,7 +56,7 @@ ACTIVE = port(status=PortStatus.ACTIVE, sync_state=SyncState.IN_SYNC, proven_rev
 
 def outcome(before: PortState, said: FlowReport, settings: Settings = SETTINGS) -> tuple[str, str]:
     decision = decide(before, said, settings)
-    return decision.status.value, decision.sync_state.value
+    return decision.port.status.value, decision.port.sync_state.value
 
 
 # The table of the design, row by row.
@@ -70,14 +70,14 @@ def test_invariant_10_a_report_from_another_host_than_the_bound_one_is_refused(
     decision = decide(before, report(fails="apply-security-groups"), SETTINGS)
     assert decision.ruling is Ruling.REFUSED
     assert "host-a" in decision.reason
-    assert decision.applied_to(before) == before
+    assert decision.port == before
 
 
 @pytest.mark.parametrize("sequence", [1, 99, 100])
 def test_a_sequence_that_is_not_newer_changes_nothing(sequence: int) -> None:
     decision = decide(ACTIVE, report(sequence=sequence, fails="bind-vlan"), SETTINGS)
     assert decision.ruling is Ruling.STALE
-    assert decision.applied_to(ACTIVE) == ACTIVE
+    assert decision.port == ACTIVE
 
 
 def test_an_older_revision_leaves_the_status_and_is_syncing() -> None:
@@ -156,8 +156,8 @@ def test_an_unwired_port_is_absent_at_whatever_revision(revision: int) -> None:
     said = report(flow=FlowName.UNWIRE, revision=revision, security_group_revisions={})
     decision = decide(ACTIVE, said, SETTINGS)
     assert decision.ruling is Ruling.UNWIRED
-    assert (decision.status, decision.sync_state) == (PortStatus.DOWN, SyncState.ABSENT)
-    assert decision.proven_revision is None
+    assert (decision.port.status, decision.port.sync_state) == (PortStatus.DOWN, SyncState.ABSENT)
+    assert decision.port.proven_revision is None
 
 
 def test_a_failed_unwire_is_out_of_sync() -> None:
@@ -175,11 +175,9 @@ def test_a_refresh_of_a_port_whose_wiring_is_proven_keeps_it_active() -> None:
 
 def test_a_refresh_heals_what_a_refresh_broke() -> None:
     broken = decide(ACTIVE, report(flow=FlowName.REFRESH, fails="apply-security-groups"), SETTINGS)
-    assert broken.sync_state is SyncState.OUT_OF_SYNC
-    healed = decide(
-        broken.applied_to(ACTIVE), report(flow=FlowName.REFRESH, sequence=102), SETTINGS
-    )
-    assert (healed.status, healed.sync_state) == (PortStatus.ACTIVE, SyncState.IN_SYNC)
+    assert broken.port.sync_state is SyncState.OUT_OF_SYNC
+    healed = decide(broken.port, report(flow=FlowName.REFRESH, sequence=102), SETTINGS)
+    assert (healed.port.status, healed.port.sync_state) == (PortStatus.ACTIVE, SyncState.IN_SYNC)
 
 
 @pytest.mark.parametrize("proven", [None, 4])
@@ -191,9 +189,12 @@ def test_a_refresh_proves_no_wiring_of_its_own(proven: int | None) -> None:
 @pytest.mark.parametrize("revisions", [{GROUP: 7}, {GROUP: 6}])
 def test_a_wiring_that_failed_is_not_proven_by_a_later_refresh(revisions: dict[str, int]) -> None:
     said = report(fails="bind-vlan", security_group_revisions=revisions)
-    after = decide(ACTIVE, said, SETTINGS).applied_to(ACTIVE)
+    after = decide(ACTIVE, said, SETTINGS).port
     refreshed = decide(after, report(flow=FlowName.REFRESH, sequence=102), SETTINGS)
-    assert (refreshed.status, refreshed.sync_state) == (PortStatus.DOWN, SyncState.OUT_OF_SYNC)
+    assert (refreshed.port.status, refreshed.port.sync_state) == (
+        PortStatus.DOWN,
+        SyncState.OUT_OF_SYNC,
+    )
 
 
 def test_a_failed_refresh_takes_the_port_down_unless_the_operator_keeps_it() -> None:
@@ -294,7 +295,7 @@ def test_invariant_2_active_means_proven(
     before: PortState, said: FlowReport, chosen: Settings
 ) -> None:
     decision = decide(before, said, chosen)
-    if decision.status is PortStatus.ACTIVE and before.status is not PortStatus.ACTIVE:
+    if decision.port.status is PortStatus.ACTIVE and before.status is not PortStatus.ACTIVE:
         assert said.host == before.host
         assert said.sequence > before.sequence
         assert said.revision == before.revision
@@ -303,7 +304,7 @@ def test_invariant_2_active_means_proven(
         for step in chosen.required_steps:
             wired_before = said.flow is FlowName.REFRESH and before.proven_revision == said.revision
             assert said.proves(step) or (step is Step.L2 and wired_before)
-    if decision.sync_state is SyncState.IN_SYNC and decision.ruling is not Ruling.STALE:
+    if decision.port.sync_state is SyncState.IN_SYNC and decision.ruling is not Ruling.STALE:
         assert decision.ruling is Ruling.PROVEN or before.sync_state is SyncState.IN_SYNC
 
 
@@ -314,7 +315,7 @@ def test_invariant_4_old_never_overwrites_new(
     state = before
     for each in said:
         decision = decide(state, each, chosen)
-        after = decision.applied_to(state)
+        after = decision.port
         if each.host != state.host or each.sequence <= state.sequence:
             assert after == state
         else:
@@ -326,8 +327,8 @@ def test_invariant_4_old_never_overwrites_new(
 def test_invariant_3_a_report_that_arrives_twice_counts_once(
     before: PortState, said: FlowReport, chosen: Settings
 ) -> None:
-    once = decide(before, said, chosen).applied_to(before)
-    assert decide(once, said, chosen).applied_to(once) == once
+    once = decide(before, said, chosen).port
+    assert decide(once, said, chosen).port == once
 
 
 # Where the revision number also rises for what no wiring depends on.

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from agent_flows.report import FlowName
-from agent_flows.server.core import agents, clock
+from agent_flows.server.core import agent_view, clock
+from agent_flows.server.core.liveness import Liveness
 from agent_flows.server.core.metrics import Snapshot
 from lab.model import WIRE, new_id
 from lab.server_parts import FakeAgent, Server
@@ -84,7 +85,7 @@ SORTS = [
 @pytest.mark.parametrize("sort", SORTS)
 def test_pages_put_together_are_the_whole_list(server: Server, sort: dict[str, Any]) -> None:
     whole = server.find("tasks", **sort)
-    assert len(whole) == 21
+    assert len(whole) == 3 * len(WIRE)
     paged: list[dict[str, Any]] = []
     params = {**sort, "limit": 4}
     while True:
@@ -99,7 +100,9 @@ def test_pages_put_together_are_the_whole_list(server: Server, sort: dict[str, A
 
 @pytest.mark.usefixtures("ports")
 def test_the_link_to_the_next_page_leads_there(server: Server) -> None:
-    answer = server.rest.simulate_get("/tasks", params={"limit": 20, "host": "host-a"}).json
+    answer = server.rest.simulate_get(
+        "/tasks", params={"limit": 3 * len(WIRE) - 1, "host": "host-a"}
+    ).json
     path = answer["tasks_links"][0]["href"].removeprefix("http://falconframework.org")
     assert len(server.rest.simulate_get(path).json["tasks"]) == 1
 
@@ -108,15 +111,15 @@ def test_the_link_to_the_next_page_leads_there(server: Server) -> None:
 @pytest.mark.parametrize(
     ("filters", "number"),
     [
-        ({"resource_id": SECOND}, 7),
-        ({"resource_id": [FIRST, SECOND]}, 21),
-        ({"host": "host-a"}, 21),
+        ({"resource_id": SECOND}, len(WIRE)),
+        ({"resource_id": [FIRST, SECOND]}, 3 * len(WIRE)),
+        ({"host": "host-a"}, 3 * len(WIRE)),
         ({"host": "HOST-A"}, 0),
-        ({"flow": "wire"}, 21),
+        ({"flow": "wire"}, 3 * len(WIRE)),
         ({"flow": "refresh"}, 0),
         ({"name": "bind-vlan"}, 3),
-        ({"task_state": ["FAILED", "PENDING"]}, 4),
-        ({"step": "security_groups", "task_state": "SUCCEEDED"}, 4),
+        ({"task_state": ["FAILED", "PENDING"]}, 1 + len(WIRE) - 4),
+        ({"step": "security_groups", "task_state": "SUCCEEDED"}, 2 * 3),
     ],
 )
 def test_tasks_are_filtered(server: Server, filters: dict[str, Any], number: int) -> None:
@@ -165,7 +168,7 @@ def test_metrics_tell_how_ports_and_hosts_are(server: Server, agent: FakeAgent) 
     def snapshot() -> Snapshot:
         with server.database.reader() as session:
             ports = dict(server.directory.counts(session))
-            return Snapshot(ports, agents.gauges(session, clock.now(), server.rules))
+            return Snapshot(ports, agent_view.gauges(session, Liveness(server.rules, clock.now())))
 
     agent.beat(troubles={"switch": "gone", "made-up\n": "x"}, waiting=3, unreported=2)
     agent.wire(FIRST, SECOND)

@@ -169,7 +169,7 @@ def test_hosts_in_trouble_degrade_the_health_and_are_named(
     server.store.take_heartbeat("host-a", {"troubles": {}, "trouble": None})
     assert health(server)[1]["status"] == "ok"
     later(120)
-    assert "no sign of life since" in health(server)[1]["agents"]["host-a"]
+    assert "no heartbeat since" in health(server)[1]["agents"]["host-a"]
 
 
 def test_where_everybody_may_ask_for_health_hosts_are_not_named() -> None:

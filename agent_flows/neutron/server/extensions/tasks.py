@@ -20,10 +20,10 @@ _ASKED = 202
 
 
 class ResyncController:
-    """The member action; 202 when the port's agent was told."""
+    """The member action; 202 when the request was sent to the port's agent."""
 
     def resync(self, request: Any, body: object = None, **named: str) -> dict[str, Any]:
-        # A port one may not see is not there.
+        # Raises not found for a port that the caller may not see.
         port = directory.get_plugin().get_port(request.context, named["port_id"])
         policy.enforce(request.context, policies.RESYNC, port, pluralized=api_definition.PORTS)
         answer: dict[str, Any] = directory.get_plugin(api_definition.PLUGIN_TYPE).resync(port)
@@ -31,10 +31,9 @@ class ResyncController:
 
 
 class PageOfTasks(api_common.PaginationNativeHelper):  # type: ignore[misc]
-    """Neutron's pages, with an end even where Neutron sets none.
+    """Neutron's pages, with a limit even if ``pagination_max_limit`` is infinite, its default.
 
-    ``pagination_max_limit`` is infinite unless an operator sets it, and the
-    history of a whole cloud is millions of tasks.
+    The history of a whole cloud is millions of tasks.
     """
 
     def __init__(self, request: Any, primary_key: str) -> None:

@@ -14,10 +14,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from agent_flows import conf as options
 from agent_flows.server import policies
 from agent_flows.server.core import agent_view, clock
-from agent_flows.server.core.agent_view import Seen
 from agent_flows.server.core.casts import Caster
 from agent_flows.server.core.database import UNREACHABLE, Database
 from agent_flows.server.core.errors import Conflict, NotFound, Unavailable
+from agent_flows.server.core.liveness import Liveness
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.server.core.settings import of_the_agents
 from agent_flows.server.standalone import auth
@@ -76,7 +76,7 @@ def application(
 
     def troubled() -> dict[str, str]:
         with database.reader() as session:
-            return agent_view.troubled(session, Seen(rules, clock.now()))
+            return agent_view.troubled(session, Liveness(rules, clock.now()))
 
     app.add_route("/healthz", Health(checks, troubled, names=not keystone))
     app.add_route("/metrics", MetricsResource(metrics.text, CONTENT_TYPE_LATEST))

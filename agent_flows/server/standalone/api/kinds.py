@@ -11,8 +11,6 @@ from sqlalchemy.orm import Session
 
 from agent_flows.report import PortStatus, SyncState
 from agent_flows.server.core import agent_view, clock, tasks
-from agent_flows.server.core.agent_view import Seen
-from agent_flows.server.core.agents import Rules
 from agent_flows.server.core.casts import Casts
 from agent_flows.server.core.listing import (
     Filter,
@@ -24,6 +22,7 @@ from agent_flows.server.core.listing import (
     text_filters,
     values,
 )
+from agent_flows.server.core.liveness import Liveness, Rules
 from agent_flows.server.core.models import Agent
 from agent_flows.server.standalone import bodies, desired, desired_ports, models
 from agent_flows.server.standalone.api import port_view, views
@@ -121,7 +120,7 @@ def ports(rules: Rules) -> Kind:
     """Ports; the reason of one depends on whether its agent lives."""
 
     def view(session: Session, rows: Sequence[Any]) -> list[View]:
-        return port_view.ports(session, [row[0] for row in rows], Seen(rules, clock.now()))
+        return port_view.ports(session, [row[0] for row in rows], Liveness(rules, clock.now()))
 
     listing = _simple(
         "ports",
@@ -153,7 +152,8 @@ def agents(rules: Rules) -> Kind:
     agent = Agent
 
     def view(session: Session, rows: Sequence[Any]) -> list[View]:
-        return agent_view.shown(session, [row[0] for row in rows], Seen(rules, clock.now()), _Port)
+        liveness = Liveness(rules, clock.now())
+        return agent_view.shown(session, [row[0] for row in rows], liveness, _Port)
 
     return Kind(
         "agents",

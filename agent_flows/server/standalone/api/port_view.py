@@ -7,8 +7,9 @@ from sqlalchemy.orm import Session
 
 from agent_flows.errors import ErrorType
 from agent_flows.report import SyncState, TaskState
-from agent_flows.server.core.agent_view import Seen
+from agent_flows.server.core import condition
 from agent_flows.server.core.listing import View
+from agent_flows.server.core.liveness import Liveness
 from agent_flows.server.core.models import Agent, Attempt, Task
 from agent_flows.server.standalone import diagnosis, models
 from agent_flows.server.standalone.api import views
@@ -16,8 +17,8 @@ from agent_flows.server.standalone.api import views
 _FAILED = frozenset({SyncState.OUT_OF_SYNC, SyncState.UNKNOWN})
 
 
-def ports(session: Session, rows: Sequence[models.Port], seen: Seen) -> list[View]:
-    agents = _agents(session, {row.host for row in rows if row.host}, seen)
+def ports(session: Session, rows: Sequence[models.Port], liveness: Liveness) -> list[View]:
+    agents = _agents(session, {row.host for row in rows if row.host}, liveness)
     failures = _failures(session, [row.id for row in rows if row.sync_state in _FAILED])
     return [
         views.port(
@@ -40,14 +41,20 @@ def _port(row: models.Port) -> diagnosis.Port:
     )
 
 
-def _agents(session: Session, hosts: Collection[str], seen: Seen) -> Mapping[str, diagnosis.Agent]:
+def _agents(
+    session: Session, hosts: Collection[str], liveness: Liveness
+) -> Mapping[str, diagnosis.Agent]:
     if not hosts:
         return {}
     rows = session.scalars(sa.select(Agent).where(Agent.host.in_(list(hosts))))
     return {
-        row.host: diagnosis.Agent(seen.alive(row), row.heartbeat_at, seen.troubles(row))
+        row.host: diagnosis.Agent(liveness.alive(row), row.heartbeat_at, _troubles(row))
         for row in rows
     }
+
+
+def _troubles(row: Agent) -> dict[str, str]:
+    return {source.value: line for source, line in condition.of_text(row.state).troubles.items()}
 
 
 def _failures(session: Session, port_ids: Collection[str]) -> Mapping[str, diagnosis.Failure]:

@@ -10,11 +10,11 @@ import falcon
 import pydantic
 
 from agent_flows.server.core import agents, clock
-from agent_flows.server.core.agents import Rules
 from agent_flows.server.core.casts import Caster, Casts, to_hosts
 from agent_flows.server.core.database import Database, retried
 from agent_flows.server.core.errors import Conflict, NotFound, Unavailable
 from agent_flows.server.core.listing import Params, View, one, page
+from agent_flows.server.core.liveness import Liveness, Rules
 from agent_flows.server.core.models import Agent
 from agent_flows.server.standalone import bodies
 from agent_flows.server.standalone.api import document
@@ -43,7 +43,7 @@ class Api:
         if agent is None:
             message = f"no agent was ever seen on host {host}; nothing was asked"
             raise Conflict("binding:host_id", message)
-        if not agents.is_alive(agent, clock.now(), self.rules):
+        if not Liveness(self.rules, clock.now()).alive(agent):
             since = agent.heartbeat_at.isoformat(timespec="seconds")
             message = f"the agent of host {host} has been silent since {since}; nothing was asked"
             raise Conflict(None, message)
