@@ -108,7 +108,7 @@ def test_no_answer_has_more_tasks_than_a_page_and_its_links_lead_to_all(
 ) -> None:
     reports = [ours.report(active) for _ in range(150)]
     assert ours.send(*reports)["rejected"] == {}
-    total = 7 * 151
+    total = 8 * 151
     pages, path = [], f"/tasks?resource_id={active}&fields=id{query}"
     while path:
         answer = neutron.rest("GET", path)
