@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tests.conformance.host import OURS, OWN, THEIRS, Host
+from tests.conformance.bridges import OURS, OWN, THEIRS, Bridges
 from tests.conformance.judges import AgainstModel, AgainstNeutron
 from tests.conformance.model import Forwarding, verdict
 from tests.conformance.packets import UNTRACKABLE
@@ -225,28 +225,28 @@ class Case(NamedTuple):
     dropped: Iterable[Packet] = ()
 
 
-def agree(host: Host, given: World, packets: Iterable[Packet]) -> None:
+def agree(bridges: Bridges, given: World, packets: Iterable[Packet]) -> None:
     """Our verdicts are the model's, on our own bridge and on Neutron's, and those of Neutron's own
     driver, but for the listed differences."""
     judges: list[AgainstModel | AgainstNeutron] = []
-    bridges = []
+    names = []
     if given.networks[1].kind in ("vlan", "flat"):
-        judges.append(AgainstModel(host, OWN))
-        bridges.append(OWN)
+        judges.append(AgainstModel(bridges, OWN))
+        names.append(OWN)
     # Neither Neutron's API nor its agent knows source ports.
     if not any(rule.source_ports for group in given.groups.values() for rule in group.rules):
-        judges += [AgainstModel(host, OURS), AgainstNeutron(host)]
-        bridges += [OURS, THEIRS]
-    host.install(given, *bridges)
+        judges += [AgainstModel(bridges, OURS), AgainstNeutron(bridges)]
+        names += [OURS, THEIRS]
+    bridges.install(given, *names)
     for packet in packets:
         for judge in judges:
             found = judge.judge(given, packet)
             assert found is None, str(found)
 
 
-def check(host: Host, case: Case) -> None:
+def check(bridges: Bridges, case: Case) -> None:
     """All agree, and the verdicts are those of the case."""
-    agree(host, case.world, [*case.passes, *case.dropped])
+    agree(bridges, case.world, [*case.passes, *case.dropped])
     for passes, packets in ((True, case.passes), (False, case.dropped)):
         for packet in packets:
             for forwarding in Forwarding:

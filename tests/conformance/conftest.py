@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from lab.switch import Switch
+from tests.conformance.bridges import Bridges
 from tests.conformance.examples import Examples
-from tests.conformance.host import Host
 from tests.conformance.trace import Tracer
 
 WORLDS = 30
@@ -40,9 +40,9 @@ def root() -> None:
 
 
 @pytest.fixture(scope="session")
-def host() -> Iterator[Host]:
+def bridges() -> Iterator[Bridges]:
     with Switch(dummy=True) as switch, Tracer(switch.run_dir / "ovs-vswitchd.ctl") as tracer:
-        yield Host(switch, tracer)
+        yield Bridges(switch, tracer)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A world in our words, and our firewall installing it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent_flows import spec
@@ -9,12 +9,12 @@ from agent_flows.neutron.interfaces import Interface
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.pipeline import Home, Pipeline
-from agent_flows.rpc import codec
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.spec import DesiredState, NetworkSpec
+from lab import model
 from tests.conformance import agent_input
 from tests.conformance.agent_input import identity
-from tests.conformance.world import ICMP, ICMPV6, Guard, Network, Port, Rule, World
+from tests.conformance.world import ICMP, ICMPV6, Guard, Network, Rule, World
 
 _SECONDS = 60
 
@@ -109,57 +109,44 @@ class _Bent(Ofctl):
 
 
 def network(vlan: int, given: Network) -> NetworkSpec:
-    return NetworkSpec(**_network(vlan, given))  # type: ignore[arg-type]
-
-
-def _network(vlan: int, given: Network) -> dict[str, object]:
-    physical = given.kind in ("flat", "vlan")
-    return {
-        "id": identity(f"network {vlan}"),
-        "network_type": given.kind,
-        "segmentation_id": given.segment,
-        "physical_network": "physnet1" if physical else None,
-    }
+    return model.network(given.kind, id=identity(f"network {vlan}"), segmentation_id=given.segment)
 
 
 def _specs(world: World, revision: int) -> list[spec.Spec]:
-    raw: list[Mapping[str, object]] = []
-    for number, port in world.ports.items():
-        raw.append({"kind": "port", "revision": revision, **_port(world, number, port)})
-    for name, group in world.groups.items():
-        members = sorted(world.members(name), key=str)
-        raw.append(
-            {
-                "kind": "security_group",
-                "revision": revision,
-                "id": identity(name),
-                "stateful": group.stateful,
-                "rules": [_rule(world, rule) for rule in group.rules],
-                "members": [
-                    {"address": str(prefix), "mac_address": mac} for mac, prefix in members
-                ],
-            }
+    groups = {
+        name: model.group(
+            *(_rule(world, rule) for rule in group.rules),
+            members=[
+                {"address": str(prefix), "mac_address": mac}
+                for mac, prefix in sorted(world.members(name), key=str)
+            ],
+            id=identity(name),
+            revision=revision,
+            stateful=group.stateful,
         )
-    for name, prefixes in world.address_groups.items():
-        addresses = [str(prefix) for prefix in prefixes]
-        raw.append({"kind": "address_group", "id": identity(name), "addresses": addresses})
-    return [codec.spec_from_wire({"version": "1.0", **each}) for each in raw]
-
-
-def _port(world: World, number: int, port: Port) -> dict[str, object]:
-    return {
-        "id": identity(f"port {number}"),
-        "host": "here",
-        "network": _network(port.vlan, world.networks[port.vlan]),
-        "mac_address": port.mac,
-        "fixed_ips": [str(address) for address in port.addresses],
-        "allowed_address_pairs": [
-            {"ip_address": str(prefix), "mac_address": mac} for mac, prefix in port.pairs
-        ],
-        "security_groups": [identity(name) for name in port.groups],
-        "port_security_enabled": port.guard is not Guard.OFF,
-        "device_owner": "network:dhcp" if port.guard is Guard.TRUSTED else "compute:nova",
+        for name, group in world.groups.items()
     }
+    ports = [
+        model.port(
+            *(groups[name] for name in port.groups),
+            id=identity(f"port {number}"),
+            revision=revision,
+            network=network(port.vlan, world.networks[port.vlan]),
+            mac_address=port.mac,
+            fixed_ips=port.addresses,
+            allowed_address_pairs=[
+                {"ip_address": prefix, "mac_address": mac} for mac, prefix in port.pairs
+            ],
+            port_security_enabled=port.guard is not Guard.OFF,
+            device_owner="network:dhcp" if port.guard is Guard.TRUSTED else "compute:nova",
+        )
+        for number, port in world.ports.items()
+    ]
+    address_groups = [
+        model.address_group(*map(str, prefixes), id=identity(name))
+        for name, prefixes in world.address_groups.items()
+    ]
+    return [*ports, *groups.values(), *address_groups]
 
 
 def _rule(world: World, rule: Rule) -> dict[str, object]:

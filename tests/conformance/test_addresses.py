@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.conformance.bridges import Bridges
 from tests.conformance.cases import (
     ALL,
     ALL_OUT,
@@ -30,7 +31,6 @@ from tests.conformance.cases import (
     udp,
     world,
 )
-from tests.conformance.host import Host
 from tests.conformance.world import ICMPV6, UDP, Group, Guard, Packet, State
 
 STRANGER = ONE.but(mac=FOREIGN_MAC)
@@ -200,5 +200,5 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_addresses_decide(host: Host, name: str) -> None:
-    check(host, CASES[name])
+def test_addresses_decide(bridges: Bridges, name: str) -> None:
+    check(bridges, CASES[name])

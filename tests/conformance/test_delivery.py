@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.conformance.bridges import Bridges
 from tests.conformance.cases import (
     ALL,
     ALL_OUT,
@@ -28,7 +29,6 @@ from tests.conformance.cases import (
     udp,
     world,
 )
-from tests.conformance.host import Host
 from tests.conformance.model import Forwarding, verdict
 from tests.conformance.world import TCP, UDP, Change, Group, Guard, Packet, Rule, State, World
 
@@ -109,9 +109,9 @@ for _to in (EVERYBODY, EVERYBODY.but(ip="10.0.0.255"), MULTICAST, MULTICAST6):
 
 
 @pytest.mark.parametrize("name", DELIVERED)
-def test_delivery(host: Host, name: str) -> None:
+def test_delivery(bridges: Bridges, name: str) -> None:
     given, packet, own, normal = DELIVERED[name]
-    agree(host, given, [packet])
+    agree(bridges, given, [packet])
     for forwarding, expected in ((Forwarding.OWN, own), (Forwarding.NORMAL, normal)):
         meant = verdict(given, packet, forwarding)
         assert set(meant.ports) | ({0} if meant.network else set()) == expected, forwarding
@@ -175,8 +175,8 @@ for _version in (4, 6):
 
 
 @pytest.mark.parametrize("name", STATELESS)
-def test_stateless_groups(host: Host, name: str) -> None:
-    check(host, STATELESS[name])
+def test_stateless_groups(bridges: Bridges, name: str) -> None:
+    check(bridges, STATELESS[name])
 
 
 REMEMBERED = {
@@ -188,8 +188,8 @@ REMEMBERED = {
 
 
 @pytest.mark.parametrize("name", REMEMBERED)
-def test_connections_are_remembered(host: Host, name: str) -> None:
+def test_connections_are_remembered(bridges: Bridges, name: str) -> None:
     given, packet, changes = REMEMBERED[name]
-    agree(host, given, [packet])
+    agree(bridges, given, [packet])
     for forwarding in Forwarding:
         assert verdict(given, packet, forwarding).changes == changes

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import differences as listed
+from tests.conformance.bridges import OURS, THEIRS, Bridges
 from tests.conformance.differences import DIFFERENCES, Difference, neutrons, reasons
-from tests.conformance.host import OURS, THEIRS, Host
 from tests.conformance.judges import settled
 from tests.conformance.model import Forwarding, verdict
 from tests.conformance.world import (
@@ -123,11 +123,11 @@ SHOWN: dict[type[Difference], tuple[World, Packet]] = {
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda each: each.__name__)
-def test_difference_is_shown_by_a_packet(host: Host, difference: type[Difference]) -> None:
+def test_difference_is_shown_by_a_packet(bridges: Bridges, difference: type[Difference]) -> None:
     given, packet = SHOWN[difference]
-    host.install(given, OURS, THEIRS)
-    ours = settled(given, packet, host.verdict(given, packet, OURS))
-    theirs = settled(given, packet, host.verdict(given, packet, THEIRS))
+    bridges.install(given, OURS, THEIRS)
+    ours = settled(given, packet, bridges.verdict(given, packet, OURS))
+    theirs = settled(given, packet, bridges.verdict(given, packet, THEIRS))
     assert ours == verdict(given, packet, Forwarding.NORMAL)
     assert theirs == neutrons(given, packet)
     assert ours != theirs
@@ -140,23 +140,25 @@ def test_difference_is_in_the_table_with_its_reason(difference: type[Difference]
     assert row in DOC.read_text().splitlines()
 
 
-def test_overlapping_ranges_of_all_ports_let_port_zero_in(host: Host) -> None:
+def test_overlapping_ranges_of_all_ports_let_port_zero_in(bridges: Bridges) -> None:
     halves = [(1, 40000), (40000, 65535)]
     rules = tuple(Rule(False, protocol=TCP, ports=each, remote="members") for each in halves)
     given = world({2: port(B, "in")}, members=members, **{"in": Group(rules)})
     packet = tcp(UPLINK, (OUTSIDE, B), dport=0)
-    host.install(given, OURS, THEIRS)
-    assert host.verdict(given, packet, OURS) == DROPPED
-    assert host.verdict(given, packet, THEIRS) == neutrons(given, packet)
+    bridges.install(given, OURS, THEIRS)
+    assert bridges.verdict(given, packet, OURS) == DROPPED
+    assert bridges.verdict(given, packet, THEIRS) == neutrons(given, packet)
     assert reasons(given, packet) == {listed.PortZero}
 
 
-def test_neutron_opens_all_of_a_protocol_whose_ports_the_switch_cannot_match(host: Host) -> None:
+def test_neutron_opens_all_of_a_protocol_whose_ports_the_switch_cannot_match(
+    bridges: Bridges,
+) -> None:
     dccp = Group((Rule(egress=False, protocol=33, ports=(5000, 5001)),))
     given = world({2: port(B, "dccp")}, dccp=dccp)
     packet = replace(from_outside, protocol=33, ports=None)
-    host.install(given, THEIRS)
-    assert host.verdict(given, packet, THEIRS).ports == {2}
+    bridges.install(given, THEIRS)
+    assert bridges.verdict(given, packet, THEIRS).ports == {2}
     assert verdict(given, packet, Forwarding.NORMAL) == DROPPED
-    host.install(given, OURS)
-    assert host.verdict(given, packet, OURS) == DROPPED
+    bridges.install(given, OURS)
+    assert bridges.verdict(given, packet, OURS) == DROPPED

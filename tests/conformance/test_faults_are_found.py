@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conformance.bridges import OURS, SLOTS, Bridges
 from tests.conformance.examples import Examples
-from tests.conformance.host import OURS, SLOTS, Host
 from tests.conformance.judges import AgainstModel, AgainstNeutron
 from tests.conformance.ours import Bend
 from tests.conformance.worlds import worlds
@@ -58,10 +58,10 @@ COMMON = [
 
 
 @pytest.fixture
-def faulty(host: Host, request: pytest.FixtureRequest) -> Iterator[Host]:
-    host.bend = FAULTS[request.param]
-    yield host
-    host.bend = None
+def faulty(bridges: Bridges, request: pytest.FixtureRequest) -> Iterator[Bridges]:
+    bridges.bend = FAULTS[request.param]
+    yield bridges
+    bridges.bend = None
 
 
 def _found(examples: Examples, judge: AgainstModel | AgainstNeutron) -> bool:
@@ -71,10 +71,10 @@ def _found(examples: Examples, judge: AgainstModel | AgainstNeutron) -> bool:
 
 
 @pytest.mark.parametrize("faulty", FAULTS, indirect=True)
-def test_by_the_model(faulty: Host, examples: Examples) -> None:
+def test_by_the_model(faulty: Bridges, examples: Examples) -> None:
     assert _found(examples, AgainstModel(faulty, OURS))
 
 
 @pytest.mark.parametrize("faulty", COMMON, indirect=True)
-def test_by_neutrons_driver(faulty: Host, examples: Examples) -> None:
+def test_by_neutrons_driver(faulty: Bridges, examples: Examples) -> None:
     assert _found(examples, AgainstNeutron(faulty))

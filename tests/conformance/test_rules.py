@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.bridges import Bridges
 from tests.conformance.cases import (
     ALL,
     ALL_IN,
@@ -32,7 +33,6 @@ from tests.conformance.cases import (
     udp,
     world,
 )
-from tests.conformance.host import Host
 from tests.conformance.world import ICMP, ICMPV6, SCTP, TCP, UDP, Group, Packet, Rule, State, World
 
 LLDP = 0x88CC
@@ -360,5 +360,5 @@ CASES["overlapping ranges of a group, an address group and a prefix"] = Case(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_rules_decide(host: Host, name: str) -> None:
-    check(host, CASES[name])
+def test_rules_decide(bridges: Bridges, name: str) -> None:
+    check(bridges, CASES[name])

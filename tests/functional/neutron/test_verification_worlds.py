@@ -22,7 +22,7 @@ from agent_flows.spec import NetworkSpec, NetworkType
 from lab.switch import Switch
 from tests.conformance import theirs
 from tests.conformance.agent_input import identity, said
-from tests.conformance.host import SLOTS
+from tests.conformance.bridges import SLOTS
 from tests.conformance.world import World
 from tests.conformance.worlds import worlds
 

@@ -22,7 +22,7 @@ PHYSICAL, TUNNEL = 10, 11
 _TUNNELS = frozenset({"vxlan", "gre", "geneve"})
 
 
-class Host:
+class Bridges:
     """Installs worlds and asks for verdicts."""
 
     def __init__(self, switch: Switch, tracer: trace.Tracer) -> None:
