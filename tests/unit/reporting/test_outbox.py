@@ -1,7 +1,5 @@
-"""Reports wait on disk until the server has them."""
+"""Reports stay on disk until the server has acknowledged them."""
 
-import datetime
-import os
 import pathlib
 import queue
 import signal
@@ -9,48 +7,40 @@ import sqlite3
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 
 import oslo_messaging
 import pytest
 
-from agent_flows.report import (
-    FlowName,
-    FlowReport,
-    Step,
-    TaskError,
-    TaskOutcome,
-    TaskState,
-    Trouble,
-)
+from agent_flows.report import FlowReport, Trouble
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.reporting.reporter import Reporter
 from agent_flows.rpc.answers import NO_SUCH_PORT, Held, Receipt
 from agent_flows.supervision import Backoff, Troubles
+from lab.model import flow_report, numbered_id
 from lab.process import wait_until
 
 DAY = 24 * 3600 * 10**6
-NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+
+
+def port_id(port: int) -> str:
+    return numbered_id(1, port)
 
 
 def report(port: int = 1, *, failed: bool = False) -> FlowReport:
-    task = (
-        TaskOutcome("bind-vlan", Step.L2, TaskState.FAILED, error=TaskError("X", "it broke"))
-        if failed
-        else TaskOutcome("bind-vlan", Step.L2, TaskState.SUCCEEDED)
-    )
-    return FlowReport(
-        id=str(uuid.uuid4()),
-        host="host1",
-        resource_id=str(uuid.UUID(int=port)),
-        flow=FlowName.WIRE,
-        revision=1,
-        attempt=1,
-        started_at=NOW,
-        finished_at=NOW,
-        tasks=(task,),
-    )
+    """A report that has no number yet."""
+    fails = "bind-vlan" if failed else None
+    return flow_report(fails=fails, resource_id=port_id(port), sequence=0)
+
+
+def edited(path: pathlib.Path, reports: Sequence[FlowReport], *edits: tuple[object, ...]) -> None:
+    """Another process stored ``reports`` in the file at ``path``, which was then edited."""
+    outbox = Outbox(path, 1000)
+    outbox.put(reports)
+    outbox.close()
+    with sqlite3.connect(path) as file:
+        for statement, *values in edits:
+            file.execute(str(statement), values)
 
 
 @pytest.fixture
@@ -59,7 +49,7 @@ def outbox(tmp_path: pathlib.Path) -> Outbox:
 
 
 class Server:
-    """Takes reports as the real one does, and fails as told."""
+    """Accepts reports like the real one, except those in ``refuse`` and ``ignore``."""
 
     def __init__(self, *, held: int = 0) -> None:
         self.held = held
@@ -72,7 +62,7 @@ class Server:
     def report(self, reports: Sequence[FlowReport]) -> Receipt:
         if self.outages:
             self.outages -= 1
-            raise oslo_messaging.MessagingTimeout("nobody answered")
+            raise oslo_messaging.MessagingTimeout("no answer")
         if reports:
             self.messages.append(list(reports))
         accepted = [r.id for r in reports if r.id not in self.refuse | self.ignore]
@@ -81,7 +71,7 @@ class Server:
         return Receipt(self.held, accepted=accepted, rejected=refused)
 
 
-def test_invariant_3_a_report_is_forgotten_only_after_the_acknowledgement(outbox: Outbox) -> None:
+def test_invariant_3_a_report_is_deleted_only_after_the_acknowledgement(outbox: Outbox) -> None:
     server = Server()
     server.outages = 1
     outbox.put([report()])
@@ -93,7 +83,7 @@ def test_invariant_3_a_report_is_forgotten_only_after_the_acknowledgement(outbox
     assert len(outbox) == 0
 
 
-def test_a_report_the_server_refuses_is_dropped_and_the_others_are_not(outbox: Outbox) -> None:
+def test_only_the_reports_that_the_server_rejects_are_dropped(outbox: Outbox) -> None:
     server = Server()
     reports = [report(n) for n in range(1, 4)]
     outbox.put(reports)
@@ -106,9 +96,9 @@ def test_a_report_the_server_refuses_is_dropped_and_the_others_are_not(outbox: O
 
 @pytest.mark.parametrize(
     ("reason", "level"),
-    [(f"{NO_SUCH_PORT} {uuid.UUID(int=1)}", "INFO"), ("not bound here", "ERROR")],
+    [(f"{NO_SUCH_PORT} {port_id(1)}", "INFO"), ("not bound here", "ERROR")],
 )
-def test_only_the_report_of_a_port_that_was_deleted_is_rejected_without_an_error(
+def test_a_rejection_is_logged_as_an_error_except_for_a_deleted_port(
     outbox: Outbox, caplog: pytest.LogCaptureFixture, reason: str, level: str
 ) -> None:
     caplog.set_level("INFO")
@@ -122,7 +112,7 @@ def test_only_the_report_of_a_port_that_was_deleted_is_rejected_without_an_error
     assert len(outbox) == 0
 
 
-def test_reports_leave_in_the_order_they_were_made(outbox: Outbox) -> None:
+def test_reports_are_sent_in_the_order_of_their_making(outbox: Outbox) -> None:
     server = Server()
     reports = [report(1, failed=n % 2 == 0) for n in range(4)]
     outbox.put(reports)
@@ -132,7 +122,7 @@ def test_reports_leave_in_the_order_they_were_made(outbox: Outbox) -> None:
     assert sequences == sorted(set(sequences))
 
 
-def test_the_running_reporter_delivers_through_an_outage_and_says_when_it_is_over(
+def test_the_reporter_delivers_after_an_outage_and_signals_its_end(
     outbox: Outbox,
 ) -> None:
     server, returns = Server(), queue.SimpleQueue[int]()
@@ -188,7 +178,7 @@ def test_invariant_4_a_lost_outbox_reports_above_what_the_server_holds(outbox: O
     assert sequences(outbox)[0] > sent[-1].sequence
 
 
-def test_a_report_is_numbered_when_it_is_kept_and_not_before(outbox: Outbox) -> None:
+def test_a_report_is_numbered_when_it_is_stored(outbox: Outbox) -> None:
     built_before = report()
     held = now() + 10**9
     outbox.raise_sequence(Held(held, now()))
@@ -211,7 +201,7 @@ def test_a_sequence_more_than_a_day_ahead_of_both_clocks_is_ignored(
     assert troubles.current() == {}
 
 
-def test_a_server_whose_clock_is_ahead_is_followed_however_far_back_our_clock_was_set(
+def test_a_sequence_of_a_server_whose_clock_is_ahead_is_valid(
     outbox: Outbox,
 ) -> None:
     server = now() + 400 * DAY
@@ -220,7 +210,7 @@ def test_a_server_whose_clock_is_ahead_is_followed_however_far_back_our_clock_wa
     assert sequences(outbox) == [server - 4]
 
 
-def test_a_host_whose_clock_is_days_ahead_numbers_from_what_the_server_holds(
+def test_a_host_whose_clock_is_days_ahead_continues_the_sequence_of_the_server(
     tmp_path: pathlib.Path,
 ) -> None:
     troubles = Troubles()
@@ -237,17 +227,17 @@ def test_a_host_whose_clock_is_days_ahead_numbers_from_what_the_server_holds(
     assert troubles.current() == {}
 
 
-def test_a_file_with_a_last_sequence_of_no_true_clock_is_healed_at_start(
+def test_a_file_with_invalid_sequences_is_numbered_again_at_start(
     tmp_path: pathlib.Path,
 ) -> None:
     path = tmp_path / "outbox.sqlite"
-    first = Outbox(path, 10)
     waiting = [report(n) for n in range(1, 4)]
-    first.put(waiting)
-    first.close()
-    with sqlite3.connect(path) as file:
-        file.execute("UPDATE last SET sequence = ?", (2**61,))
-        file.execute("UPDATE reports SET sequence = ? WHERE id = ?", (2**61 - 1, waiting[1].id))
+    edited(
+        path,
+        waiting,
+        ("UPDATE last SET sequence = ?", 2**61),
+        ("UPDATE reports SET sequence = ? WHERE id = ?", 2**61 - 1, waiting[1].id),
+    )
     second = Outbox(path, 10)
     second.put([report(4)])
     kept = second.oldest(10, 10**6)
@@ -255,7 +245,7 @@ def test_a_file_with_a_last_sequence_of_no_true_clock_is_healed_at_start(
     assert all(abs(each - now()) < DAY for each in sequences(second))
 
 
-def test_numbers_that_overlap_those_of_waiting_reports_lose_none(outbox: Outbox) -> None:
+def test_new_sequences_equal_to_old_ones_lose_no_report(outbox: Outbox) -> None:
     outbox.put([report(n) for n in range(1, 5)])
     first = sequences(outbox)[0]
     server = now() - 3 * DAY
@@ -276,16 +266,12 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
-def test_a_report_that_cannot_be_read_is_set_aside_and_the_others_are_delivered(
+def test_an_unreadable_report_is_set_aside_and_the_others_are_delivered(
     tmp_path: pathlib.Path, body: object
 ) -> None:
     path = tmp_path / "outbox.sqlite"
-    first = Outbox(path, 10)
     waiting = [report(n) for n in range(1, 4)]
-    first.put(waiting)
-    first.close()
-    with sqlite3.connect(path) as file:
-        file.execute("UPDATE reports SET body = ? WHERE id = ?", (body, waiting[0].id))
+    edited(path, waiting, ("UPDATE reports SET body = ? WHERE id = ?", body, waiting[0].id))
     server, troubles, lost = Server(), Troubles(), list[str]()
     outbox = Outbox(path, 10, troubles)
     reporter = Reporter(outbox, server, troubles, lost=lost.extend)
@@ -299,57 +285,46 @@ def test_a_report_that_cannot_be_read_is_set_aside_and_the_others_are_delivered(
     assert set(lost) == {waiting[0].resource_id}
 
 
-def test_a_later_report_of_the_port_ends_the_trouble_of_the_one_set_aside(
+def test_a_later_report_of_the_port_ends_the_loss(
     tmp_path: pathlib.Path,
 ) -> None:
     path = tmp_path / "outbox.sqlite"
-    first = Outbox(path, 10)
-    first.put([report(1)])
-    first.close()
-    with sqlite3.connect(path) as file:
-        file.execute("UPDATE reports SET body = 'x'")
+    edited(path, [report(1)], ("UPDATE reports SET body = 'x'",))
     outbox = Outbox(path, 10)
     reporter = Reporter(outbox, Server())
     reporter.send_once()
-    assert list(outbox.set_aside()) == [report(1).resource_id]
+    assert list(outbox.set_aside()) == [port_id(1)]
     outbox.put([report(2)])
     reporter.send_once()
-    assert list(outbox.set_aside()) == [report(1).resource_id]
+    assert list(outbox.set_aside()) == [port_id(1)]
     outbox.put([report(1)])
     reporter.send_once()
     assert outbox.set_aside() == {}
 
 
-def test_what_an_earlier_process_set_aside_is_no_trouble_of_this_one(
+def test_reports_set_aside_by_an_earlier_process_do_not_count(
     tmp_path: pathlib.Path,
 ) -> None:
     path = tmp_path / "outbox.sqlite"
-    first = Outbox(path, 10)
-    first.put([report(1)])
-    with sqlite3.connect(path) as file:
-        file.execute("UPDATE reports SET body = 'x'")
+    edited(path, [report(1)], ("UPDATE reports SET body = 'x'",))
     first = Outbox(path, 10)
     assert first.oldest(10, 10_000) == []
-    assert list(first.set_aside()) == [report(1).resource_id]
+    assert list(first.set_aside()) == [port_id(1)]
     first.close()
-    # Its port may be gone for good; at a start every other is reported again.
+    # At a start every port that still exists is reported again.
     assert Outbox(path, 10).set_aside() == {}
 
 
-def test_what_is_set_aside_is_bounded(tmp_path: pathlib.Path) -> None:
+def test_reports_set_aside_are_limited(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "outbox.sqlite"
-    outbox = Outbox(path, 1000)
-    outbox.put([report(n) for n in range(1, 300)])
-    outbox.close()
-    with sqlite3.connect(path) as file:
-        file.execute("UPDATE reports SET body = ''")
+    edited(path, [report(n) for n in range(1, 300)], ("UPDATE reports SET body = ''",))
     outbox = Outbox(path, 1000)
     assert outbox.oldest(500, 10**6) == []
     assert len(outbox.set_aside()) == 100
     assert len(outbox) == 0
 
 
-def test_a_process_knows_those_that_had_its_state_directory_before(tmp_path: pathlib.Path) -> None:
+def test_an_identity_contains_the_earlier_processes_of_its_file(tmp_path: pathlib.Path) -> None:
     boots = []
     for _ in range(20):
         outbox = Outbox(tmp_path / "outbox.sqlite", 10)
@@ -359,16 +334,16 @@ def test_a_process_knows_those_that_had_its_state_directory_before(tmp_path: pat
     assert len(set(boots)) == 20
 
 
-def test_a_full_outbox_drops_superseded_successes_first_and_never_a_failure(
+def test_a_full_outbox_drops_superseded_successes_and_no_failure(
     outbox: Outbox,
 ) -> None:
     superseded = [report(1) for _ in range(4)]
     failures = [report(2, failed=True) for _ in range(4)]
-    last_word = report(1)
-    for item in [*superseded, *failures, last_word]:
+    last = report(1)
+    for item in [*superseded, *failures, last]:
         outbox.put([item])
     kept = [r.id for r in outbox.oldest(100, 10**7)]
-    assert kept == [f.id for f in failures] + [last_word.id]
+    assert kept == [f.id for f in failures] + [last.id]
 
 
 def test_a_message_stays_within_its_size(outbox: Outbox) -> None:
@@ -377,20 +352,17 @@ def test_a_message_stays_within_its_size(outbox: Outbox) -> None:
     assert len(outbox.oldest(500, 1)) == 1
 
 
-def test_invariant_3_what_was_put_survives_kill_9(tmp_path: pathlib.Path) -> None:
+def test_invariant_3_stored_reports_survive_kill_9(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "outbox.sqlite"
     script = (
-        "import sys, time; sys.path.insert(0, sys.argv[2])\n"
-        "from test_outbox import report\n"
+        "import sys, time\n"
         "from agent_flows.reporting.outbox import Outbox\n"
-        "box = Outbox(sys.argv[1], 10)\n"
-        "box.put([report(1), report(2, failed=True)])\n"
+        "from lab.model import flow_report\n"
+        "Outbox(sys.argv[1], 10).put([flow_report(), flow_report(fails='bind-vlan')])\n"
         "print('put', flush=True); time.sleep(60)\n"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", script, str(path), os.path.dirname(__file__)],
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "put\n"

@@ -1,4 +1,4 @@
-"""Reports reach the server whatever it, or another agent, answers meanwhile."""
+"""Reports reach the server after any answer, also while another agent has the host."""
 
 import pathlib
 import sqlite3
@@ -24,23 +24,23 @@ PATIENCE = 5.0
 Answer = Callable[[Sequence[FlowReport]], Receipt]
 
 
-def taken(reports: Sequence[FlowReport]) -> Receipt:
+def accepting(reports: Sequence[FlowReport]) -> Receipt:
     return Receipt(0, accepted=[item.id for item in reports])
 
 
 class Server:
-    """Answers with what the test gives, and takes everything when that is used up."""
+    """Gives these answers in turn, then accepts everything."""
 
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
-        self.got: list[str] = []
+        self.accepted: list[str] = []
 
     def report(self, reports: Sequence[FlowReport]) -> Receipt:
         # The reporter introduces itself with an empty message.
         if reports and self.answers:
             return self.answers.pop(0)(reports)
-        self.got += [item.id for item in reports]
-        return taken(reports)
+        self.accepted += [item.id for item in reports]
+        return accepting(reports)
 
 
 @contextmanager
@@ -63,22 +63,20 @@ def raising(exc: Exception) -> Answer:
     return answer
 
 
-ODD_ANSWERS: dict[str, Answer] = {
-    "the bus is away": raising(oslo_messaging.MessagingTimeout("no answer")),
-    "an answer that cannot be read": raising(Invalid("accepted", None, "must be a list")),
+FAILURES: dict[str, Answer] = {
+    "no answer of the bus": raising(oslo_messaging.MessagingTimeout("no answer")),
+    "an invalid answer": raising(Invalid("accepted", None, "must be a list")),
     "an error of the database": raising(sqlite3.OperationalError("disk I/O error")),
     "no answer at all": lambda reports: None,  # type: ignore[return-value,dict-item]
-    "nothing is settled": lambda reports: Receipt(0, accepted=[]),
-    "ids that were never sent": lambda reports: Receipt(
-        0, accepted=["x"], rejected={str(uuid.uuid4()): "no"}
-    ),
+    "no id": lambda reports: Receipt(0, accepted=[]),
+    "unknown ids": lambda reports: Receipt(0, accepted=["x"], rejected={str(uuid.uuid4()): "no"}),
     "a refusal of the message": lambda reports: Receipt(0, accepted=[], refused="no list"),
-    "a sequence of no clock": lambda reports: Receipt(2**80, accepted=[]),
+    "an invalid sequence": lambda reports: Receipt(2**80, accepted=[]),
 }
 
 
-@pytest.mark.parametrize("answer", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
-def test_a_report_is_kept_and_sent_again_after_an_answer_that_settles_nothing(
+@pytest.mark.parametrize("answer", FAILURES.values(), ids=FAILURES)
+def test_a_report_is_sent_again_until_the_server_accepts_it(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
     outbox, troubles, seen = Outbox(tmp_path / "o", 10), Troubles(), list[str]()
@@ -89,18 +87,18 @@ def test_a_report_is_kept_and_sent_again_after_an_answer_that_settles_nothing(
     with reporting(outbox, server, troubles, monkeypatch):
         wait_until(lambda: len(outbox) == 0, PATIENCE, "the reports are taken")
         wait_until(lambda: troubles.current() == {}, PATIENCE, "the trouble is over")
-    assert server.got == [item.id for item in items]
+    assert server.accepted == [item.id for item in items]
     assert Trouble.REPORTER in seen
 
 
-def test_while_another_agent_speaks_for_the_host_reports_stay_and_that_is_the_trouble(
+def test_reports_stay_while_another_agent_has_the_host(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox, troubles = Outbox(tmp_path / "o", 10), Troubles()
     outbox.put([report(1)])
     other = oslo_messaging.RemoteError("HostTaken", "host h1 is taken: by boot 7, heard 3 s ago")
     over = threading.Event()
-    server = Server(*[lambda r: taken(r) if over.is_set() else raising(other)(r)] * 1000)
+    server = Server(*[lambda r: accepting(r) if over.is_set() else raising(other)(r)] * 1000)
     with reporting(outbox, server, troubles, monkeypatch):
         wait_until(lambda: Trouble.IDENTITY in troubles.current(), PATIENCE, "the trouble")
         assert "by boot 7" in troubles.current()[Trouble.IDENTITY]
@@ -110,7 +108,7 @@ def test_while_another_agent_speaks_for_the_host_reports_stay_and_that_is_the_tr
         wait_until(lambda: troubles.current() == {}, PATIENCE, "the trouble is over")
 
 
-def test_a_report_that_is_refused_for_good_is_dropped_and_its_reason_logged_in_one_line(
+def test_a_rejected_report_is_dropped_and_its_reason_logged_in_one_line(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox = Outbox(tmp_path / "o", 10)
@@ -123,7 +121,7 @@ def test_a_report_that_is_refused_for_good_is_dropped_and_its_reason_logged_in_o
     assert "no such port" in caplog.text
 
 
-def test_a_disk_that_is_full_when_reports_are_forgotten_loses_none(
+def test_a_full_disk_while_reports_are_deleted_loses_none(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox, troubles, seen = Outbox(tmp_path / "o", 10), Troubles(), list[str]()
@@ -141,4 +139,4 @@ def test_a_disk_that_is_full_when_reports_are_forgotten_loses_none(
     with reporting(outbox, server, troubles, monkeypatch):
         wait_until(lambda: len(outbox) == 0, PATIENCE, "the report is forgotten")
     assert any("disk is full" in each for each in seen)
-    assert set(server.got) == {*server.got[:1]}
+    assert set(server.accepted) == {*server.accepted[:1]}
