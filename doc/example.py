@@ -112,7 +112,7 @@ def _flows() -> Iterator[tuple[int, str]]:
     compiled = compile_ports(desired, attachments(), conjunctions, OWN_PIPELINE)
     web = Remote(RemoteKind.SECURITY_GROUP, _IDS["group web"])
     members = {web: members_of(desired.security_groups[_IDS["group web"]])}
-    lines = plan(Installed(), compiled.programmes, members, conjunctions).lines
+    lines = plan(Installed(), compiled.ports, members, conjunctions).lines
     for line in lines:
         head, _, text = line.partition(",")
         yield int(head.partition("=")[2], 16), text

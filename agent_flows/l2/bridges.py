@@ -146,7 +146,7 @@ class Bridges:
             commands.append(self._set(self.integration, fail_mode="secure"))
         return [*commands, *self._to_speak_openflow(self.integration, now)]
 
-    def standing(self, physical_network: str) -> Uplink | None:
+    def current_uplink(self, physical_network: str) -> Uplink | None:
         """The uplink to a physical network as it is now; None unless it is whole."""
         bridge = self.mappings.get(physical_network)
         if bridge is None:
@@ -169,7 +169,7 @@ class Bridges:
         Raises :class:`TaskFailed` that says which bridge or mapping is missing.
         """
         with self._lock:
-            uplink = self.standing(physical_network)
+            uplink = self.current_uplink(physical_network)
             if uplink is None:
                 uplink = self._join(physical_network)
             self._joined.add(uplink.bridge)
@@ -214,7 +214,7 @@ class Bridges:
         ]
         if commands:
             self._ovsdb.transact(commands)
-        uplink = self.standing(physical_network)
+        uplink = self.current_uplink(physical_network)
         if uplink is None:
             raise TaskFailed(
                 TaskError(

@@ -202,13 +202,13 @@ class Networks:
             self._ofctl(self._bridges.integration).flush_connections(zone)
 
     def _join(self, physical_network: str) -> Uplink:
-        standing = self._bridges.standing(physical_network)
+        now = self._bridges.current_uplink(physical_network)
         moved = [
             each
             for each in self._provisioned.values()
             if each.uplink is not None
             and each.uplink.physical_network == physical_network
-            and each.uplink != standing
+            and each.uplink != now
         ]
         if moved and self._bridges.exists(self._bridges.integration):
             LOG.warning(

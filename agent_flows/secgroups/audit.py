@@ -92,7 +92,7 @@ class Audit:
         everyone = frozenset(port_ids)
         surplus = self.removable(found)
         owners: dict[int, Set[str]] = {
-            each.programme.ofport: frozenset({port_id})
+            each.flows.ofport: frozenset({port_id})
             for port_id, each in installed.ports.items()
             if port_id in everyone
         }
@@ -111,13 +111,13 @@ class Audit:
         errors: dict[str, TaskError] = {}
         ofports = _ofports(installed)
         for port_id in port_ids:
-            standing = installed.ports.get(port_id)
-            if standing is None:
+            port = installed.ports.get(port_id)
+            if port is None:
                 errors[port_id] = TaskError(
                     ErrorType.NOT_AS_COMPILED, "the port's flows were not applied"
                 )
                 continue
-            ofport = standing.programme.ofport
+            ofport = port.flows.ofport
             strange = [e for e in found.strange if self._bridge.decides(e, ofport, ofports)]
             error = strangers.error(strange) if strange else found.error_of(ofport)
             if error is not None:
@@ -126,4 +126,4 @@ class Audit:
 
 
 def _ofports(installed: Installed) -> frozenset[int]:
-    return frozenset(each.programme.ofport for each in installed.ports.values())
+    return frozenset(each.flows.ofport for each in installed.ports.values())

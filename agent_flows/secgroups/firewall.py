@@ -35,7 +35,7 @@ from agent_flows.secgroups.conjunction import (
 from agent_flows.secgroups.difference import Difference, shown
 from agent_flows.secgroups.installed import Installed, forget_unused
 from agent_flows.secgroups.plan import Plan, plan
-from agent_flows.secgroups.port_flows import Programme, compile_ports
+from agent_flows.secgroups.port_flows import PortFlows, compile_ports
 from agent_flows.secgroups.strangers import AnyonesBridge, Bridge, NeutronsBridge, OwnBridge
 from agent_flows.spec import DesiredState
 
@@ -84,7 +84,7 @@ class Firewall:
         self._conjunctions = Conjunctions(CONJUNCTIONS[0], 1)
         # What a revert falls back to. Of a port that has flows of an older
         # process in the switch it is not known: what was applied then stands.
-        self._committed: dict[str, Programme] = {}
+        self._committed: dict[str, PortFlows] = {}
         self._taken_over: set[str] = set()
         self._ofports: dict[str, int] = {}
         # For each remote group, at which revisions of the groups that refer to
@@ -122,7 +122,7 @@ class Firewall:
     def apply(self, desired: DesiredState, attachments: Mapping[str, Attachment]) -> None:
         """Bring every port of ``attachments`` to its desired state, in one bundle.
 
-        A port whose programme has not changed costs nothing. A refused bundle
+        A port whose flows do not change costs nothing. A refused bundle
         changes nothing, neither in the switch nor here.
         """
         with self._lock:
@@ -135,7 +135,7 @@ class Firewall:
             before = self._installed
             views = self._newer_views(desired, compiled.remotes)
             members = {remote: _members(remote, desired) for remote in views}
-            self._execute(plan(before, compiled.programmes, members, self._conjunctions))
+            self._execute(plan(before, compiled.ports, members, self._conjunctions))
             if self._mistaken:
                 self._put_right(self._look(), attachments)
             for remote, view in views.items():
@@ -195,14 +195,14 @@ class Firewall:
         """Put back what stood before the flow; a port that never was wired is closed."""
         with self._lock:
             self._settle()
-            changes: dict[str, Programme | None] = {}
+            changes: dict[str, PortFlows | None] = {}
             for port_id in port_ids:
-                standing = self._installed.ports.get(port_id)
+                installed = self._installed.ports.get(port_id)
                 committed = self._committed.get(port_id)
                 unknown = committed is None and port_id in self._taken_over
-                if standing is None or unknown:
+                if installed is None or unknown:
                     continue
-                if standing.programme != committed:
+                if installed.flows != committed:
                     changes[port_id] = committed
             self._execute(plan(self._installed, changes, {}, self._conjunctions))
             if self._mistaken:
@@ -212,9 +212,9 @@ class Firewall:
         """What is applied is what a later revert falls back to."""
         with self._lock:
             for port_id in port_ids:
-                standing = self._installed.ports.get(port_id)
-                if standing is not None:
-                    self._committed[port_id] = standing.programme
+                installed = self._installed.ports.get(port_id)
+                if installed is not None:
+                    self._committed[port_id] = installed.flows
                     self._taken_over.discard(port_id)
             self._forget_unused()
 
@@ -223,13 +223,13 @@ class Firewall:
         with self._lock:
             self._settle()
             gone = list(port_ids)
-            standing = {port_id: None for port_id in gone if port_id in self._installed.ports}
+            installed = {port_id: None for port_id in gone if port_id in self._installed.ports}
             left = [
                 self._ofports[port_id]
                 for port_id in gone
-                if port_id not in standing and port_id in self._ofports
+                if port_id not in installed and port_id in self._ofports
             ]
-            self._execute(plan(self._installed, standing, {}, self._conjunctions, left))
+            self._execute(plan(self._installed, installed, {}, self._conjunctions, left))
             self._forget_ports(gone)
 
     def affected_by(self, group_ids: Collection[str]) -> set[str]:
@@ -239,8 +239,8 @@ class Firewall:
         # Without the lock: what is installed is a value, and who asks need not wait for a bundle.
         return {
             port_id
-            for port_id, standing in self._installed.ports.items()
-            if not ids.isdisjoint(standing.programme.groups)
+            for port_id, installed in self._installed.ports.items()
+            if not ids.isdisjoint(installed.flows.groups)
         }
 
     def sweep(self, keep: Set[str], ofports: Collection[int] = ()) -> int:
@@ -367,13 +367,13 @@ def _members(remote: Remote, desired: DesiredState) -> Members:
     return members_of(desired.address_groups[remote.id])
 
 
-def _orphans(seen: Iterable[int], standing: Installed, base: Mapping[int, str]) -> list[int]:
+def _orphans(seen: Iterable[int], installed: Installed, base: Mapping[int, str]) -> list[int]:
     """Cookies in the switch that belong to nobody."""
-    accounted = standing.cookies().keys() | base.keys()
-    accounted = accounted.union(*standing.strays.values())
+    accounted = installed.cookies().keys() | base.keys()
+    accounted = accounted.union(*installed.strays.values())
     # Addresses of remote groups that an older process' ports may need.
     spared = {Kind.NETWORK}
-    if standing.strays:
+    if installed.strays:
         spared |= {Kind.MEMBER, Kind.CONJUNCTION}
     return sorted(
         each for each in seen if each not in accounted and cookie.kind(each) not in spared

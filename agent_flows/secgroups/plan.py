@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from agent_flows.openflow import cookie, flow
 from agent_flows.secgroups.conjunction import Conjunctions, Members, Remote, Use, address_flow
 from agent_flows.secgroups.delivery import Destination, flows_to
-from agent_flows.secgroups.installed import Installed, Standing, address_keys
-from agent_flows.secgroups.port_flows import Programme
+from agent_flows.secgroups.installed import Installed, InstalledPort, address_keys
+from agent_flows.secgroups.port_flows import PortFlows
 from agent_flows.spec import Direction
 
 
@@ -31,19 +31,19 @@ class Plan:
 
 def plan(
     before: Installed,
-    changes: Mapping[str, Programme | None],
+    changes: Mapping[str, PortFlows | None],
     members: Mapping[Remote, Members],
     conjunctions: Conjunctions,
     abandoned: Iterable[int] = (),
 ) -> Plan:
-    """Bring the ports of ``changes`` to their programmes (None: nothing), with ``members``
+    """Bring the ports of ``changes`` to these flows (None: none), with ``members``
     as the newest known members of remote groups, and take away what an older
     process left for the ofports ``abandoned``."""
     draft = _Draft(before, conjunctions)
     for ofport in abandoned:
         draft.clear_strays(ofport)
-    for port_id, programme in changes.items():
-        draft.change_port(port_id, programme)
+    for port_id, flows in changes.items():
+        draft.change_port(port_id, flows)
     draft.change_members(members)
     return draft.finish()
 
@@ -65,7 +65,7 @@ class _Draft:
         self._before = before
         self._conjunctions = conjunctions
         self._ports = dict(before.ports)
-        self._by_ofport = {each.programme.ofport: port for port, each in before.ports.items()}
+        self._by_ofport = {each.flows.ofport: port for port, each in before.ports.items()}
         self._receivers = dict(before.receivers)
         self._members = dict(before.members)
         self._users = dict(before.users)
@@ -77,83 +77,83 @@ class _Draft:
         self._adds: list[tuple[str, int, Set[str]]] = []
         self._wanted_by: defaultdict[Destination | Use, set[str]] = defaultdict(set)
 
-    def change_port(self, port_id: str, programme: Programme | None) -> None:
-        standing = self._ports.get(port_id)
-        if programme is None:
-            if standing is not None:
-                self._take_away(port_id, standing)
+    def change_port(self, port_id: str, flows: PortFlows | None) -> None:
+        old = self._ports.get(port_id)
+        if flows is None:
+            if old is not None:
+                self._take_away(port_id, old)
             return
-        wants: list[Destination | Use] = [*programme.destinations, *programme.uses]
+        wants: list[Destination | Use] = [*flows.destinations, *flows.uses]
         for want in wants:
             self._wanted_by[want].add(port_id)
-        if standing is not None:
-            if standing.programme == programme:
+        if old is not None:
+            if old.flows == flows:
                 return
-            if standing.programme.ofport == programme.ofport:
-                self._change_by_difference(standing, programme)
+            if old.flows.ofport == flows.ofport:
+                self._change_by_difference(old, flows)
                 return
-        other = self._by_ofport.get(programme.ofport, port_id)
+        other = self._by_ofport.get(flows.ofport, port_id)
         if other != port_id:
             # The interface belongs to another port now.
             self.change_port(other, None)
-        if standing is not None:
-            self._take_away(port_id, standing)
-        self.clear_strays(programme.ofport, {port_id})
-        self._write(programme)
-        self._by_ofport[programme.ofport] = port_id
-        self._connect(programme)
+        if old is not None:
+            self._take_away(port_id, old)
+        self.clear_strays(flows.ofport, {port_id})
+        self._write(flows)
+        self._by_ofport[flows.ofport] = port_id
+        self._connect(flows)
 
-    def _change_by_difference(self, standing: Standing, programme: Programme) -> None:
-        owner = frozenset({programme.port_id})
-        had = dict.fromkeys(standing.programme.lines)
-        has = dict.fromkeys(programme.lines)
+    def _change_by_difference(self, old: InstalledPort, flows: PortFlows) -> None:
+        owner = frozenset({flows.port_id})
+        had = dict.fromkeys(old.flows.lines)
+        has = dict.fromkeys(flows.lines)
         gone = [line for line in had if line not in has]
         new = [line for line in has if line not in had]
         if len(gone) + len(new) > len(has):
-            self._delete_flows(standing, owner)
-            self._write(programme)
+            self._delete_flows(old, owner)
+            self._write(flows)
         else:
             self._deletes += [(flow.delete_key(flow.key_of(line)), owner) for line in gone]
-            cookie_ = cookie.port(programme.ofport, self._generation)
+            cookie_ = cookie.port(flows.ofport, self._generation)
             self._adds += [(line, cookie_, owner) for line in new]
-            later = {line: each for line, each in standing.later.items() if line in has}
+            later = {line: each for line, each in old.later.items() if line in has}
             later |= dict.fromkeys(new, self._generation)
-            self._ports[programme.port_id] = Standing(programme, standing.generation, later)
-        if (standing.programme.destinations, standing.programme.uses) != (
-            programme.destinations,
-            programme.uses,
+            self._ports[flows.port_id] = InstalledPort(flows, old.generation, later)
+        if (old.flows.destinations, old.flows.uses) != (
+            flows.destinations,
+            flows.uses,
         ):
-            self._disconnect(standing.programme)
-            self._connect(programme)
+            self._disconnect(old.flows)
+            self._connect(flows)
 
-    def _write(self, programme: Programme) -> None:
-        owner = frozenset({programme.port_id})
-        cookie_ = cookie.port(programme.ofport, self._generation)
-        self._adds += [(line, cookie_, owner) for line in programme.lines]
-        self._ports[programme.port_id] = Standing(programme, self._generation)
+    def _write(self, flows: PortFlows) -> None:
+        owner = frozenset({flows.port_id})
+        cookie_ = cookie.port(flows.ofport, self._generation)
+        self._adds += [(line, cookie_, owner) for line in flows.lines]
+        self._ports[flows.port_id] = InstalledPort(flows, self._generation)
 
-    def _take_away(self, port_id: str, standing: Standing) -> None:
+    def _take_away(self, port_id: str, old: InstalledPort) -> None:
         del self._ports[port_id]
-        del self._by_ofport[standing.programme.ofport]
-        self._delete_flows(standing, frozenset({port_id}))
-        self.clear_strays(standing.programme.ofport, {port_id})
-        self._disconnect(standing.programme)
+        del self._by_ofport[old.flows.ofport]
+        self._delete_flows(old, frozenset({port_id}))
+        self.clear_strays(old.flows.ofport, {port_id})
+        self._disconnect(old.flows)
 
-    def _delete_flows(self, standing: Standing, owner: Set[str]) -> None:
-        self._deletes += [(flow.delete(each), owner) for each in standing.cookies()]
+    def _delete_flows(self, old: InstalledPort, owner: Set[str]) -> None:
+        self._deletes += [(flow.delete(each), owner) for each in old.cookies()]
 
-    def _connect(self, programme: Programme) -> None:
-        for destination, own in programme.destinations.items():
-            receivers = {**self._receivers.get(destination, {}), programme.ofport: own}
+    def _connect(self, flows: PortFlows) -> None:
+        for destination, own in flows.destinations.items():
+            receivers = {**self._receivers.get(destination, {}), flows.ofport: own}
             self._receive(destination, receivers)
-        for use in programme.uses:
+        for use in flows.uses:
             self._users[use] = self._users.get(use, 0) + 1
             self._changed_uses.add(use)
 
-    def _disconnect(self, programme: Programme) -> None:
-        for destination in programme.destinations:
-            self._take_from(destination, programme.ofport)
-        for use in programme.uses:
+    def _disconnect(self, flows: PortFlows) -> None:
+        for destination in flows.destinations:
+            self._take_from(destination, flows.ofport)
+        for use in flows.uses:
             self._users[use] -= 1
             if not self._users[use]:
                 del self._users[use]

@@ -1,4 +1,4 @@
-"""One port's programme: everything that is installed for it, compiled from its spec.
+"""The flows of one port: everything that is installed for it, compiled from its spec.
 
 Pure. Its ways in and out are said here, as whom it may speak in
 :mod:`agent_flows.secgroups.antispoofing`; the rules are compiled once for all
@@ -24,10 +24,10 @@ from agent_flows.spec import DesiredState, Ethertype, PortSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Programme:
-    """Equal programmes need no switch operation to get from one to the other.
+class PortFlows:
+    """Equal ports need no switch operation to get from one to the other.
 
-    ``flows`` are the port's own, one a line; ``destinations`` tell under which
+    ``text`` is the port's own flows, one a line; ``destinations`` tell under which
     names it receives, and whether the name is its own; ``uses`` are the remote
     groups' addresses its rules need, ``groups`` every security and address
     group it depends on.
@@ -36,18 +36,18 @@ class Programme:
     port_id: str
     ofport: int
     vlan: int
-    flows: str
+    text: str
     destinations: Mapping[Destination, bool] = field(default_factory=dict)
     uses: frozenset[Use] = frozenset()
     groups: frozenset[str] = frozenset()
 
     @property
     def lines(self) -> list[str]:
-        return self.flows.split("\n")
+        return self.text.split("\n")
 
     @property
     def count(self) -> int:
-        return self.flows.count("\n") + 1
+        return self.text.count("\n") + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Compiled:
     ``remotes`` names, for each remote group used, the groups that refer to it.
     """
 
-    programmes: Mapping[str, Programme]
+    ports: Mapping[str, PortFlows]
     errors: Mapping[str, TaskError]
     remotes: Mapping[Remote, frozenset[str]]
 
@@ -70,7 +70,7 @@ def compile_ports(
 ) -> Compiled:
     """Compile every port of ``attachments``, each on its own: one that cannot be compiled
     is an error of that port alone."""
-    programmes: dict[str, Programme] = {}
+    ports: dict[str, PortFlows] = {}
     errors: dict[str, TaskError] = {}
     remotes: dict[Remote, frozenset[str]] = {}
     by_groups: dict[tuple[str, ...], RuleFlows] = {}
@@ -95,13 +95,13 @@ def compile_ports(
                 rules = by_groups[groups]
                 for remote, referring in rules.remotes.items():
                     remotes[remote] = remotes.get(remote, frozenset()) | referring
-            programmes[port_id] = compile_port(port, attachment, rules, pipeline)
+            ports[port_id] = compile_port(port, attachment, rules, pipeline)
         except Uncompilable as exc:
             errors[port_id] = exc.error
         except ValueError as exc:
             # A value that no flow can carry, from a word of :mod:`.flow`.
             errors[port_id] = TaskError(ErrorType.UNSUPPORTED, str(exc))
-    return Compiled(programmes, errors, remotes)
+    return Compiled(ports, errors, remotes)
 
 
 def _claims(attachments: Iterable[Attachment]) -> dict[int, list[str]]:
@@ -120,13 +120,13 @@ def _filtered(port: PortSpec) -> bool:
 
 def compile_port(
     port: PortSpec, attachment: Attachment, rules: RuleFlows, pipeline: Pipeline
-) -> Programme:
+) -> PortFlows:
     """``rules`` are those of the port's groups; they count only if the port is filtered."""
     ofport, vlan = attachment.ofport, attachment.vlan
     groups = frozenset(port.security_groups) | {remote.id for remote in rules.remotes}
     if not port.admin_state_up:
         closed = Flow(*pipeline.door, (flow.in_port(ofport),))
-        return Programme(port.id, ofport, vlan, str(closed), groups=groups)
+        return PortFlows(port.id, ofport, vlan, str(closed), groups=groups)
     if not _filtered(port):
         return _unfiltered(port, attachment, pipeline)
     pairs = pairs_of(port)
@@ -139,7 +139,7 @@ def compile_port(
         filter(None, (antispoofing(port.mac_address, pairs, ways), rules.template))
     )
     lines.append(flow.of_port(template, ofport))
-    return Programme(
+    return PortFlows(
         port.id, ofport, vlan, "\n".join(lines),
         _destinations(port, vlan, pairs, pipeline), rules.uses, groups,
     )  # fmt: skip
@@ -152,7 +152,7 @@ _TO_RULES = {
 """By whether the port is stateless."""
 
 
-def _unfiltered(port: PortSpec, attachment: Attachment, pipeline: Pipeline) -> Programme:
+def _unfiltered(port: PortSpec, attachment: Attachment, pipeline: Pipeline) -> PortFlows:
     """Without port security, or trusted. On Neutron's bridge NORMAL leads to it."""
     ofport, vlan = attachment.ofport, attachment.vlan
     own = [*_way_in(attachment, Table.ACCEPT_OR_INGRESS, pipeline)]
@@ -162,7 +162,7 @@ def _unfiltered(port: PortSpec, attachment: Attachment, pipeline: Pipeline) -> P
         destinations = _destinations(port, vlan, pairs_of(port), pipeline)
         destinations[Destination(vlan, Everyone.UNKNOWN)] = True
     groups = frozenset(port.security_groups)
-    return Programme(port.id, ofport, vlan, "\n".join(map(str, own)), destinations, groups=groups)
+    return PortFlows(port.id, ofport, vlan, "\n".join(map(str, own)), destinations, groups=groups)
 
 
 def _way_in(attachment: Attachment, first: Table, pipeline: Pipeline) -> Iterator[Flow]:

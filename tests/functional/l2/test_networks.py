@@ -362,7 +362,7 @@ def provider(switch, ovsdb, bridges):
 
 
 def follow(bridges, before):
-    wait_until(lambda: bridges.standing("physnet1") != before, 5, "the replica follows")
+    wait_until(lambda: bridges.current_uplink("physnet1") != before, 5, "the replica follows")
 
 
 def translated(switch):
@@ -392,11 +392,11 @@ def test_a_way_out_that_was_changed_is_mended_with_its_flows(
     switch, bridges, networks, provider, words
 ):
     (vlan,) = provision(networks, provider)
-    before = bridges.standing("physnet1")
+    before = bridges.current_uplink("physnet1")
     switch.vsctl(*words)
     follow(bridges, before)
     assert provision(networks, provider) == [vlan]
-    uplink = bridges.standing("physnet1")
+    uplink = bridges.current_uplink("physnet1")
     assert uplink is not None
     (out,) = translated(switch)
     assert f"in_port={uplink.peer_ofport},dl_vlan={vlan}" in out
@@ -410,7 +410,7 @@ def test_a_bridge_made_again_under_its_name_gets_patch_ports_and_flows(
     switch, ovsdb, bridges, networks, provider
 ):
     provision(networks, provider)
-    before = bridges.standing("physnet1")
+    before = bridges.current_uplink("physnet1")
     switch.vsctl("del-br", "br-ex")
     follow(bridges, before)
     with pytest.raises(TaskFailed) as failed:
@@ -439,7 +439,7 @@ def test_a_network_is_taken_down_though_its_physical_bridge_is_gone(
     switch, ovsdb, bridges, networks, provider
 ):
     provision(networks, provider)
-    before = bridges.standing("physnet1")
+    before = bridges.current_uplink("physnet1")
     switch.vsctl("del-br", "br-ex")
     follow(bridges, before)
     networks.release([provider.id])

@@ -10,7 +10,7 @@ from agent_flows.report import TaskError
 from agent_flows.rpc import codec
 from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.conjunction import Conjunctions
-from agent_flows.secgroups.port_flows import Programme, compile_ports
+from agent_flows.secgroups.port_flows import PortFlows, compile_ports
 from agent_flows.spec import AddressGroupSpec, DesiredState, PortSpec, Spec
 from lab.model import numbered_id
 from tests.unit.secgroups.specs import attached, group, port
@@ -18,22 +18,20 @@ from tests.unit.secgroups.specs import attached, group, port
 NEUTRON = Pipeline(Home.NEUTRON)
 
 
-def compiled(subject: PortSpec, *others: Spec, ofport: int = 5) -> Programme:
+def compiled(subject: PortSpec, *others: Spec, ofport: int = 5) -> PortFlows:
     desired = DesiredState.of([subject, *others])
     attachments = {subject.id: attached(subject, ofport)}
     result = compile_ports(desired, attachments, Conjunctions(60, 1), OWN_PIPELINE)
     assert not result.errors
-    return result.programmes[subject.id]
+    return result.ports[subject.id]
 
 
-def rules_of(programme: Programme) -> list[str]:
-    return [
-        line for line in programme.flows.split("\n") if line.startswith(("table=72", "table=82"))
-    ]
+def rules_of(flows: PortFlows) -> list[str]:
+    return [line for line in flows.text.split("\n") if line.startswith(("table=72", "table=82"))]
 
 
-def keys(programme: Programme) -> list[str]:
-    return [line.partition(" actions=")[0] for line in programme.flows.split("\n")]
+def keys(flows: PortFlows) -> list[str]:
+    return [line.partition(" actions=")[0] for line in flows.text.split("\n")]
 
 
 PREFIXES = st.sampled_from([None, "0.0.0.0/0", "10.0.0.0/8", "10.0.0.1/32"])
@@ -123,7 +121,7 @@ def test_port_that_is_down_has_only_a_drop_flow() -> None:
     web = group(1, {"direction": "ingress"})
     down = compiled(port(1, web, admin_state_up=False), web)
     assert down.count == 1
-    assert down.flows.endswith("actions=drop")
+    assert down.text.endswith("actions=drop")
     assert not down.destinations
     assert not down.uses
 
@@ -134,7 +132,7 @@ def test_two_ports_on_one_interface_are_both_refused() -> None:
     attachments = {p.id: attached(p, ofport) for p, ofport in ((one, 5), (two, 5), (three, 6))}
     result = compile_ports(desired, attachments, Conjunctions(60, 1), OWN_PIPELINE)
     assert set(result.errors) == {one.id, two.id}
-    assert set(result.programmes) == {three.id}
+    assert set(result.ports) == {three.id}
     assert result.errors[one.id].type == "Conflict"
 
 
@@ -148,7 +146,7 @@ def refused(subject: PortSpec, *others: Spec) -> TaskError:
     desired = DesiredState.of([subject, *others])
     attachments = {subject.id: attached(subject, 5)}
     result = compile_ports(desired, attachments, Conjunctions(60, 1), OWN_PIPELINE)
-    assert not result.programmes
+    assert not result.ports
     return result.errors[subject.id]
 
 
@@ -205,9 +203,9 @@ def test_a_stateless_port_asks_conntrack_nothing() -> None:
         {"direction": "egress", "remote_group_id": numbered_id(2, 1)},
     )
     stateless = group(1, *rules, stateful=False)
-    assert "ct(" not in compiled(port(1, stateless), stateless).flows
+    assert "ct(" not in compiled(port(1, stateless), stateless).text
     stateful = group(1, *rules)
-    assert "ct(" in compiled(port(1, stateful), stateful).flows
+    assert "ct(" in compiled(port(1, stateful), stateful).text
 
 
 @pytest.mark.parametrize("number_", [0, 0x05DC, 0x10000, 0x0800, 0x86DD, 0x0806, 0x8100])
@@ -221,14 +219,14 @@ def test_on_neutrons_bridge_only_our_tables_are_written() -> None:
     vlan = {"id": numbered_id(3, 1), "network_type": "vlan", "physical_network": "physnet1",
             "segmentation_id": 7}  # fmt: skip
     subject = port(1, web, network=vlan)
-    programme = compile_ports(
+    flows = compile_ports(
         DesiredState.of([subject, web]),
         {subject.id: attached(subject, 5)},
         Conjunctions(60, 1),
         NEUTRON,
-    ).programmes[subject.id]
+    ).ports[subject.id]
     neutrons = ("table=0,", "table=95,")
-    assert not [line for line in programme.lines if line.startswith(neutrons)]
+    assert not [line for line in flows.lines if line.startswith(neutrons)]
     base = base_flows(NEUTRON).values()
     assert not [line for line in base if line.startswith(neutrons)]
     assert [line for line in base if line.startswith("table=60,")] == [
@@ -239,14 +237,14 @@ def test_on_neutrons_bridge_only_our_tables_are_written() -> None:
 def test_on_neutrons_bridge_an_unfiltered_port_has_its_door_alone() -> None:
     for fields in ({"port_security_enabled": False}, {"device_owner": "network:dhcp"}):
         subject = port(1, **fields)
-        programme = compile_ports(
+        flows = compile_ports(
             DesiredState.of([subject]),
             {subject.id: attached(subject, 5)},
             Conjunctions(60, 1),
             NEUTRON,
-        ).programmes[subject.id]
-        assert all(line.startswith("table=60,") for line in programme.lines)
-        assert not programme.destinations
+        ).ports[subject.id]
+        assert all(line.startswith("table=60,") for line in flows.lines)
+        assert not flows.destinations
 
 
 @pytest.mark.parametrize(("ofport", "vlan"), [(0, 1), (-1, 1), (0xFFFE, 1), (1, 0), (1, 4095)])
@@ -263,7 +261,7 @@ def test_invalid_group_fails_its_ports_and_names_the_rule() -> None:
     state = codec.state_from_wire([codec.to_wire(subject), codec.to_wire(other), bad])
     attachments = {subject.id: attached(subject, 1), other.id: attached(other, 2)}
     result = compile_ports(state, attachments, Conjunctions(60, 1), OWN_PIPELINE)
-    assert set(result.programmes) == {other.id}
+    assert set(result.ports) == {other.id}
     error = result.errors[subject.id]
     assert error.type == "InvalidSpec"
     assert "rules.0.port_range_max" in error.message
