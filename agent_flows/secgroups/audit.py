@@ -1,4 +1,4 @@
-"""Is the bridge as it should be: every flow compared, what differs put right or told."""
+"""Compares every flow of a bridge; corrects what differs, or names the ports it concerns."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
@@ -29,8 +29,7 @@ class NetworkFlows(Protocol):
 
 
 class Audit:
-    """``networks`` are None where it is not known which there are: their flows are then not
-    judged."""
+    """Without ``networks`` the flows of networks are not judged."""
 
     def __init__(
         self, ofctl: Ofctl, base: Mapping[int, str], networks: NetworkFlows | None, bridge: Bridge
@@ -41,17 +40,22 @@ class Audit:
         self._bridge = bridge
 
     def counts(self, installed: Installed) -> bool:
-        """Whether the bridge holds as many flows as it should: one call, whatever their number."""
+        """Whether the bridge holds as many flows as it should: one call, however many."""
         expected = len(self._base) + installed.count()
         if self._networks is None or not self._bridge.removes:
             return self._ofctl.count(*cookie.FIREWALL) == expected
         return self._ofctl.count(*cookie.ANY) == expected + self._networks.flow_count()
 
-    def look(
-        self, installed: Installed, conjunctions: Conjunctions, left: Set[int], *, judging: bool
+    def compare(
+        self,
+        installed: Installed,
+        conjunctions: Conjunctions,
+        kept: Set[int],
+        *,
+        judging: bool,
     ) -> Difference:
-        """Compare every flow. ``left`` are cookies of flows that an older process' ports share;
-        whether strangers' flows are judged is told by ``judging``.
+        """Compare every flow. ``kept`` are cookies of flows that ports of an older process share;
+        with ``judging`` strangers' flows are judged.
 
         Raises :class:`SwitchError` or :class:`Timeout`.
         """
@@ -64,16 +68,16 @@ class Audit:
         provisioned = {cookie.serial(value) for value in held if held[value]}
 
         def needed(each: FlowEntry) -> bool:
-            """Not compiled here, and yet some port may need it."""
+            """Not compiled here, but some port may need it."""
             match cookie.kind(each.cookie):
                 case Kind.NETWORK if self._networks is None:
                     return True
                 case Kind.NETWORK:
-                    return each.cookie in left and cookie.serial(each.cookie) not in provisioned
+                    return each.cookie in kept and cookie.serial(each.cookie) not in provisioned
                 case Kind.PORT:
                     ofport = cookie.serial(each.cookie)
                     return each.cookie in installed.strays.get(ofport, ())
-            return each.cookie in left
+            return each.cookie in kept
 
         return Difference(
             found.missing,
@@ -82,13 +86,13 @@ class Audit:
         )
 
     def removable(self, found: Difference) -> Sequence[FlowEntry]:
-        """What of ``found`` is ours to remove."""
+        """What of ``found`` we may remove."""
         return (*found.surplus, *(found.strange if self._bridge.removes else ()))
 
     def correction(
         self, found: Difference, installed: Installed, port_ids: Collection[str]
     ) -> Plan:
-        """What puts ``found`` right, as far as it is ours to do, for the sake of these ports."""
+        """What corrects ``found`` as far as we may, on behalf of these ports."""
         everyone = frozenset(port_ids)
         surplus = self.removable(found)
         owners: dict[int, Set[str]] = {

@@ -1,8 +1,8 @@
-"""The flows that are there before any port: the pipeline itself.
+"""The flows that are installed before any port: the pipeline itself.
 
-They say what happens to a packet of some port; which packets are some port's,
-and which port is open, is said by the flows of ports. So with these alone
-nothing passes.
+They decide what happens to a packet of a port; the flows of ports decide which
+packets are a port's, and which port is open. So with these alone no packet
+passes.
 """
 
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ _ONWARDS = {
 
 
 def _own_bridge() -> Iterator[Flow]:
-    """Who is nobody's is dropped; what may leave the host is committed on its way there."""
+    """Packets of no port are dropped; connections that leave the host are committed."""
     table = Table.LOCAL_SWITCHING
     yield Flow(table, LocalSwitching.DEAD_VLAN, (flow.vlan(DEAD_VLAN),))
     yield _cleared(table, LocalSwitching.CLEAR_TRACKED)
@@ -193,7 +193,7 @@ def _accepted(table: Table, then: Table, watched: Table | None = None) -> Iterat
             (ip, flow.ct_state(CtState.NEW)),
             (flow.COMMIT, flow.to(then), *watch),
         )
-        # A rule that allows the connection is there again.
+        # A rule allows the connection again.
         yield Flow(
             table,
             Accepted.COMMIT,

@@ -1,4 +1,4 @@
-"""Whose flow was refused: from the switch's words to the ports that the flow was for."""
+"""From the flows that the switch refused to the ports that they were for."""
 
 from collections.abc import Iterable
 

@@ -1,8 +1,8 @@
-"""Which local ports a packet is for: by MAC, to all of a network, or by nobody's MAC.
+"""Which local ports a packet is for: by MAC, to all of a network, or to an unknown MAC.
 
 Our bridge learns no MAC addresses; these flows are its forwarding table. On
-Neutron's bridge they take filtered ports out of NORMAL's hands, and there are
-none for all of a network. A MAC that several ports hold (an allowed address
+Neutron's bridge they deliver to filtered ports in place of NORMAL, and there
+are none for all of a network. A MAC that several ports hold (an allowed address
 pair) is one flow that goes to each of them, because of two flows with one
 match the later would replace the earlier. Every way leads through the ports'
 ingress rules.
@@ -22,7 +22,7 @@ class Everyone(enum.StrEnum):
     FLOOD = "flood"
     """Broadcast and multicast: every port of the network."""
     UNKNOWN = "unknown"
-    """Unicast to a MAC nobody here has: ports without port security, which may
+    """Unicast to a MAC that no port here has: ports without port security, which may
     hold MACs we do not know."""
 
 

@@ -1,8 +1,8 @@
-"""The firewall of one integration bridge: what stands in the switch, and the way from one
-state to the next.
+"""The firewall of one integration bridge: what is installed, and the way from one state to the
+next.
 
-Everything that is decided is decided in :mod:`.port_flows` and :mod:`.plan`;
-here the decision is carried out, remembered, and given up again on revert.
+Decisions are made in :mod:`.port_flows` and :mod:`.plan`; here they are carried
+out, remembered, and reverted.
 """
 
 import threading
@@ -36,27 +36,27 @@ from agent_flows.secgroups.difference import Difference, shown
 from agent_flows.secgroups.installed import Installed, forget_unused
 from agent_flows.secgroups.plan import Plan, plan
 from agent_flows.secgroups.port_flows import PortFlows, compile_ports
-from agent_flows.secgroups.strangers import AnyonesBridge, Bridge, NeutronsBridge, OwnBridge
+from agent_flows.secgroups.strangers import Bridge, NeutronsBridge, OwnBridge, UnjudgedBridge
 from agent_flows.spec import DesiredState
 
 LOG = log.getLogger(__name__)
 
 _FEW = 4
 _SMALL = 2000
-"""Up to so many ports, on a bridge of up to so many flows, every flow is compared each time: that
-takes 10 ms for 500 flows and 120 ms for 13,000, where counting them takes 4 and 7 ms."""
+"""For up to so many ports, on a bridge with up to so many flows, every flow is compared each time.
+That takes 10 ms for 500 flows and 120 ms for 13,000; counting them takes 4 and 7 ms."""
 
 
 class Firewall:
     """Owns the flows of ports, the flows they share and the pipeline itself.
 
-    Every method may be called from any thread; one bundle is under way at a
-    time. Errors of the switch are raised as :class:`PortErrors` where it is
-    known whose flows were refused, otherwise as :class:`TaskFailed`.
+    Every method may be called from any thread; one bundle is sent at a time.
+    Errors of the switch are raised as :class:`PortErrors` for the ports whose
+    flows were refused, otherwise as :class:`TaskFailed`.
 
-    Flows of others are judged only by who knows whose flows there may be: on
-    our own bridge those of ``networks`` and no others, on Neutron's those with
-    a cookie that is ``reserved``.
+    Flows of others are judged only if their owners are known: on our own
+    bridge only those of ``networks`` are allowed, on Neutron's those with a
+    ``reserved`` cookie.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Firewall:
         self._pipeline = pipeline
         self._lock = threading.RLock()
         self._base = base_flows(pipeline)
-        self._bridge: Bridge = AnyonesBridge()
+        self._bridge: Bridge = UnjudgedBridge()
         if networks is not None:
             self._bridge = OwnBridge()
         elif reserved is not None:
@@ -82,29 +82,29 @@ class Firewall:
     def _forget(self) -> None:
         self._installed = Installed()
         self._conjunctions = Conjunctions(CONJUNCTIONS[0], 1)
-        # What a revert falls back to. Of a port that has flows of an older
-        # process in the switch it is not known: what was applied then stands.
+        # What a revert falls back to. For a port with flows of an older process
+        # that is unknown: what was applied last stays installed.
         self._committed: dict[str, PortFlows] = {}
         self._taken_over: set[str] = set()
         self._ofports: dict[str, int] = {}
-        # For each remote group, at which revisions of the groups that refer to
-        # it its members were seen: an older view never overwrites a newer one.
+        # For each remote group the revisions of the groups that refer to it, as of
+        # its known members: an older view never overwrites a newer one.
         self._views: dict[Remote, dict[str, int]] = {}
-        self._unsettled: Plan | None = None
-        # Until the switch was seen to hold what it should, flow by flow; and whether it was
-        # seen not to.
-        self._distrusted, self._mistaken = True, False
-        # On Neutron's bridge only when somebody asks: what its agent wrote before a restart
-        # of it stands for a while under a cookie that is not reserved any more.
+        self._unanswered: Plan | None = None
+        # Until every flow was compared without a difference; and whether the last comparison
+        # found one.
+        self._distrusted, self._differs = True, False
+        # On Neutron's bridge only on request: what its agent wrote before its restart stays
+        # for a while under a cookie that is not reserved any more.
         self._judging = False
-        # Of flows that ports of an older process may need until the sweep.
-        self._left: frozenset[int] = frozenset()
+        # Cookies of flows that ports of an older process may need until the sweep.
+        self._kept: frozenset[int] = frozenset()
 
     def start(self) -> None:
-        """Install the pipeline where it is missing, and take over the flows that stand.
+        """Install the pipeline where it is missing, and take over the installed flows.
 
-        Called at start of the agent and after a restart of the switch; every
-        port is then to be applied anew. Open ports stay as they are.
+        Called when the agent starts and after a restart of the switch; every
+        port must then be applied again. Open ports stay as they are.
 
         Raises :class:`TaskFailed`.
         """
@@ -116,7 +116,7 @@ class Firewall:
             foreign = [flow.delete(each) for each in sorted(found.base - set(self._base))]
             self._forget()
             self._execute(Plan([*foreign, *missing], [], Installed()))
-            self._installed, self._left = found.installed, found.shared
+            self._installed, self._kept = found.installed, found.shared
             self._conjunctions = Conjunctions(found.conjunction_priority, found.next_conjunction_id)
 
     def apply(self, desired: DesiredState, attachments: Mapping[str, Attachment]) -> None:
@@ -126,7 +126,7 @@ class Firewall:
         changes nothing, neither in the switch nor here.
         """
         with self._lock:
-            self._settle()
+            self._resolve_unanswered()
             compiled = compile_ports(desired, attachments, self._conjunctions, self._pipeline)
             for port_id, attachment in attachments.items():
                 self._ofports[port_id] = attachment.ofport
@@ -136,8 +136,8 @@ class Firewall:
             views = self._newer_views(desired, compiled.remotes)
             members = {remote: _members(remote, desired) for remote in views}
             self._execute(plan(before, compiled.ports, members, self._conjunctions))
-            if self._mistaken:
-                self._put_right(self._look(), attachments)
+            if self._differs:
+                self._correct(self._compare(), attachments)
             for remote, view in views.items():
                 self._views.setdefault(remote, {}).update(view)
             self._taken_over |= {
@@ -159,42 +159,42 @@ class Firewall:
         return newer
 
     def distrust(self) -> None:
-        """Have every flow compared at the next verification, whatever their number, and on
-        Neutron's bridge those of strangers judged."""
+        """Compare every flow at the next verification, however many there are, and on Neutron's
+        bridge judge those of strangers."""
         with self._lock:
             self._distrusted = self._judging = True
 
     def prove(self, port_ids: Collection[str]) -> None:
-        """Have these ports stand as applied: what differs is put right, and looked at again.
+        """Verify that these ports' flows are installed as applied; correct what differs, and
+        verify again.
 
-        Raises :class:`PortErrors` for ports of which something differs even
-        then, or about which a stranger's flow decides that is not ours to
-        remove.
+        Raises :class:`PortErrors` for ports whose flows differ even then, or
+        about which a stranger's flow decides that we may not remove.
         """
         with self._lock:
-            self._settle()
-            if self._seems_right(port_ids):
+            self._resolve_unanswered()
+            if self._count_is_right(port_ids):
                 return
-            found = self._look()
+            found = self._compare()
             if found:
-                self._put_right(found, port_ids)
-                found = self._look()
+                self._correct(found, port_ids)
+                found = self._compare()
             self._blame(port_ids, found)
 
     def verify(self, port_ids: Collection[str]) -> None:
-        """Read the switch; raises :class:`PortErrors` for ports that do not stand as applied.
+        """Raises :class:`PortErrors` for ports whose flows are not installed as applied.
 
-        What differs is put right when a port is next applied, or proven.
+        What differs is corrected when a port is next applied, or proven.
         """
         with self._lock:
-            self._settle()
-            if not self._seems_right(port_ids):
-                self._blame(port_ids, self._look())
+            self._resolve_unanswered()
+            if not self._count_is_right(port_ids):
+                self._blame(port_ids, self._compare())
 
     def revert(self, port_ids: Iterable[str]) -> None:
-        """Put back what stood before the flow; a port that never was wired is closed."""
+        """Install again what was committed; a port that never was is closed."""
         with self._lock:
-            self._settle()
+            self._resolve_unanswered()
             changes: dict[str, PortFlows | None] = {}
             for port_id in port_ids:
                 installed = self._installed.ports.get(port_id)
@@ -205,11 +205,11 @@ class Firewall:
                 if installed.flows != committed:
                     changes[port_id] = committed
             self._execute(plan(self._installed, changes, {}, self._conjunctions))
-            if self._mistaken:
-                self._put_right(self._look(), self._installed.ports)
+            if self._differs:
+                self._correct(self._compare(), self._installed.ports)
 
     def commit(self, port_ids: Iterable[str]) -> None:
-        """What is applied is what a later revert falls back to."""
+        """Make what is applied what a later revert falls back to."""
         with self._lock:
             for port_id in port_ids:
                 installed = self._installed.ports.get(port_id)
@@ -219,9 +219,9 @@ class Firewall:
             self._forget_unused()
 
     def remove(self, port_ids: Iterable[str]) -> None:
-        """Take everything of these ports out of the switch; they are closed."""
+        """Remove all flows of these ports: they are closed."""
         with self._lock:
-            self._settle()
+            self._resolve_unanswered()
             gone = list(port_ids)
             installed = {port_id: None for port_id in gone if port_id in self._installed.ports}
             left = [
@@ -236,7 +236,7 @@ class Firewall:
         """Ports that are in one of these security groups, or have rules that refer to one of
         these security or address groups."""
         ids = frozenset(group_ids)
-        # Without the lock: what is installed is a value, and who asks need not wait for a bundle.
+        # Without the lock: what is installed is a value, and a caller need not wait for a bundle.
         return {
             port_id
             for port_id, installed in self._installed.ports.items()
@@ -244,15 +244,15 @@ class Firewall:
         }
 
     def sweep(self, keep: Set[str], ofports: Collection[int] = ()) -> int:
-        """Remove the flows of every port not in ``keep``, and put right what else is not as it
-        should be; the number of flows of ports removed.
+        """Remove the flows of every port not in ``keep``, and correct what else differs; returns
+        the number of flows of ports removed.
 
         A kept port that could not be applied yet keeps what an older process
         installed for it, shared flows included; so does the port of every
         interface in ``ofports``, for ports that did not get as far as here.
         """
         with self._lock:
-            self._settle()
+            self._resolve_unanswered()
             seen = self._cookies()
             gone = [port_id for port_id in self._installed.ports if port_id not in keep]
             kept = {self._ofports[port_id] for port_id in keep if port_id in self._ofports}
@@ -262,11 +262,11 @@ class Firewall:
             orphans = _orphans(seen, swept.after, self._base)
             lines = [*swept.lines, *map(flow.delete, orphans)]
             self._execute(replace(swept, lines=lines))
-            self._left = self._left.difference(orphans) if swept.after.strays else frozenset()
+            self._kept = self._kept.difference(orphans) if swept.after.strays else frozenset()
             self._forget_ports(gone)
-            found = self._look()
+            found = self._compare()
             if found:
-                self._put_right(found, keep)
+                self._correct(found, keep)
             replaced = sum(line.startswith("add ") for line in swept.lines)
             return sum(seen[each] for each in orphans) - replaced
 
@@ -294,17 +294,17 @@ class Firewall:
                 if exc.refusals:
                     raise blame(exc, todo) from exc
                 if not isinstance(exc, SwitchUnreachable | ToolMissing):
-                    self._unsettled = todo
+                    self._unanswered = todo
                 raise
             except Timeout:
-                self._unsettled = todo
+                self._unanswered = todo
                 raise
         self._installed = todo.after
 
-    def _seems_right(self, port_ids: Collection[str]) -> bool:
-        """Whether the switch holds as many flows as it should, which is asked in one call
-        whatever their number. Each of them was acknowledged by the switch, so a flow that came
-        or went since shows in the number; which one it was is then read in full."""
+    def _count_is_right(self, port_ids: Collection[str]) -> bool:
+        """Whether the switch holds as many flows as it should: one call, however many there are.
+        The switch acknowledged each of them, so a flow added or removed since shows in the
+        number; which one it was only a full comparison shows."""
         installed = self._installed
         if self._distrusted or installed.strays or not installed.ports.keys() >= set(port_ids):
             return False
@@ -313,19 +313,19 @@ class Firewall:
         with switch_errors():
             return self._audit.counts(installed)
 
-    def _look(self) -> Difference:
-        """Compare every flow with what was compiled; what is somebody else's is left out."""
+    def _compare(self) -> Difference:
+        """Compare every flow with what was compiled; those of other owners are left out."""
         judging = self._bridge.removes or self._judging
         with switch_errors():
-            found = self._audit.look(
-                self._installed, self._conjunctions, self._left, judging=judging
+            found = self._audit.compare(
+                self._installed, self._conjunctions, self._kept, judging=judging
             )
-        self._mistaken = self._distrusted = bool(found)
+        self._differs = self._distrusted = bool(found)
         self._judging = self._judging and bool(found)
         return found
 
-    def _put_right(self, found: Difference, port_ids: Collection[str]) -> None:
-        """Write what is missing and remove what is too much, for the sake of these ports."""
+    def _correct(self, found: Difference, port_ids: Collection[str]) -> None:
+        """Write the missing flows and remove the surplus ones, on behalf of these ports."""
         todo = self._audit.correction(found, self._installed, port_ids)
         for each in self._audit.removable(found):
             LOG.warning("Removing a flow that was not compiled: %s", each)
@@ -335,7 +335,7 @@ class Firewall:
         self._execute(todo)
 
     def _blame(self, port_ids: Iterable[str], found: Difference) -> None:
-        """Raises :class:`PortErrors` for the ports that do not stand as applied."""
+        """Raises :class:`PortErrors` for the ports whose flows are not as applied."""
         errors = self._audit.errors(found, self._installed, port_ids)
         if errors:
             raise PortErrors(errors)
@@ -348,17 +348,17 @@ class Firewall:
         with switch_errors():
             return self._ofctl.dump()
 
-    def _settle(self) -> None:
+    def _resolve_unanswered(self) -> None:
         """Find out what became of a bundle that was not answered."""
-        if self._unsettled is None:
+        if self._unanswered is None:
             return
-        before, after = self._installed.cookies(), self._unsettled.after.cookies()
+        before, after = self._installed.cookies(), self._unanswered.after.cookies()
         seen = self._cookies()
         # A bundle is in the tables as a whole or not at all.
         gone = before.keys() - after.keys()
         if all(seen[each] == count for each, count in after.items()) and gone.isdisjoint(seen):
-            self._installed = self._unsettled.after
-        self._unsettled = None
+            self._installed = self._unanswered.after
+        self._unanswered = None
 
 
 def _members(remote: Remote, desired: DesiredState) -> Members:
@@ -368,7 +368,7 @@ def _members(remote: Remote, desired: DesiredState) -> Members:
 
 
 def _orphans(seen: Iterable[int], installed: Installed, base: Mapping[int, str]) -> list[int]:
-    """Cookies in the switch that belong to nobody."""
+    """Cookies in the switch that no installed flow has."""
     accounted = installed.cookies().keys() | base.keys()
     accounted = accounted.union(*installed.strays.values())
     # Addresses of remote groups that an older process' ports may need.

@@ -1,11 +1,11 @@
-"""From what is installed to what is desired: the lines of one bundle, and what stands then.
+"""From what is installed to what is desired: the lines of one bundle, and what is installed then.
 
 Pure: values in, values out. Nothing here talks to the switch, so a refused
 bundle leaves the values before it as they were.
 
 Everything is changed by difference: of a port's flows, and of those that ports
-share, only what comes, goes or says something else is sent. A port of which
-little stays is written as a whole.
+share, only new, removed and changed ones are sent. A port with few unchanged
+flows is written as a whole.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ from agent_flows.spec import Direction
 
 @dataclass(frozen=True)
 class Plan:
-    """``lines`` of one bundle; ``owners`` tells, line by line, which ports it is for."""
+    """``lines`` of one bundle; ``owners`` are the ports that each line is for."""
 
     lines: list[str]
     owners: list[Set[str]]

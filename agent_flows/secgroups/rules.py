@@ -162,7 +162,7 @@ def _unknown(name: str, id_: str, desired: DesiredState) -> Uncompilable:
     if refused is None:
         return Uncompilable(ErrorType.MISSING_SPEC, f"{name} is not known here")
     return Uncompilable(
-        ErrorType.INVALID_SPEC, f"{name} makes no sense: {refused.reason}", refused.detail
+        ErrorType.INVALID_SPEC, f"{name} is invalid: {refused.reason}", refused.detail
     )
 
 

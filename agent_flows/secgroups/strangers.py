@@ -1,8 +1,8 @@
-"""Flows that neither we wrote nor anybody we know: which there may be, and what they do. Pure.
+"""Strangers' flows, written by no owner we know: which are allowed, and what they do. Pure.
 
-On our own bridge there may be none. On Neutron's, its agent and its extensions
-write flows, too, under cookies they have reserved; anything else that decides
-about our ports' packets must not be taken for their security groups' work.
+Our own bridge has none. On Neutron's, its agent and its extensions also write
+flows, under cookies that they have reserved; any other flow that decides about
+our ports' packets makes their security groups ineffective.
 """
 
 import re
@@ -18,13 +18,13 @@ from agent_flows.secgroups.difference import shown
 
 
 class Bridge(Protocol):
-    """Whose flows there may be on a bridge beside ours."""
+    """The flows that a bridge may have beside ours."""
 
     removes: bool
     """Whether a stranger's flow is removed; else it fails the ports it decides about."""
 
     def strange(self, flows: Iterable[FlowEntry], ofports: Set[int]) -> tuple[FlowEntry, ...]:
-        """Those of ``flows`` that are nobody's and decide about packets of one of ``ofports``."""
+        """Those of ``flows`` without a known owner that decide about packets of ``ofports``."""
         ...
 
     def decides(self, flow: FlowEntry, ofport: int, ofports: Set[int]) -> bool:
@@ -32,8 +32,8 @@ class Bridge(Protocol):
         ...
 
 
-class AnyonesBridge:
-    """Nobody knows whose flows there may be, so none is judged."""
+class UnjudgedBridge:
+    """The owners of other flows are unknown, so none is judged."""
 
     removes = False
 
@@ -57,7 +57,7 @@ class OwnBridge:
 
 
 class NeutronsBridge:
-    """Neutron's. ``reserved`` tells the cookies of those who may write there."""
+    """Neutron's. ``reserved`` is true for the cookies of those who may write there."""
 
     removes = False
 
@@ -87,7 +87,7 @@ _OURS = frozenset(
         Table.UPLINK,
     }
 )
-"""Of Neutron's bridge. Nothing there is decided by Neutron's own flows."""
+"""Of Neutron's bridge: tables in which Neutron's own flows decide nothing."""
 _NEUTRONS_FOR_PORTS = 10
 """The highest priority of Neutron's in table 0 for what ports send (ARP and neighbour discovery,
 its br_int.py)."""
@@ -98,14 +98,14 @@ _ANYWHERE = re.compile(
 
 
 def overruled(flow: FlowEntry, ofports: Set[int]) -> Set[int]:
-    """Those of ``ofports``, all that are ours, for which a stranger's flow on Neutron's bridge
-    decides what ours should: whether their packets come to ours at all, what becomes of them, or
-    what reaches them past their rules."""
+    """Those of ``ofports``, all of ours, for which a stranger's flow on Neutron's bridge overrules
+    our flows: it keeps packets from them, decides about them, or delivers past the port's
+    rules."""
     receiving, matched = flow.receivers & ofports, flow.matched_ports & ofports
     if flow.table in _OURS:
         return receiving | (matched or _rest(flow, ofports))
     if flow.table == Table.TRANSIENT:
-        # Whatever a port sends is taken up by its door (100), or dropped for its tag (95).
+        # What a port sends matches its own flows: SENDER (100), or TAGGED (95), which drops.
         if matched:
             return receiving | (matched if flow.priority >= Transient.TAGGED else frozenset())
         above = flow.priority >= Transient.DELIVERY
@@ -125,7 +125,7 @@ def _rest(flow: FlowEntry, ofports: Set[int]) -> Set[int]:
 
 
 def error(flows: Iterable[FlowEntry]) -> TaskError:
-    """What a port fails with about whose packets strangers' flows decide."""
+    """The error of a port about whose packets these flows decide."""
     found = list(flows)
     return TaskError(
         ErrorType.STRANGERS_FLOW,

@@ -1,4 +1,4 @@
-"""What the switch holds, read from ovs-ofctl's dump."""
+"""Takes over the flows of an older process, from a dump of the switch."""
 
 import re
 from collections import Counter, defaultdict
@@ -20,10 +20,10 @@ _TO_UPLINK = f"resubmit(,{Table.ACCEPTED_EGRESS:d})"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What an older process left: taken over, so that nothing it opened closes before its
-    port is applied again. ``shared`` are the cookies of what its ports share, networks' flows
-    among them."""
+class TakenOver:
+    """What an older process installed. It is taken over so that no open port closes before it is
+    applied again. ``shared`` are the cookies of flows that its ports share, networks' among
+    them."""
 
     base: frozenset[int]
     shared: frozenset[int]
@@ -32,7 +32,7 @@ class Found:
     next_conjunction_id: int
 
 
-def read(entries: Iterable[FlowEntry]) -> Found:
+def read(entries: Iterable[FlowEntry]) -> TakenOver:
     """Take over the flows of an older process from a dump of all of ours."""
     base: set[int] = set()
     strays: defaultdict[int, set[int]] = defaultdict(set)
@@ -64,9 +64,9 @@ def read(entries: Iterable[FlowEntry]) -> Found:
         strays={ofport: frozenset(each) for ofport, each in strays.items()},
         generation=newest_generation,
     )
-    # The free one; should a run of crashes have used up all, the least used.
+    # A free one; if a series of crashes has used all, the least used.
     priority = min(CONJUNCTIONS, key=lambda each: (priorities[each], -each))
-    return Found(frozenset(base), frozenset(shared), installed, priority, newest_id + 1)
+    return TakenOver(frozenset(base), frozenset(shared), installed, priority, newest_id + 1)
 
 
 def _newest_id(entry: FlowEntry) -> int:
@@ -99,7 +99,7 @@ def _note_receivers(entry: FlowEntry, receivers: dict[Destination, dict[int, boo
 def _delivery_flows(
     receivers: Mapping[Destination, Mapping[int, bool]], seen: set[int]
 ) -> dict[str, int]:
-    """By key, as far as they say what we would say; others are written when they matter."""
+    """By key, if they are as we would write them; others are written when they matter."""
     shared = {}
     for destination, each in receivers.items():
         for flow in flows_to(destination, each):
