@@ -1,4 +1,4 @@
-"""The driver is what Neutron's agent expects, and what is ours survives its habits."""
+"""The driver has the interface that Neutron's agent expects, and our flows survive its cleanup."""
 
 import inspect
 
@@ -23,14 +23,14 @@ def test_neutron_loads_it_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("name", INTERFACE)
-def test_every_method_of_the_interface_is_there_and_takes_as_much(name: str) -> None:
+def test_every_method_of_the_interface_takes_the_same_parameters(name: str) -> None:
     ours = getattr(AgentFlowsFirewallDriver, name)
     assert ours is not getattr(firewall.FirewallDriver, name)
     theirs = inspect.signature(getattr(firewall.FirewallDriver, name)).parameters
     assert len(inspect.signature(ours).parameters) == len(theirs)
 
 
-def test_it_is_made_and_introduced_as_neutrons_own() -> None:
+def test_it_is_created_like_neutrons_own_driver() -> None:
     ours = inspect.signature(AgentFlowsFirewallDriver.__init__).parameters
     assert list(ours) == list(inspect.signature(OVSFirewallDriver.__init__).parameters)
     assert AgentFlowsFirewallDriver.provides_arp_spoofing_protection
@@ -42,20 +42,20 @@ class Bridge:
 
     def __init__(self) -> None:
         self._reserved_cookies = {7}
-        self.said: list[str] = []
+        self.calls: list[str] = []
 
     @property
     def reserved_cookies(self) -> set[int]:
         return set(self._reserved_cookies)
 
     def setup_default_table(self, dhcp: bool = False) -> None:
-        self.said.append(f"opened, dhcp={dhcp}")
+        self.calls.append(f"opened, dhcp={dhcp}")
 
 
 OURS = {cookie.port(5, 1), cookie.content(cookie.Kind.MEMBER, "x"), quarantine.cookie_of(5)}
 
 
-def test_the_agent_takes_no_flow_of_ours_for_stale() -> None:
+def test_the_agent_keeps_our_flows_at_its_cleanup() -> None:
     bridge = Bridge()
     watch(bridge, lambda: None)
     assert {7, 8, *OURS} - bridge.reserved_cookies == {8}
@@ -64,13 +64,13 @@ def test_the_agent_takes_no_flow_of_ours_for_stale() -> None:
 
 def test_ports_are_put_back_before_the_agent_opens_its_bridge() -> None:
     bridge = Bridge()
-    watch(bridge, lambda: bridge.said.append("by a driver that is gone"))
-    watch(bridge, lambda: bridge.said.append("put back"))
+    watch(bridge, lambda: bridge.calls.append("by a driver that is gone"))
+    watch(bridge, lambda: bridge.calls.append("put back"))
     bridge.setup_default_table(dhcp=True)
-    assert bridge.said == ["put back", "opened, dhcp=True"]
+    assert bridge.calls == ["put back", "opened, dhcp=True"]
 
 
-def test_a_bridge_without_such_habits_is_left_as_it_is() -> None:
+def test_a_bridge_without_these_methods_is_left_as_it_is() -> None:
     class Plain:
         br_name = "br-int"
 

@@ -1,4 +1,4 @@
-"""Where ports are, or what is wrong with them, by what the agent's bridge says."""
+"""Where ports are, or their errors, read with the agent's bridge object."""
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
@@ -23,23 +23,23 @@ BINDING = {
 
 
 class Bridge:
-    """Of Neutron's OVSBridge what is asked of it; counts the questions."""
+    """The part of Neutron's OVSBridge that is used; counts the reads."""
 
     br_name = "br-int"
 
     def __init__(self, ofport: object = 5, **binding: str) -> None:
         self._ofport, self._binding = ofport, binding
-        self.questions = 0
+        self.reads = 0
 
     def get_vifs_by_ids(self, port_ids: Collection[str]) -> Mapping[str, Any]:
-        self.questions += 1
+        self.reads += 1
         vif = SimpleNamespace(port_name="tap1", ofport=self._ofport, vif_mac="fa:16:3e:00:00:01")
         return {port_id: vif if port_id == PORT else None for port_id in port_ids}
 
     def get_ports_attributes(
         self, table: str, columns: Sequence[str], ports: Sequence[str], if_exists: bool
     ) -> Sequence[Mapping[str, Any]]:
-        self.questions += 1
+        self.reads += 1
         assert (table, if_exists) == ("Port", True)
         return [{"name": name, "other_config": self._binding} for name in ports]
 
@@ -51,10 +51,10 @@ def located(bridge: Bridge, *port_ids: str) -> Located:
     return locate(bridge, port_ids or (PORT,))
 
 
-def test_two_questions_find_any_number_of_ports() -> None:
+def test_two_reads_find_any_number_of_ports() -> None:
     bridge = Bridge(**BINDING)
     found = located(bridge, PORT, *(str(uuid.UUID(int=number)) for number in range(10, 30)))
-    assert bridge.questions == 2
+    assert bridge.reads == 2
     assert len(found.errors) == 20
     assert found.interfaces[PORT].ofport == 5
 
@@ -78,24 +78,24 @@ def test_an_interface_is_on_the_network_that_the_agent_bound_it_to() -> None:
         (Bridge(**BINDING | {"segmentation_id": "none"}), "InvalidSpec"),
     ],
 )
-def test_what_is_wrong_with_a_port_is_said(bridge: Bridge, error: str) -> None:
+def test_port_that_cannot_be_wired_has_an_error(bridge: Bridge, error: str) -> None:
     found = located(bridge)
     assert found.errors[PORT].type == error
     assert not found.interfaces
 
 
-def test_a_port_that_cannot_be_wired_can_still_be_closed() -> None:
+def test_port_that_cannot_be_wired_has_its_ofport() -> None:
     assert located(Bridge()).ofports == {PORT: 5}
 
 
-def test_a_database_that_does_not_answer_is_what_is_wrong_with_every_port() -> None:
+def test_silent_ovsdb_is_the_error_of_every_port() -> None:
     class Silent(Bridge):
         def get_vifs_by_ids(self, port_ids: Collection[str]) -> Mapping[str, Any]:
             raise TimeoutException(timeout=10, cause="no answer", commands=[])
 
     other = str(uuid.UUID(int=3))
     errors = located(Silent(), PORT, other).errors
-    assert {each.type for each in errors.values()} == {"OvsdbError"}
+    assert {error.type for error in errors.values()} == {"OvsdbError"}
     assert set(errors) == {PORT, other}
     with pytest.raises(interfaces.TaskFailed):
         interfaces.ofports(Silent())

@@ -1,4 +1,4 @@
-"""Neutron's words become ours, or are refused by name."""
+"""Neutron's ports and rules become our specs, or are refused by name."""
 
 import ipaddress
 import uuid
@@ -58,7 +58,7 @@ class TestRules:
             (rule(protocol=None, port_range_min=None, remote_group_id=None), {}),
         ],
     )  # fmt: skip
-    def test_say_the_same_in_our_words(self, raw: dict[str, Any], made: dict[str, Any]) -> None:
+    def test_become_rules_of_our_model(self, raw: dict[str, Any], made: dict[str, Any]) -> None:
         assert parsing.rule(raw) == SecurityGroupRule(**{"direction": Direction.INGRESS, **made})
 
     @pytest.mark.parametrize(
@@ -78,16 +78,16 @@ class TestRules:
             ("let them in", ""),
         ],
     )
-    def test_that_make_no_sense_are_refused_by_the_field(self, raw: object, field: str) -> None:
+    def test_that_are_invalid_are_refused_with_the_field(self, raw: object, field: str) -> None:
         with pytest.raises(Invalid) as refused:
             parsing.rule(raw)
         assert refused.value.field == field
 
-    def test_of_a_group_count_once_in_whatever_order_they_come(self) -> None:
+    def test_of_a_group_count_once_in_any_order(self) -> None:
         one, other = rule(protocol="tcp"), rule(protocol="udp")
         assert parsing.group(GROUP, [one, other, dict(one)]) == parsing.group(GROUP, [other, one])
 
-    def test_say_whether_their_group_is_stateless(self) -> None:
+    def test_decide_whether_their_group_is_stateless(self) -> None:
         assert parsing.group(GROUP, [rule()]).stateful
         assert not parsing.group(GROUP, [rule(stateful=False)]).stateful
 
@@ -102,7 +102,7 @@ class TestRules:
             ("let them in", "let them in"),
         ],
     )
-    def test_that_cannot_be_used_are_left_out_by_name_and_the_others_count(
+    def test_that_are_unusable_are_left_out_by_name_and_the_others_kept(
         self, bad: object, words: str
     ) -> None:
         good = [rule(protocol="tcp", stateful=False), rule(protocol="udp", stateful=False)]
@@ -118,7 +118,7 @@ class TestRules:
 
     def test_of_dccp_or_udplite_without_ports_count(self) -> None:
         made = parsing.group(GROUP, [rule(protocol="dccp"), rule(protocol="136")])
-        assert ({each.protocol for each in made.rules}, made.left_out) == ({33, 136}, ())
+        assert ({rule.protocol for rule in made.rules}, made.left_out) == ({33, 136}, ())
 
     @pytest.mark.parametrize(
         ("raw", "words"),
@@ -129,7 +129,7 @@ class TestRules:
             ("rules", "list"),
         ],
     )
-    def test_that_leave_the_meaning_of_their_group_open_are_refused_with_it(
+    def test_that_make_their_group_ambiguous_refuse_the_group(
         self, raw: object, words: str
     ) -> None:
         refused = parsing.group(GROUP, raw).refused
@@ -143,35 +143,35 @@ class TestRules:
         | st.dictionaries(st.sampled_from([*rule(), "protocol", "x", "stateful"]), inner),
         max_leaves=12,
     ))  # fmt: skip
-    def test_never_raise_whatever_they_are(self, raw: object) -> None:
+    def test_of_any_type_never_raise(self, raw: object) -> None:
         parsing.group(GROUP, raw)
         parsing.members(GROUP, raw)
 
 
 class TestMembers:
-    def test_come_by_family_as_pairs_of_address_and_mac(self) -> None:
+    def test_are_pairs_of_address_and_mac_by_family(self) -> None:
         members = parsing.members(GROUP, {
             "IPv4": [("10.0.0.2", "fa:16:3e:00:00:02"), ["10.0.1.0/24", "fa:16:3e:00:00:02"]],
             "IPv6": {("2001:db8::/64", None)},
         })  # fmt: skip
-        assert {str(each.address) for each in members.all} == {
+        assert {str(member.address) for member in members.all} == {
             "10.0.0.2/32",
             "10.0.1.0/24",
             "2001:db8::/64",
         }
 
-    def test_of_a_family_that_was_not_looked_up_stay(self) -> None:
+    def test_of_a_family_not_looked_up_are_kept(self) -> None:
         before = parsing.members(GROUP, {"IPv6": [("2001:db8::1", None)]})
         after = parsing.members(GROUP, {"IPv4": [("10.0.0.1", None)]}, before)
         assert after.by_family[Ethertype.IPV6] == before.by_family[Ethertype.IPV6]
         emptied = parsing.members(GROUP, {"IPv6": []}, after)
-        assert [str(each.address) for each in emptied.all] == ["10.0.0.1/32"]
+        assert [str(member.address) for member in emptied.all] == ["10.0.0.1/32"]
 
-    def test_are_all_gone_when_nothing_comes(self) -> None:
+    def test_are_all_removed_by_an_empty_value(self) -> None:
         before = parsing.members(GROUP, {"IPv4": [("10.0.0.1", None)]})
         assert parsing.members(GROUP, {}, before) == NO_MEMBERS
 
-    def test_may_have_the_word_none_for_a_mac(self) -> None:
+    def test_may_have_the_string_none_as_mac(self) -> None:
         members = parsing.members(GROUP, {"IPv4": [("10.0.0.1", "None")]})
         assert members.all == (Member(ipaddress.ip_network("10.0.0.1")),)
 
@@ -186,17 +186,15 @@ class TestMembers:
             ("10.0.0.1", "03:bf:c0:00:02:64"),
         ],
     )
-    def test_that_cannot_be_used_are_left_out_by_name_and_the_others_count(
-        self, bad: object
-    ) -> None:
+    def test_that_are_unusable_are_left_out_by_name_and_the_others_kept(self, bad: object) -> None:
         made = parsing.members(GROUP, {"IPv4": [("10.0.0.7", None), bad]})
-        assert [str(each.address) for each in made.all] == ["10.0.0.7/32"]
+        assert [str(member.address) for member in made.all] == ["10.0.0.7/32"]
         [line] = made.left_out
         assert GROUP in line
         assert repr(bad) in line
 
     @pytest.mark.parametrize("bad", [{"IPX": []}, {"IPv4": None}, {"IPv4": "10.0.0.1"}])
-    def test_of_a_family_that_cannot_be_used_are_left_out_and_the_other_family_counts(
+    def test_of_an_unknown_family_are_left_out_and_the_other_family_kept(
         self, bad: dict[str, object]
     ) -> None:
         before = parsing.members(GROUP, {"IPv4": [("10.0.0.1", None)]})
@@ -206,14 +204,14 @@ class TestMembers:
         [line] = made.left_out
         assert GROUP in line
 
-    def test_that_do_not_come_by_family_are_none_at_all(self) -> None:
+    def test_not_grouped_by_family_are_left_out(self) -> None:
         made = parsing.members(GROUP, ["10.0.0.1"])
         assert made.all == ()
         assert GROUP in made.left_out[0]
 
 
 class TestPorts:
-    def test_are_read_as_the_agent_has_them(self) -> None:
+    def test_are_read_from_the_agents_dict(self) -> None:
         made = parsing.port(
             port(
                 allowed_address_pairs=[
@@ -226,17 +224,17 @@ class TestPorts:
             "here",
         ).spec
         assert made.mac_address == "fa:16:3e:00:00:01"
-        assert [str(each) for each in made.fixed_ips] == ["10.0.0.1"]
+        assert [str(address) for address in made.fixed_ips] == ["10.0.0.1"]
         assert str(made.allowed_address_pairs[0].ip_address) == "10.0.1.0/24"
         assert made.allowed_address_pairs[0].mac_address == "fa:16:3e:00:00:02"
         assert made.port_security_enabled
 
-    def test_are_equal_in_whatever_order_their_parts_come(self) -> None:
+    def test_are_equal_in_any_order_of_their_parts(self) -> None:
         some = port(fixed_ips=["10.0.0.1", "10.0.0.2"], security_groups=[GROUP, OTHER])
         same = port(fixed_ips=["10.0.0.2", "10.0.0.1"], security_groups=[OTHER, GROUP, GROUP])
         assert parsing.port(some, "here") == parsing.port(same, "here")
 
-    def test_know_a_group_by_one_uuid_whatever_its_id(self) -> None:
+    def test_map_each_group_id_to_one_uuid(self) -> None:
         (group,) = parsing.port(port(security_groups=["default"]), "here").spec.security_groups
         assert group == parsing.rule(rule(remote_group_id="default")).remote_group_id
         assert uuid.UUID(group)
@@ -253,7 +251,7 @@ class TestPorts:
             (port(device="tap0"), "id"),
         ],
     )  # fmt: skip
-    def test_that_cannot_be_used_themselves_are_refused_by_the_field(
+    def test_that_are_invalid_themselves_are_refused_with_the_field(
         self, raw: dict[str, Any], field: str
     ) -> None:
         with pytest.raises(Invalid) as refused:
@@ -276,9 +274,7 @@ class TestPorts:
             ("security_groups", "x" * 37),
         ],
     )
-    def test_do_without_an_item_that_cannot_be_used_and_name_it(
-        self, field: str, bad: object
-    ) -> None:
+    def test_leave_out_an_unusable_item_and_name_it(self, field: str, bad: object) -> None:
         good = port(allowed_address_pairs=[_pair("10.0.1.0/24", "fa:16:3e:00:00:02")])
         made = parsing.port({**good, field: [bad, *good[field]]}, "here")
         assert made.spec == parsing.port(good, "here").spec
@@ -286,6 +282,6 @@ class TestPorts:
         assert PORT in line
         assert "allows nothing" in line
 
-    def test_are_of_the_same_wiring_whatever_is_left_out(self) -> None:
+    def test_have_the_same_wiring_despite_items_left_out(self) -> None:
         bad = _pair("10.0.0.9", "03:bf:c0:00:02:64")
         assert parsing.same_wiring(port(), port(allowed_address_pairs=[bad]))

@@ -1,4 +1,4 @@
-"""What the agent's resource cache says of ports' groups, and of which ports it cannot be read."""
+"""Ports and groups in the agent's resource cache, and ports that cannot be read."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from agent_flows.neutron.resource_cache import SecurityGroupInfo
 
 @pytest.fixture(autouse=True)
 def admin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neutron makes its context from a configuration that is read."""
+    """Neutron creates its context from a parsed configuration."""
     monkeypatch.setattr(context, "get_admin_context", lambda: None)
 
 
@@ -20,7 +20,7 @@ GONE = AttributeError("'NoneType' object has no attribute 'stateful'")
 
 
 class Info(SecurityGroupInfo):
-    """Neutron's code raises ``raises`` for these ports, and for each question they are part of."""
+    """Neutron's code raises ``raises`` for these ports, and for every request that contains one."""
 
     def __init__(self, raises: dict[str, Exception]) -> None:
         super().__init__(cache=None)
@@ -31,18 +31,18 @@ class Info(SecurityGroupInfo):
         self, context: object, devices: list[str]
     ) -> dict[str, Any]:
         self.asked.append(devices)
-        for each in devices:
-            if each in self.raises:
-                raise self.raises[each]
+        for port_id in devices:
+            if port_id in self.raises:
+                raise self.raises[port_id]
         return {
-            "devices": {each: {"device": each} for each in devices},
-            "security_groups": {f"group of {each}": [] for each in devices},
-            "sg_member_ips": {"friends": {"IPv6" if each == "c" else "IPv4": set()
-                                          for each in devices}},
+            "devices": {port_id: {"device": port_id} for port_id in devices},
+            "security_groups": {f"group of {port_id}": [] for port_id in devices},
+            "sg_member_ips": {"friends": {"IPv6" if port_id == "c" else "IPv4": set()
+                                          for port_id in devices}},
         }  # fmt: skip
 
 
-def test_a_port_that_cannot_be_read_is_named_and_the_others_are_read() -> None:
+def test_unreadable_port_is_named_and_the_others_are_read() -> None:
     info = Info({"b": GONE})
     known = info.of(["a", "b", "c"])
     assert known.devices.keys() == {"a", "c"}
@@ -53,13 +53,13 @@ def test_a_port_that_cannot_be_read_is_named_and_the_others_are_read() -> None:
     assert "stateful" in error.message
 
 
-def test_ports_that_can_be_read_cost_one_question() -> None:
+def test_readable_ports_take_one_request() -> None:
     info = Info({})
     assert not info.of(["a", "b", "c"]).unreadable
     assert info.asked == [["a", "b", "c"]]
 
 
-def test_a_port_that_cannot_be_read_is_logged_once_until_it_can_be_or_something_else_is_wrong(
+def test_unreadable_port_is_logged_once_for_each_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     info = Info({"b": GONE})
@@ -76,7 +76,7 @@ def test_a_port_that_cannot_be_read_is_logged_once_until_it_can_be_or_something_
     assert len(caplog.records) == 3
 
 
-def test_a_server_that_does_not_answer_is_no_ports_fault_and_is_not_asked_port_by_port() -> None:
+def test_silent_server_fails_the_whole_batch_after_one_request() -> None:
     info = Info({"b": oslo_messaging.MessagingTimeout("no answer")})
     with pytest.raises(TaskFailed) as failed:
         info.of(["a", "b", "c"])
