@@ -25,7 +25,7 @@ class Namespace:
     """A network namespace, visible to ``ip netns``, whose loopback is up."""
 
     def __init__(self, label: str) -> None:
-        # The random part keeps apart what a dead process with the same id may have left.
+        # The random part keeps apart what an ended process with the same id may have left.
         self.name = f"{mark()}{secrets.token_hex(2)}-{next(_COUNT)}-{label}"
 
     @property

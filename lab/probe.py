@@ -1,4 +1,4 @@
-"""Does a port pass anything at all? Asked with packets, honest and forged, both ways."""
+"""Whether a port passes anything: valid and forged packets, both ways."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _STRANGER = "fa:16:3e:99:99:99"
 
 
 def _frames_from(suspect: Vm, victim: Vm, token: bytes) -> list[bytes]:
-    """What ``suspect`` might send: in its own name, in ``victim``'s, in a stranger's."""
+    """What ``suspect`` might send: with its own addresses and with forged ones."""
     ports = (40000, 80)
     own, theirs = (suspect.mac, suspect.ip), (victim.mac, victim.ip)
     return [
@@ -33,7 +33,7 @@ def _questions_from(suspect: Vm, target_ip: str, pretended_ip: str) -> list[byte
 
 
 def passes_anything(suspect: Vm, others: Sequence[Vm], service: int) -> list[str]:
-    """What got out of ``suspect`` or into it, in words; empty if nothing did.
+    """One line for each way in which ``suspect`` sent or received something.
 
     ``service`` is a TCP port ``suspect`` listens on and whose use its security
     groups would allow to the first of ``others``, which listens on 80 for all.

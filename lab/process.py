@@ -15,7 +15,7 @@ _POLL = 0.01
 
 
 class CommandFailed(Exception):
-    """A tool ended with an error; the text is the command and what it said."""
+    """A tool ended with an error; the text is the command and its output."""
 
     def __init__(self, argv: Sequence[str], code: int, output: str) -> None:
         super().__init__(f"{' '.join(argv)}: exit {code}: {output.strip()}")
@@ -57,7 +57,7 @@ def wait_until(check: Callable[[], T | None], seconds: float, what: str, poll: f
 
 
 class Ended(Exception):
-    """A program that should run does not; the text is its last words."""
+    """A program that should run has ended; the text is the end of its log."""
 
 
 class Daemon:
@@ -116,7 +116,7 @@ class Daemon:
         return "\n".join(text.splitlines()[-lines:])
 
     def stop(self, seconds: float = 15) -> None:
-        """Ask it to end, and end whatever is left of its session after ``seconds``."""
+        """SIGTERM; what is left of its session after ``seconds`` is killed."""
         process = self._process
         if process is None:
             return
@@ -151,13 +151,13 @@ class Terminated(BaseException):
 def orderly_signals() -> Iterator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into :class:`Terminated`.
 
-    Only the first one counts: a second Ctrl-C must not interrupt the tidying up.
+    Only the first one counts: a second Ctrl-C must not interrupt the cleaning up.
     """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def leave(number: int, _frame: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
         raise Terminated(signal.Signals(number).name)
 
     before = {number: signal.signal(number, leave) for number in numbers}

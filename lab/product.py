@@ -79,7 +79,7 @@ class Site:
         self.server.ready(self.api.answers, _READY_SECONDS)
 
     def start_agent(self) -> None:
-        """Start the agent and wait until the server has heard of it."""
+        """Start the agent and wait until the server has a heartbeat of it."""
         self.agent.start()
         self.agent.ready(self.agent_alive, _READY_SECONDS)
 
@@ -91,7 +91,7 @@ class Site:
         return resident_mib(daemon.pid)
 
     def stop(self) -> None:
-        """End what was started, and forget everything."""
+        """End what was started, and remove its files."""
         self.api.close()
         for daemon in (self.all_in_one, self.agent, self.server):
             daemon.stop()

@@ -22,7 +22,7 @@ _AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 
 
 def free_port() -> int:
-    """A TCP port of loopback nobody listens on now."""
+    """A TCP port of loopback without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -77,7 +77,7 @@ class Rabbit(Lifetime):
     def resume(self) -> None:
         """The outage is over."""
         self._server.start()
-        self._server.ready(self._speaks_amqp, _READY_SECONDS)
+        self._server.ready(self._answers, _READY_SECONDS)
 
     def _environment(self, epmd_port: int) -> Mapping[str, str]:
         here = self.directory
@@ -113,7 +113,7 @@ class Rabbit(Lifetime):
         with self._entered():
             return free_port()
 
-    def _speaks_amqp(self) -> bool:
+    def _answers(self) -> bool:
         with self._entered():
             probe = socket.socket()
         with probe, contextlib.suppress(OSError):

@@ -108,7 +108,7 @@ class Switch(Lifetime):
         self._vswitchd.kill()
 
     def held_vswitchd(self) -> contextlib.AbstractContextManager[None]:
-        """It hears and answers nothing (SIGSTOP), and goes on when the block is left."""
+        """It answers nothing (SIGSTOP), and goes on when the block is left."""
         return self._held(self._vswitchd)
 
     def held_ovsdb(self) -> contextlib.AbstractContextManager[None]:

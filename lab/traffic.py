@@ -78,7 +78,7 @@ class _UdpServer(socketserver.UDPServer):
 
 
 class Listener:
-    """A server that answers everything with its own name and what it was told, IPv4 and IPv6."""
+    """A server that answers each message with its name and the message; IPv4 and IPv6."""
 
     def __init__(self, namespace: Namespace, port: int, protocol: Transport, name: str) -> None:
         greeting = f"{name}:".encode()

@@ -63,7 +63,7 @@ class Vm:
     def create(self) -> None:
         self.namespace.create()
         with self.namespace.entered():
-            # Addresses must work at once, and nothing but the test should speak.
+            # Addresses must work at once, and nothing but the test should send.
             conf = Path("/proc/sys/net/ipv6/conf/default")
             (conf / "accept_dad").write_text("0")
             (conf / "router_solicitations").write_text("0")
@@ -82,9 +82,9 @@ class Vm:
         )
 
     def delete(self) -> None:
-        """Take the cable out of the world; the switch's port stays, as after a crash."""
-        for thing in self._open:
-            thing.close()
+        """Remove the cable; the switch's port stays, as after a crash."""
+        for end in self._open:
+            end.close()
         self._open.clear()
         with contextlib.ExitStack() as stack:
             stack.callback(self.namespace.delete)
@@ -129,14 +129,14 @@ class Vm:
     def connect(
         self, address: str, port: int, protocol: Transport = "tcp", timeout: float = 1.0
     ) -> bool:
-        """Whether anybody answers there."""
+        """Whether a VM answers there."""
         return self.reach(address, port, protocol, timeout) is not None
 
     def ping(self, address: str, timeout: float = 1.0) -> bool:
         return ping(self.namespace, address, timeout)
 
     def forget_neighbours(self) -> None:
-        """Ask for everybody's MAC anew: an unanswered question is remembered for seconds."""
+        """Ask again for every MAC: an unanswered request is remembered for seconds."""
         self.namespace.ip("neighbour", "flush", "all")
 
     def wire(self) -> Wire:
@@ -158,13 +158,14 @@ class Vm:
 
 
 def plug(switch: Switch, interfaces: Iterable[Plugged], bridge: str = "br-int") -> None:
-    """What Nova does: the interfaces and whose ports they are, all in one transaction."""
+    """What Nova does: the interfaces and their ports' ids, all in one transaction."""
     words: list[str] = []
-    for each in interfaces:
-        words += ["--", "add-port", bridge, each.tap, "--", "set", "Interface", each.tap]
+    for interface in interfaces:
+        tap = interface.tap
+        words += ["--", "add-port", bridge, tap, "--", "set", "Interface", tap]
         words += [
-            f"external_ids:iface-id={each.port_id}",
-            f'external_ids:attached-mac="{each.mac}"',
+            f"external_ids:iface-id={interface.port_id}",
+            f'external_ids:attached-mac="{interface.mac}"',
             "external_ids:iface-status=active",
         ]
     switch.vsctl(*words)

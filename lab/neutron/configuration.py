@@ -1,4 +1,4 @@
-"""What Neutron's programs are told: the texts of their configuration files."""
+"""The configuration files of Neutron's programs."""
 
 import configparser
 import dataclasses
@@ -62,27 +62,27 @@ def with_agent_flows(*hosts: str, agent_flows: Mapping[str, object] | None = Non
 
 
 @dataclasses.dataclass(frozen=True)
-class Ground:
-    """What a program stands on: the directory of its files, where it and its like are
-    installed, and the URL of the message bus."""
+class Paths:
+    """Of a program: the directory of its files, where Neutron's programs are installed, and
+    the URL of the message bus."""
 
     place: Path
     programs: Path
     bus: str
 
 
-def server_file(options: Options, ground: Ground, database: str) -> str:
+def server_file(options: Options, paths: Paths, database: str) -> str:
     """neutron.conf and ml2_conf.ini in one, for the API, the RPC server and the migrations.
 
     ``database`` is SQLAlchemy's URL.
     """
     own: Sections = {
         "DEFAULT": {
-            **_common(ground),
+            **_common(paths),
             "auth_strategy": "noauth",
             "core_plugin": "ml2",
             "service_plugins": ",".join(options.service_plugins),
-            "api_paste_config": ground.programs.parent / "etc" / "neutron" / "api-paste.ini",
+            "api_paste_config": paths.programs.parent / "etc" / "neutron" / "api-paste.ini",
             "notify_nova_on_port_status_changes": False,
             "notify_nova_on_port_data_changes": False,
             "dhcp_agent_notification": False,
@@ -103,17 +103,17 @@ def server_file(options: Options, ground: Ground, database: str) -> str:
         "ml2_type_flat": {"flat_networks": PHYSICAL_NETWORK},
         "ml2_type_vlan": {"network_vlan_ranges": f"{PHYSICAL_NETWORK}:100:999"},
         "ml2_type_vxlan": {"vni_ranges": "1000:9999"},
-        **_privsep(ground, SERVER_FILE),
+        **_privsep(paths, SERVER_FILE),
     }
     return _text(own, options.extra)
 
 
 def agent_file(
-    options: AgentOptions, ground: Ground, host: str, *, ovs_run_dir: Path, local_ip: str
+    options: AgentOptions, paths: Paths, host: str, *, ovs_run_dir: Path, local_ip: str
 ) -> str:
     """The Open vSwitch agent's file; its tunnels end at ``local_ip``."""
     own: Sections = {
-        "DEFAULT": {**_common(ground), "host": host},
+        "DEFAULT": {**_common(paths), "host": host},
         "ovs": {
             "datapath_type": "netdev",
             "local_ip": local_ip,
@@ -127,20 +127,20 @@ def agent_file(
             "extensions": ",".join(options.extensions),
         },
         "securitygroup": {"firewall_driver": options.firewall_driver},
-        "agent_flows": {"ovs_run_dir": ovs_run_dir, "state_dir": ground.place / "agent_flows"},
-        **_privsep(ground, AGENT_FILE),
+        "agent_flows": {"ovs_run_dir": ovs_run_dir, "state_dir": paths.place / "agent_flows"},
+        **_privsep(paths, AGENT_FILE),
     }
     return _text(own, options.extra)
 
 
-def _common(ground: Ground) -> Mapping[str, object]:
-    return {"transport_url": ground.bus, "state_path": ground.place, "use_stderr": True}
+def _common(paths: Paths) -> Mapping[str, object]:
+    return {"transport_url": paths.bus, "state_path": paths.place, "use_stderr": True}
 
 
-def _privsep(ground: Ground, file: str) -> Sections:
-    command = f"{ground.programs / 'privsep-helper'} --config-file {ground.place / file}"
+def _privsep(paths: Paths, file: str) -> Sections:
+    command = f"{paths.programs / 'privsep-helper'} --config-file {paths.place / file}"
     helpers = {context: {"helper_command": command} for context in _PRIVSEP_CONTEXTS}
-    return {**helpers, "oslo_concurrency": {"lock_path": ground.place / "lock"}}
+    return {**helpers, "oslo_concurrency": {"lock_path": paths.place / "lock"}}
 
 
 def _text(own: Sections, extra: Sections) -> str:

@@ -11,7 +11,7 @@ from lab.lifetime import Lifetime
 from lab.namespace import Namespace
 from lab.neutron import configuration
 from lab.neutron.client import Client
-from lab.neutron.configuration import API_PORT, SERVER_FILE, Ground, Options
+from lab.neutron.configuration import API_PORT, SERVER_FILE, Options, Paths
 from lab.neutron.underlay import CONTROLLER
 from lab.process import Daemon, run
 from lab.rabbit import Rabbit
@@ -20,20 +20,20 @@ PROGRAMS = Path(sys.executable).parent
 _CHECKOUT = Path(__file__).parents[2]
 _READY_SECONDS = 90
 _PROGRAM_SECONDS = 180
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Controller(Lifetime):
     """Everything of Neutron that is not on a compute host; its files lie in ``place``."""
 
-    def __init__(self, namespace: Namespace, place: Path, options: Options, tell: Tell) -> None:
+    def __init__(self, namespace: Namespace, place: Path, options: Options, log: Log) -> None:
         self.namespace = namespace
         self.place = place
         self.options = options
         self.client = Client(namespace)
         self.config_file = place / SERVER_FILE
         self.rabbit = Rabbit(namespace, CONTROLLER)
-        self._tell = tell
+        self._log = log
         super().__init__()
         files = {"OS_NEUTRON_CONFIG_DIR": str(place), "OS_NEUTRON_CONFIG_FILES": SERVER_FILE}
         wsgi = [sys.executable, "-m", "lab.neutron.wsgi", str(API_PORT)]
@@ -47,7 +47,7 @@ class Controller(Lifetime):
 
     def _start(self) -> None:
         database = self._stack.enter_context(MariaDB())
-        self._tell("MariaDB")
+        self._log("MariaDB")
         self._database = database.new_url()
         self._configure()
         # Either takes five seconds. The broker starts in this thread: the kernel ends it with
@@ -55,12 +55,12 @@ class Controller(Lifetime):
         with ThreadPoolExecutor(1) as beside:
             migration = beside.submit(self.run, "neutron-db-manage", "upgrade", "heads")
             self._stack.enter_context(self.rabbit)
-            self._tell("RabbitMQ")
+            self._log("RabbitMQ")
             migration.result()
-        self._tell("database schema")
+        self._log("database schema")
         self._stack.callback(self.stop_server)
         self.start_server()
-        self._tell("API and RPC server")
+        self._log("API and RPC server")
 
     def start_server(self) -> None:
         """The API and the RPC server; wait until the API answers."""
@@ -89,8 +89,8 @@ class Controller(Lifetime):
         self._configure()
 
     def _configure(self) -> None:
-        ground = Ground(self.place, PROGRAMS, self.rabbit.url)
-        self.config_file.write_text(configuration.server_file(self.options, ground, self._database))
+        paths = Paths(self.place, PROGRAMS, self.rabbit.url)
+        self.config_file.write_text(configuration.server_file(self.options, paths, self._database))
 
     def run(self, program: str, *arguments: str) -> str:
         """What ``program`` prints that reads the server's configuration."""

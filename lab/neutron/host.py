@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab.lifetime import Lifetime
 from lab.neutron import configuration
-from lab.neutron.configuration import AGENT_FILE, AgentOptions, Ground
+from lab.neutron.configuration import AGENT_FILE, AgentOptions, Paths
 from lab.neutron.controller import PROGRAMS
 from lab.neutron.underlay import Underlay
 from lab.process import Daemon, run
@@ -64,11 +64,11 @@ class Host(Lifetime):
 
     def launch_agent(self) -> None:
         """Start it, and leave it to :meth:`await_agent` to wait."""
-        ground = Ground(self.place, PROGRAMS, self._bus)
+        paths = Paths(self.place, PROGRAMS, self._bus)
         self.config_file.write_text(
             configuration.agent_file(
                 self.options,
-                ground,
+                paths,
                 self.name,
                 ovs_run_dir=self.switch.run_dir,
                 local_ip=self._address,
@@ -78,8 +78,8 @@ class Host(Lifetime):
         self.agent.start()
 
     def await_agent(self) -> None:
-        """Raises :class:`lab.process.Ended` with its last words, or TimeoutError."""
-        self.agent.ready(lambda: _STARTED in self._said(), _READY_SECONDS)
+        """Raises :class:`lab.process.Ended` with the end of its log, or TimeoutError."""
+        self.agent.ready(lambda: _STARTED in self._new_log(), _READY_SECONDS)
 
     def stop_agent(self) -> None:
         """SIGTERM, and SIGKILL once its loop has ended.
@@ -88,7 +88,7 @@ class Host(Lifetime):
         (os_ken/base/app_manager.py, run_apps), which nobody stops.
         """
         os.kill(self.agent.pid, signal.SIGTERM)
-        self.agent.ready(lambda: _QUIT in self._said(), _QUIT_SECONDS)
+        self.agent.ready(lambda: _QUIT in self._new_log(), _QUIT_SECONDS)
         self.agent.kill()
 
     def restart_agent(self, options: AgentOptions | None = None) -> None:
@@ -97,8 +97,8 @@ class Host(Lifetime):
         self.options = options or self.options
         self.start_agent()
 
-    def _said(self) -> str:
-        """What it has written since it was last started."""
+    def _new_log(self) -> str:
+        """What it has logged since it was last started."""
         return self.agent_log[self._log_begin :]
 
     def kill_agent(self) -> None:

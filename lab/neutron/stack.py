@@ -23,31 +23,31 @@ _AGENT_SECONDS = 30
 class Neutron(Lifetime):
     """A Neutron as ``options`` say, and nothing of it left when the ``with`` block ends.
 
-    ``tell`` hears of each part when it runs.
+    ``log`` gets the name of each part once it runs.
     """
 
     def __init__(
-        self, options: Options | None = None, tell: Callable[[str], None] = lambda _: None
+        self, options: Options | None = None, log: Callable[[str], None] = lambda _: None
     ) -> None:
         self.options = options or Options()
         self.hosts: dict[str, Host] = {}
-        self._tell = tell
+        self._log = log
         super().__init__()
 
     def _start(self) -> None:
         self.place = Path(tempfile.mkdtemp(prefix=f"{mark()}neutron-"))
         self._stack.callback(shutil.rmtree, self.place, ignore_errors=True)
         underlay = self._stack.enter_context(Underlay())
-        controller = Controller(underlay.controller, self.place, self.options, self._tell)
+        controller = Controller(underlay.controller, self.place, self.options, self._log)
         self.controller = self._stack.enter_context(controller)
         for name, options in self.options.hosts.items():
             host = Host(name, options, self.place, underlay, self.controller.rabbit.url)
             self.hosts[name] = self._stack.enter_context(host)
-            self._tell(f"Open vSwitch of {name}")
+            self._log(f"Open vSwitch of {name}")
         for name, host in self.hosts.items():
             host.await_agent()
-            self._tell(f"agent of {name}")
-        wait_until(self._agents_alive, _AGENT_SECONDS, "Neutron has heard of its agents", poll=0.2)
+            self._log(f"agent of {name}")
+        wait_until(self._agents_alive, _AGENT_SECONDS, "Neutron knows its agents", poll=0.2)
 
     def _agents_alive(self) -> bool:
         alive = {agent["host"] for agent in self.api.find("agents") if agent["alive"]}

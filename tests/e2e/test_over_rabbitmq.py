@@ -1,4 +1,4 @@
-"""Agent and server as separate processes: what holds while things break."""
+"""Agent and server as separate processes, and outages of each of them and of RabbitMQ."""
 
 import sqlite3
 from contextlib import ExitStack
@@ -6,7 +6,6 @@ from contextlib import ExitStack
 import pytest
 
 from lab.model import egress_to_anywhere
-from lab.probe import passes_anything
 from lab.process import wait_until
 from lab.product import Site
 from lab.rabbit import Rabbit
@@ -39,7 +38,7 @@ def test_five_ports_become_active_and_pass_what_their_groups_allow(
         assert set(states.values()) == {"SUCCEEDED"}, states
 
 
-def test_a_killed_agent_leaves_nothing_open_and_goes_on_when_it_is_back(
+def test_a_killed_agent_opens_no_port_and_its_successor_wires_the_rest(
     site: Site, tenant: Tenant, five: list[Vm]
 ) -> None:
     web1, web2, web3, db1, db2 = five
@@ -51,7 +50,7 @@ def test_a_killed_agent_leaves_nothing_open_and_goes_on_when_it_is_back(
         site.agent.kill()
         # Ports already ACTIVE pass what they passed.
         assert connection.ask() == "db1"
-        # The others pass what their groups allow, or nothing; here both mean: not this.
+        # The others pass what their groups allow, or nothing; neither includes this.
         assert not db2.connect(db1.ip, 5432)
         assert not web2.connect(db2.ip, 80)
         site.start_agent()
@@ -60,7 +59,7 @@ def test_a_killed_agent_leaves_nothing_open_and_goes_on_when_it_is_back(
     assert web3.reach(db2.ip, 5432) == "db2"
 
 
-def test_an_outage_of_rabbitmq_disturbs_no_traffic_and_is_made_up_for(
+def test_an_outage_of_rabbitmq_disturbs_no_traffic_and_loses_no_change(
     site: Site, rabbit: Rabbit, tenant: Tenant, five: list[Vm]
 ) -> None:
     web1, web2, web3, db1, _ = five
@@ -106,9 +105,7 @@ def test_a_killed_agent_still_delivers_the_reports_it_had_written(
     site.start_agent()
     wait_until(lambda: kept <= reports_stored(site, db1), 60, "the report has arrived")
     tenant.active(db1)
-    wait_until(
-        lambda: not reports_kept(site, db1), 20, "the agent has forgotten what was acknowledged"
-    )
+    wait_until(lambda: not reports_kept(site, db1), 20, "the outbox drops what was acknowledged")
 
 
 def a_flow_waits(site: Site) -> bool:
@@ -128,27 +125,7 @@ def reports_stored(site: Site, vm: Vm) -> set[str]:
     return {task["flow_id"] for task in site.api.tasks(vm.port_id)}
 
 
-def test_a_refused_port_is_down_says_why_and_passes_nothing_while_the_others_work(
-    site: Site, switch: Switch, tenant: Tenant, five: list[Vm]
-) -> None:
-    web1, web2, web3, db1, db2 = five
-    tenant.plug(web1, web2, web3, db1)
-    tenant.active(web1, web2, web3, db1)
-    with switch.full_table():
-        tenant.plug(db2)
-        port = site.api.wait_port(db2.port_id, 20, sync_state="OUT_OF_SYNC")
-        assert port["status"] == "DOWN"
-        failed = site.api.tasks(db2.port_id, "FAILED")[-1]
-        assert failed["name"] == "apply-security-groups"
-        assert "OFPFMFC_TABLE_FULL" in failed["error"]["detail"]
-        assert passes_anything(db2, [web1, web2, db1], service=5432) == []
-        tenant.active(web1, web2, web3, db1)
-        assert web1.reach(db1.ip, 5432) == "db1"
-    tenant.active(db2)
-    assert web1.reach(db2.ip, 5432) == "db2"
-
-
-def test_a_server_that_was_away_knows_all_ports_again(
+def test_a_restarted_server_has_every_port_active_again(
     site: Site, tenant: Tenant, five: list[Vm]
 ) -> None:
     web1, web2, _, db1, _ = five

@@ -3,7 +3,7 @@
 import pytest
 
 from lab.neutron.stack import Neutron
-from lab.neutron.tenant import SERVED, Tenant
+from lab.neutron.tenant import CLOSED, SERVED, Tenant
 from lab.process import wait_until
 from tests.e2e.neutron.conftest import OURS, WATCHED
 from tests.e2e.neutron.ports import are, healthy, tasks
@@ -15,7 +15,7 @@ def neutron(gated_neutron: Neutron) -> Neutron:
 
 
 @pytest.mark.parametrize(("source", "destination"), [(OURS, WATCHED), (WATCHED, OURS)])
-def test_the_destination_proves_the_port_before_the_machine_moves_and_once_more_after(
+def test_the_destination_proves_the_port_before_the_machine_moves_and_again_after(
     neutron: Neutron, tenant: Tenant, source: str, destination: str
 ) -> None:
     [vm] = healthy(tenant, 1, source)
@@ -36,3 +36,4 @@ def test_the_destination_proves_the_port_before_the_machine_moves_and_once_more_
     assert proofs() > before[0]
     # Neutron's own driver takes a port's flows away before it writes them again.
     wait_until(lambda: peer.connect(moved.ip, SERVED), 10, "it is reached where it is now")
+    assert not peer.connect(moved.ip, CLOSED, timeout=0.5)

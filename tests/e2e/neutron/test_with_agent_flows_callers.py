@@ -1,4 +1,4 @@
-"""Who may say what to Neutron with our plugin, and who may read what."""
+"""Which callers may report to Neutron with our plugin, and which may read what."""
 
 import json
 import sys
@@ -43,7 +43,7 @@ def as_reader_of(neutron: Neutron, project: str) -> Client:
     return Client(neutron.controller.namespace, headers)
 
 
-def say_as(neutron: Neutron, host: str, *reports: FlowReport) -> Body:
+def report_as(neutron: Neutron, host: str, *reports: FlowReport) -> Body:
     """What the server answers to an agent that reports."""
     argv = [sys.executable, str(_AGENT), neutron.controller.rabbit.url, host]
     said = json.dumps([codec.to_wire(each) for each in reports])
@@ -56,21 +56,21 @@ def test_a_report_on_a_port_bound_elsewhere_is_refused_and_changes_nothing(
 ) -> None:
     revision = neutron.api.show("ports", refused.port_id)["revision_number"]
     lie = flow_report(host="third", resource_id=refused.port_id, revision=revision, sequence=2**61)
-    answer = say_as(neutron, "third", lie)
+    answer = report_as(neutron, "third", lie)
     assert answer["accepted"] == []
     assert f"bound to {OURS}" in answer["rejected"][lie.id]
     are(neutron, [refused], status="DOWN", sync_state="OUT_OF_SYNC")
     assert {task["host"] for task in tasks(neutron, refused)} == {OURS}
 
 
-def test_nobody_speaks_for_a_host_beside_its_agent(neutron: Neutron, refused: Vm) -> None:
+def test_a_second_agent_of_a_host_is_refused(neutron: Neutron, refused: Vm) -> None:
     lie = flow_report(host=WATCHED, resource_id=refused.port_id, revision=1)
     with pytest.raises(CommandFailed, match=f"host {WATCHED} is taken"):
-        say_as(neutron, WATCHED, lie)
+        report_as(neutron, WATCHED, lie)
     are(neutron, [refused], status="DOWN", sync_state="OUT_OF_SYNC")
 
 
-def test_a_filter_that_does_not_exist_is_neutrons_usual_400(neutron: Neutron) -> None:
+def test_an_unknown_filter_is_neutrons_usual_400(neutron: Neutron) -> None:
     answers = []
     for kind in ("tasks", "networks"):
         with pytest.raises(Refused) as refusal:
@@ -82,7 +82,7 @@ def test_a_filter_that_does_not_exist_is_neutrons_usual_400(neutron: Neutron) ->
     assert "colour" in ours[1]["NeutronError"]["message"]
 
 
-def test_a_project_reads_the_state_of_its_own_ports_and_not_the_insides_of_hosts(
+def test_a_project_reads_its_own_ports_and_nothing_of_the_hosts(
     neutron: Neutron, refused: Vm
 ) -> None:
     owner, stranger = (as_reader_of(neutron, each) for each in (PROJECT, _STRANGER))

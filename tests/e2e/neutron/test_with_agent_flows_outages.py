@@ -1,4 +1,4 @@
-"""Whatever ends in between: nothing is ACTIVE that is not proven, and nothing is lost."""
+"""Outages of agent, switch and message bus: no port is ACTIVE unproven, no change is lost."""
 
 import contextlib
 import time
@@ -89,7 +89,7 @@ def test_while_the_switch_is_gone_its_ports_are_unknown_and_their_tasks_say_why(
     assert not vms[0].connect(vms[1].ip, CLOSED, timeout=0.5)
 
 
-def test_what_happens_while_the_message_bus_is_away_is_made_up_for_when_it_is_back(
+def test_changes_during_an_outage_of_the_message_bus_are_applied_after_it(
     neutron: Neutron, tenant: Tenant, host: Host
 ) -> None:
     one, other, leaving = healthy(tenant, 3, OURS)

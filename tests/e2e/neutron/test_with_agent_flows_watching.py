@@ -1,4 +1,4 @@
-"""Our extension beside Neutron's own ``firewall_driver = openvswitch``: the truth about it."""
+"""Our extension beside Neutron's own ``firewall_driver = openvswitch``."""
 
 import pytest
 

@@ -31,8 +31,8 @@ def udp(first: int) -> Rule:
 class Attack:
     """Sends what must never pass, without a pause, from the first moment to the last.
 
-    ``attacker`` is a port in good standing that knocks where no rule lets it
-    in; the ``victims`` send with a forged address.
+    ``attacker`` is a wired port that knocks where no rule lets it in; the
+    ``victims`` send with a forged address.
     """
 
     def __init__(self, attacker: Vm, victims: Sequence[Vm]) -> None:
@@ -82,7 +82,7 @@ class Attack:
 
 @contextlib.contextmanager
 def answered_all_the_time(connection: Connection) -> Iterator[None]:
-    """An allowed conversation that must never miss an answer."""
+    """An allowed connection on which every question is answered."""
     enough = threading.Event()
     missed: list[int] = []
     asked = [0]
@@ -192,12 +192,13 @@ def test_invariant_2_active_means_proven_a_port_the_switch_refuses_stays_down(
         assert failed["name"] == "apply-security-groups"
         assert "OFPFMFC_TABLE_FULL" in failed["error"]["detail"]
         assert passes_anything(refused, [first], service=80) == []
+        tenant.active(first)
     tenant.active(refused)
     first.forget_neighbours()
     assert first.connect(refused.ip, 80)
 
 
-def test_invariant_2_flows_that_vanish_behind_our_back_are_found_by_verification(
+def test_invariant_2_flows_deleted_by_another_tool_are_back_after_a_resync(
     tenant: Tenant, switch: Switch
 ) -> None:
     vm = tenant.boot("vm")
@@ -210,7 +211,7 @@ def test_invariant_2_flows_that_vanish_behind_our_back_are_found_by_verification
     tenant.active(vm)
 
 
-def test_invariant_6_one_ports_trouble_is_its_own_and_the_others_do_not_wait(
+def test_invariant_6_a_failing_port_delays_no_other(
     tenant: Tenant,
 ) -> None:
     good = [tenant.boot(f"good{n}") for n in range(5)]

@@ -126,7 +126,7 @@ def test_cleared_records_are_written_again_without_a_port_that_asks(switch, ovsd
 
 
 @pytest.mark.parametrize("value", ["77", "nonsense", "0", "4095", "-1", "99999"])
-def test_a_record_changed_behind_our_back_moves_nobody(switch, ovsdb, networks, value):
+def test_a_record_changed_by_another_tool_moves_no_port(switch, ovsdb, networks, value):
     one = port()
     (vlan,) = provision(networks, one)
     switch.vsctl("set", "Bridge", "br-int", f'external_ids:{KEY}{one.network.id}="{value}"')
