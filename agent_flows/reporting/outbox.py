@@ -134,7 +134,10 @@ class Outbox:
         with self._changed:
             self._clock_is_fast = now > server + SEQUENCE_LEAD
             limit = (server if self._clock_is_fast else max(now, server)) + SEQUENCE_LEAD
-            self._judge_clocks(now, server, held.sequence, limit)
+            if trouble := _clock_trouble(now, server, held.sequence, limit):
+                self._troubles.report(Trouble.CLOCK, trouble)
+            else:
+                self._troubles.clear(Trouble.CLOCK)
             known = held.sequence if held.sequence <= limit else 0
             if known > self._sequence or self._sequence > limit:
                 self._renumber(known)
@@ -306,23 +309,6 @@ class Outbox:
             self._sequence = held + len(rows)
             self._save_sequence()
 
-    def _judge_clocks(self, now: int, server: int, held: int, limit: int) -> None:
-        apart = abs(now - server)
-        if apart > SEQUENCE_LEAD:
-            direction = "ahead of" if now > server else "behind"
-            self._troubles.report(
-                Trouble.CLOCK,
-                f"this host's clock is {apart / SEQUENCE_LEAD:.1f} days {direction} the server's",
-            )
-        elif held > limit:
-            self._troubles.report(
-                Trouble.CLOCK,
-                f"the server has sequence {held} for this host, more than a day ahead of the "
-                "clock; it is ignored",
-            )
-        else:
-            self._troubles.clear(Trouble.CLOCK)
-
     def _set_aside(self, sequence: int, reason: str) -> None:
         with self._db:
             self._db.execute("BEGIN")
@@ -368,6 +354,19 @@ class Outbox:
 
 def _now() -> int:
     return time.time_ns() // 1000
+
+
+def _clock_trouble(now: int, server: int, held: int, limit: int) -> str | None:
+    apart = abs(now - server)
+    if apart > SEQUENCE_LEAD:
+        direction = "ahead of" if now > server else "behind"
+        return f"this host's clock is {apart / SEQUENCE_LEAD:.1f} days {direction} the server's"
+    if held > limit:
+        return (
+            f"the server has sequence {held} for this host, more than a day ahead of the clock; "
+            "it is ignored"
+        )
+    return None
 
 
 def _read(sequence: int, report_id: str, body: str) -> FlowReport:

@@ -1,8 +1,9 @@
 """The server's side: the endpoint that agents call, and the client that casts to them."""
 
+import contextlib
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import oslo_messaging
@@ -57,13 +58,11 @@ class ServerEndpoint:
         self.refusals = Refusals()
 
     def report(self, ctxt: Mapping[str, Any], host: object, reports: object) -> dict[str, Any]:
-        sender = UNKNOWN
         try:
-            sender = self._host(host)
-            agent = identity.from_context(ctxt)
-            batch = _bounded_list(reports)
+            with self._counting(host) as sender:
+                agent = identity.from_context(ctxt)
+                batch = _bounded_list(reports)
         except Invalid as exc:
-            self.refusals.add(sender, [exc])
             return {
                 "accepted": [],
                 "rejected": dict.fromkeys(_ids_of(reports), str(exc)),
@@ -101,37 +100,35 @@ class ServerEndpoint:
     def get_ports(
         self, ctxt: Mapping[str, Any], host: object, port_ids: object = None
     ) -> list[dict[str, Any]]:
-        sender = UNKNOWN
-        try:
-            sender = self._host(host)
+        with self._counting(host) as sender:
             agent = identity.from_context(ctxt)
             ids = None if port_ids is None else transport.id_list("port_ids", port_ids)
             found = self._consumer.get_ports(sender, ids, agent)
-        except Invalid as exc:
-            self.refusals.add(sender, [exc])
-            raise
         return [codec.to_wire(item) for item in found]
 
     def heartbeat(self, ctxt: Mapping[str, Any], host: object, state: object) -> dict[str, Any]:
-        sender = UNKNOWN
-        try:
-            sender = self._host(host)
+        with self._counting(host) as sender:
             agent = identity.from_context(ctxt)
             sequence = self._consumer.take_heartbeat(sender, _bounded_state(state), agent)
-        except Invalid as exc:
-            self.refusals.add(sender, [exc])
-            raise
         return {"sequence": sequence, "clock": _clock()}
 
     def ping(self, ctxt: Mapping[str, Any]) -> dict[str, Any]:
         """Shows that this server receives messages."""
         return {"clock": _clock()}
 
-    def _host(self, host: object) -> str:
+    @contextlib.contextmanager
+    def _counting(self, host: object) -> Iterator[str]:
+        """The validated ``host``; counts the call if it is invalid."""
+        sender = UNKNOWN
         try:
-            return parse(_HOST, host)
+            try:
+                sender = parse(_HOST, host)
+            except Invalid as exc:
+                raise Invalid("host", host, exc.reason) from None
+            yield sender
         except Invalid as exc:
-            raise Invalid("host", host, exc.reason) from None
+            self.refusals.add(sender, [exc])
+            raise
 
 
 class AgentClient:
