@@ -324,16 +324,16 @@ class Reconciler:
         verdicts = {}
         if undelivered and not self._site.is_deliverable():
             verdicts = dict.fromkeys(undelivered, Verdict.RETRY)
-        waiting = [port_id for port_id in batch.flows if port_id not in verdicts]
+        waiting = dict.fromkeys(id_ for id_ in batch.flows if id_ not in verdicts)
         if not waiting:
             return verdicts
         works = [batch.work(port_id) for port_id in waiting]
-        flow = batch.flows[waiting[0]]
+        flow = batch.flows[works[0].port_id]
 
         def deliver(reports: Sequence[FlowReport]) -> None:
             verdicts.update(self._settle(batch, reports))
             for report in reports:
-                waiting.remove(report.resource_id)
+                del waiting[report.resource_id]
 
         try:
             inputs = self._site.inputs(flow, tuple(waiting), batch.sight)
@@ -352,7 +352,10 @@ class Reconciler:
         """First keep the reports, then believe them: what was not reported must be done, and
         reported, again."""
         named = [
-            dataclasses.replace(report, flow=batch.flows[report.resource_id]) for report in reports
+            # To replace means to validate it again.
+            report if report.flow is flow else dataclasses.replace(report, flow=flow)
+            for report in reports
+            for flow in [batch.flows[report.resource_id]]
         ]
         secured = self._site.secured(named, batch.sight)
         self._log_failures(secured)
