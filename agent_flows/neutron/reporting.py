@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent_flows.report import FlowReport, TaskError, TaskOutcome
+from agent_flows.engine.reconciler import Sight
+from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome, Trouble
+from agent_flows.supervision import Troubles, described
 
 
 def revision_in_dict(port_id: str, port: Mapping[str, Any]) -> int:
@@ -23,6 +25,28 @@ class Reporting:
 
     deliver: Callable[[Sequence[FlowReport]], None] = lambda reports: None
     revision: Callable[[str, Mapping[str, Any]], int] = revision_in_dict
+
+
+class ReportingSite:
+    """The part of a :class:`agent_flows.engine.reconciler.Site` that both kinds of hosts inside
+    Neutron share. ``reporting`` may be replaced at any time."""
+
+    forced_flow = FlowName.WIRE
+
+    def __init__(self, troubles: Troubles) -> None:
+        self.reporting = Reporting()
+        self._troubles = troubles
+
+    def deliver(self, reports: Sequence[FlowReport], sight: Sight) -> None:
+        try:
+            self.reporting.deliver(reports)
+        except Exception as exc:
+            self._troubles.report(Trouble.OUTBOX, described(exc))
+            raise
+        self._troubles.clear(Trouble.OUTBOX)
+
+    def is_deliverable(self) -> bool:
+        return True
 
 
 def amended(report: FlowReport, addition: TaskError) -> FlowReport:

@@ -17,10 +17,10 @@ from agent_flows.neutron.agent.flows import Switch
 from agent_flows.neutron.agent.quarantine import Endpoint
 from agent_flows.neutron.agent.upkeep import Upkeep
 from agent_flows.neutron.interfaces import Interface, Located
-from agent_flows.neutron.reporting import Reporting, amended
-from agent_flows.report import FlowName, FlowReport, Trouble
+from agent_flows.neutron.reporting import ReportingSite, amended
+from agent_flows.report import FlowName, FlowReport
 from agent_flows.secgroups.tasks import ApplySecurityGroups
-from agent_flows.supervision import Troubles, described
+from agent_flows.supervision import Troubles
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class _Seen:
     wired: Located
 
 
-class DriverSite:
+class DriverSite(ReportingSite):
     """A :class:`agent_flows.engine.reconciler.Site`.
 
     A port without an interface at two looks is gone, although the agent still
@@ -40,7 +40,6 @@ class DriverSite:
     away.
     """
 
-    forced_flow = FlowName.WIRE
     first_task = ApplySecurityGroups
 
     def __init__(
@@ -51,9 +50,9 @@ class DriverSite:
         troubles: Troubles,
         unwire: Callable[[Collection[str]], None],
     ) -> None:
-        self.reporting = Reporting()
+        super().__init__(troubles)
         self._switch, self._desired, self._upkeep = switch, desired, upkeep
-        self._troubles, self._unwire = troubles, unwire
+        self._unwire = unwire
         # A refresh runs the same tasks, in the same flow run as a wire.
         wire = partial(flows.wire, switch)
         self.flows: Mapping[FlowName, Callable[[], Flow]] = {
@@ -115,17 +114,6 @@ class DriverSite:
                 for report in reports
             ]
         return reports
-
-    def deliver(self, reports: Sequence[FlowReport], sight: Sight) -> None:
-        try:
-            self.reporting.deliver(reports)
-        except Exception as exc:
-            self._troubles.report(Trouble.OUTBOX, described(exc))
-            raise
-        self._troubles.clear(Trouble.OUTBOX)
-
-    def is_deliverable(self) -> bool:
-        return True
 
     def _desired_of(self, life: Life, present: object) -> Desired | None:
         port_id = life.port_id

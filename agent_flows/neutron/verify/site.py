@@ -7,20 +7,19 @@ from taskflow.flow import Flow
 
 from agent_flows.engine.port_life import Life
 from agent_flows.engine.reconciler import Desired, Sight
-from agent_flows.neutron.reporting import Reporting
+from agent_flows.neutron.reporting import ReportingSite
 from agent_flows.neutron.resource_cache import CachedRevisions
 from agent_flows.neutron.verify import flows
 from agent_flows.neutron.verify.checks import Checks
 from agent_flows.neutron.verify.watchlist import Watched
-from agent_flows.report import FlowName, FlowReport, Trouble
+from agent_flows.report import FlowName, FlowReport
 from agent_flows.secgroups.tasks import ApplySecurityGroups
-from agent_flows.supervision import Troubles, described
+from agent_flows.supervision import Troubles
 
 
-class VerifierSite:
+class VerifierSite(ReportingSite):
     """A :class:`agent_flows.engine.reconciler.Site`. Nothing in it changes the switch."""
 
-    forced_flow = FlowName.WIRE
     first_task = ApplySecurityGroups
 
     def __init__(
@@ -30,9 +29,8 @@ class VerifierSite:
         watched: Callable[[Iterable[str]], Mapping[str, Watched]],
         troubles: Troubles,
     ) -> None:
-        self.reporting = Reporting()
-        self._checks, self._revisions = checks, revisions
-        self._watched, self._troubles = watched, troubles
+        super().__init__(troubles)
+        self._checks, self._revisions, self._watched = checks, revisions, watched
         wire = partial(flows.wire, checks)
         self.flows: Mapping[FlowName, Callable[[], Flow]] = {
             FlowName.WIRE: wire,
@@ -59,17 +57,6 @@ class VerifierSite:
     def secured(self, reports: Sequence[FlowReport], sight: Sight) -> Sequence[FlowReport]:
         """The data plane is the other driver's: a port that failed stays as that one leaves it."""
         return reports
-
-    def deliver(self, reports: Sequence[FlowReport], sight: Sight) -> None:
-        try:
-            self.reporting.deliver(reports)
-        except Exception as exc:
-            self._troubles.report(Trouble.OUTBOX, described(exc))
-            raise
-        self._troubles.clear(Trouble.OUTBOX)
-
-    def is_deliverable(self) -> bool:
-        return True
 
     def _desired(self, watched: Watched) -> Desired:
         port = watched.port
