@@ -6,7 +6,7 @@ import struct
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
-_ETH_P_IP, _ETH_P_ARP, _ETH_P_RARP, _ETH_P_IPV6 = 0x0800, 0x0806, 0x8035, 0x86DD
+_ETH_P_IP, _ETH_P_ARP, _ETH_P_IPV6 = 0x0800, 0x0806, 0x86DD
 _SCTP = 132
 _TTL = 64
 _ND_HOP_LIMIT = 255
@@ -112,13 +112,6 @@ def arp_request(source_mac: str, sender: tuple[str, str], target_ip: str) -> byt
     body += mac_bytes(sender[0]) + socket.inet_aton(sender[1])
     body += b"\0" * 6 + socket.inet_aton(target_ip)
     return ethernet(source_mac, BROADCAST, _ETH_P_ARP, body)
-
-
-def rarp_request(mac: str) -> bytes:
-    """What a hypervisor sends to everyone in the name of a VM that has moved (RFC 903)."""
-    body = struct.pack("!HHBBH", 1, _ETH_P_IP, 6, 4, 3)
-    body += (mac_bytes(mac) + bytes(4)) * 2
-    return ethernet(mac, BROADCAST, _ETH_P_RARP, body)
 
 
 def _crc32c(data: bytes) -> int:

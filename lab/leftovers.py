@@ -53,5 +53,5 @@ def _programs(name: bytes) -> list[str]:
             if name in words or name in (process / "environ").read_bytes():
                 found.append(f"process {process.name}: {words.replace(bytes(1), b' ').decode()}")
         except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it ended meanwhile, or is closed even to root, as none of ours is
+            continue  # it has ended, or is closed even to root, as none of ours is
     return found

@@ -21,7 +21,7 @@ _SINGULAR = {
 
 
 class Refused(Exception):
-    """The API answered with an error; ``body`` is what it said."""
+    """The API answered with an error; ``body`` is its content."""
 
     def __init__(self, status: int, body: Any) -> None:
         super().__init__(f"HTTP {status}: {body}")
@@ -47,13 +47,13 @@ class Api:
         self._connection: http.client.HTTPConnection | None = None
 
     def request(self, method: str, path: str, body: object = None) -> Any:
-        """The decoded answer. Raises :class:`Refused`, or OSError if nobody answers."""
+        """The decoded answer. Raises :class:`Refused`, or OSError without an answer."""
         payload = None if body is None else json.dumps(body).encode()
         headers = {} if payload is None else {"Content-Type": "application/json"}
         try:
             answer = self._send(method, path, payload, headers)
         except (http.client.HTTPException, ConnectionError):
-            # A kept-alive connection may have been closed meanwhile.
+            # A kept-alive connection may be closed by now.
             self.close()
             answer = self._send(method, path, payload, headers)
         text = answer.read()
@@ -113,7 +113,7 @@ class Api:
         return sorted(found, key=lambda task: (task["started_at"] or "", task["attempt"]))
 
     def wait_port(self, identity: str, seconds: float = 20, **expected: object) -> Body:
-        """The port once its fields are as ``expected``; TimeoutError says how they are instead."""
+        """The port once its fields are as ``expected``; TimeoutError names the values they have."""
         last: Body = {}
 
         def as_expected() -> bool:

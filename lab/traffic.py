@@ -127,7 +127,7 @@ class Connection:
         return self._socket.recv(65536)
 
     def ask(self, timeout: float = 1.0) -> str | None:
-        """Send a word; the name of whoever answered it, or None if nobody did in time.
+        """Send a word; the name of the VM that answered it, or None if none did in time.
 
         An answer to an earlier word that comes late is not taken for this one's.
         """

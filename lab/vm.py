@@ -16,7 +16,7 @@ _TAP_ID_CHARS = 11  # tap + 11 characters of the port's id, as Neutron names the
 
 
 class Plugged(Protocol):
-    """A kernel link beside the switch and the port it stands for."""
+    """A kernel link beside the switch, and its port."""
 
     @property
     def tap(self) -> str: ...

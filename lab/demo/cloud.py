@@ -27,7 +27,7 @@ class PortApi(Protocol):
         """Oldest first; only those in ``state`` if one is given."""
 
     def wait_port(self, identity: str, seconds: float, **expected: object) -> Body:
-        """The port once its fields are as ``expected``; TimeoutError says how they are instead."""
+        """The port once its fields are as ``expected``; TimeoutError names the values they have."""
 
 
 class DemoCloud(abc.ABC):

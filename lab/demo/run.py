@@ -103,8 +103,8 @@ class Demo:
         for name, vlan in VLANS.items():
             self._cloud.network(name, vlan)
             self._log("network", f"{name}: vlan {vlan}")
-        anybody = ingress(protocol="tcp", port=80, remote_ip_prefix="0.0.0.0/0")
-        self._cloud.group("web", [anybody, ingress(protocol="icmp")])
+        from_anywhere = ingress(protocol="tcp", port=80, remote_ip_prefix="0.0.0.0/0")
+        self._cloud.group("web", [from_anywhere, ingress(protocol="icmp")])
         self._cloud.group("db", [self._service()])
         self._cloud.group("client", [])
         self._log("group", "web: tcp 80 and icmp from anywhere")

@@ -85,7 +85,7 @@ class Host(Lifetime):
         """SIGTERM, and SIGKILL once its loop has ended.
 
         Neutron 29's agent never ends by itself then: it waits for os-ken's threads
-        (os_ken/base/app_manager.py, run_apps), which nobody stops.
+        (os_ken/base/app_manager.py, run_apps), which nothing stops.
         """
         os.kill(self.agent.pid, signal.SIGTERM)
         self.agent.ready(lambda: _QUIT in self._new_log(), _QUIT_SECONDS)

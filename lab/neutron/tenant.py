@@ -12,7 +12,7 @@ SERVED, CLOSED = 80, 81  # both answer; the group lets the first one in
 
 
 class Tenant:
-    """Its group lets anybody reach tcp 80, and its machines everywhere."""
+    """Its group lets in tcp 80 from anywhere, and everything out."""
 
     def __init__(self, neutron: Neutron, cidr: str = "10.30.0.0/24", **network: object) -> None:
         self.neutron = neutron
@@ -69,7 +69,7 @@ class Tenant:
         return vms
 
     def active(self, *vms: Vm, seconds: float = 30) -> None:
-        """Wait until Neutron says so of all of them."""
+        """Wait until Neutron shows all of them as ACTIVE."""
         self.neutron.api.wait_ports([vm.port_id for vm in vms], "ACTIVE", seconds)
 
     def leave(self) -> None:

@@ -61,7 +61,7 @@ class Underlay(Lifetime):
     def _start(self) -> None:
         self._stack.enter_context(self.controller)
         with self.controller.entered():
-            # Bridges that speak for themselves would be heard by the tenants.
+            # What the bridges themselves send would reach the tenants.
             Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
         self.controller.ip_batch(
             [

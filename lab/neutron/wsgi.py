@@ -1,6 +1,6 @@
 """Neutron's API as a process: ``python -m lab.neutron.wsgi PORT``.
 
-Without keystone everybody is an administrator, but who names a project in the
+Without keystone every caller is an administrator, except one that names a project in the
 headers keystone's middleware would add (X-Project-Id, X-User-Id, X-Roles).
 """
 

@@ -53,7 +53,7 @@ def site(switch: Switch, rabbit: Rabbit) -> Iterator[Site]:
 
 @pytest.fixture
 def tenant(site: Site) -> Iterator[Tenant]:
-    """A tenant with a VLAN nobody else uses; gone after the test."""
+    """A tenant with a VLAN of its own; gone after the test."""
     someone = Tenant(site, next(_VLANS))
     yield someone
     someone.leave()

@@ -95,7 +95,7 @@ def test_a_killed_agent_still_delivers_the_reports_it_had_written(
             # The agent has the new rules, and its flow waits for the switch...
             tenant.cloud.group("db", egress_to_anywhere(), tenant.db)
             wait_until(lambda: a_flow_waits(site), 20, "the port's flow waits for the switch")
-            # ...when the bus goes away. So there is nobody to report the outcome to.
+            # ...when the bus goes away, so the outcome cannot be reported.
             rabbit.pause()
             outage.callback(rabbit.resume)
         kept = wait_until(lambda: reports_kept(site, db1), 20, "a report is kept")

@@ -1,4 +1,4 @@
-"""Two agents of one name on a real message bus: the first keeps its ports, and both are told."""
+"""Two agents of one host on RabbitMQ: the first keeps its ports, and the conflict is shown."""
 
 from lab.model import egress_to_anywhere
 from lab.process import wait_until
@@ -35,7 +35,7 @@ def test_a_second_agent_with_an_empty_bridge_takes_nothing_and_rule_changes_go_o
         tenant.active(one, other)
         wait_until(lambda: not other.connect(one.ip, 80), SECONDS, "the revoked rule is gone")
         wait_until(
-            lambda: "is taken" in second.agent.last_words(200), SECONDS, "the second one is told"
+            lambda: "is taken" in second.agent.last_words(200), SECONDS, "the second one logs it"
         )
     tenant.active(one, other)
     tasks = [task for vm in (one, other) for task in site.api.tasks(vm.port_id, "FAILED")]

@@ -13,12 +13,12 @@ OURS = "ours"  # with our extension and our firewall driver
 PLAIN = "plain"  # as before: Open vSwitch agent, openvswitch firewall
 WATCHED = "watched"  # with our extension beside Neutron's openvswitch firewall
 
-# An outage is to be over for everybody soon after it is.
+# All processes should notice soon that an outage is over.
 _MESSAGES = {
     "DEFAULT": {"rpc_response_timeout": 10},
     "oslo_messaging_rabbit": {"rabbit_interval_max": 5},
 }
-# What agents did not hear during an outage, they are told when a report is overdue.
+# Casts that agents missed during an outage are sent again when a report is overdue.
 _SERVER = {"agent_flows_server": {"report_timeout": 15, "sweep_interval": 1}}
 _QUICK = {"retry_initial": 0.3, "retry_max": 1, "verify_timeout": 5, "rpc_timeout": 5}
 

@@ -46,8 +46,8 @@ def as_reader_of(neutron: Neutron, project: str) -> Client:
 def report_as(neutron: Neutron, host: str, *reports: FlowReport) -> Body:
     """What the server answers to an agent that reports."""
     argv = [sys.executable, str(_AGENT), neutron.controller.rabbit.url, host]
-    said = json.dumps([codec.to_wire(each) for each in reports])
-    answer: Body = json.loads(run(neutron.controller.namespace.argv(argv), stdin=said, timeout=60))
+    sent = json.dumps([codec.to_wire(each) for each in reports])
+    answer: Body = json.loads(run(neutron.controller.namespace.argv(argv), stdin=sent, timeout=60))
     return answer
 
 

@@ -114,4 +114,4 @@ def test_changes_during_an_outage_of_the_message_bus_are_applied_after_it(
     assert one.connect(coming.ip, SERVED)
     assert one.connect(coming.ip, CLOSED)
     assert one.connect(watched[0].ip, CLOSED)
-    wait_until(lambda: host.reports_waiting() == 0, 30, "every report was heard")
+    wait_until(lambda: host.reports_waiting() == 0, 30, "every report was acknowledged")

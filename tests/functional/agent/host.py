@@ -32,7 +32,7 @@ from lab.vm import Vm
 
 
 class FakeServer:
-    """Desired state as a test sets it, and every report it was told."""
+    """Desired state as a test sets it, and every report it received."""
 
     def __init__(self) -> None:
         self.ports: dict[str, PortSpec] = {}
@@ -76,7 +76,7 @@ class FakeServer:
 
     def _speak(self) -> None:
         if self.silent:
-            raise oslo_messaging.MessagingTimeout("nobody there")
+            raise oslo_messaging.MessagingTimeout("no answer")
 
     def of(self, port_id: str, flow: FlowName | None = None) -> list[FlowReport]:
         return [
@@ -96,7 +96,7 @@ class FakeServer:
         return check()
 
     def wait_wired(self, port_ids: Collection[str], seconds: float = 10) -> None:
-        """Until the last report of each port says that it is wired as desired now."""
+        """Until the last report of each port shows it wired as desired now."""
 
         def wired() -> bool:
             last = {item.resource_id: item for item in self.reports}
@@ -191,7 +191,7 @@ class Host:
     def until(self, check: Callable[[], Any], what: str, seconds: float = 10) -> Any:
         return wait_until(check, seconds, what)
 
-    # What the heartbeats say.
+    # What the heartbeats contain.
 
     def troubles(self) -> Mapping[str, str]:
         """Of the last heartbeat: source to line."""
@@ -204,20 +204,20 @@ class Host:
         """The line of that trouble, waited for; however short it was."""
         seen = len(self.server.states)
 
-        def told() -> str | None:
+        def line_of() -> str | None:
             lines = (state["troubles"].get(source) for state in self.server.states[seen:])
             return next((line for line in lines if line), None)
 
-        line: str = self.until(told, f"trouble {source}", seconds)
+        line: str = self.until(line_of, f"trouble {source}", seconds)
         return line
 
     def without_trouble(self, seconds: float = 10) -> None:
         self.until(lambda: not self.troubles(), "no trouble is left", seconds)
 
-    # What the switch says.
+    # What the switch has.
 
     def port_flows(self, ofport: int | None = None) -> list[str]:
-        """Flows of ports (of the one with ``ofport``), told by their cookie."""
+        """Flows of ports (of the one with ``ofport``), known by their cookie."""
         return [
             line
             for line in self.switch.flows("br-int")

@@ -81,9 +81,9 @@ class Scene:
         before = {vm: len(reports(vm.port_id)) for vm in vms or (self.one, self.two)}
         self.host.casts.resync("host-1", [vm.port_id for vm in vms] or None)
         self.host.server.wait_for(
-            lambda: all(len(reports(vm.port_id)) > told for vm, told in before.items())
+            lambda: all(len(reports(vm.port_id)) > number for vm, number in before.items())
         )
-        first = [reports(vm.port_id)[told] for vm, told in before.items()]
+        first = [reports(vm.port_id)[number] for vm, number in before.items()]
         assert {(each.flow, each.failed) for each in first} == {(FlowName.RESYNC, None)}
         self.host.switch.appctl("revalidator/purge")
 
@@ -145,7 +145,7 @@ STRANGERS = {
     "with the port's own cookie": "cookie={own:#x},table=82,priority=76,tcp,reg5={ofport},"
     "actions=resubmit(,83)",
     "in the first table": "table=0,priority=500,ip,dl_dst={mac},actions=output:{ofport}",
-    "in a table nobody uses, and the way there": "table=71,priority=500,ip,actions=resubmit(,84),"
+    "in an unused table, and the way there": "table=71,priority=500,ip,actions=resubmit(,84),"
     "load:{ofport}->NXM_NX_REG5[],resubmit(,84)",
     "that ends by itself": "table=81,priority=500,hard_timeout=600,reg5={ofport},"
     "actions=output:{ofport}",

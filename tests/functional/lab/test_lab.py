@@ -1,4 +1,4 @@
-"""The ground the other tests stand on does what it says."""
+"""What the other tests use works as documented."""
 
 import subprocess
 import sys

@@ -62,7 +62,7 @@ class Server:
         return 1
 
     def trouble(self, source: Trouble) -> str:
-        """What the last heartbeat says of it."""
+        """Its line in the last heartbeat."""
         return str(self.states[-1]["troubles"].get(source, "")) if self.states else ""
 
 

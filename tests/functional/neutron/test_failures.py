@@ -232,9 +232,9 @@ class TestOtherPorts:
         assert cloud.succeeded(vm)
         assert cloud.connect(wired, vm, 80)
         for mac, ip in (shared, fine):
-            speaks = (mac, ip) == fine
-            assert cloud.tcp(vm.but(mac=mac, ip=ip), wired, 80) == speaks
-            assert cloud.tcp(vm.but(mac=mac, ip=ip), asking, 22) == speaks
+            passes = (mac, ip) == fine
+            assert cloud.tcp(vm.but(mac=mac, ip=ip), wired, 80) == passes
+            assert cloud.tcp(vm.but(mac=mac, ip=ip), asking, 22) == passes
         assert cloud.tcp(vm, asking, 22), "another member of the same group"
         named = [each.message for each in caplog.records if "192.0.2.100" in each.message]
         assert all(any(who in line for line in named) for who in (vm.id, group))
@@ -290,8 +290,8 @@ class TestOtherPorts:
             cloud.driver.process_trusted_ports(["by-hand"])
             cloud.driver.remove_trusted_ports(["never-seen"])
         assert set(cloud.driver.ports) == {wired.id}
-        [said] = [each.message for each in caplog.records if "tap0" in each.message]
-        assert "it can send nothing" in said
+        [line] = [each.message for each in caplog.records if "tap0" in each.message]
+        assert "it can send nothing" in line
         assert not cloud.tcp(by_hand, wired, 80)
 
 
@@ -388,7 +388,7 @@ def test_an_exception_about_one_port_leaves_the_others_of_a_resync_alone(
     assert failed is not None
     assert failed.error is not None
     assert failed.error.type == "AttributeError"
-    assert cloud.tcp(outsider(), odd, 80), "what was verified before stands"
+    assert cloud.tcp(outsider(), odd, 80), "what was verified before is installed"
 
 
 def test_a_pipeline_that_could_not_be_installed_is_the_hosts_trouble_and_heals_by_itself(

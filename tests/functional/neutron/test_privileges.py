@@ -14,7 +14,7 @@ from agent_flows.openflow import cookie
 from lab.switch import Switch
 from tests.functional.secgroups.host import BRIDGE
 
-# As Neutron's agent with a privsep helper, which is root; then nobody.
+# As Neutron's agent with a privsep helper, which is root; then user nobody.
 _NOBODY = 65534
 _ROOT = """\
 import os, signal, sys, time
@@ -69,12 +69,12 @@ def run(switch: Switch, *script: str, path: str | None = None) -> list[str]:
     argv = [sys.executable, "-W", "ignore", "-c", "".join(script), str(switch.run_dir), BRIDGE]
     env = {**os.environ, "PATH": path or os.environ["PATH"]}
     # A file: the end of a pipe would come with the end of the helper.
-    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as log:
-        ran = subprocess.run(argv, stdout=said, stderr=log, timeout=60, check=False, env=env)
-        for each in (said, log):
-            each.seek(0)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
+        ran = subprocess.run(argv, stdout=out, stderr=log, timeout=60, check=False, env=env)
+        for file in (out, log):
+            file.seek(0)
         assert ran.returncode == 0, log.read()
-        return said.read().splitlines()
+        return out.read().splitlines()
 
 
 def runs(pid: str) -> bool:
@@ -96,15 +96,15 @@ def test_an_ovs_ofctl_that_hangs_is_killed_in_the_helper(bridge: Switch, tmp_pat
     tool.write_text(f"#!/bin/sh\necho $$ >> {pids}\nsleep 600\n")
     tool.chmod(0o755)
     path = f"{tool.parent}:{os.environ['PATH']}"
-    said = run(bridge, _ROOT, _NOBODY_FROM_HERE, _IS_KEPT_WAITING, path=path)
-    assert said == ["ovs-ofctl probe did not end within 1 s; killed"] * 2
+    printed = run(bridge, _ROOT, _NOBODY_FROM_HERE, _IS_KEPT_WAITING, path=path)
+    assert printed == ["ovs-ofctl probe did not end within 1 s; killed"] * 2
     started = pids.read_text().split()
     assert len(started) == 2
     assert not any(map(runs, started))
 
 
 def test_a_helper_that_does_not_answer_delays_no_call(bridge: Switch) -> None:
-    helpers, *said = run(bridge, _ROOT, _HELPER_IS_STOPPED, _NOBODY_FROM_HERE, _IS_KEPT_WAITING)
+    helpers, *printed = run(bridge, _ROOT, _HELPER_IS_STOPPED, _NOBODY_FROM_HERE, _IS_KEPT_WAITING)
     for each in helpers.split():
         os.kill(int(each), signal.SIGKILL)
-    assert said == ["ovs-ofctl probe did not end within 1 s; killed"] * 2
+    assert printed == ["ovs-ofctl probe did not end within 1 s; killed"] * 2

@@ -81,7 +81,7 @@ class TestOfOpenVswitch:
 
 
 class TestQuarantine:
-    """As an extension uses it that hears of a port before its filters come."""
+    """As an extension uses it, which sees a port before its filters are applied."""
 
     def test_a_port_in_quarantine_sends_and_gets_nothing(self, cloud: Cloud, group: str) -> None:
         a, new = cloud.boot_port(1, group), cloud.boot_port(2, group)

@@ -291,12 +291,12 @@ def test_a_port_that_is_down_at_the_server_is_proven_and_reported_again(
 ) -> None:
     a, new = cloud.boot_port(1, group), cloud.boot_port(2, group)
     cloud.wire_ports(a)
-    told = len(cloud.reports)
+    number = len(cloud.reports)
     cloud.driver.handle({"port_id": a.id, "status": "ACTIVE"})
     cloud.driver.handle({"port_id": new.id, "status": "DOWN"})
-    assert len(cloud.reports) == told
+    assert len(cloud.reports) == number
     cloud.driver.handle({"port_id": a.id, "status": "DOWN"})
-    (report,) = cloud.reports[told:]
+    (report,) = cloud.reports[number:]
     assert report.resource_id == a.id
     assert {task.state for task in report.tasks} == {TaskState.SUCCEEDED}
 

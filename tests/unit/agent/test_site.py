@@ -42,7 +42,7 @@ class Work(FlowTask):
 
 
 class Stage:
-    """A reconciler whose outbox fails as the test says, and what it did to the switch."""
+    """A reconciler whose outbox fails as the test wants, and what it did to the switch."""
 
     def __init__(self, path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.troubles = Troubles()
