@@ -48,7 +48,7 @@ ARROWS: dict[str, set[str]] = {
     "server.standalone": WORDS | {"conf", "rpc", "server.core", "server.policies"},
     # What both kinds of hosts inside Neutron share.
     "neutron": WORDS | {"engine", "openflow"},
-    "neutron.verify": ON_A_HOST | {"conf", "neutron"},
+    "neutron.verify": WORDS | {"engine", "openflow", "secgroups", "conf", "neutron"},
     "neutron.agent": ON_A_HOST | SETUP | {"neutron", "neutron.verify"},
     "neutron.server": WORDS | {"conf", "rpc", "server.core", "neutron"},
     # Commands talk REST; only the words of the API are shared.
