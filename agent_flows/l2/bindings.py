@@ -1,4 +1,4 @@
-"""What OVSDB says about a port's wiring: its tag, and whose network that is."""
+"""A port's wiring in OVSDB: its tag, and the network of that."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from agent_flows.spec import NetworkSpec
 
 @dataclass(frozen=True)
 class Binding:
-    """The VLAN of a Port row and the network it stands for."""
+    """The VLAN of a Port row and its network."""
 
     name: str
     vlan: int
@@ -42,17 +42,17 @@ class Bindings:
         self._ovsdb = ovsdb
 
     def bind(self, bindings: Mapping[str, Binding]) -> frozenset[str]:
-        """Tag the ports; costs nothing for those that are tagged so already.
+        """Tag the ports, those that are tagged so already at no cost.
 
-        Answers the names of those that were not. Raises :class:`TaskFailed`.
+        Returns the names of the others. Raises :class:`TaskFailed`.
         """
-        wanted = {each.name: each.columns for each in bindings.values()}
-        changed = {name: row for name, row in wanted.items() if not self._holds(name, row)}
+        rows = {binding.name: binding.columns for binding in bindings.values()}
+        changed = {name: row for name, row in rows.items() if not self._holds(name, row)}
         self._write("Port", changed)
         return frozenset(changed)
 
     def close(self, names: Collection[str]) -> None:
-        """Put ports on the dead VLAN; those that no longer exist need none.
+        """Put ports on the dead VLAN, but for those that no longer exist.
 
         Raises :class:`TaskFailed`.
         """

@@ -1,8 +1,8 @@
 """The integration bridge, and the patch ports that join it to the physical networks' bridges.
 
-Nothing of it is remembered as being there: each question is answered from what
-OVSDB says now. A row's identity counts, not its name: a bridge that was deleted
-and made again has none of the flows its predecessor had.
+No state is kept: each question is answered from the current content of OVSDB. A
+row's identity counts, not its name: a bridge that was deleted and created again
+has none of the earlier one's flows.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from agent_flows.report import TaskError
 
 LOG = log.getLogger(__name__)
 
-# ovs-ofctl speaks it to us: bundles came with OpenFlow 1.4.
+# For ovs-ofctl: bundles came with OpenFlow 1.4.
 _OPENFLOW = "OpenFlow14"
 # What ovs-vswitchd understands an empty datapath_type as (vswitchd.conf.db(5)).
 _KERNEL = "system"
@@ -34,15 +34,15 @@ _HASH_CHARS = 6
 
 @dataclass(frozen=True)
 class Make:
-    """How a bridge is made. Of two that are equal, the later still has the flows of the earlier,
-    as far as OVSDB tells."""
+    """How a bridge is configured. If it is equal later, the bridge still has its flows, as far as
+    OVSDB shows."""
 
     row: uuid.UUID
     fail_mode: str
     protocols: frozenset[str]
     datapath_type: str
     changes: int
-    """How often one of these was changed, and perhaps changed back, while we looked."""
+    """How often one of these was changed, and perhaps changed back, while we were connected."""
 
     @property
     def speaks_openflow(self) -> bool:
@@ -78,11 +78,11 @@ def _fitting(prefix: str, name: str) -> str:
 
 
 def difference(name: str, before: Make, now: Make | None) -> str:
-    """What has happened to bridge ``name``, in one line."""
+    """What happened to bridge ``name``, in one line."""
     if now is None:
         return f"bridge {name} does not exist: it was deleted"
     if now.row != before.row:
-        return f"bridge {name} was deleted and made again, without its flows"
+        return f"bridge {name} was deleted and created again, without its flows"
     for column in ("fail_mode", "datapath_type", "protocols"):
         was, is_ = getattr(before, column), getattr(now, column)
         if was != is_:
@@ -95,7 +95,7 @@ def difference(name: str, before: Make, now: Make | None) -> str:
 
 
 class Bridges:
-    """Makes the bridges what the agent needs. ``mappings``: physical network to bridge."""
+    """Configures the bridges as the agent needs them. ``mappings``: physical network to bridge."""
 
     def __init__(
         self, ovsdb: Ovsdb, integration: str, datapath_type: str, mappings: Mapping[str, str]
@@ -109,15 +109,15 @@ class Bridges:
         self._joined: set[str] = set()
 
     def integration_make(self) -> Make | None:
-        """How the integration bridge is made now; None if there is none."""
+        """How the integration bridge is configured now; None if it does not exist."""
         with self._ovsdb.reading() as content:
             return _make(content, self.integration)
 
     def ensure_integration(self) -> Make:
-        """The integration bridge is there and drops what no flow allows.
+        """Have an integration bridge that drops what no flow allows.
 
-        A bridge that was there first keeps its datapath; it is given back if it
-        is changed later. Raises :class:`TaskFailed`.
+        An existing bridge keeps its datapath type; if it is changed later, it
+        is restored. Raises :class:`TaskFailed`.
         """
         for _ in range(3):
             now = self.integration_make()
@@ -130,7 +130,7 @@ class Bridges:
         raise TaskFailed(
             TaskError(
                 ErrorType.BRIDGE_CHANGED,
-                f"bridge {self.integration} is changed by somebody else again and again",
+                f"bridge {self.integration} is changed again and again by another program",
             )
         )
 
@@ -138,7 +138,7 @@ class Bridges:
         datapath_type = self._found_type or self._datapath_type
         commands: list[Any] = []
         if now is None:
-            LOG.info("Bridge %s does not exist; making it", self.integration)
+            LOG.info("Bridge %s does not exist; creating it", self.integration)
             commands.append(self._ovsdb.api.add_br(self.integration, datapath_type=datapath_type))
         elif now.datapath_type != datapath_type:
             commands.append(self._set(self.integration, datapath_type=datapath_type))
@@ -147,7 +147,7 @@ class Bridges:
         return [*commands, *self._to_speak_openflow(self.integration, now)]
 
     def current_uplink(self, physical_network: str) -> Uplink | None:
-        """The uplink to a physical network as it is now; None unless it is whole."""
+        """The uplink to a physical network as it is now; None unless it is complete."""
         bridge = self.mappings.get(physical_network)
         if bridge is None:
             return None
@@ -164,7 +164,7 @@ class Bridges:
         return Uplink(physical_network, bridge, ofport, peer_ofport, (make, near_row, far_row))
 
     def uplink(self, physical_network: str) -> Uplink:
-        """The uplink to a physical network, made if it is not whole.
+        """The uplink to a physical network, created if it is not complete.
 
         Raises :class:`TaskFailed` that says which bridge or mapping is missing.
         """
@@ -176,17 +176,17 @@ class Bridges:
             return uplink
 
     def physical(self) -> list[str]:
-        """The physical networks' bridges that were joined and are there."""
+        """The physical networks' bridges that were joined and exist."""
         with self._lock, self._ovsdb.reading() as content:
             return [name for name in sorted(self._joined) if content.row("Bridge", name)]
 
     def exists(self, bridge: str) -> bool:
-        """Whether there is a bridge of that name."""
+        """Whether a bridge with this name exists."""
         with self._ovsdb.reading() as content:
             return content.row("Bridge", bridge) is not None
 
     def is_missing(self, bridge: str) -> bool:
-        """Whether OVSDB says that there is no such bridge; not if it does not answer."""
+        """Whether OVSDB has no such bridge; False if it does not answer."""
         try:
             return not self.exists(bridge)
         except TaskFailed:
@@ -220,7 +220,7 @@ class Bridges:
                 TaskError(
                     ErrorType.PATCH_PORT,
                     f"patch ports {near} and {far} do not join {self.integration} and {bridge}",
-                    "Open vSwitch gave them no ofport: `ovs-vsctl show` and its log tell why",
+                    "Open vSwitch gave them no ofport: `ovs-vsctl show` and its log show why",
                 )
             )
         LOG.info("Physical network %s is reached through %s", physical_network, bridge)
@@ -274,7 +274,7 @@ def _make(content: Content, bridge: str) -> Make | None:
 
 
 def _patch(content: Content, bridge: str, name: str, peer: str) -> tuple[uuid.UUID, int] | None:
-    """The row and the ofport (-1: none yet) of a patch port, if it is what it must be."""
+    """The row and the ofport (-1: none yet) of a patch port, if it is as it must be."""
     interface = content.row("Interface", name)
     port = content.row("Port", name)
     if (

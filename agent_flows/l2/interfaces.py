@@ -1,4 +1,4 @@
-"""Interfaces of ports: what the switch says about them, and where they are."""
+"""Interfaces of ports: their state in the switch, and where they are."""
 
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Set
@@ -23,8 +23,8 @@ _NO_OFPORT = -1
 class Interface:
     """The interface that carries a port.
 
-    ``ofport`` is None until ovs-vswitchd has opened it; ``error`` is what it
-    said if it could not. ``row`` and ``port_row`` are the rows of OVSDB: with
+    ``ofport`` is None until ovs-vswitchd has opened it; ``error`` is why it
+    could not. ``row`` and ``port_row`` are the rows of OVSDB: with
     another row the interface was plugged again, whatever its name and ofport.
     ``claimants`` are the names of all interfaces that claim the port, if more
     than one of them works.
@@ -41,7 +41,7 @@ class Interface:
 
     @property
     def is_settled(self) -> bool:
-        """Whether ovs-vswitchd has dealt with it, for better or worse."""
+        """Whether ovs-vswitchd has opened it, or failed to."""
         return self.ofport is not None or self.error is not None
 
     @property
@@ -54,8 +54,7 @@ def find(ovsdb: Ovsdb, bridge: str, port_ids: Collection[str]) -> dict[str, Inte
     """The interfaces of ``port_ids`` on ``bridge``; a port without one is left out.
 
     Two interfaces may claim a port while it is replugged: the one that works
-    counts. Two that work are an error no port may be wired with, and come back
-    as an interface that has it.
+    counts. Two that work are an error: an interface with ``claimants``.
     """
     with ovsdb.reading() as content:
         plugged = content.ports_on(bridge) if port_ids else frozenset()
@@ -114,7 +113,7 @@ def _interface(port_id: str, row: Any, port_row: uuid.UUID | None) -> Interface:
 
 
 def _choose(claims: list[Interface]) -> Interface:
-    # Rows come in no order: the same claims must give the same interface.
+    # Rows have no order: the same claims must give the same interface.
     claims.sort(key=lambda each: each.name)
     working = [each for each in claims if each.ofport is not None]
     if len(working) > 1:
@@ -125,7 +124,7 @@ def _choose(claims: list[Interface]) -> Interface:
 
 
 class PresentPorts(Set[str]):
-    """The ports on ``bridge`` at the moment of asking, as a set that is never out of date.
+    """The ports on ``bridge`` whenever it is read, so it is never out of date.
 
     One that is being moved between bridges counts as present.
     """

@@ -28,12 +28,12 @@ class StreamParser:
         self._whole = check_trailer
         self._pieces: list[str] = []
         self._depth = 0
-        # How a string that is not complete yet looks to what follows.
+        # The open quote of an incomplete string, with a backslash that escapes what follows.
         self._open = ""
         self._done = False
 
     def feed(self, text: str) -> int:
-        """Take in what of ``text`` belongs to this JSON text; how many characters that is."""
+        """Add what of ``text`` belongs to this JSON text; returns how many characters that is."""
         end = len(text) if self._whole else self._end(text)
         self._pieces.append(text[:end])
         return end
@@ -42,7 +42,7 @@ class StreamParser:
         return self._done
 
     def finish(self) -> object:
-        """The value; a string says what is wrong with the text."""
+        """The value; for an invalid text a string with the error."""
         try:
             value: object = json.loads("".join(self._pieces))
         except (ValueError, RecursionError) as exc:
@@ -54,7 +54,7 @@ class StreamParser:
         bare, quote, string = _STRING.sub("", seen).partition('"')
         for number, bracket in enumerate(_BRACKET.findall(bare)):
             self._depth += 1 if bracket in "[{" else -1
-            # A bracket too many ends the text as well; json says what is wrong with it.
+            # A bracket too many ends the text as well; json reports the error.
             if self._depth <= 0:
                 self._done = True
                 brackets = (each for each in _EITHER.finditer(seen) if each[0][0] != '"')

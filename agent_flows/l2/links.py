@@ -41,14 +41,14 @@ def exists(name: str) -> bool:
 
 
 def raise_links(links: Collection[Link]) -> dict[str, TaskError]:
-    """Set links up with their MTU; answers, by name, what went wrong."""
+    """Set links up with their MTU; returns errors by name."""
     differing = _differing(links)
     if not differing:
         return {}
     errors = {}
     with IPRoute() as netlink:
         _set_together(netlink, differing)
-        # The kernel's objection to a single one is in the answer to that one alone.
+        # The kernel's error for one link is only in the reply to a request for it alone.
         for link in _differing(differing):
             try:
                 index = socket.if_nametoindex(link.name)
@@ -90,7 +90,7 @@ def _set_together(netlink: IPRoute, links: Sequence[Link]) -> None:
 
 
 def verify_links(links: Collection[Link]) -> dict[str, TaskError]:
-    """Read links back; answers, by name, how they differ from what they should be."""
+    """Read links back; returns errors by name."""
     errors = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anyone:
         for link in links:
@@ -110,7 +110,7 @@ def verify_links(links: Collection[Link]) -> dict[str, TaskError]:
 
 
 def _read(sock: socket.socket, request: int, name: str) -> bytes:
-    """The value of a struct ifreq, which stands behind the name."""
+    """The value of a struct ifreq, which follows the name."""
     return fcntl.ioctl(sock, request, _IFREQ.pack(name.encode()))[16:]
 
 

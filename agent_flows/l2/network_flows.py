@@ -2,7 +2,7 @@
 
 A frame carries the segment's tag on the physical network and the local VLAN
 between the bridges; inside the integration bridge only the uplink's side is
-tagged, a VM's frames are told by the register that names their network.
+tagged; the network of a VM's frames is in a register.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def on_integration_bridge(network: NetworkSpec, vlan: int, uplink: Uplink | None
     """The flows of a network whose local VLAN is ``vlan``.
 
     A network without an uplink needs none: its ports reach each other by their
-    own flows, and what is for anybody else finds no way out.
+    own flows, and other packets cannot leave.
     """
     if uplink is None:
         return []
@@ -61,7 +61,7 @@ def on_physical_bridge(network: NetworkSpec, vlan: int, uplink: Uplink) -> list[
 
 
 def base_of_physical_bridge(uplink: Uplink) -> list[Flow]:
-    """Nothing untranslated leaves; everything else is switched as ever."""
+    """Nothing untranslated leaves; everything else is switched as before."""
     return [
         Flow(_FIRST, PhysicalBridge.FROM_INTEGRATION, (flow.in_port(uplink.peer_ofport),)),
         Flow(_FIRST, PhysicalBridge.ELSE, (), (flow.NORMAL,)),
@@ -91,5 +91,5 @@ def _retag(network: NetworkSpec, vlan: int) -> tuple[Action, ...]:
 
 
 def _set_vlan(vlan: int) -> Action:
-    # The bit that says "there is a tag" is part of the field (ovs-fields(7), vlan_vid).
+    # The bit for "tagged" is part of the field (ovs-fields(7), vlan_vid).
     return Action(f"set_field:{0x1000 | vlan}->vlan_vid")

@@ -1,4 +1,4 @@
-"""Networks on this host: who uses them, their local VLANs and their flows."""
+"""Networks on this host: their ports, local VLANs and flows."""
 
 import contextlib
 import threading
@@ -28,7 +28,7 @@ _KIND_MASK = 0xFFFF_FF00_0000_0000
 
 @dataclass(frozen=True)
 class Provisioned:
-    """A network as its flows stand in the switch; no uplink for a local one."""
+    """A network as its flows are installed; a local one has no uplink."""
 
     network: NetworkSpec
     vlan: int
@@ -37,7 +37,7 @@ class Provisioned:
 
 @dataclass(frozen=True)
 class _User:
-    """A port of a network, and the addresses it speaks from."""
+    """A port of a network, and the addresses it sends from."""
 
     network: str
     addresses: frozenset[str]
@@ -65,12 +65,12 @@ class Networks:
         self._cut_off: set[str] = set()
 
     def provision(self, ports: Mapping[str, PortSpec], *, rewrite: bool = False) -> dict[str, int]:
-        """Make the networks of ``ports`` work here; answers each port's local VLAN.
+        """Make the networks of ``ports`` work here; returns each port's local VLAN.
 
         One OVSDB transaction for all networks new to this host, and one bundle
-        for each bridge that needs flows; with ``rewrite`` for each bridge whose
-        flows might be others than ours. Raises :class:`PortErrors` for the
-        ports of networks that cannot be had.
+        for each bridge that needs flows; with ``rewrite`` for each bridge, even
+        if its flows seem right. Raises :class:`PortErrors` for the ports of
+        networks that cannot be provisioned.
         """
         with self._lock:
             networks = {port.network.id: port.network for port in ports.values()}
@@ -109,11 +109,11 @@ class Networks:
             return self._vlans.known()
 
     def join(self, physical_network: str) -> Uplink:
-        """The uplink to a physical network, looked at and mended.
+        """The uplink to a physical network, checked and repaired.
 
-        If it is not the one its networks were provisioned with, they have no
-        way out any more until their ports are provisioned again: what has not
-        been translated yet must not get to a bridge without our flows.
+        If it is not the one its networks were provisioned with, they are cut
+        off until their ports are provisioned again: untranslated frames must
+        not get to a bridge without our flows.
 
         Raises :class:`TaskFailed`.
         """
@@ -121,14 +121,14 @@ class Networks:
             return self._join(physical_network)
 
     def cut_off(self) -> frozenset[str]:
-        """The physical networks whose networks lost their way out since this was last asked:
-        their ports are to be provisioned again."""
+        """The physical networks whose networks were cut off since the last call: their ports must
+        be provisioned again."""
         with self._lock:
             cut_off, self._cut_off = frozenset(self._cut_off), set()
             return cut_off
 
     def mend_records(self) -> None:
-        """Write again what others changed in the records of VLANs. Raises :class:`TaskFailed`."""
+        """Correct changed records of VLANs. Raises :class:`TaskFailed`."""
         with self._lock:
             if self._bridges.exists(self._bridges.integration):
                 self._vlans.record({user.network for user in self._users.values()})
@@ -150,9 +150,9 @@ class Networks:
         return network_flows.on_integration_bridge(each.network, each.vlan, each.uplink)
 
     def release(self, port_ids: Collection[str]) -> None:
-        """The ports are gone from here; networks without any others go too.
+        """These ports are gone; remove the networks that have no others.
 
-        To be called again if it raises :class:`TaskFailed`.
+        Call it again if it raises :class:`TaskFailed`.
         """
         with self._lock:
             gone = {p: self._users[p] for p in port_ids if p in self._users}
@@ -167,9 +167,9 @@ class Networks:
                     del self._users[port_id]
 
     def sweep(self) -> None:
-        """Drop records and flows that no port wired since our start stands for.
+        """Remove records and flows that no port wired since the start uses.
 
-        To be called once every port on the host has been seen.
+        Call it after every port on the host was provisioned.
         """
         with self._lock:
             used = {user.network for user in self._users.values()}
@@ -181,7 +181,7 @@ class Networks:
                 self._write(bridge, [network_flows.removal(vlan) for vlan in sorted(stale)])
 
     def forget(self) -> None:
-        """The switch lost its flows: none of ours is in it any more."""
+        """The switch lost all flows."""
         with self._lock:
             self._provisioned.clear()
 
@@ -212,7 +212,7 @@ class Networks:
         ]
         if moved and self._bridges.exists(self._bridges.integration):
             LOG.warning(
-                "The way to physical network %s has changed; closing it for %d networks",
+                "The uplink to physical network %s has changed; cutting off %d networks",
                 physical_network,
                 len(moved),
             )
@@ -249,7 +249,7 @@ class Networks:
     def _conflicts(
         self, networks: Mapping[str, NetworkSpec], uplinks: Mapping[str, Uplink]
     ) -> dict[str, TaskError]:
-        """Networks that claim a segment another one has: their traffic could not be told apart."""
+        """Networks that claim another one's segment: their traffic could not be distinguished."""
         used = {user.network for user in self._users.values()}
         holders = {
             _segment(each.network): each.network.id
@@ -274,22 +274,22 @@ class Networks:
         ]
         lines: dict[str, list[str]] = {}
         for each in changed:
-            # Until its flows are known to be the new ones, they may be anything.
+            # Until the bundles are acknowledged, its flows are unknown.
             self._provisioned.pop(each.network.id, None)
-            # The flows of another segment match what the new ones do not, so
-            # they would stay beside them.
+            # Flows of another segment have other matches: the new ones would not
+            # replace them.
             inside = lines.setdefault(self._bridges.integration, [])
             inside += network_flows.replacement(self._inside(each), each.vlan)
             if each.uplink is not None:
-                # What was written for a patch port of another number goes.
+                # Flows for a patch port with another number go.
                 base = network_flows.base_of_physical_bridge(each.uplink)
                 outside = lines.setdefault(each.uplink.bridge, network_flows.replacement(base, 0))
                 outside += network_flows.replacement(
                     network_flows.on_physical_bridge(each.network, each.vlan, each.uplink),
                     each.vlan,
                 )
-        # The way out of the host first: until the integration bridge sends
-        # something there, it is nobody's.
+        # The physical bridges first: nothing gets there until the integration
+        # bridge has its flows.
         for bridge in sorted(lines, key=lambda name: name == self._bridges.integration):
             self._write(bridge, lines[bridge])
         self._provisioned |= {each.network.id: each for each in changed}
@@ -297,7 +297,7 @@ class Networks:
             self._vlans.use(each.vlan)
 
     def _take_down(self, networks: Collection[str]) -> None:
-        """First the switch, then the record, then what we know: if one fails, all is done again."""
+        """First the switch, then the record, then our state: if one fails, all is done again."""
         if not networks:
             return
         known = self._vlans.known()
@@ -334,7 +334,7 @@ class Networks:
                 connections.end(ofctl, vlan, addresses)
 
     def _all_bridges(self) -> list[str]:
-        """Those of ours that are there: nothing is left to do on one that is gone."""
+        """Ours that exist: on others nothing is left to remove."""
         integration = self._bridges.integration
         inside = [integration] if self._bridges.exists(integration) else []
         return [*inside, *self._bridges.physical()]

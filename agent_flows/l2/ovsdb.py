@@ -1,4 +1,4 @@
-"""OVSDB: a replica to read from, transactions to write with, and word of every change.
+"""OVSDB: a replica to read from, transactions to write with, and notice of every change.
 
 One connection (ovsdbapp's IDL) carries only the columns used here: the
 statistics that ovs-vswitchd writes every five seconds never reach us.
@@ -77,7 +77,7 @@ class Ovsdb:
             raise OvsdbUnreachable(_unanswered(self._remote, str(exc))) from exc
         replica.listener = listener
         if listener is not None:
-            # What came before there was a listener.
+            # Of changes before it was registered.
             listener.bridges_changed()
 
     def stop(self) -> None:
@@ -87,10 +87,10 @@ class Ovsdb:
             self._api = None
 
     def check(self) -> None:
-        """Raises :class:`OvsdbUnreachable` while what we have of the database may be old.
+        """Raises :class:`OvsdbUnreachable` while our replica may be out of date.
 
-        Returns at once, whatever else goes on. A connection that was never
-        there is unreachable from the first :meth:`start` that failed.
+        Never blocks. A connection that never existed is unreachable from the
+        first :meth:`start` that failed.
         """
         api = self._api
         if api is None:
@@ -112,9 +112,9 @@ class Ovsdb:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Content]:
-        """The content, held still: rows must not be kept beyond the block.
+        """The content, which does not change in the block; rows must not be kept after it.
 
-        Raises :class:`TaskFailed` if the connection has something else to do for too long.
+        Raises :class:`TaskFailed` if the connection is busy for too long.
         """
         lock = self.api.ovsdb_connection.lock
         # The connection's thread holds it while it commits.
@@ -142,17 +142,17 @@ class Ovsdb:
         self._act(_NextCfg(self.api), commands)
 
     def record(self, commands: Sequence[Any]) -> None:
-        """Commit what ovs-vswitchd has no part in: our own keys in external_ids.
+        """Commit what does not concern ovs-vswitchd: our own keys in external_ids.
 
         Raises :class:`TaskFailed` as :meth:`transact` does.
         """
         self._commit(commands)
 
     def settle(self) -> None:
-        """Wait until ovs-vswitchd has acted on all the database says.
+        """Wait until ovs-vswitchd has acted on the whole database.
 
-        After a start of it that means: every bridge and port is there, with
-        its ofport. Raises :class:`TaskFailed` if time runs out.
+        After its start this means that every bridge and port exists, with its
+        ofport. Raises :class:`TaskFailed` if time runs out.
         """
         self._act(_AskAgain(self.api), ())
 
@@ -184,9 +184,9 @@ class Ovsdb:
 
 
 def _schema(remote: str, timeout: float) -> Any:
-    """What ovsdb-server says its database is made of.
+    """The schema of ovsdb-server's database.
 
-    ovsdbapp's own way of asking waits for ever for a server that does not answer.
+    ovsdbapp's own function waits for ever for a server that does not answer.
     """
     deadline = timeval.msec() + int(timeout * 1000)
     error, opened = stream.Stream.open_block(stream.Stream.open(remote), int(timeout * 1000))
@@ -244,10 +244,10 @@ class _Api(impl_idl.OvsdbIdl):  # type: ignore[misc]
 
 
 class _NextCfg(command.BaseCommand):  # type: ignore[misc]
-    """Asks ovs-vswitchd to act and learns the number it will answer with in cur_cfg.
+    """Asks ovs-vswitchd to act; the result is the number that it will write to cur_cfg.
 
     ovsdbapp's own transaction of this kind waits on the connection's thread
-    with the replica locked, and only logs if ovs-vswitchd stays silent.
+    with the replica locked, and only logs if ovs-vswitchd does not answer.
     """
 
     def run_idl(self, txn: Any) -> None:
@@ -269,7 +269,7 @@ class _AskAgain(_NextCfg):
         row.next_cfg = self.result
 
     def post_commit(self, txn: Any) -> None:
-        """The number is known already."""
+        """The number is already known."""
 
 
 class _SetRows(command.BaseCommand):  # type: ignore[misc]
@@ -294,7 +294,7 @@ class _SetRows(command.BaseCommand):  # type: ignore[misc]
     def _set(row: Row, columns: Mapping[str, Any]) -> None:
         for column, value in columns.items():
             if isinstance(value, Mapping):
-                # What is not ours in it must be as we read it when this is written.
+                # Its other keys must not have changed since we read them.
                 row.raw.verify(column)
                 setattr(row.raw, column, {**getattr(row, column), **value})
             else:

@@ -1,4 +1,4 @@
-"""The content of OVSDB as it stands here, and word of every change."""
+"""Our copy of OVSDB's content, and notice of every change."""
 
 import threading
 import time
@@ -23,19 +23,19 @@ _NAMED = frozenset({"Bridge", "Port", "Interface"})
 # (ofproto/connmgr.c, connmgr_set_controllers and connmgr_set_fail_mode; vswitchd/bridge.c).
 _MAKE = ("fail_mode", "protocols", "datapath_type", "controller")
 
-# Milliseconds without a word from the server before it is asked for one, and then before the
-# connection counts as lost.
+# Milliseconds without data from the server before it is probed, and then before the connection
+# counts as lost.
 _PROBE = 2000
 # Milliseconds, the shortest and the longest, until a lost connection is tried again.
 _BACKOFF = (1000, 2000)
-# Lagging is said so much, in milliseconds, before that.
+# So many milliseconds before that, it counts as lagging.
 _EARLY = 500
 # Seconds before a database that could not be followed is read again.
 _PAUSE = 0.5
 
 
 class Listener(Protocol):
-    """Told about the database, on the connection's thread: must return at once."""
+    """Called on the connection's thread: must return at once."""
 
     def interfaces_changed(self, port_ids: frozenset[str]) -> None:
         """Interfaces of these ports came, went or changed."""
@@ -46,16 +46,15 @@ class Listener(Protocol):
         ...
 
     def database_reloaded(self) -> None:
-        """The connection was lost and the whole content has been read anew."""
+        """The connection was lost and the whole content has been read again."""
         ...
 
 
 class Row:
     """The committed columns of a row, each converted when it is first asked for.
 
-    python-ovs' own accessor converts anew every time, to and fro and to: it
-    took 5 ms of CPU to look at the interfaces of 100 ports, and a flow looks
-    three times.
+    python-ovs' own accessor converts several times at each access: it took 5 ms
+    of CPU to read the interfaces of 100 ports, and a flow reads three times.
     """
 
     def __init__(self, raw: Any) -> None:
@@ -69,9 +68,9 @@ class Row:
 
 
 class Content:
-    """Rows by name and by port, true while the connection's lock is held.
+    """Rows by name and by port, valid while the connection's lock is held.
 
-    In the place of ovsdbapp's indices, sorted lists of copies of rows, which
+    Replaces ovsdbapp's indices, sorted lists of copies of rows, which
     cost a quarter of the time it takes to read an update.
     """
 
@@ -94,13 +93,13 @@ class Content:
         return [row for row in rows if row and row.external_ids.get(IFACE_ID) == port_id]
 
     def ports_on(self, bridge: str) -> frozenset[uuid.UUID]:
-        """The Port rows of a bridge; none if there is no such bridge."""
+        """The Port rows of a bridge; none if it does not exist."""
         row = self.row("Bridge", bridge)
         return frozenset(port.uuid for port in row.ports) if row is not None else frozenset()
 
     def makes(self, bridge: Row) -> int:
-        """How often what empties a bridge's flow tables has changed while we looked: a fail mode
-        that was changed and changed back looks as before, and the flows are gone."""
+        """How often what empties a bridge's flow tables has changed while we were connected: after
+        a fail mode was changed and changed back, the row is as before, but the flows are gone."""
         return self._makes.get(bridge.uuid, 0)
 
     def port_rows(self, bridge: str) -> Iterator[Row]:
@@ -114,7 +113,7 @@ class Content:
         return port.uuid if port is not None else None
 
     def port_ids(self) -> frozenset[str]:
-        """Every iface-id in the database, on whatever bridge."""
+        """Every iface-id in the database, on any bridge."""
         return frozenset(port for port in self._by_port if self.interfaces_of(port))
 
     def _row(self, table: str, row_id: uuid.UUID | None) -> Row | None:
@@ -124,7 +123,7 @@ class Content:
         return self._rows.setdefault(raw.uuid, Row(raw))
 
     def note(self, table: str, event: str, raw: Any) -> set[str]:
-        """A row was created, updated or deleted; the ports that concerns."""
+        """A row was created, updated or deleted; returns the ports it concerns."""
         self._rows.pop(raw.uuid, None)
         row = Row(raw)
         if event != "delete":
@@ -181,10 +180,10 @@ class Content:
 
 # ovsdbapp publishes no types, so its classes are Any to mypy.
 class Replica(connection.OvsdbIdl):  # type: ignore[misc]
-    """Keeps ``content`` and tells the listener once per update of the database.
+    """Keeps ``content`` and notifies the listener once per update of the database.
 
-    One ``ovs-vsctl`` that plugs 100 ports is one update: told at once, they
-    become one batch, where ovsdbapp's RowEvents would trickle in one by one.
+    One ``ovs-vsctl`` that plugs 100 ports is one update: notified at once, they
+    become one batch, where ovsdbapp's RowEvents come one by one.
     """
 
     def __init__(self, remote: str, helper: Any) -> None:
@@ -207,8 +206,8 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
         self._touched |= self.content.note(table, event, row)
         self._bridges |= self.content.note_bridge(table, event, row, updates)
         if table == "Open_vSwitch" and event != "delete":
-            # Its row is created once; created again, the whole content was read anew. An update
-            # of it may be read together with that.
+            # Its row is created once; if again, the whole content was read again. An update of it
+            # may be read together with that.
             self._reloaded |= event == "create"
             with self._configured:
                 self._cur_cfg = row.cur_cfg
@@ -217,8 +216,8 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
     def run(self) -> bool:
         try:
             changed = self._follow()
-        # The one door of the thread that follows the database: ovsdbapp would go on with half an
-        # update. Everything is read again instead, and until then this is why we lag behind.
+        # The only handler in the thread that follows the database: ovsdbapp would go on with half
+        # an update. Everything is read again instead, and until then we are lagging.
         except Exception as exc:
             LOG.exception("An update of the database could not be followed; reading it again")
             self._broken = described(exc)
@@ -230,15 +229,15 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
         return changed
 
     def lagging(self) -> str:
-        """Why what we have may not be what the database says; "" if it is."""
+        """Why our copy may be out of date; "" if it is not."""
         session = self._session
         if self._broken:
             return self._broken
         if not session.is_connected():
             return "not connected"
         if self.state != self.IDL_S_MONITORING or session.get_seqno() != self._last_seqno:
-            return "it has not told its content yet"
-        # Something is heard at least once in every probe interval.
+            return "it has not sent its content yet"
+        # Data come at least once in every probe interval.
         silent = timeval.msec() - max(
             session.reconnect.last_activity, session.reconnect.last_connected or 0
         )
@@ -259,8 +258,8 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
         return changed
 
     def cooperative_yield(self) -> None:
-        """Nothing: python-ovs gives way to green threads here, once for each row, and to real
-        threads that means: to wait for the interpreter's lock again."""
+        """Do nothing: python-ovs yields to green threads here, once for each row; with real
+        threads that only means to wait for the interpreter's lock."""
 
     def wait_configured(self, cfg: int, timeout: float) -> bool:
         """Whether ovs-vswitchd has acted on change ``cfg``, waited for ``timeout`` seconds."""

@@ -62,7 +62,7 @@ class ProvisionNetwork(FlowTask):
     default_provides = "attachments"
 
     def __init__(self, networks: Networks, *, rewrite: bool) -> None:
-        """``rewrite`` the networks' flows even if nothing says that they are others than ours."""
+        """``rewrite`` the networks' flows even if they seem right."""
         super().__init__()
         self._networks, self._rewrite = networks, rewrite
 
@@ -110,8 +110,8 @@ class BindVlan(FlowTask):
         )
 
     def revert(self, result: frozenset[str] | Failure, **_: Any) -> None:
-        # A port that was bound already passes verified traffic: another's
-        # trouble must not close it. A transaction that failed bound nobody.
+        # A port that was bound before passes verified traffic: another port's
+        # failure must not close it. A failed transaction bound no port.
         if not isinstance(result, Failure):
             self._bindings.close(result)
 
@@ -155,7 +155,7 @@ class VerifyWiring(FlowTask):
 
 
 class ClosePort(FlowTask):
-    """Puts what is left of each port on the dead VLAN; a port that is gone is closed."""
+    """Puts what is left of each port on the dead VLAN; one without interface is closed."""
 
     name_ = "close-port"
     step = Step.L2
@@ -170,7 +170,7 @@ class ClosePort(FlowTask):
 
 
 class ReleaseVlan(FlowTask):
-    """Takes down the networks that lost their last port on this host."""
+    """Removes the networks that lost their last port on this host."""
 
     name_ = "release-vlan"
     step = Step.L2
@@ -184,7 +184,7 @@ class ReleaseVlan(FlowTask):
 
 
 def linkless(interfaces: Iterable[Interface]) -> dict[str, str]:
-    """Ports without a kernel link in our network namespace, and why that is no failure."""
+    """Ports without a kernel link in our network namespace, and why this is no failure."""
     reasons = {}
     for interface in interfaces:
         if not interface.has_kernel_link:

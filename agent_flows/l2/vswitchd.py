@@ -1,4 +1,4 @@
-"""Notices that ovs-vswitchd, or its bridge, is no longer the one our flows are in."""
+"""Notices that ovs-vswitchd, or its bridge, ended or was replaced, so that our flows are gone."""
 
 import socket
 import struct
@@ -12,10 +12,10 @@ from agent_flows.supervision import Backoff, Loop, Troubles
 
 LOG = log.getLogger(__name__)
 
-# All in seconds. How long the socket is listened to at a time, and until it is tried again.
+# All in seconds. How long one read waits, and how long until the next attempt to connect.
 _TICK = 0.25
 _PAUSE = 0.1
-# How long nothing is heard until the switch is asked for an echo, and how long it may take.
+# How long without data until the switch is asked for an echo, and how long it may take.
 _QUIET = 1.0
 _PATIENCE = 2.5
 # How long a new connection's greeting may take.
@@ -29,15 +29,15 @@ class SwitchWatch:
     """Holds a connection to the bridge's management socket, which ends when the bridge does.
 
     The kernel closes it however ovs-vswitchd ends (SIGTERM, ``kill -9``, a
-    crash), and ovs-vswitchd closes it when the bridge is deleted or made anew:
-    one event for everything that takes our flows away, at the cost of one
-    descriptor. OVSDB tells less: after a restart with a kept database nothing
-    in it changes for certain, ofports included. A switch that hangs keeps the
-    connection, so it is asked for an echo (OpenFlow 1.0 to 1.5, "Echo").
+    crash), and ovs-vswitchd closes it when the bridge is deleted or replaced:
+    one event for all that removes our flows, at the cost of one descriptor.
+    OVSDB does not show it: after a restart with the same database nothing in it
+    need change, not even ofports. A switch that hangs keeps the connection, so
+    it is asked for an echo (OpenFlow 1.0 to 1.5, "Echo").
 
-    ``on_gone`` gets a line on what has happened, ``on_restart`` is called once
-    there is a new bridge, without our flows, and ``on_answer`` once a bridge
-    that hung answers, with the flows it had.
+    ``on_gone`` gets a line on what happened, ``on_restart`` is called for a new
+    bridge, without our flows, and ``on_answer`` when a bridge that hung answers
+    again, with the flows it had.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SwitchWatch:
         self._on_restart, self._on_gone, self._on_answer = on_restart, on_gone, on_answer
         self._socket: socket.socket | None = None
         self._version = 0
-        self._heard = 0.0
+        self._last_data = 0.0
         self._asked: float | None = None
         self._hangs = False
         self._loop = Loop(
@@ -78,43 +78,43 @@ class SwitchWatch:
     def _watch(self) -> None:
         if self._socket is None:
             self._reconnect()
-        elif not self._hears(self._socket):
+        elif not self._is_connected(self._socket):
             self._close()
-            LOG.warning("The switch behind %s has gone; waiting for it", self._path)
+            LOG.warning("The switch at %s is gone; waiting for it", self._path)
             self._on_gone(
                 f"ovs-vswitchd does not serve bridge {self._bridge}: nothing answers at "
                 f"{self._path}; is it running?"
             )
 
-    def _hears(self, sock: socket.socket) -> bool:
-        """Listen for a moment: False if the connection has ended."""
+    def _is_connected(self, sock: socket.socket) -> bool:
+        """Read for a moment; False if the connection has ended."""
         try:
-            if self._asked is None and time.monotonic() - self._heard > _QUIET:
+            if self._asked is None and time.monotonic() - self._last_data > _QUIET:
                 sock.sendall(_HEADER.pack(self._version, _ECHO_REQUEST, _HEADER.size, 0))
                 self._asked = time.monotonic()
-            # What it says does not matter, only that it says something.
-            said = sock.recv(65536)
+            # The content does not matter.
+            data = sock.recv(65536)
         except TimeoutError:
             if self._asked is not None and time.monotonic() - self._asked > _PATIENCE:
                 self._hang()
             return True
         except OSError:
             return False
-        self._heard, self._asked = time.monotonic(), None
-        if said and self._hangs:
+        self._last_data, self._asked = time.monotonic(), None
+        if data and self._hangs:
             self._hangs = False
-            LOG.warning("The switch behind %s answers again", self._path)
+            LOG.warning("The switch at %s answers again", self._path)
             self._on_answer()
-        return bool(said)
+        return bool(data)
 
     def _hang(self) -> None:
         if self._hangs:
             return
         self._hangs = True
-        LOG.warning("The switch behind %s does not answer an echo request", self._path)
+        LOG.warning("The switch at %s does not answer an echo request", self._path)
         self._on_gone(
             f"ovs-vswitchd hangs: it has not answered an OpenFlow echo request at {self._path} "
-            f"for {_PATIENCE:g} s (it answers nobody while ovsdb-server is away)"
+            f"for {_PATIENCE:g} s (it also hangs while ovsdb-server is away)"
         )
 
     def _reconnect(self) -> None:
@@ -131,8 +131,8 @@ class SwitchWatch:
         try:
             sock.settimeout(_GREETING)
             sock.connect(self._path)
-            # Its own greeting back is a valid answer (OpenFlow 1.0 to 1.5,
-            # "Hello"), and without one the switch hangs up after a second.
+            # Its own greeting is a valid reply (OpenFlow 1.0 to 1.5, "Hello");
+            # without one the switch disconnects after a second.
             header = sock.recv(_HEADER.size, socket.MSG_WAITALL)
             if len(header) < _HEADER.size:
                 raise OSError("the switch hung up")
@@ -145,7 +145,7 @@ class SwitchWatch:
         except OSError:
             sock.close()
             raise
-        self._heard, self._asked, self._hangs = time.monotonic(), None, False
+        self._last_data, self._asked, self._hangs = time.monotonic(), None, False
         return sock
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a port is plugged in: what the compiler needs to know from the wiring."""
+"""Where a port is plugged in, as the compiler needs it."""
 
 from dataclasses import dataclass
 

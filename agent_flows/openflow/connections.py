@@ -1,5 +1,5 @@
-"""Ends the connections that a port leaves behind: whoever gets its address, or its conntrack zone,
-would be let the replies to them whatever its own rules say."""
+"""Ends the connections that a port leaves behind: the next port with its address, or in its
+conntrack zone, would get the replies to them, even against its rules."""
 
 import ipaddress
 import threading
@@ -12,16 +12,16 @@ from agent_flows.spec import PortSpec
 
 @dataclass(frozen=True)
 class Speaker:
-    """A port in a conntrack zone, and the single addresses it speaks from."""
+    """A port in a conntrack zone, and the single addresses that it sends from."""
 
     zone: int
     addresses: frozenset[str]
 
 
 def addresses_of(port: PortSpec) -> frozenset[str]:
-    """The single addresses a port speaks from; a whole prefix in an address pair is not one."""
-    said = [*port.fixed_ips, *(pair.ip_address for pair in port.allowed_address_pairs)]
-    networks = [ipaddress.ip_network(each) for each in said]
+    """The single addresses that a port sends from; a prefix in an address pair is not one."""
+    texts = [*port.fixed_ips, *(pair.ip_address for pair in port.allowed_address_pairs)]
+    networks = [ipaddress.ip_network(text) for text in texts]
     return frozenset(
         str(each.network_address) for each in networks if each.prefixlen == each.max_prefixlen
     )
@@ -51,9 +51,9 @@ def end(ofctl: Ofctl, zone: int, addresses: Iterable[str]) -> None:
 
 
 class Connections:
-    """Of the ports of a bridge whose zones are somebody else's to give. Thread-safe.
+    """Of the ports of a bridge whose zones another program gives. Thread-safe.
 
-    What a port leaves that was never held here, as before a restart, is not known.
+    Connections of a port that was not held here, as before a restart, are unknown.
     """
 
     def __init__(self, ofctl: Ofctl) -> None:
@@ -62,9 +62,9 @@ class Connections:
         self._speakers: dict[str, Speaker] = {}
 
     def hold(self, speakers: Mapping[str, Speaker]) -> None:
-        """These ports speak from now on like that, and not as before.
+        """Note these ports as they are now; end what they had before and have no more.
 
-        Raises as :func:`end` does, and is to be called again then.
+        Raises as :func:`end` does; call it again then.
         """
         with self._lock:
             before = {
@@ -77,7 +77,7 @@ class Connections:
             self._speakers = after
 
     def leave(self, port_ids: Collection[str]) -> None:
-        """These ports are gone. Raises as :func:`end` does, and is to be called again then."""
+        """These ports are gone. Raises as :func:`end` does; call it again then."""
         with self._lock:
             before = {each: self._speakers[each] for each in port_ids if each in self._speakers}
             after = {each: at for each, at in self._speakers.items() if each not in before}

@@ -1,4 +1,4 @@
-"""Cookies: whose a flow is.
+"""Cookies: the owner of a flow.
 
 ::
 
@@ -6,13 +6,13 @@
     | 0xAF10 | kind | serial              | generation |   PORT, NETWORK
     | 0xAF10 | kind | digest of the flow's whole text  |   every other kind
 
-A port's serial is its ofport. Open vSwitch gives a number again only after it
-has gone round, and a restart of it drops all flows, so the serial needs no
-memory: it survives restarts of the agent, and blame is a look-up. Its
+A port's serial is its ofport. Open vSwitch reuses an ofport only after all
+others, and its restart drops all flows, so the serial need not be stored: it
+survives restarts of the agent, and leads from a refused flow to its port. The
 generation is the number of the bundle that wrote the flow.
 
-A shared flow's cookie is a digest of what it says. So reading back cookies
-tells not only that a flow is there but that it is the right one.
+A shared flow's cookie is a digest of its text, so it shows not only that a
+flow is installed but that it is the right one.
 """
 
 import enum
@@ -33,7 +33,7 @@ class Kind(enum.IntEnum):
     CONJUNCTION = 0x82
     """What happens when both sides of a remote group's conjunction match."""
     DELIVERY = 0x83
-    """Which local ports a MAC, or a whole network, stands for."""
+    """From a MAC, or a whole network, to local ports."""
     NETWORK = 0x42
     """Uplink and translation of one network; the serial is its local VLAN. Written by l2."""
 
@@ -44,13 +44,13 @@ OURS = (OWNER << 48, 0xFFFF << 48)
 BASE = (OWNER << 48 | Kind.BASE << 40, 0xFFFF_FF << 40)
 SHARED = (OWNER << 48 | 0x80 << 40, 0xFFFF_80 << 40)
 FIREWALL = (OWNER << 48, 0xFFFF_40 << 40)
-"""Those that select the pipeline itself, every flow that ports share, and all but the networks'."""
+"""These select the pipeline itself, every flow that ports share, and all but the networks'."""
 ANY = (0, 0)
-"""Those that select every flow, whosever it is."""
+"""These select every flow of any owner."""
 
 
 def of_port(ofport: int) -> tuple[int, int]:
-    """Value and mask that select every flow of a port, of whatever generation."""
+    """Value and mask that select every flow of a port, of any generation."""
     return port(ofport, 0), _EVERY_BIT ^ MAX_GENERATION
 
 
@@ -63,7 +63,7 @@ def network(vlan: int, generation: int = 0) -> int:
 
 
 def content(kind: Kind, text: str) -> int:
-    """The cookie of a shared flow that says ``text`` (table, priority, match and actions)."""
+    """The cookie of the shared flow ``text`` (table, priority, match and actions)."""
     digest = hashlib.blake2b(text.encode(), digest_size=5).digest()
     return OWNER << 48 | kind << 40 | int.from_bytes(digest)
 

@@ -1,7 +1,7 @@
-"""A flow as a value, and the few words its match and actions are made of.
+"""A flow as a value, and the terms of its match and actions.
 
-Every word is built from a typed value (a number, an address, an enum member),
-so nothing that came in a message reaches the switch as text.
+Every term is built from a typed value (a number, an address, an enum member),
+so no text of a message reaches the switch.
 """
 
 import ipaddress
@@ -33,8 +33,8 @@ class Flow:
 
     @property
     def key(self) -> str:
-        """Table, priority and match: the switch holds one flow of a key, and a later one
-        silently replaces an earlier."""
+        """Table, priority and match: the switch holds one flow with a key; a later one silently
+        replaces it."""
         return ",".join((f"table={self.table:d},priority={self.priority:d}", *self.match))
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ def add(text: str, cookie_: int) -> str:
 
 
 def with_cookie(text: str, cookie_: int) -> str:
-    """The flow ``text`` with whose it is."""
+    """The flow ``text`` with its cookie."""
     return f"cookie={cookie_:#x},{text}"
 
 
@@ -78,11 +78,11 @@ def register(name: Register, value: int) -> Term:
 
 
 ANY_PORT = Term(f"reg{Register.PORT:d}=*")
-"""Stands for the port's register in a text that is the same for many ports."""
+"""Placeholder of the port's register in a text that is the same for many ports."""
 
 
 def of_port(template: str, ofport: int) -> str:
-    """Flows in which :data:`ANY_PORT` stands, for one port."""
+    """Flows with :data:`ANY_PORT` for one port."""
     return template.replace(ANY_PORT, register(Register.PORT, ofport))
 
 
@@ -91,7 +91,7 @@ def vlan(number: int) -> Term:
 
 
 def mac(value: str) -> str:
-    """``value`` if it is a MAC address and nothing else; raises ValueError."""
+    """``value``, a MAC address; raises ValueError for anything else."""
     if not _MAC.fullmatch(value):
         raise ValueError(f"not a MAC address: {value!r}")
     return value

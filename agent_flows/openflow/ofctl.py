@@ -1,4 +1,4 @@
-"""The switch's own tool, ovs-ofctl: flows written in atomic bundles, and read.
+"""Open vSwitch's tool ovs-ofctl: writes flows in atomic bundles, and reads them.
 
 ``ovs-ofctl --bundle add-flows`` sends all lines in one OpenFlow bundle, atomic
 and ordered: packets see the tables before it or after it, and a refused line
@@ -21,7 +21,7 @@ from agent_flows.report import TaskError
 from agent_flows.watchdog import Watch, unwatched
 
 SLOW_CALL = 5.0
-"""Seconds a call of ovs-ofctl may run before that is the host's trouble."""
+"""Seconds that a call of ovs-ofctl may run before it is reported as a trouble of the host."""
 
 _OFCTL = ("ovs-ofctl", "-O", "OpenFlow14", "--no-names")
 _REFUSED = re.compile(
@@ -36,11 +36,11 @@ _UNREACHABLE = re.compile(r"^ovs-ofctl: .*(?:connecting to|failed to connect).*$
 
 @dataclass(frozen=True)
 class Refusal:
-    """One flow-mod the switch, or the tool, refused.
+    """One flow-mod that the switch, or the tool, refused.
 
-    ``error`` is OpenFlow's name (OFPFMFC_TABLE_FULL) or the tool's words. The
-    flow is told by ``cookie``, or for one the tool could not read by ``line``,
-    counted from 0 in the bundle; ``text`` is what was said in full.
+    ``error`` is OpenFlow's name (OFPFMFC_TABLE_FULL) or the tool's message.
+    ``cookie`` identifies the flow, or ``line``, counted from 0 in the bundle,
+    one that the tool could not read; ``text`` is the whole message.
     """
 
     error: str
@@ -50,7 +50,7 @@ class Refusal:
 
 
 class SwitchError(Exception):
-    """The switch did not take the bundle; nothing of it is in the tables."""
+    """The switch refused the bundle; none of it is in the tables."""
 
     type: ClassVar[ErrorType] = ErrorType.SWITCH_ERROR
 
@@ -72,7 +72,7 @@ class SwitchUnreachable(SwitchError):
 
 
 class BridgeNotFound(SwitchUnreachable):
-    """There is no such bridge: nothing was sent."""
+    """The bridge does not exist: nothing was sent."""
 
     type = ErrorType.BRIDGE_NOT_FOUND
 
@@ -84,7 +84,7 @@ class ToolMissing(SwitchError):
 
 
 class Timeout(Exception):
-    """ovs-ofctl took longer than allowed: whether the bundle is in the tables is not known."""
+    """ovs-ofctl took longer than allowed: the bundle may be in the tables or not."""
 
     type: ClassVar[ErrorType] = ErrorType.TIMEOUT
 
@@ -94,8 +94,8 @@ class Timeout(Exception):
 
 
 class ToolStuck(Timeout):
-    """ovs-ofctl did not even say that its time was over, and was killed: it says nothing of the
-    switch."""
+    """ovs-ofctl did not end at its own time limit and was killed: no sign that the switch is at
+    fault."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ class Ran:
 Execute = Callable[[Sequence[str], str, float], Ran]
 """Runs a command with that standard input for at most so many seconds.
 
-Raises TimeoutError when they are over; the command, and all that it started,
-has been killed then. Raises another OSError if it cannot be run.
+Raises TimeoutError after that, when the command and all that it started have
+been killed. Raises another OSError if it cannot be run.
 """
 
-# Seconds more than ovs-ofctl allows itself, in which it may say that its time was over.
+# Seconds beyond its own time limit in which ovs-ofctl may report that it has passed.
 _GRACE = 1.0
 
 
@@ -143,19 +143,19 @@ def _kill(child: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     for pipe in (child.stdin, child.stdout, child.stderr):
-        # What is still to be written to it is of no use any more.
+        # It need not get the rest of its input.
         with contextlib.suppress(OSError):
             if pipe is not None:
                 pipe.close()
-    # Not for ever: a process that waits for a device cannot be killed.
+    # With a limit: a process that waits for a device cannot be killed.
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(_GRACE)
 
 
 class Ofctl:
-    """One bridge. ``timeout`` in whole seconds bounds one call; ``run`` is for a process that may
-    not use the bridge's management socket itself; ``is_missing`` tells, where a bridge does not
-    answer, whether it does not exist; ``watch`` watches each call."""
+    """One bridge. ``timeout`` in whole seconds bounds one call. ``run`` is for a process that may
+    not use the bridge's management socket itself. ``is_missing``: whether a bridge that does not
+    answer does not exist. ``watch`` watches each call."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class Ofctl:
         out = self._run("dump-aggregate", self._target, cookie.selector(value, mask))
         found = _FLOW_COUNT.search(out)
         if not found:
-            raise SwitchError("ovs-ofctl dump-aggregate told no number of flows", out)
+            raise SwitchError("ovs-ofctl dump-aggregate printed no number of flows", out)
         return int(found[1])
 
     def differences(self, expected: Iterable[str]) -> Differences:
@@ -218,18 +218,20 @@ class Ofctl:
         self._run("probe", self._target)
 
     def seal(self, ofport: int) -> None:
-        """Nothing goes out to this port, whatever the flows say, NORMAL included (OpenFlow's
-        no-forward). Raises :class:`SwitchError` or :class:`Timeout`."""
+        """Let no flow send to this port, NORMAL included (OpenFlow's no-forward).
+
+        Raises :class:`SwitchError` or :class:`Timeout`.
+        """
         self._run("mod-port", self._target, str(ofport), "no-forward")
 
     def unseal(self, ofport: int) -> None:
-        """The end of :meth:`seal`."""
+        """Undo :meth:`seal`."""
         self._run("mod-port", self._target, str(ofport), "forward")
 
     def sealed(self) -> frozenset[int]:
         """The ports that are sealed. Raises :class:`SwitchError` or :class:`Timeout`."""
-        said = self._run("dump-ports-desc", self._target)
-        return frozenset(int(found[1]) for found in _SEALED.finditer(said))
+        output = self._run("dump-ports-desc", self._target)
+        return frozenset(int(found[1]) for found in _SEALED.finditer(output))
 
     def flush_connections(self, zone: int, field: str = "") -> None:
         """End the connections in a conntrack zone, or those of it with ``field``, as
@@ -241,7 +243,7 @@ class Ofctl:
 
     def _run(self, *args: str, stdin: str = "", done: Collection[int] = (0,)) -> str:
         command = f"ovs-ofctl {_command(args)}"
-        # Its own limit, so that it says itself that its time is over; and ours, if it hangs.
+        # Its own limit, so that it reports the timeout itself; and ours, if it hangs.
         argv = [*_OFCTL, f"--timeout={self._timeout}", *args]
         try:
             with self._watch(f"{command} on {self._bridge}"):
@@ -265,7 +267,7 @@ def _command(args: Sequence[str]) -> str:
 
 
 def error_from(stderr: str) -> SwitchError:
-    """What ovs-ofctl said, as the error to raise."""
+    """The error to raise, from what ovs-ofctl printed."""
     detail = stderr.strip()
     refusals = [
         Refusal(m["error"], m[0], cookie=int(m["cookie"] or "0", 16))
@@ -280,5 +282,5 @@ def error_from(stderr: str) -> SwitchError:
         return SwitchUnreachable(
             "the bridge's management socket does not answer: is ovs-vswitchd running?", detail
         )
-    last = detail.splitlines()[-1] if detail else "ovs-ofctl failed and said nothing"
+    last = detail.splitlines()[-1] if detail else "ovs-ofctl failed without a message"
     return SwitchError(last, detail)

@@ -1,9 +1,9 @@
 """The pipeline's tables, registers and connection states, each by name.
 
 Numbers are those of Neutron's OVS firewall (its contributor guide, "Open
-vSwitch firewall driver") wherever it has the thing; ours are marked.
+vSwitch firewall driver") where it has the same; ours are marked.
 
-The way of a packet on our own bridge::
+The path of a packet on our own bridge::
 
     a VM's    0 -> 71 -> (conntrack) -> 72 -> 73 -> 81 of a local port, 95, or 91 -> 94
     uplink's  0 -> 60 -> 81 of a local port, or 95
@@ -23,7 +23,7 @@ from agent_flows.openflow.priorities import LocalSwitching, Transient
 
 
 class Home(enum.Enum):
-    """Whose integration bridge the pipeline stands on."""
+    """Whose integration bridge the pipeline is on."""
 
     OWN = "own"
     """Ours: no NORMAL anywhere; tables 0, 60 and 95 are ours."""
@@ -34,10 +34,10 @@ class Home(enum.Enum):
 
 class Table(enum.IntEnum):
     LOCAL_SWITCHING = 0
-    """Who sent it: a port (registers are set) or the network's uplink. Neutron's on its bridge."""
+    """By sender: a port (registers are set) or a network's uplink. Neutron's on its bridge."""
     TRANSIENT = 60
-    """From the uplink, tagged with the local VLAN: which port is it for. On Neutron's bridge
-    everything comes here, from ports too; its default, NORMAL, is Neutron's."""
+    """From the uplink, tagged with the local VLAN, to the receiving port. On Neutron's bridge
+    everything comes here, also from ports; its default, NORMAL, is Neutron's."""
     BASE_EGRESS = 71
     """From a VM: anti-spoofing, what needs no rule; the rest goes through conntrack."""
     RULES_EGRESS = 72
@@ -55,9 +55,9 @@ class Table(enum.IntEnum):
     ACCEPTED_EGRESS = 91
     """Allowed, towards the uplink: a new connection is committed, a cut one mended."""
     ACCEPTED_INGRESS = 92
-    """New connections let in, for others to watch; drops."""
+    """Accepted new connections, for logging; drops."""
     DROPPED = 93
-    """What the rules refused, for others to watch; drops."""
+    """What the rules refused, for logging; drops."""
     UPLINK = 94
     """Out by the network's uplink; on Neutron's bridge NORMAL."""
     FLOOD = 95
@@ -66,15 +66,16 @@ class Table(enum.IntEnum):
 
 class Register(enum.IntEnum):
     PORT = 5
-    """ofport of the local port whose rules are looked at."""
+    """ofport of the local port whose rules decide."""
     NETWORK = 6
     """Local VLAN of the network; its low 16 bits are the conntrack zone."""
     REMOTE_GROUP = 7
     """Id of the conjunction that let the packet through."""
     SEVERAL = 8
-    """Ours. 1: the packet goes to several ports, so one's refusal must not cut its connection."""
+    """Ours. 1: the packet goes to several ports, so one that refuses it must not cut its
+    connection."""
     STATELESS = 9
-    """Ours. 1: the port looked at is stateless: only its rules count, not the connection."""
+    """Ours. 1: the port whose rules decide is stateless: its connections do not count."""
 
 
 DEAD_VLAN = 4095
@@ -111,7 +112,7 @@ ICMPV6_OUT_WITHOUT_RULE = (MLD_QUERY, ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATIO
 ICMPV6_UNTRACKABLE = (131, 132, ROUTER_SOLICITATION, 137, 143)
 """MLD reports and done, router solicitations, redirects: nothing answers them, and conntrack calls
 them invalid (Linux nf_conntrack_proto_icmpv6.c, OVS lib/conntrack.c extract_l4_icmp6), so that a
-rule that allows them would never be asked."""
+rule that allows them would never match."""
 
 
 _NEVER_PERMITTED = frozenset({0x0800, 0x86DD, 0x0806, 0x8035, 0x8100, 0x88A8})
@@ -120,15 +121,15 @@ _NEVER_PERMITTED = frozenset({0x0800, 0x86DD, 0x0806, 0x8035, 0x8100, 0x88A8})
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Which pipeline it is.
+    """The kind of pipeline.
 
     Frames of ``permitted_ethertypes`` pass every filtered port, in and out,
-    without a rule. Raises ValueError for one that is no ethertype, or that the
+    without a rule. Raises ValueError for an invalid one, or one that the
     pipeline itself decides about (IP would open everything).
 
-    ``distributed_routing`` says that Neutron's agent has it enabled (DVR):
-    then frames of VLAN and flat networks may come without a local VLAN. Not
-    otherwise: a segment's number may be another network's local VLAN.
+    With ``distributed_routing`` (DVR, as Neutron's agent has it) frames of
+    VLAN and flat networks may come without a local VLAN; not otherwise,
+    because a segment's number may be another network's local VLAN.
     """
 
     home: Home = Home.OWN

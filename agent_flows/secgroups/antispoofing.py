@@ -1,7 +1,8 @@
-"""As whom a port may speak: which of a VM's packets go on from BASE_EGRESS, and where to. Pure.
+"""The addresses a port may send from: which of a VM's packets go on from BASE_EGRESS, and where.
+Pure.
 
-The flows of an address differ from those of any other by two words, so their
-text is made once and filled in: hosts have thousands of addresses.
+The flows of two addresses differ in MAC and address only, so their text is made
+once and filled in: hosts have thousands of addresses.
 """
 
 import functools
@@ -32,7 +33,7 @@ _SOURCE = Term(f"dl_src={_MAC}")
 
 
 class Ways(NamedTuple):
-    """Where a VM's packets go on: those that need no rule, and those the rules decide."""
+    """Where a VM's packets go: those that need no rule, and those that rules decide about."""
 
     without_rule: Action
     to_rules: Action
@@ -56,8 +57,8 @@ def link_local(mac: str) -> ipaddress.IPv6Network:
 
 
 def template(mac: str, pairs: Iterable[Pair], ways: Ways) -> str:
-    """The flows of a port with this MAC that may speak as ``pairs``, one a line, the port left
-    open (:func:`flow.of_port`)."""
+    """The flows of a port with this MAC that may send from ``pairs``, one a line, for any port
+    (:func:`flow.of_port`)."""
     parts = []
     for source, network in dict.fromkeys([*pairs, (mac, link_local(mac))]):
         ethertype = Ethertype.IPV4 if network.version == 4 else Ethertype.IPV6
@@ -66,7 +67,7 @@ def template(mac: str, pairs: Iterable[Pair], ways: Ways) -> str:
         parts.append(text.replace(_MAC, flow.mac(source)).replace(_ADDRESS, address))
     unconfigured = str(_dhcp_client(Ethertype.IPV4, flow.ip_source(_UNCONFIGURED)))
     parts.append(unconfigured.replace(_MAC, mac))
-    # A MAC with several addresses is announced by RARP but once.
+    # A MAC with several addresses needs its RARP flow only once.
     return "\n".join(dict.fromkeys("\n".join(parts).split("\n")))
 
 
@@ -94,7 +95,7 @@ def _ipv6(narrowed: bool, ways: Ways) -> Iterator[Flow]:
     for type_ in ICMPV6_OUT_WITHOUT_RULE:
         match = (icmp, flow.icmp(type_), _SOURCE, *address)
         yield _base_egress(BaseEgress.NEIGHBOUR, *match, then=ways.without_rule)
-    # An advertisement speaks for its target, whatever address it is sent from.
+    # An advertisement claims its target address, from any source address.
     target = _field("nd_target", narrowed)
     match = (icmp, flow.icmp(NEIGHBOUR_ADVERTISEMENT), _SOURCE, *target)
     yield _base_egress(BaseEgress.NEIGHBOUR, *match, then=ways.without_rule)

@@ -1,12 +1,12 @@
-"""Remote groups as conjunctions: who may talk, said once for all ports of the host.
+"""Remote groups as conjunctions: their members are installed once for all ports of the host.
 
 A rule with a remote group has two sides. The addresses of the group's members
 (dimension 1) are flows shared by every port; the port and the rule's protocol
 and ports (dimension 2) are the port's own. So m members and n ports cost
 O(m + n) flows. One id stands for one remote group: dimension 2 matches the
 port, so ports and rules with the same remote cannot be mixed up, and an
-address that several groups hold is one flow with several conjunction actions,
-because of two flows with one match the later would replace the earlier.
+address that several groups hold is one flow with several conjunction actions:
+of two flows with one match the later would replace the earlier.
 (ovs-fields(7), "Conjunctive Match Fields".)
 """
 
@@ -25,7 +25,7 @@ ACCEPT = {
     Direction.EGRESS: Table.ACCEPT_OR_INGRESS,
     Direction.INGRESS: Table.ACCEPT_INGRESS,
 }
-"""Where a packet goes that a rule of this direction allows."""
+"""The next table of a packet that a rule of this direction allows."""
 
 
 class RemoteKind(enum.StrEnum):
@@ -72,8 +72,8 @@ def _members(members: Iterable[Member]) -> Members:
     families: dict[int, set[Address]] = {4: set(), 6: set()}
     for member in members:
         network = flow.address(member.address)
-        # Only where the address says nothing; otherwise routed packets, which
-        # come with a router's MAC, would not match.
+        # Only if any address matches; otherwise routed packets, which come with a
+        # router's MAC, would not match.
         mac = flow.mac(member.mac_address) if member.mac_address and not network else ""
         families[member.address.version].add(Address(network, mac))
     return Members(frozenset(families[4]), frozenset(families[6]))
@@ -81,10 +81,10 @@ def _members(members: Iterable[Member]) -> Members:
 
 @dataclass(slots=True)
 class Conjunctions:
-    """Gives every remote group its id; never one id to two groups.
+    """Gives every remote group an id of its own.
 
-    ``next_id`` starts above every id found in the switch, and ``priority`` is
-    one that no flow of an older process has.
+    ``next_id`` is above every id in the switch when it starts, ``priority`` one
+    that no flow of an older process has.
     """
 
     priority: int

@@ -1,8 +1,8 @@
 """The flows of one port: everything that is installed for it, compiled from its spec.
 
-Pure. Its ways in and out are said here, as whom it may speak in
-:mod:`agent_flows.secgroups.antispoofing`; the rules are compiled once for all
-ports with the same groups (:mod:`agent_flows.secgroups.rules`).
+Pure. Its entry and exit are compiled here, the addresses it may send from in
+:mod:`agent_flows.secgroups.antispoofing`, and the rules once for all ports with
+the same groups (:mod:`agent_flows.secgroups.rules`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,8 +27,8 @@ from agent_flows.spec import DesiredState, Ethertype, PortSpec
 class PortFlows:
     """Equal ports need no switch operation to get from one to the other.
 
-    ``text`` is the port's own flows, one a line; ``destinations`` tell under which
-    names it receives, and whether the name is its own; ``uses`` are the remote
+    ``text`` is the port's own flows, one a line; ``destinations`` are
+    those it receives for, and whether the MAC is its own; ``uses`` are the remote
     groups' addresses its rules need, ``groups`` every security and address
     group it depends on.
     """
@@ -52,7 +52,7 @@ class PortFlows:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What came of compiling a batch.
+    """The result of compiling a batch.
 
     ``remotes`` names, for each remote group used, the groups that refer to it.
     """
@@ -68,8 +68,8 @@ def compile_ports(
     conjunctions: Conjunctions,
     pipeline: Pipeline,
 ) -> Compiled:
-    """Compile every port of ``attachments``, each on its own: one that cannot be compiled
-    is an error of that port alone."""
+    """Compile every port of ``attachments``; one that cannot be compiled does not affect the
+    others."""
     ports: dict[str, PortFlows] = {}
     errors: dict[str, TaskError] = {}
     remotes: dict[Remote, frozenset[str]] = {}
@@ -99,7 +99,7 @@ def compile_ports(
         except Uncompilable as exc:
             errors[port_id] = exc.error
         except ValueError as exc:
-            # A value that no flow can carry, from a word of :mod:`.flow`.
+            # A value that no flow can have, from :mod:`.flow`.
             errors[port_id] = TaskError(ErrorType.UNSUPPORTED, str(exc))
     return Compiled(ports, errors, remotes)
 
@@ -121,7 +121,7 @@ def _filtered(port: PortSpec) -> bool:
 def compile_port(
     port: PortSpec, attachment: Attachment, rules: RuleFlows, pipeline: Pipeline
 ) -> PortFlows:
-    """``rules`` are those of the port's groups; they count only if the port is filtered."""
+    """``rules`` are those of the port's groups; they matter only if the port is filtered."""
     ofport, vlan = attachment.ofport, attachment.vlan
     groups = frozenset(port.security_groups) | {remote.id for remote in rules.remotes}
     if not port.admin_state_up:
@@ -178,7 +178,7 @@ def _way_in(attachment: Attachment, first: Table, pipeline: Pipeline) -> Iterato
         ),
     )
     if pipeline.home is Home.NEUTRON:
-        # Its tag would say it came from the uplink.
+        # With a tag it would be taken for a packet of the uplink.
         yield Flow(Table.TRANSIENT, Transient.TAGGED, (in_port,))
 
 
@@ -220,16 +220,16 @@ def _not_tracked(ofport: int) -> Iterator[Flow]:
 def _destinations(
     port: PortSpec, vlan: int, pairs: Iterable[Pair], pipeline: Pipeline
 ) -> dict[Destination, bool]:
-    """Under which names the port receives, and whether the name is its own."""
+    """What the port receives for, and whether the MAC is its own."""
     macs = {mac: mac == port.mac_address for mac, _ in pairs}
     macs[flow.mac(port.mac_address)] = True
     if pipeline.home is Home.OWN:
-        names = {Destination(vlan, mac): own for mac, own in macs.items()}
-        names[Destination(vlan, Everyone.FLOOD)] = True
-        return names
-    names = {Destination(vlan, mac): True for mac in macs}
+        found = {Destination(vlan, mac): own for mac, own in macs.items()}
+        found[Destination(vlan, Everyone.FLOOD)] = True
+        return found
+    found = {Destination(vlan, mac): True for mac in macs}
     network = port.network
     if pipeline.distributed_routing and network.physical_network is not None:
         segment = network.segmentation_id or 0
-        names |= {Destination(vlan, mac, segment): True for mac in macs}
-    return names
+        found |= {Destination(vlan, mac, segment): True for mac in macs}
+    return found

@@ -1,7 +1,7 @@
 """Rules of security groups compiled to flows, for any port that has the same groups.
 
-Pure. All rules are allow rules, so what several of them say the same way is
-said once: ranges are united, and a rule with a wider twin needs no flow.
+Pure. All rules allow, so what several of them allow alike is one flow: ranges
+are united, and a rule within a wider one needs no flow.
 """
 
 from collections import defaultdict
@@ -34,7 +34,7 @@ _MATCHABLE_PORTS = frozenset({TCP, UDP, SCTP})
 
 
 class Uncompilable(Exception):
-    """A port cannot be programmed as its spec says; nothing is installed for it."""
+    """A port's spec cannot be compiled; nothing is installed for it."""
 
     def __init__(self, type_: ErrorType, message: str, detail: str = "") -> None:
         self.error = TaskError(type_, message, detail)
@@ -45,10 +45,10 @@ class Uncompilable(Exception):
 class RuleFlows:
     """The flows of a set of groups.
 
-    ``template`` is one flow a line with the port left open (:func:`flow.of_port`);
-    ``uses`` are the remote groups' addresses it needs, ``remotes`` which group
-    refers to them. The rules of ``stateless`` groups are asked about every
-    packet, replies too.
+    ``template`` is one flow a line, for any port (:func:`flow.of_port`). ``uses``
+    are the remote groups' addresses it needs, ``remotes`` the groups that refer
+    to them. The rules of ``stateless`` groups decide about every packet, also
+    replies.
     """
 
     template: str
@@ -85,7 +85,7 @@ def compile_groups(
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What a rule is about, but for ports or ICMP type; ``prefix`` is never of length 0."""
+    """A rule without its ports or ICMP type; ``prefix`` is never of length 0."""
 
     direction: Direction
     ethertype: Ethertype
@@ -123,7 +123,7 @@ _Layer4 = _Icmp | _Ports | None
 
 
 def _groups(group_ids: Iterable[str], desired: DesiredState) -> list[SecurityGroupSpec]:
-    """All stateful or all stateless: of both, nobody could say whether a reply needs a rule
+    """All stateful or all stateless: with both it is undefined whether a reply needs a rule
     (Neutron's API refuses such a port, securitygroups_db.py)."""
     groups: list[SecurityGroupSpec] = []
     for group_id in group_ids:
@@ -167,7 +167,7 @@ def _unknown(name: str, id_: str, desired: DesiredState) -> Uncompilable:
 
 
 def _named(group: SecurityGroupSpec, rule: SecurityGroupRule) -> str:
-    """The rule at fault, for a person to find it: "security group ..., rule ingress IPv4 ..."."""
+    """The rule, for an operator to find it: "security group ..., rule ingress IPv4 ..."."""
     words: list[str] = [rule.direction, rule.ethertype]
     number = rule.protocol_number
     words.append("any protocol" if number is None else f"protocol {_NAMES.get(number, number)}")
@@ -237,8 +237,8 @@ def _icmp_terms(allowed: Iterable[_Icmp]) -> Iterator[tuple[Term, ...]]:
 
 
 def _port_terms(allowed: Iterable[_Ports]) -> Iterator[tuple[Term, ...]]:
-    """The destinations of rules with the same source are united, then each mask of the one is
-    combined with each of the other."""
+    """Destinations of rules with the same source are united; then each mask of a destination is
+    combined with each of the source."""
     by_source: defaultdict[_Range | None, set[_Range | None]] = defaultdict(set)
     for ports in allowed:
         by_source[ports.source].add(ports.destination)

@@ -32,12 +32,12 @@ class ApplySecurityGroups(_FirewallTask):
         self._firewall.apply(desired, {port_id: attachments[port_id] for port_id in port_ids})
 
     def revert(self, port_ids: tuple[str, ...], **_: object) -> None:
-        """The previous generation stands again; a port never wired stays closed."""
+        """Installs the committed flows again; a port never wired stays closed."""
         self._firewall.revert(port_ids)
 
 
 class VerifySecurityGroups(_FirewallTask):
-    """Reads the flows back, and puts right what is not as compiled."""
+    """Reads the flows back, and corrects what is not as compiled."""
 
     name_ = "verify-security-groups"
 
