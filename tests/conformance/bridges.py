@@ -1,7 +1,7 @@
 """One dummy switch with a bridge for each firewall, and a world on all of them.
 
 A bridge has the same ports at the same numbers, so one packet can be put to
-each. Around the firewall stands what Neutron's agent, or our own l2, puts
+each. Besides the firewall it has what Neutron's agent, or our own l2, writes
 there: the tables before it and the networks' translation at the uplink.
 """
 

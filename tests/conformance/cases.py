@@ -149,7 +149,7 @@ def world(
 def packet(
     source: Machine, target: Machine, protocol: int, *, version: int = 4, **fields: object
 ) -> Packet:
-    """An IP packet, the first of its connection unless ``state`` says otherwise."""
+    """An IP packet, the first of its connection by default (``state``)."""
     plain = Packet(
         source.number,
         source.vlan,
@@ -214,7 +214,7 @@ def frame(source: Machine, target: Machine, ethertype: int) -> Packet:
 
 
 class Case(NamedTuple):
-    """Packets that arrive, and packets that nobody gets.
+    """Packets that arrive, and packets that no one receives.
 
     A packet with a unicast destination arrives where its MAC is: in a port,
     or on the network.

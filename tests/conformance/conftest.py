@@ -47,7 +47,7 @@ def bridges() -> Iterator[Bridges]:
 
 @pytest.fixture
 def examples(request: pytest.FixtureRequest) -> Examples:
-    """As many worlds as were asked for; chosen anew if they were."""
+    """As many worlds as were asked for; different ones each time if they were."""
     config = request.config
     count = config.getoption("--examples", default=None)
     capture = config.pluginmanager.getplugin("capturemanager")

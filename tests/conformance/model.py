@@ -2,8 +2,8 @@
 
 Written from Neutron's API reference and its contributor guide ("Open vSwitch
 firewall driver"), not from our flows, so that the two can be held against each
-other. It says what we mean to do; where that is not what Neutron's own driver
-does, :mod:`.differences` says why.
+other. It is what we intend; where that is not what Neutron's own driver
+does, :mod:`.differences` has the reason.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Forwarding(enum.Enum):
 
     OWN = "own"
     """Ours: to local ports by the MACs they hold, each through its ingress rules; broadcast to
-    all of them and out; what is for nobody here, out."""
+    all of them and out; what is for no local port, out."""
     NORMAL = "normal"
     """Neutron's: to the filtered ports that hold the MAC through their ingress rules; all else
     by NORMAL, a learning switch."""
@@ -103,10 +103,10 @@ class Model:
         """The sender's rules allow it."""
         return self.onward(packet, tracked)
 
-    # Who speaks, and what needs no rule.
+    # Sender addresses, and what needs no rule.
 
     def claims(self, port: Port) -> frozenset[Claim]:
-        """A port speaks IPv6 from its link-local address, too (RFC 4291, appendix A)."""
+        """A port may also send IPv6 from its link-local address (RFC 4291, appendix A)."""
         return port.claims | {(port.mac, ipaddress.ip_network(link_local(port.mac)))}
 
     def speaks_as(self, port: Port, mac: str, address: Address | None) -> bool:
@@ -208,7 +208,7 @@ class Model:
             return any(address in network for network in self.world.address_groups[rule.remote])
         return any(
             address in network
-            # An address pair for every address says nothing; then the MAC tells the member.
+            # An address pair for every address matches everything; then the MAC decides.
             and (network.prefixlen > 0 or member == mac)
             for member, network in self.world.members(rule.remote)
         )

@@ -27,7 +27,7 @@ class Engine:
     """Our firewall on one bridge, brought from world to world.
 
     On Neutron's bridge it learns of a world as our driver does, from what the
-    agent says; on our own by specs.
+    agent passes to it; on our own by specs.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Engine:
         self._firewall.start()
 
     def go_to(self, world: World) -> None:
-        """From whatever stands, as one batch; read back, but for a bent one."""
+        """From the installed flows, as one batch; read back unless a fault is put in."""
         self._revision += 1
         attachments = {
             identity(f"port {number}"): Attachment(identity(f"port {number}"), number, port.vlan)

@@ -30,7 +30,7 @@ from tests.conformance.world import (
 )
 from tests.conformance.worlds import ETHERTYPES, HOSTS, OUTSIDE, OUTSIDE_MACS
 
-# Conntrack takes neighbour discovery and MLD for invalid, whatever came before
+# Conntrack takes neighbour discovery and MLD for invalid in every state
 # (OVS lib/conntrack.c, extract_l4_icmp6).
 UNTRACKABLE = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
 

@@ -1,5 +1,5 @@
-"""As whom a port may speak, and what needs no rule: ARP, neighbour discovery, DHCP; ports that
-are not filtered."""
+"""Which sender addresses a port may use; what needs no rule: ARP, neighbour discovery, DHCP; ports
+that are not filtered."""
 
 from dataclasses import replace
 
@@ -67,7 +67,7 @@ def paired(*pairs: tuple[str, str]) -> Case:
 
 
 CASES = {
-    "a port speaks as itself": Case(
+    "a port sends from its own addresses only": Case(
         OPEN,
         passes=[udp(ONE, OUTSIDE, 53), udp(ONE, OUTSIDE, 53, version=6),
                 udp(AS_LINK_LOCAL, OUTSIDE, 53, version=6)],
@@ -111,13 +111,13 @@ CASES = {
         passes=[udp(OUTSIDE, ONE, 68, 67), udp(OUTSIDE, ONE, 546, 547, version=6)],
         dropped=[udp(OUTSIDE, ONE, 69, 67), udp(OUTSIDE, ONE, 556, 547, version=6)],
     ),
-    "a VM is no DHCP server whatever its rules say": Case(
+    "a VM is no DHCP server with any rules": Case(
         OPEN,
         passes=[udp(ONE, OUTSIDE, 1068, 67), udp(ONE, OUTSIDE, 1546, 547, version=6)],
         dropped=[udp(ONE, OUTSIDE, 68, 67), udp(ONE, OUTSIDE, 546, 547, version=6),
                  udp(ONE, TWO, 68, 67)],
     ),
-    "a VM is no router whatever its rules say": Case(
+    "a VM is no router with any rules": Case(
         OPEN, dropped=[icmpv6(source, target, 134) for source in (ONE, AS_LINK_LOCAL)
                        for target in (OUTSIDE, TWO, ALL_NODES)],
     ),
@@ -166,7 +166,7 @@ CASES = {
         dropped=[udp(STRANGER.but(ip="198.51.100.7"), OUTSIDE, 53),
                  udp(STRANGER.but(ip6="2001:db8:5::5"), OUTSIDE, 53, version=6)],
     ),
-    "stateless groups let a port speak as itself only": Case(
+    "a port of stateless groups sends from its own addresses only": Case(
         world({ONE: port(ONE, "all")}, {"all": Group(ALL, stateful=False)}),
         passes=[udp(ONE, OUTSIDE, 53)],
         dropped=[udp(STRANGER, OUTSIDE, 53), udp(ONE.but(ip="10.0.0.66"), OUTSIDE, 53)],

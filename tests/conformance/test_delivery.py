@@ -71,7 +71,7 @@ DELIVERED = {
     "unicast from outside to its port alone": Reaches(OPEN, udp(OUTSIDE, TWO, 53), {2}, {2}),
     "unknown unicast out": Reaches(OPEN, udp(ONE, NOBODY, 53), {0}, {0}),
     "a MAC of another network out": Reaches(OPEN, udp(ONE, ELSEWHERE, 53), {0}, {0}),
-    "unknown unicast from outside to nobody": Reaches(OPEN, udp(OUTSIDE, NOBODY, 53), set(), {0}),
+    "unknown unicast from outside to no port": Reaches(OPEN, udp(OUTSIDE, NOBODY, 53), set(), {0}),
     "unknown unicast to a port without port security": Reaches(
         world({ONE: ALL, TWO: port(TWO, guard=Guard.OFF), THREE: ALL}),
         udp(OUTSIDE, NOBODY, 53), {2}, {0},

@@ -93,7 +93,7 @@ CASES = {
         passes=[*both(UDP, 53), udp(OUTSIDE, TWO, 53)],
         dropped=[udp(TWO, ONE, 53), udp(TWO, OUTSIDE, 53), udp(OUTSIDE, ONE, 53)],
     ),
-    "a range ends where it says": Case(
+    "a range is exact": Case(
         server(ingress(UDP, (1000, 2001))),
         # The masks a range falls into meet at 1008, 1024 and 2000.
         passes=to_ports(udp, ONE, TWO, 1000, 1007, 1008, 1023, 1024, 1500, 1999, 2000, 2001),
@@ -188,7 +188,7 @@ CASES = {
         passes=[*both(UDP, 53), tcp(TWO, ONE, 80, version=6)],
         dropped=[udp(OUTSIDE, ONE, 53), udp(ONE, OUTSIDE, 53), udp(OUTSIDE, ONE, 53, version=6)],
     ),
-    "a remote group without members admits nobody": Case(
+    "a remote group without members admits no one": Case(
         server(ingress(remote="empty"), ingress(version=6, remote="empty"),
                groups={"empty": Group()}),
         dropped=[*both(UDP, 53), udp(OUTSIDE, TWO, 53)],
@@ -267,7 +267,7 @@ CASES = {
                 tcp(ONE, TWO, 80, state=State.ESTABLISHED, cut=True)],
         dropped=[tcp(ONE, TWO, 81, state=State.ESTABLISHED)],
     ),
-    "invalid packets are dropped whatever the rules say": Case(
+    "invalid packets are dropped with any rules": Case(
         server(*ALL), dropped=[tcp(ONE, TWO, 80, state=State.INVALID),
                                tcp(OUTSIDE, TWO, 80, state=State.INVALID)],
     ),

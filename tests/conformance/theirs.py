@@ -28,7 +28,7 @@ def flows(world: World, interface: Callable[[int], str]) -> list[str]:
     bridge = _Bridge(world, interface)
     with mock.patch.object(ip_conntrack, "OvsIpConntrackManager", _NoConntrack):
         firewall = driver.OVSFirewallDriver(bridge)
-    # Every driver subscribes for good; nobody here ever publishes.
+    # Every driver subscribes for good; nothing here publishes.
     registry.unsubscribe(firewall._init_firewall_callback, resources.AGENT, events.OVS_RESTARTED)
     logging.getLogger("neutron").setLevel(logging.ERROR)
     _apply(firewall, world)

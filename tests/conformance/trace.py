@@ -99,7 +99,7 @@ class Tracer:
 
 
 def flow_of(packet: Packet, in_port: int, tag: int | None) -> str:
-    """``packet`` as ofproto/trace wants it, arriving at ``in_port`` with ``tag``."""
+    """``packet`` in the notation of ofproto/trace, arriving at ``in_port`` with ``tag``."""
     fields: list[str] = [f"in_port={in_port}"]
     if tag is not None:
         fields.append(f"dl_vlan={tag}")
@@ -132,7 +132,7 @@ def flow_of(packet: Packet, in_port: int, tag: int | None) -> str:
 def read(text: str, uplinks: tuple[int, ...]) -> Verdict:
     """The verdict in a trace; ``uplinks`` are the ports that lead to the network.
 
-    ``network`` stands for NORMAL, too; what NORMAL then does with the packet
+    ``network`` includes NORMAL; what NORMAL then does with the packet
     depends on the MACs the bridge has learned, which is not the firewall's doing.
     """
     outputs = {int(each["port"]) for each in _OUTPUT.finditer(text)}

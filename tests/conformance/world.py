@@ -14,7 +14,7 @@ Claim = tuple[str, Prefix]
 """A MAC together with the addresses it may be used with."""
 
 UPLINK = 0
-"""As a packet's source: somebody outside of the host."""
+"""As a packet's source: a machine outside of the host."""
 
 ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
 WITH_PORTS = frozenset({TCP, UDP, SCTP})
@@ -30,7 +30,7 @@ class Guard(enum.Enum):
 
 
 class State(enum.Enum):
-    """What connection tracking says of a packet."""
+    """The state that connection tracking gives a packet."""
 
     NEW = "new"
     ESTABLISHED = "established"
@@ -88,7 +88,7 @@ class Port:
 
     @property
     def claims(self) -> frozenset[Claim]:
-        """As whom the port may speak, and what counts as a member of its groups."""
+        """The addresses the port may send from, and what counts as a member of its groups."""
         own = {(self.mac, ipaddress.ip_network(each)) for each in self.addresses}
         return frozenset(own.union(self.pairs))
 

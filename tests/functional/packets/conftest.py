@@ -22,7 +22,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def machines(world: World) -> tuple[Vm, Vm, Vm, Vm]:
-    """Ports of one network, wired, and somebody on its segment beyond the host."""
+    """Ports of one network, wired, and a machine on its segment beyond the host."""
     inside = [world.insider(name) for name in ("sender", "guarded", "third")]
     outside = world.outsider("outside")
     for vm in inside:

@@ -26,7 +26,7 @@ UDP, TCP = 17, 6
 _ARP = 0x0806
 _MAGIC = b"afup"
 # Magic, probe, whether it is an answer, round, and the complements of round and source port:
-# a packet's checksum is the same whatever the round.
+# a packet's checksum is the same in every round.
 _TAG = struct.Struct("!4sHHIIH")
 _MARK = struct.Struct("!4sI")
 _FIRST_NUMBERS = (1000, 5000)

@@ -99,8 +99,8 @@ class TestCut:
     def test_a_cut_deletes_no_entry_of_conntrack(
         self, world: World, sender: Vm, guarded: Vm
     ) -> None:
-        """``conntrack -D`` speaks to the kernel, which has never heard of these connections: the
-        switch keeps a table of its own, where the cut one still stands, and is marked."""
+        """``conntrack -D`` reaches the kernel, which does not have these connections: the switch
+        keeps a table of its own, where the cut one remains, with a mark."""
         rules = group(HTTP)
         world.wire(guarded, rules)
         world.serve(guarded, 80)

@@ -57,7 +57,7 @@ class TestEthertypes:
 
 class TestTrackedPackets:
     """A packet may come with the memory of another connection table, as from a router's
-    namespace or another zone; here the switch is told to send one in like that."""
+    namespace or another zone; here the switch is made to send one in like that."""
 
     ZONE = 4000
 

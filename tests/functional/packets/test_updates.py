@@ -32,7 +32,7 @@ def seed() -> int:
 
 @pytest.fixture
 def vms(switch: Switch) -> Iterator[list[Vm]]:
-    """Seven: four speak through raw sockets, two through their kernels, one is the witness."""
+    """Seven: four send through raw sockets, two through their kernels, one is the witness."""
     with contextlib.ExitStack() as stack:
         made = [
             stack.enter_context(

@@ -116,7 +116,7 @@ class Trial:
         self.switch.lift_flow_limit(BRIDGE, Table.RULES_INGRESS)
 
     def restart(self) -> None:
-        """A new process of the agent, which finds what the old one left, and a change meanwhile."""
+        """A new process of the agent, with the flows of the old one, and a change in between."""
         step = self.walk.step(self.desired)
         self._note(f"restart: {step.words}")
         self.firewall = Firewall(self.ofctl, self.pipeline)

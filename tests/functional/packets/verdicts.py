@@ -1,4 +1,4 @@
-"""What the groups allow, said once more in a few lines and without a word of OpenFlow.
+"""What the groups allow, in a few lines without OpenFlow.
 
 Only what the update tests ask: unicast between ports with port security, by
 protocol, port, address and membership.

@@ -1,4 +1,4 @@
-"""A random walk through what a tenant may want: each step is one change of the desired state."""
+"""Random changes of the desired state, one after another."""
 
 import dataclasses
 import ipaddress

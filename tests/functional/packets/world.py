@@ -262,7 +262,7 @@ class World:
         ends = _macs(source, target), _ips(source, target, version)
         return self.passes(source, target, frames.tcp(*ends, ports, frames.SYN, (number, 0)))
 
-    # What the switch says.
+    # What is in the switch.
 
     def flows(self) -> list[str]:
         """Every flow of the integration bridge: what it matches and does, not whose it is."""

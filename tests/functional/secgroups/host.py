@@ -168,7 +168,7 @@ class Host:
         self.firewall.commit([vm.id for vm in vms])
 
     def restart_agent(self) -> None:
-        """A new process: it knows nothing but what the switch tells."""
+        """A new process: it knows only what is in the switch."""
         self.firewall = Firewall(self.ofctl, self.pipeline)
         self.firewall.start()
 
@@ -200,7 +200,7 @@ class Host:
         return destination.name in self.send(source.name, packet)
 
     def reaches_only(self, source: Vm, destination: Vm, packet: str) -> bool:
-        """Whether ``destination`` got ``packet`` and nobody else did."""
+        """Whether ``destination`` got ``packet`` and no other port did."""
         if source.name == UPLINK:
             packet = packets.tagged(packet, source.vlan + 1000)
         return self.send(source.name, packet) == {destination.name}

@@ -36,10 +36,10 @@ def test_what_may_leave_is_switched_by_normal(host: Host, vms: list[Vm]) -> None
     # NORMAL floods what it has not learned, to filtered ports too, as under Neutron.
     assert host.send("vm1", datagram(vms[0], outsider())) == {"vm2", "vm3", UPLINK}
     # An answer to anybody's ARP teaches it.
-    heard = packets.arp(
+    question = packets.arp(
         (outsider().mac, packets.BROADCAST), (outsider().mac, outsider().ip), "1.1.1.1"
     )
-    host.send(UPLINK, packets.tagged(heard, 1001))
+    host.send(UPLINK, packets.tagged(question, 1001))
     assert host.send("vm1", datagram(vms[0], outsider())) == {UPLINK}
 
 
@@ -108,8 +108,8 @@ class TestUntranslatedSegment:
 def test_neighbour_discovery_goes_by_normal_which_learns_from_it(host: Host, vms: list[Vm]) -> None:
     one, two, _ = vms
     assert host.icmp(one, two, 133, v6=True)
-    told = packets.arp((one.mac, two.mac), (one.mac, one.ip), two.ip, operation=2)
-    assert host.sent(one, two, told)
+    answer = packets.arp((one.mac, two.mac), (one.mac, one.ip), two.ip, operation=2)
+    assert host.sent(one, two, answer)
     assert one.mac in host.switch.appctl("fdb/show", "br-int")
 
 

@@ -76,7 +76,7 @@ class Events(RuleBasedStateMachine):
         self.revision += 1
         made = group(n, *rules_to(refers_to), members=members, revision=self.revision)
         self.groups[made.id] = made
-        # As the server does: whoever refers to the members learns of it.
+        # As the server does: groups that refer to the members get a new revision.
         for each in list(self.groups.values()):
             raised = {**vars(each), "revision": self.revision}
             self.groups[each.id] = SecurityGroupSpec(**raised)

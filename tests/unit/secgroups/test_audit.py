@@ -103,21 +103,21 @@ def test_flow_that_was_not_compiled_is_removed_and_named_on_our_bridge(
     assert f"cookie={value:#x},table=82,priority=65000,reg5=2 actions=output:2" in caplog.text
 
 
-def test_many_ports_of_a_bridge_that_is_right_cost_one_count(own: House) -> None:
+def test_many_unchanged_ports_cost_one_count(own: House) -> None:
     asked: list[str] = []
     own.tables.differences = lambda _: asked.append("all")  # type: ignore[method-assign,assignment,func-returns-value,return-value]
     own.firewall.prove(own.ids)
     assert asked == []
 
 
-def test_few_ports_are_compared_flow_by_flow_without_being_asked(own: House) -> None:
+def test_few_ports_are_compared_flow_by_flow(own: House) -> None:
     key = next(each for each in own.right if "tp_dst=22" in each and "reg5=2" in each)
     own.add(key, "drop", own.right[key][0])
     own.firewall.prove(own.ids[:2])
     assert own.tables.flows == own.right
 
 
-def test_strangers_flow_on_neutrons_bridge_fails_its_port_until_it_is_gone(
+def test_unowned_flow_on_neutrons_bridge_fails_its_port_until_it_is_removed(
     neutrons: House,
 ) -> None:
     neutrons.add("table=82,priority=65000,reg5=2", "output:2", 0x99)
@@ -171,7 +171,7 @@ def concerned(text: str) -> set[int]:
         ("table=25 priority=2,in_port=9 actions=resubmit(,60)", set()),
     ],
 )
-def test_stranger_on_neutrons_bridge_decides_about(text: str, ports: set[int]) -> None:
+def test_ports_concerned_by_an_unowned_flow_on_neutrons_bridge(text: str, ports: set[int]) -> None:
     assert concerned(text) == ports
 
 
@@ -188,7 +188,7 @@ def test_flow_with_the_same_key_is_one_change() -> None:
 
 
 @pytest.mark.parametrize("last", ["the delivery", "the copy"])
-def test_copied_cookie_makes_nobody_a_receiver_after_a_restart(own: House, last: str) -> None:
+def test_copied_cookie_makes_no_port_a_receiver_after_a_restart(own: House, last: str) -> None:
     key = next(each for each in own.right if each.startswith("table=73,priority=100,"))
     value, actions = own.right[key]
     copy = (value, "load:77->NXM_NX_REG5[],resubmit(,81)")
