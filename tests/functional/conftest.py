@@ -1,8 +1,10 @@
 """Fixtures for tests on a real switch."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +31,16 @@ def vm(switch: Switch) -> Iterator[Callable[..., Vm]]:
     """Makes VMs beside ``switch``; the arguments are those of :class:`Vm` after the switch."""
     with ExitStack() as stack:
         yield lambda *args, **kwargs: stack.enter_context(Vm(switch, *args, **kwargs))
+
+
+@pytest.fixture
+def ofctl_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that gets a line for each call of ovs-ofctl."""
+    log, real = tmp_path / "calls", shutil.which("ovs-ofctl")
+    log.touch()
+    wrapper = tmp_path / "bin" / "ovs-ofctl"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho "$*" >> {log}\nexec {real} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    return log

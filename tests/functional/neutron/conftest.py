@@ -1,8 +1,6 @@
 """One dummy switch for all of these tests, for Neutron has one connection to OVSDB in a process;
 and a fresh bridge for each."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,19 +30,6 @@ def dummy_switch() -> Iterator[Switch]:
             rpc.cleanup()
             ovs_lib.BaseOVS().ovsdb.ovsdb_connection.stop(10)
             cfg.CONF.clear()
-
-
-@pytest.fixture
-def ofctl_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that gets a line for each call of ovs-ofctl."""
-    log, real = tmp_path / "calls", shutil.which("ovs-ofctl")
-    log.touch()
-    wrapper = tmp_path / "bin" / "ovs-ofctl"
-    wrapper.parent.mkdir()
-    wrapper.write_text(f'#!/bin/sh\necho "$*" >> {log}\nexec {real} "$@"\n')
-    wrapper.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
-    return log
 
 
 @pytest.fixture
