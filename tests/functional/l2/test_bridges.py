@@ -6,12 +6,12 @@ from agent_flows.engine.task import TaskFailed
 from agent_flows.openflow.ofctl import BridgeNotFound, Ofctl, SwitchUnreachable
 
 
-def test_the_integration_bridge_is_made_and_lets_nothing_pass(switch, bridges):
+def test_integration_bridge_is_created_without_flows(switch, bridges):
     assert switch.vsctl("get", "Bridge", "br-int", "fail_mode") == "secure"
     assert switch.flows("br-int") == []
 
 
-def test_a_bridge_that_is_there_becomes_secure_and_learns_openflow_14(switch, ovsdb, bridges):
+def test_existing_bridge_becomes_secure_with_openflow_14(switch, ovsdb, bridges):
     switch.vsctl("set-fail-mode", "br-int", "standalone")
     switch.vsctl("set", "Bridge", "br-int", "protocols=OpenFlow10")
     ovsdb.settle()
@@ -26,7 +26,7 @@ def test_ensuring_twice_changes_nothing(switch, bridges):
     assert switch.vsctl("get", "Open_vSwitch", ".", "next_cfg") == before
 
 
-def test_an_uplink_is_a_pair_of_patch_ports(switch, ovsdb, bridges):
+def test_uplink_is_a_pair_of_patch_ports(switch, ovsdb, bridges):
     switch.add_bridge("br-ex")
     ovsdb.settle()
     uplink = bridges.uplink("physnet1")
@@ -36,21 +36,21 @@ def test_an_uplink_is_a_pair_of_patch_ports(switch, ovsdb, bridges):
     assert bridges.uplink("physnet1") == uplink
 
 
-def test_a_bridge_that_does_not_exist_is_named(bridges):
+def test_missing_bridge_is_named(bridges):
     with pytest.raises(TaskFailed) as failed:
         bridges.uplink("physnet1")
     assert failed.value.error.type == "BridgeNotFound"
     assert "br-ex" in failed.value.error.message
 
 
-def test_a_physical_network_without_mapping_is_named(bridges):
+def test_physical_network_without_mapping_is_named(bridges):
     with pytest.raises(TaskFailed) as failed:
         bridges.uplink("physnet9")
     assert failed.value.error.type == "UnknownPhysicalNetwork"
     assert "physnet9" in failed.value.error.message
 
 
-def test_a_missing_bridge_is_told_from_a_switch_that_does_not_run(switch, ovsdb, bridges):
+def test_missing_bridge_is_distinguished_from_a_stopped_switch(switch, ovsdb, bridges):
     def call(bridge):
         tool = Ofctl(str(switch.run_dir), bridge, 5, is_missing=lambda: bridges.is_missing(bridge))
         with pytest.raises(SwitchUnreachable) as raised:

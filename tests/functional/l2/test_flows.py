@@ -96,7 +96,7 @@ class Stage:
         )
 
 
-def test_a_wired_port_is_tagged_with_the_vlan_of_its_network(stage):
+def test_wired_port_is_tagged_with_the_vlan_of_its_network(stage):
     net = model.network()
     one, two, other = stage.plug(net), stage.plug(net), stage.plug(model.network())
     reports = stage.wire(one, two, other)
@@ -107,7 +107,7 @@ def test_a_wired_port_is_tagged_with_the_vlan_of_its_network(stage):
     ) == (net.id)
 
 
-def test_a_new_port_that_fails_at_the_end_is_left_closed_on_the_dead_vlan(stage):
+def test_new_port_that_fails_at_the_end_stays_closed_on_the_dead_vlan(stage):
     bad = stage.plug(model.network())
     report = stage.wire(bad, trouble=[bad])[bad]
     assert report.failed.name == "trouble"
@@ -116,7 +116,7 @@ def test_a_new_port_that_fails_at_the_end_is_left_closed_on_the_dead_vlan(stage)
     assert not stage.is_open(bad)
 
 
-def test_a_wired_port_that_fails_again_keeps_what_was_verified(stage):
+def test_wired_port_that_fails_again_keeps_what_was_verified(stage):
     port = stage.plug(model.network())
     assert stage.wire(port)[port].failed is None
     vlan = stage.tag(port)
@@ -125,7 +125,7 @@ def test_a_wired_port_that_fails_again_keeps_what_was_verified(stage):
     assert stage.is_open(port)
 
 
-def test_a_good_port_is_wired_beside_a_bad_one(stage):
+def test_good_port_is_wired_beside_a_bad_one(stage):
     net = model.network()
     good, bad = stage.plug(net), stage.plug(net)
     reports = stage.wire(good, bad, trouble=[bad])
@@ -146,7 +146,7 @@ def test_unwiring_the_last_port_of_a_network_releases_its_vlan(stage):
     assert stage.wiring.networks.vlans() == {}
 
 
-def test_unwiring_what_is_gone_or_never_was_succeeds(stage):
+def test_unwiring_an_unknown_port_succeeds(stage):
     gone = stage.plug(model.network())
     stage.wire(gone)
     stage.switch.vsctl("del-port", stage.names[gone])
@@ -154,7 +154,7 @@ def test_unwiring_what_is_gone_or_never_was_succeeds(stage):
     assert {r.failed for r in stage.unwire(gone, never).values()} == {None}
 
 
-def test_verifying_finds_a_tag_somebody_changed(stage):
+def test_changed_tag_fails_the_verification(stage):
     port = stage.plug(model.network())
     stage.wire(port)
 
@@ -174,7 +174,7 @@ def test_verifying_finds_a_tag_somebody_changed(stage):
     assert "77" in report.failed.error.message
 
 
-def test_the_vlan_of_a_vlan_network_has_nothing_to_do_with_its_segment(stage):
+def test_local_vlan_is_independent_of_the_segment(stage):
     stage.switch.add_bridge("br-ex")
     net = model.network("vlan", segmentation_id=1)
     first = stage.plug(model.network())

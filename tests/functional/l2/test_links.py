@@ -17,7 +17,7 @@ def test_many_links_are_raised_with_their_own_mtu(switch):
         assert links.verify_links(wanted) == {}
 
 
-def test_a_link_the_kernel_refuses_is_blamed_alone_with_its_words(switch):
+def test_link_refused_by_the_kernel_does_not_affect_others(switch):
     make(switch, "good", "bad")
     # veth takes no MTU below IPv4's minimum (drivers/net/veth.c, ETH_MIN_MTU).
     wanted = [Link("good", 1400), Link("bad", 67), Link("ghost", 1400)]

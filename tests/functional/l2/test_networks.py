@@ -107,7 +107,7 @@ def carry(switch, ovsdb, name, network, tag):
     wait_until(known, 5, "the port is known")
 
 
-def test_networks_do_not_meet_when_the_records_are_cleared(switch, ovsdb, networks):
+def test_cleared_records_do_not_join_networks(switch, ovsdb, networks):
     one, two = port(), port()
     (first,) = provision(networks, one)
     clear(switch, ovsdb)
@@ -117,7 +117,7 @@ def test_networks_do_not_meet_when_the_records_are_cleared(switch, ovsdb, networ
     assert records(switch) == {one.network.id: str(first), two.network.id: str(second)}
 
 
-def test_cleared_records_are_written_again_without_a_port_that_asks(switch, ovsdb, networks):
+def test_cleared_records_are_restored_without_a_port(switch, ovsdb, networks):
     one = port()
     (vlan,) = provision(networks, one)
     clear(switch, ovsdb)
@@ -126,7 +126,7 @@ def test_cleared_records_are_written_again_without_a_port_that_asks(switch, ovsd
 
 
 @pytest.mark.parametrize("value", ["77", "nonsense", "0", "4095", "-1", "99999"])
-def test_a_record_changed_by_another_tool_moves_no_port(switch, ovsdb, networks, value):
+def test_changed_record_moves_no_port(switch, ovsdb, networks, value):
     one = port()
     (vlan,) = provision(networks, one)
     switch.vsctl("set", "Bridge", "br-int", f'external_ids:{KEY}{one.network.id}="{value}"')
@@ -135,7 +135,7 @@ def test_a_record_changed_by_another_tool_moves_no_port(switch, ovsdb, networks,
     assert records(switch) == {one.network.id: str(vlan)}
 
 
-def test_a_record_that_claims_the_vlan_of_another_network_is_dropped(switch, ovsdb, networks):
+def test_record_that_claims_the_vlan_of_another_network_is_dropped(switch, ovsdb, networks):
     one, two = port(), port()
     (first,) = provision(networks, one)
     switch.vsctl("set", "Bridge", "br-int", f'external_ids:{KEY}{two.network.id}="{first}"')
@@ -157,7 +157,7 @@ def test_two_records_of_one_vlan_become_two_vlans_after_a_restart(switch, ovsdb,
     assert sorted(records(switch).values()) == sorted(map(str, given))
 
 
-def test_what_ports_carry_counts_where_the_records_are_gone_after_a_restart(switch, ovsdb, make):
+def test_tags_of_ports_replace_lost_records_after_a_restart(switch, ovsdb, make):
     one, two = port(), port()
     carry(switch, ovsdb, "p1", one.network.id, 1)
     clear(switch, ovsdb)
@@ -167,7 +167,7 @@ def test_what_ports_carry_counts_where_the_records_are_gone_after_a_restart(swit
     assert provision(restarted, one) == [1]
 
 
-def test_a_tag_without_a_network_is_given_to_nobody(switch, ovsdb, networks):
+def test_tag_without_a_network_is_not_given(switch, ovsdb, networks):
     switch.vsctl("add-port", "br-int", "theirs", "tag=1")
 
     def known():
@@ -179,7 +179,7 @@ def test_a_tag_without_a_network_is_given_to_nobody(switch, ovsdb, networks):
     assert provision(networks, port()) == [2]
 
 
-def test_a_vlan_that_was_left_is_not_given_at_once(networks):
+def test_freed_vlan_is_not_given_at_once(networks):
     one = port()
     (first,) = provision(networks, one)
     networks.release([one.id])
@@ -187,9 +187,7 @@ def test_a_vlan_that_was_left_is_not_given_at_once(networks):
     assert second != first
 
 
-def test_a_network_whose_flows_could_not_be_removed_keeps_its_record_and_is_taken_down_later(
-    switch, networks, ofctl
-):
+def test_network_whose_flows_could_not_be_removed_is_removed_later(switch, networks, ofctl):
     one = port()
     (vlan,) = provision(networks, one)
     ofctl.fails = lambda words: "--bundle" in words
@@ -203,7 +201,7 @@ def test_a_network_whose_flows_could_not_be_removed_keeps_its_record_and_is_take
     assert networks.vlans() == {}
 
 
-def test_a_tool_that_cannot_be_run_fails_the_whole_batch(networks, monkeypatch):
+def test_tool_that_cannot_be_run_fails_the_whole_batch(networks, monkeypatch):
     monkeypatch.setattr(tool, "_OFCTL", ("/nonexistent/ovs-ofctl",))
     with pytest.raises(TaskFailed) as failed:
         provision(networks, port(), port())
@@ -248,7 +246,7 @@ def connections(switch, zone):
     )
 
 
-def test_the_zone_of_a_network_that_went_is_empty(switch, networks, connect):
+def test_zone_of_a_removed_network_is_empty(switch, networks, connect):
     one = port(None, "10.0.0.1")
     (vlan,) = provision(networks, one)
     connect(vlan, "10.0.0.1", "10.0.0.2")
@@ -256,9 +254,7 @@ def test_the_zone_of_a_network_that_went_is_empty(switch, networks, connect):
     assert connections(switch, vlan) == ""
 
 
-def test_a_zone_with_an_older_process_connections_is_emptied_before_a_network_gets_it(
-    switch, make, connect
-):
+def test_zone_with_connections_of_an_older_process_is_emptied_before_use(switch, make, connect):
     connect(1, "10.0.0.1", "10.0.0.2")
     assert provision(make(), port()) == [1]
     assert connections(switch, 1) == ""
@@ -275,9 +271,7 @@ def test_zones_emptied_ahead_cost_the_first_port_of_a_network_no_call(networks, 
     assert sum("ct-flush" in words for words in ofctl.calls) == 2
 
 
-def test_the_zone_of_a_network_that_only_its_ports_tell_of_is_not_emptied_ahead(
-    switch, ovsdb, make, connect
-):
+def test_zone_of_a_network_known_only_from_ports_is_not_emptied_ahead(switch, ovsdb, make, connect):
     one = port()
     carry(switch, ovsdb, "p1", one.network.id, 1)
     connect(1, "10.0.0.1", "10.0.0.2")
@@ -285,7 +279,7 @@ def test_the_zone_of_a_network_that_only_its_ports_tell_of_is_not_emptied_ahead(
     assert "10.0.0.1" in connections(switch, 1)
 
 
-def test_a_network_keeps_its_connections_over_a_restart_of_the_agent(switch, make, connect):
+def test_network_keeps_its_connections_over_a_restart_of_the_agent(switch, make, connect):
     one = port(None, "10.0.0.1")
     (vlan,) = provision(make(), one)
     connect(vlan, "10.0.0.1", "10.0.0.2")
@@ -294,9 +288,7 @@ def test_a_network_keeps_its_connections_over_a_restart_of_the_agent(switch, mak
 
 
 @pytest.mark.parametrize("own", ["10.0.0.1", "2001:db8::1"])
-def test_the_connections_of_a_port_that_left_end_in_both_directions_and_no_others(
-    switch, networks, connect, own
-):
+def test_only_connections_of_a_removed_port_end_in_both_directions(switch, networks, connect, own):
     net = model.network()
     leaves, stays = port(net, own), port(net, "10.0.0.9")
     vlan, _ = provision(networks, leaves, stays)
@@ -311,7 +303,7 @@ def test_the_connections_of_a_port_that_left_end_in_both_directions_and_no_other
     assert "10.0.0.9" in left
 
 
-def test_an_address_a_port_gave_up_loses_its_connections(switch, networks, connect):
+def test_removed_address_loses_its_connections(switch, networks, connect):
     one = port(None, "10.0.0.1", "10.0.0.3")
     (vlan,) = provision(networks, one)
     connect(vlan, "10.0.0.1", "10.0.0.2")
@@ -322,7 +314,7 @@ def test_an_address_a_port_gave_up_loses_its_connections(switch, networks, conne
     assert "10.0.0.3" in left
 
 
-def test_an_address_two_ports_share_keeps_its_connections_until_the_last_left(
+def test_shared_address_keeps_its_connections_until_the_last_port_is_gone(
     switch, networks, connect
 ):
     net = model.network()
@@ -335,9 +327,7 @@ def test_an_address_two_ports_share_keeps_its_connections_until_the_last_left(
     assert "10.0.0.1" not in connections(switch, vlan)
 
 
-def test_a_release_whose_connections_could_not_be_ended_is_done_again(
-    switch, networks, connect, ofctl
-):
+def test_release_whose_connections_could_not_be_ended_is_repeated(switch, networks, connect, ofctl):
     net = model.network()
     one, two = port(net, "10.0.0.1"), port(net, "10.0.0.9")
     vlan, _ = provision(networks, one, two)
@@ -388,9 +378,7 @@ def inside(switch):
     ],
     ids=" ".join,
 )
-def test_a_way_out_that_was_changed_is_mended_with_its_flows(
-    switch, bridges, networks, provider, words
-):
+def test_changed_uplink_is_repaired_with_its_flows(switch, bridges, networks, provider, words):
     (vlan,) = provision(networks, provider)
     before = bridges.current_uplink("physnet1")
     switch.vsctl(*words)
@@ -406,9 +394,7 @@ def test_a_way_out_that_was_changed_is_mended_with_its_flows(
     assert f"in_port={uplink.peer_ofport} " in closed
 
 
-def test_a_bridge_made_again_under_its_name_gets_patch_ports_and_flows(
-    switch, ovsdb, bridges, networks, provider
-):
+def test_replaced_bridge_gets_patch_ports_and_flows(switch, ovsdb, bridges, networks, provider):
     provision(networks, provider)
     before = bridges.current_uplink("physnet1")
     switch.vsctl("del-br", "br-ex")
@@ -424,9 +410,7 @@ def test_a_bridge_made_again_under_its_name_gets_patch_ports_and_flows(
     assert len(translated(switch)) == len(inside(switch)) == 1
 
 
-def test_flows_of_a_network_that_somebody_deleted_are_written_again_when_they_are_looked_at(
-    switch, networks, provider
-):
+def test_deleted_flows_of_a_network_are_written_again_with_rewrite(switch, networks, provider):
     provision(networks, provider)
     switch.ofctl("del-flows", switch.management("br-ex"))
     switch.ofctl("del-flows", switch.management("br-int"), "dl_vlan=100")
@@ -435,9 +419,7 @@ def test_flows_of_a_network_that_somebody_deleted_are_written_again_when_they_ar
     assert any(line.endswith("priority=0 actions=NORMAL") for line in switch.flows("br-ex"))
 
 
-def test_a_network_is_taken_down_though_its_physical_bridge_is_gone(
-    switch, ovsdb, bridges, networks, provider
-):
+def test_network_is_removed_without_its_physical_bridge(switch, ovsdb, bridges, networks, provider):
     provision(networks, provider)
     before = bridges.current_uplink("physnet1")
     switch.vsctl("del-br", "br-ex")

@@ -61,7 +61,7 @@ def settled(ovsdb, port_id):
     return found and found[port_id].is_settled
 
 
-def test_many_ports_of_one_transaction_are_told_at_once(switch, heard):
+def test_ports_of_one_transaction_are_notified_at_once(switch, heard):
     names = [f"p{n}" for n in range(30)]
     plug(switch, *names)
     wait_until(lambda: len(heard.all()) == 30, 5, "all are told")
@@ -69,7 +69,7 @@ def test_many_ports_of_one_transaction_are_told_at_once(switch, heard):
     assert len(heard.ports) <= 4
 
 
-def test_what_is_no_port_and_statistics_tell_nothing(switch, heard):
+def test_other_interfaces_and_statistics_are_not_notified(switch, heard):
     switch.vsctl(
         "add-port", "br-int", "nobody", "--", "set", "Interface", "nobody", "type=internal"
     )
@@ -86,7 +86,7 @@ def test_what_is_no_port_and_statistics_tell_nothing(switch, heard):
     assert all(ports == {id_of("last")} for ports in heard.ports[told:])
 
 
-def test_a_port_that_goes_or_changes_its_name_is_told(switch, heard):
+def test_removed_or_renamed_port_is_notified(switch, heard):
     plug(switch, "one")
     wait_until(heard.all, 5, "it is told")
     switch.vsctl("set", "Interface", "one", "external_ids:iface-id=" + id_of("other"))
@@ -96,7 +96,7 @@ def test_a_port_that_goes_or_changes_its_name_is_told(switch, heard):
     wait_until(lambda: heard.all() == {id_of("other")}, 5, "its end is told")
 
 
-def test_the_interface_of_a_port_is_found_by_its_id_on_its_bridge_only(switch, ovsdb, bridges):
+def test_interface_of_a_port_is_found_by_its_id_on_its_bridge_only(switch, ovsdb, bridges):
     switch.add_bridge("br-other")
     plug(switch, "one")
     # The replica follows the database at its own pace.
@@ -108,7 +108,7 @@ def test_the_interface_of_a_port_is_found_by_its_id_on_its_bridge_only(switch, o
     assert interfaces.find(ovsdb, "br-other", [id_of("one")]) == {}
 
 
-def test_two_working_interfaces_of_one_port_are_an_error_not_a_choice(switch, ovsdb, bridges):
+def test_two_working_interfaces_of_one_port_are_an_error(switch, ovsdb, bridges):
     plug(switch, "one", "two")
     wait_until(lambda: settled(ovsdb, id_of("one")), 5, "an ofport")
     switch.vsctl("set", "Interface", "two", "external_ids:iface-id=" + id_of("one"))
@@ -120,7 +120,7 @@ def test_two_working_interfaces_of_one_port_are_an_error_not_a_choice(switch, ov
     assert "one and two" in error.message
 
 
-def test_what_is_read_is_what_the_database_says_now(switch, ovsdb, bridges):
+def test_reading_returns_the_current_content(switch, ovsdb, bridges):
     def name_of(port):
         found = interfaces.find(ovsdb, "br-int", [port])
         return found[port].name if port in found else None
@@ -155,7 +155,7 @@ def ovsdb_keys(ovsdb, name):
         return set(row.other_config) if row is not None else None
 
 
-def test_binding_a_port_leaves_what_others_wrote_beside(switch, ovsdb, bridges):
+def test_binding_a_port_keeps_keys_of_others(switch, ovsdb, bridges):
     plug(switch, "one")
     switch.vsctl("set", "Port", "one", "other_config:theirs=kept", "other_config:tag=7")
     wait_until(lambda: ovsdb_keys(ovsdb, "one") == {"theirs", "tag"}, 5, "it is known")
@@ -168,7 +168,7 @@ def test_binding_a_port_leaves_what_others_wrote_beside(switch, ovsdb, bridges):
     assert bindings.bind({id_of("one"): Binding("one", 5, network)}) == frozenset()
 
 
-def test_binding_a_port_that_is_gone_is_an_error_and_closing_it_is_none(ovsdb, bridges):
+def test_missing_port_can_be_closed_but_not_bound(ovsdb, bridges):
     network = model.network()
     with pytest.raises(TaskFailed) as failed:
         Bindings(ovsdb).bind({id_of("ghost"): Binding("ghost", 5, network)})
@@ -176,19 +176,19 @@ def test_binding_a_port_that_is_gone_is_an_error_and_closing_it_is_none(ovsdb, b
     Bindings(ovsdb).close(["ghost"])
 
 
-def test_a_transaction_the_database_refuses_is_an_error_with_its_words(ovsdb, bridges):
+def test_refused_transaction_is_an_error_with_its_message(ovsdb, bridges):
     with pytest.raises(TaskFailed) as failed:
         ovsdb.transact([ovsdb.api.add_br("br-int", may_exist=False)])
     assert failed.value.error.type == "OvsdbError"
     assert "br-int" in failed.value.error.detail
 
 
-def test_a_row_that_is_gone_is_an_error(ovsdb, bridges):
+def test_missing_row_is_an_error(ovsdb, bridges):
     with pytest.raises(TaskFailed):
         ovsdb.transact([ovsdb.api.db_set("Port", "ghost", ("tag", 4), if_exists=False)])
 
 
-def test_a_switch_that_does_not_act_is_a_timeout_of_the_whole_batch(switch, bridges):
+def test_switch_that_does_not_act_is_a_timeout_of_the_whole_batch(switch, bridges):
     hasty = Ovsdb(switch.database, timeout=1)
     hasty.start()
     switch.stop_vswitchd()
@@ -199,12 +199,12 @@ def test_a_switch_that_does_not_act_is_a_timeout_of_the_whole_batch(switch, brid
     assert failed.value.whole_batch
 
 
-def test_a_database_that_is_not_there_is_unreachable(tmp_path):
+def test_missing_database_is_unreachable(tmp_path):
     with pytest.raises(OvsdbUnreachable):
         Ovsdb(f"unix:{tmp_path}/none.sock", timeout=1).start()
 
 
-def test_after_a_restart_of_the_database_everything_is_read_anew(switch, heard):
+def test_everything_is_read_again_after_a_restart_of_the_database(switch, heard):
     plug(switch, "before")
     wait_until(heard.all, 5, "it is told")
     switch.restart_ovsdb()
@@ -221,7 +221,7 @@ def lagging(ovsdb):
     return ""
 
 
-def test_a_database_that_does_not_answer_is_unreachable_and_holds_nobody_up(switch):
+def test_database_that_does_not_answer_is_unreachable_and_blocks_no_caller(switch):
     ovsdb = Ovsdb(switch.database, timeout=1)
     assert not lagging(ovsdb)
     with switch.held_ovsdb(), pytest.raises(OvsdbUnreachable, match="no answer within 1 s"):
@@ -232,7 +232,7 @@ def test_a_database_that_does_not_answer_is_unreachable_and_holds_nobody_up(swit
     ovsdb.stop()
 
 
-def test_a_database_that_falls_silent_is_known_within_five_seconds_and_again_when_it_is_back(
+def test_silent_database_is_noticed_within_five_seconds_and_so_is_its_return(
     switch, ovsdb, bridges
 ):
     assert not lagging(ovsdb)
@@ -245,16 +245,14 @@ def test_a_database_that_falls_silent_is_known_within_five_seconds_and_again_whe
     ovsdb.transact([ovsdb.api.db_set("Bridge", "br-int", ("external_ids", {"a": "b"}))])
 
 
-def test_a_database_that_ended_is_known_within_five_seconds_and_again_when_it_is_back(
-    switch, ovsdb
-):
+def test_ended_database_is_noticed_within_five_seconds_and_so_is_its_return(switch, ovsdb):
     switch.stop_ovsdb()
     assert "ovsdb-server does not answer" in wait_until(lambda: lagging(ovsdb), 5, "it is known")
     switch.start_ovsdb()
     wait_until(lambda: not lagging(ovsdb), 10, "it is back")
 
 
-def test_readers_do_not_wait_for_ever_for_a_connection_that_is_held(ovsdb):
+def test_readers_wait_a_limited_time_for_a_busy_connection(ovsdb):
     held, enough = threading.Event(), threading.Event()
 
     def hold():
@@ -272,7 +270,7 @@ def test_readers_do_not_wait_for_ever_for_a_connection_that_is_held(ovsdb):
     assert failed.value.error.type == "Timeout"
 
 
-def test_a_listener_that_fails_once_has_everything_told_again(switch, heard):
+def test_listener_that_failed_is_notified_of_everything_again(switch, heard):
     told = heard.interfaces_changed
 
     def fails(port_ids):
@@ -287,7 +285,7 @@ def test_a_listener_that_fails_once_has_everything_told_again(switch, heard):
 
 
 @pytest.mark.parametrize("end", ["stop_vswitchd", "kill_vswitchd"])
-def test_the_end_of_the_switch_is_noticed_however_it_comes(switch, bridges, end):
+def test_every_kind_of_end_of_the_switch_is_noticed(switch, bridges, end):
     back = threading.Event()
     watch = SwitchWatch(str(switch.run_dir), "br-int", back.set)
     watch.start()
@@ -298,7 +296,7 @@ def test_the_end_of_the_switch_is_noticed_however_it_comes(switch, bridges, end)
     watch.stop()
 
 
-def test_a_bridge_made_anew_is_noticed(switch, bridges):
+def test_replaced_bridge_is_noticed(switch, bridges):
     back = threading.Event()
     watch = SwitchWatch(str(switch.run_dir), "br-int", back.set)
     watch.start()

@@ -6,32 +6,32 @@ from agent_flows.l2.interfaces import Interface, attach, missing
 from agent_flows.l2.tasks import linkless
 
 
-def test_a_port_without_interface_is_named():
+def test_port_without_interface_is_named():
     errors = missing(["one"], {})
     assert errors["one"].type == "InterfaceNotFound"
 
 
-def test_the_words_of_the_switch_are_the_error():
+def test_error_is_the_message_of_the_switch():
     found = {"one": Interface("one", "tap1", "", None, "could not open tap1 (No such device)")}
     error = missing(["one"], found)["one"]
     assert error.type == "InterfaceError"
     assert "No such device" in error.message
 
 
-def test_an_interface_the_switch_has_not_looked_at_has_no_ofport():
+def test_interface_not_opened_yet_has_no_ofport():
     interface = Interface("one", "tap1", "", None)
     assert not interface.is_settled
     assert missing(["one"], {"one": interface})["one"].type == "NoOfport"
 
 
-def test_a_working_interface_is_no_error():
+def test_working_interface_is_no_error():
     interface = Interface("one", "tap1", "", 4)
     assert interface.is_settled
     assert missing(["one"], {"one": interface}) == {}
     assert attach(interface, 9).ofport == 4
 
 
-def test_two_working_interfaces_that_claim_a_port_are_a_conflict_of_both():
+def test_two_working_interfaces_of_a_port_conflict():
     both = Interface("one", "tap1", "", None, "several", claimants=("tap1", "tap2"))
     assert both.is_settled
     error = missing(["one"], {"one": both})["one"]
@@ -61,17 +61,17 @@ def test_two_working_interfaces_that_claim_a_port_are_a_conflict_of_both():
         "dummy-internal",
     ],
 )
-def test_an_interface_of_a_type_without_kernel_link_is_skipped_with_its_reason(kind):
+def test_interface_type_without_kernel_link_is_skipped_with_its_reason(kind):
     interface = Interface("one", "no-such-link", kind, 4)
     assert linkless([interface]) == {"one": f"a {kind} interface has no kernel link"}
 
 
 @pytest.mark.parametrize("kind", ["", "system", "tap", "afxdp", "afxdp-nonpmd"])
-def test_an_interface_of_a_type_with_kernel_link_has_it_raised(kind):
+def test_interface_type_with_kernel_link_has_it_raised(kind):
     assert linkless([Interface("one", "no-such-link", kind, 4)]) == {}
 
 
-def test_interfaces_without_a_kernel_link_are_told_with_the_reason():
+def test_interfaces_without_kernel_link_are_skipped_with_the_reason():
     vhost = Interface("one", "vhu1", "dpdkvhostuserclient", 4)
     moved = Interface("two", "no-such-link", "internal", 5)
     system = Interface("three", "no-such-link", "", 6)

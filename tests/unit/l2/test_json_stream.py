@@ -35,7 +35,7 @@ def read(text: str, sizes: list[int]) -> tuple[list[object], str]:
 
 
 @given(st.lists(OBJECTS, max_size=4), st.lists(st.integers(1, 9), max_size=200), st.booleans())
-def test_a_stream_in_any_pieces_gives_the_texts_it_was_made_of(
+def test_stream_in_any_pieces_gives_its_texts(
     objects: list[object], sizes: list[int], ascii_only: bool
 ) -> None:
     stream = "".join(json.dumps(each, ensure_ascii=ascii_only) for each in objects)
@@ -54,9 +54,7 @@ def original() -> ModuleType:
 
 
 @given(value=OBJECTS)
-def test_values_are_those_of_the_parser_it_stands_in_for(
-    original: ModuleType, value: object
-) -> None:
+def test_values_equal_those_of_the_replaced_parser(original: ModuleType, value: object) -> None:
     text = original.to_string(value)
     assert read(text, []) == ([original.from_string(text)], "")
 
@@ -70,7 +68,7 @@ def test_python_ovs_reads_a_whole_text_with_it(
     assert isinstance(ovs.json.from_string('{"a": 1} and more'), str)
 
 
-def test_a_text_that_is_no_json_says_so_in_words() -> None:
+def test_invalid_json_gives_an_error_message() -> None:
     (answer,), _ = read('{"id": nonsense}', [])
     assert isinstance(answer, str)
     (answer,), _ = read("]", [])

@@ -53,7 +53,7 @@ def row(table, **columns):
     )
 
 
-def test_a_reload_is_told_though_an_update_comes_with_it(replica):
+def test_reload_is_notified_even_with_an_update(replica):
     replica.notify("create", row("Open_vSwitch", cur_cfg=1))
     replica.notify("update", row("Open_vSwitch", cur_cfg=2), row("Open_vSwitch", cur_cfg=1))
     replica.run()
@@ -62,7 +62,7 @@ def test_a_reload_is_told_though_an_update_comes_with_it(replica):
     assert replica.listener.said == ["reload"]
 
 
-def test_a_fail_mode_changed_and_changed_back_at_once_is_told_and_counted(replica):
+def test_fail_mode_changed_and_changed_back_is_notified_and_counted(replica):
     bridge = row("Bridge", name="br-int", fail_mode="secure")
     replica.notify("create", bridge)
     replica.notify("update", bridge, row("Bridge", fail_mode="secure"))
@@ -72,7 +72,7 @@ def test_a_fail_mode_changed_and_changed_back_at_once_is_told_and_counted(replic
     assert replica.content.makes(bridge) == 2
 
 
-def test_another_column_of_a_bridge_says_nothing_of_how_it_is_made(replica):
+def test_other_column_of_a_bridge_is_not_counted(replica):
     bridge = row("Bridge", name="br-int", fail_mode="secure")
     replica.notify("create", bridge)
     replica.notify("update", bridge, row("Bridge", name="br-int"))

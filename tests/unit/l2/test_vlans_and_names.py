@@ -28,14 +28,14 @@ def test_no_two_networks_share_a_vlan_and_none_changes_its_own(taken, wanted):
     assert all(1 <= vlan <= 4094 for vlan in chosen.values())
 
 
-def test_when_all_vlans_are_in_use_a_network_is_left_without():
+def test_network_gets_no_vlan_when_all_are_in_use():
     taken = {f"net-{vlan}": vlan for vlan in vlans.VLANS}
     assert vlans.choose(taken, ["one-more"]) == {}
     del taken["net-17"]
     assert vlans.choose(taken, ["one-more", "and-another"]) == {"one-more": 17}
 
 
-def test_a_vlan_is_the_first_sources_and_never_two_networks():
+def test_first_source_of_a_vlan_counts():
     given, carried, recorded = {"a": 1}, {"a": 9, "b": 1, "c": 2}, {"b": 3, "c": 4, "d": 2, "e": 5}
     assert vlans.settle(given, carried, recorded) == {"a": 1, "c": 2, "b": 3, "e": 5}
 
@@ -55,11 +55,11 @@ def test_settling_never_gives_two_networks_one_vlan(sources):
         )
 
 
-def test_a_vlan_that_a_port_carries_is_not_given_whatever_the_records_say():
+def test_vlan_of_a_port_is_not_given_despite_the_records():
     assert vlans.choose({}, ["new"], busy={1, 2, 4}) == {"new": 3}
 
 
-def test_the_vlan_that_was_left_last_is_the_last_to_be_given_again():
+def test_vlan_freed_last_is_given_last():
     assert vlans.choose({"a": 7}, ["new"], after=6) == {"new": 8}
     assert vlans.choose({}, ["one", "two"], after=4093) == {"one": 4094, "two": 1}
     assert vlans.choose({}, ["new"], after=4094) == {"new": 1}
@@ -83,7 +83,7 @@ def network(kind, **more):
     return NetworkSpec(str(uuid.uuid4()), kind, **more)
 
 
-def test_a_vlan_network_is_told_by_its_segment_and_leaves_with_it():
+def test_vlan_network_enters_and_leaves_with_its_segment():
     net = network(NetworkType.VLAN, physical_network="physnet1", segmentation_id=100)
     inside = network_flows.on_integration_bridge(net, 5, UPLINK)
     assert any("in_port=7,dl_vlan=100" in str(flow) for flow in inside)
@@ -92,7 +92,7 @@ def test_a_vlan_network_is_told_by_its_segment_and_leaves_with_it():
     assert f"set_field:{0x1000 | 100}->vlan_vid" in str(out)
 
 
-def test_a_flat_network_is_the_untagged_traffic():
+def test_flat_network_is_the_untagged_traffic():
     net = network(NetworkType.FLAT, physical_network="physnet1")
     inside = network_flows.on_integration_bridge(net, 5, UPLINK)
     assert any("in_port=7,vlan_tci=0x0000/0x1000" in str(flow) for flow in inside)
@@ -100,12 +100,12 @@ def test_a_flat_network_is_the_untagged_traffic():
     assert "strip_vlan" in str(out)
 
 
-def test_a_local_network_has_no_way_out():
+def test_local_network_has_no_uplink_flows():
     assert network_flows.on_integration_bridge(network(NetworkType.LOCAL), 5, None) == []
 
 
 @pytest.mark.parametrize("vlan", [1, 4094])
-def test_every_flow_of_a_network_carries_its_cookie(vlan):
+def test_every_flow_of_a_network_has_its_cookie(vlan):
     net = network(NetworkType.FLAT, physical_network="physnet1")
     flows = network_flows.on_integration_bridge(net, vlan, UPLINK)
     removal, *lines = network_flows.replacement(flows, vlan)

@@ -12,7 +12,7 @@ def sh(script: str, *, stdin: str = "", limit: float = 30.0) -> Ran:
     return execute(["sh", "-c", script], stdin, limit)
 
 
-def test_a_command_that_ends_answers_what_it_said() -> None:
+def test_result_has_output_and_exit_code() -> None:
     assert sh("cat; echo no >&2; exit 3", stdin="yes") == Ran("yes", "no\n", 3)
 
 
@@ -27,7 +27,7 @@ def test_a_command_that_ends_answers_what_it_said() -> None:
     ],
     ids=["hangs", "its child hangs", "ignores signals", "leaves a child behind"],
 )
-def test_a_command_that_does_not_end_is_killed_with_all_that_it_started(
+def test_command_beyond_its_limit_is_killed_with_its_children(
     tmp_path: pathlib.Path, script: str
 ) -> None:
     pid = tmp_path / "pid"
@@ -41,12 +41,12 @@ def test_a_command_that_does_not_end_is_killed_with_all_that_it_started(
     )
 
 
-def test_a_command_that_does_not_read_what_it_is_given_is_killed() -> None:
+def test_command_that_does_not_read_its_input_is_killed() -> None:
     with pytest.raises(TimeoutError):
         sh("sleep 600", stdin="x" * 10**7, limit=0.5)
 
 
-def test_a_bundle_that_was_killed_timed_out_so_that_its_outcome_is_looked_for() -> None:
+def test_killed_bundle_is_a_timeout() -> None:
     def hangs(argv: object, stdin: str, limit: float) -> Ran:
         assert limit == 8.0
         raise TimeoutError
@@ -55,7 +55,7 @@ def test_a_bundle_that_was_killed_timed_out_so_that_its_outcome_is_looked_for() 
         Ofctl("/run", "br-int", 7, hangs).bundle(["add table=0"])
 
 
-def test_a_tool_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ToolMissing, match="ovs-ofctl cannot be run"):
         Ofctl("/run", "br-int", 7).count(0, 0)
