@@ -18,7 +18,7 @@ _RULES = [
     policy.DocumentedRuleDefault(
         "agent_flows:write",
         "role:admin",
-        "Change desired state, have ports wired anew, and forget agents",
+        "Change desired state, have ports wired again, and delete agents",
         [
             {"path": "/{collection}/{id}", "method": "PUT"},
             {"path": "/{collection}/{id}", "method": "DELETE"},
@@ -30,7 +30,10 @@ _RULES = [
         "agent_flows:metrics", READERS, "Read metrics", [{"path": "/metrics", "method": "GET"}]
     ),
     policy.DocumentedRuleDefault(
-        "agent_flows:health", "@", "See whether it works", [{"path": "/healthz", "method": "GET"}]
+        "agent_flows:health",
+        "@",
+        "Read the server's health",
+        [{"path": "/healthz", "method": "GET"}],
     ),
 ]
 

@@ -154,7 +154,7 @@ def test_a_port_that_is_bound_to_a_host_without_an_agent(
     host.reason(vm.port_id, "No agent was ever seen on host compute-2")
     code, _, said = host.run("port", "resync", vm.port_id)
     assert code == 1
-    assert "no agent was ever seen on host compute-2; nothing was asked" in said
+    assert "no agent was ever seen on host compute-2; nothing was sent" in said
 
 
 def test_a_port_that_is_administratively_down(

@@ -1,4 +1,4 @@
-"""What agents are told after a transaction committed."""
+"""Casts to agents, sent after a transaction committed."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ from agent_flows.supervision import described
 
 LOG = log.getLogger(__name__)
 
-# Seconds after which a cast that is not taken is a failure.
+# Seconds after which a cast that the bus has not taken is a failure.
 _LONG = 30.0
 
 Ids = Mapping[str, frozenset[str]]
@@ -33,9 +33,9 @@ class Agents(Protocol):
 
 @dataclass(frozen=True)
 class Casts:
-    """Ids by host: ports that changed, groups that changed, ports to wire anew.
+    """Ids by host: ports that changed, groups that changed, ports to wire again.
 
-    ``hosts`` are to wire all their ports anew; their ids are none.
+    ``hosts`` are to wire all their ports again; their ids are empty.
     """
 
     ports: Ids = field(default_factory=dict)
@@ -58,17 +58,16 @@ def _union(one: Ids, other: Ids) -> Ids:
 
 
 def to_hosts(hosts: Iterable[str | None], ids: Collection[str]) -> Ids:
-    """The same ids for each host that is one."""
+    """The same ids for each host; None is skipped."""
     return {host: frozenset(ids) for host in hosts if host} if ids else {}
 
 
 class Caster:
     """Sends casts in the background: a bus that is away makes no request wait or fail.
 
-    What could not be sent is counted, logged and kept for the next time; it is
-    merged, so it never grows beyond the ids there are. Meanwhile the clock of
-    ``report_timeout`` runs for the ports it was about, so that its loss shows
-    as UNKNOWN.
+    What could not be sent is counted, logged and merged into the next send, so
+    it never grows beyond the existing ids. The clock of ``report_timeout`` runs
+    for its ports, so that a lost cast shows as UNKNOWN.
 
     ``failure`` is why something waits, None if nothing does.
     """

@@ -1,7 +1,6 @@
-"""What an agent says of itself and its host: read from its heartbeats, bounded, and kept.
+"""The condition of a host as its agent's heartbeats report it, checked and bounded. Pure.
 
-Pure. Nothing of it is trusted: of what is not known here nothing is kept, and
-what is kept has a size.
+Nothing in it is trusted: unknown fields are dropped, known ones are cut to a size.
 """
 
 import json
@@ -29,7 +28,7 @@ class Condition:
 
     @property
     def untrue(self) -> Mapping[Trouble, str]:
-        """The troubles with which nothing holds that was proven of the host's ports."""
+        """The troubles that make what was proven of the host's ports untrue."""
         return {source: line for source, line in self.troubles.items() if source in UNTRUE}
 
     def shown(self) -> dict[str, Any]:
@@ -43,7 +42,7 @@ class Condition:
 
 
 def of(state: Mapping[str, Any]) -> Condition:
-    """The condition that a heartbeat's ``state`` describes, whatever is in it."""
+    """The condition that a heartbeat's ``state`` describes; anything may be in it."""
     facts: dict[str, Any] = {}
     for name, value in list(state.items())[: 4 * _MOST]:
         if len(facts) >= _MOST:
@@ -82,13 +81,13 @@ def _is_number(value: object) -> bool:
 
 
 def _troubles(state: Mapping[str, Any]) -> dict[Trouble, str]:
-    said = state.get("troubles")
-    if not isinstance(said, Mapping):
+    reported = state.get("troubles")
+    if not isinstance(reported, Mapping):
         # An agent of the first release has one trouble without a source.
         alone = state.get("trouble")
         return {Trouble.OTHER: plain(alone, MAX_MESSAGE_CHARS)} if isinstance(alone, str) else {}
     troubles: dict[Trouble, str] = {}
-    for source, line in list(said.items())[: 2 * _MOST]:
+    for source, line in list(reported.items())[: 2 * _MOST]:
         if not isinstance(source, str) or not isinstance(line, str):
             continue
         try:

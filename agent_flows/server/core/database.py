@@ -33,12 +33,12 @@ _WRITER = "agent_flows_writer"
 # Seconds we wait longer than the database itself is to.
 _GRACE = 5.0
 _NO_ANSWER = "the database did not answer within"
-# What hung once is not waited for again at once: by us, PyMySQL, PostgreSQL and MariaDB.
+# A call that hung is not repeated at once: by us, PyMySQL, PostgreSQL and MariaDB.
 _TOO_LONG = (_NO_ANSWER, "timed out", "due to statement timeout", "Lock wait timeout")
 _MYSQL = ("mysql", "mariadb")
 
-# What a transaction can end in: oslo.db leaves SQLAlchemy's own where it knows
-# no better, as for a PostgreSQL that is away.
+# How a transaction can fail: oslo.db does not translate every error of SQLAlchemy,
+# as for a PostgreSQL that is away.
 ERRORS = (exception.DBError, sqlalchemy.exc.SQLAlchemyError)
 UNREACHABLE = (exception.DBConnectionError, exception.DBDeadlock, sqlalchemy.exc.OperationalError)
 
@@ -53,10 +53,10 @@ def register(conf: cfg.ConfigOpts) -> None:
 
 def _passes(exc: Exception) -> bool:
     """Whether it may be gone at the next attempt."""
-    # The driver's own words: what is above it repeats the statement and its values.
+    # The driver's own message: what wraps it repeats the statement and its values.
     cause = getattr(exc, "inner_exception", None) or exc
-    said = str(getattr(cause, "orig", None) or cause)
-    if any(words in said for words in _TOO_LONG):
+    message = str(getattr(cause, "orig", None) or cause)
+    if any(words in message for words in _TOO_LONG):
         return False
     locked = isinstance(exc, exception.DBError) and "is locked" in str(exc.inner_exception)
     return locked or isinstance(exc, (*_RACES, *UNREACHABLE))
@@ -81,7 +81,7 @@ def retried(function: Callable[P, T]) -> Callable[P, T]:
 
 
 class Transactions(Protocol):
-    """The two kinds of transaction, on whatever database."""
+    """The two kinds of transaction, on any database."""
 
     def reader(self) -> contextlib.AbstractContextManager[orm.Session]: ...
 
@@ -122,17 +122,17 @@ class Database:
             self._prepare_sqlite()
         elif self.engine.dialect.name in _MYSQL:
             # Under MariaDB's default (REPEATABLE READ) a transaction that waited for
-            # a lock would go on reading what was true before it waited.
+            # a lock would go on reading the state before it waited.
             self.engine = self.engine.execution_options(isolation_level="READ COMMITTED")
         self._wait_for_it(settings.max_retries, settings.retry_interval)
         self._sessions = orm.sessionmaker(self.engine, expire_on_commit=False)
         self._lock = threading.RLock()
-        # oslo.db opens SQLite anew for every transaction; without a connection
+        # oslo.db opens SQLite again for every transaction; without a connection
         # that stays, each close would check the whole WAL in.
         self._anchor = self.engine.connect() if self.is_sqlite and not self._in_memory else None
 
     def _wait_for_it(self, retries: int, interval: float) -> None:
-        """As oslo.db would, which knows the words of older clients of PostgreSQL only."""
+        """As oslo.db would, which knows the messages of older clients of PostgreSQL only."""
         while True:
             try:
                 self.engine.connect().close()
@@ -153,7 +153,7 @@ class Database:
         @event.listens_for(self.engine, "begin")
         def begin(connection: sqlalchemy.Connection) -> None:
             # A transaction that starts by reading and then writes cannot wait
-            # for another writer (SQLITE_BUSY_SNAPSHOT); one that says so at once
+            # for another writer (SQLITE_BUSY_SNAPSHOT); one that begins as a writer
             # can. oslo.db's own listener, which runs first, has begun one that reads.
             if connection.get_execution_options().get(_WRITER):
                 connection.exec_driver_sql("ROLLBACK")
@@ -191,10 +191,10 @@ class Database:
 
 
 def _parameters(url: URL, timeout: float | None) -> str:
-    """What the driver of MariaDB is to know, unless the operator's URL says it."""
+    """Parameters for MariaDB's driver that the operator's URL does not set."""
     if url.get_backend_name() not in _MYSQL:
         return ""
-    # Its ``utf8`` holds three bytes of four; what a tool said may need all.
+    # Its ``utf8`` holds three bytes of four; the output of a tool may need all.
     wanted = {"charset": "utf8mb4"}
     if timeout is not None:
         seconds = str(math.ceil(timeout))

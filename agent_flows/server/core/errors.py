@@ -1,4 +1,4 @@
-"""Why a request cannot be done, beside :class:`agent_flows.validation.Invalid`."""
+"""Why a request is refused, besides :class:`agent_flows.validation.Invalid`."""
 
 
 class NotFound(Exception):
@@ -9,9 +9,9 @@ class NotFound(Exception):
 
 
 class Conflict(Exception):
-    """The request is sound, but what is there stands against it.
+    """The request is valid, but in conflict with what exists.
 
-    ``field`` names the field at fault, None if it is the resource as such.
+    ``field`` names the field at fault, None if it is the whole resource.
     """
 
     def __init__(self, field: str | None, message: str) -> None:
@@ -20,4 +20,4 @@ class Conflict(Exception):
 
 
 class Unavailable(Exception):
-    """Something this request needs does not answer at the moment."""
+    """Something that this request needs does not answer now."""

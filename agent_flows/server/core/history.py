@@ -23,7 +23,7 @@ _LONGEST = datetime.timedelta(days=6)
 class Ordinals:
     """Ordinals of new attempts: from ``now``, and above all there are if a clock was ahead.
 
-    Two workers may hit upon the same one: the insert then fails as a
+    Two workers may choose the same one: the insert then fails as a
     duplicate and the transaction runs again, later.
     """
 
@@ -45,11 +45,11 @@ class Record:
 
 
 def silence(port: PortState, error: TaskError, now: datetime.datetime) -> FlowReport:
-    """What stands in the history where a report should be: one FAILED task that says so."""
-    # A clock that was set may have left a time of another year there.
+    """The record in place of a missing report: one FAILED task with the reason."""
+    # A clock that was wrong may have left any time there.
     started = max(min(port.syncing_since or now, now), now - _LONGEST)
-    # Built as what an agent reports, so that it is stored and read alike; its
-    # own sequence is of no account.
+    # A report like an agent's, so that it is stored and read alike; its sequence
+    # does not matter.
     return FlowReport(
         id=str(uuid.uuid4()),
         host=port.host or "",
@@ -74,7 +74,7 @@ def silence(port: PortState, error: TaskError, now: datetime.datetime) -> FlowRe
 
 
 def not_of_the_future(report: FlowReport, now: datetime.datetime) -> FlowReport:
-    """``report`` as it is kept: with times of a clock that is days ahead, it ended when it came."""
+    """``report`` as it is kept: if its clock was days ahead, it ended when it was received."""
     times = [report.finished_at, *(task.started_at for task in report.tasks if task.started_at)]
     if not clock.is_ahead(max(times), now):
         return report

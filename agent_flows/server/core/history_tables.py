@@ -1,6 +1,6 @@
-"""The tables of agents and of the history: as they were first made, and their changes.
+"""The tables of agents and of the history: their first form and their changes.
 
-In our own database and in Neutron's: two chains of migrations begin with them.
+The migrations of the own database and of Neutron's both begin with them.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy.dialects import mysql
 
 moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
-# What a tool said may be in any script, whatever the database's character set.
+# The output of a tool may be in any script; the database's character set may not.
 _UNICODE: dict[str, Any] = {"charset": "utf8mb4", "collation": "utf8mb4_bin"}
 text = sa.Text().with_variant(mysql.TEXT(**_UNICODE), "mysql", "mariadb")
 long_text = sa.Text().with_variant(mysql.MEDIUMTEXT(**_UNICODE), "mysql", "mariadb")
@@ -101,7 +101,7 @@ def create(**options: Any) -> None:
 
 
 def add_identities() -> None:
-    """Which process speaks for a host, and which other one wants to."""
+    """Which process reports for a host, and which other one claims it."""
     for column in (
         sa.Column("boot_id", sa.String(length=36), nullable=True),
         sa.Column("spoke_at", moment, nullable=True),

@@ -1,4 +1,4 @@
-"""What Prometheus may ask: counters of this process and gauges from the database.
+"""Prometheus metrics: counters of this process and gauges from the database.
 
 Labels are names from the code, and hosts that are in the database.
 """
@@ -16,7 +16,7 @@ from agent_flows.report import Trouble
 LOG = log.getLogger(__name__)
 
 PortCounts = Mapping[tuple[str, str, str], int]
-# Numbers of a heartbeat that have a gauge of their own, with what they are.
+# Numbers of a heartbeat that have a gauge, with their descriptions.
 AGENT_NUMBERS = {
     "waiting": "Ports that wait for a flow.",
     "oldest": "Seconds for which the port that waits longest has waited.",
@@ -27,7 +27,7 @@ AGENT_NUMBERS = {
 
 @dataclass(frozen=True)
 class AgentGauges:
-    """``age``: seconds since its last sign of life. ``numbers`` are those of its heartbeat."""
+    """``age``: seconds since its last heartbeat. ``numbers`` are those of its heartbeat."""
 
     host: str
     alive: bool
@@ -39,7 +39,7 @@ class AgentGauges:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the database says now; ``ports`` counts by host, status and sync_state."""
+    """What the database holds now; ``ports`` counts by host, status and sync_state."""
 
     ports: PortCounts
     agents: Sequence[AgentGauges]
@@ -67,7 +67,7 @@ class Metrics:
         )
         self.hosts_taken = Counter(
             "agent_flows_host_taken",
-            "Calls refused because another agent speaks for the host.",
+            "Calls refused because another agent reports for the host.",
             registry=self.registry,
         )
         self.requests = Histogram(
@@ -78,7 +78,7 @@ class Metrics:
         )
 
     def watch_database(self, ask: Callable[[], Snapshot]) -> None:
-        """Gauges of what ``ask`` answers; if it raises they are left out, and one says so."""
+        """Gauges of what ``ask`` answers; only ``agent_flows_database_up`` if it raises."""
         self.registry.register(_FromDatabase(ask))
 
     def watch_refusals(self, refused: Mapping[str, int]) -> None:
@@ -107,7 +107,7 @@ class _FromDatabase(_Described):
     def collect(self) -> Iterable[Metric]:
         try:
             snapshot = self._ask()
-        # A scrape always answers: counters are needed most when this fails.
+        # A scrape always answers: counters are needed most when the database fails.
         except Exception as exc:  # noqa: BLE001
             LOG.warning("Metrics without the database: %s", type(exc).__name__)
             return [_up(False)]
@@ -129,8 +129,8 @@ def _ports(counts: PortCounts) -> Metric:
 
 
 def _agents(agents: Sequence[AgentGauges]) -> Iterator[Metric]:
-    up = _by_host("agent_flows_agent_up", "Whether the host's agent lives.")
-    age = _by_host("agent_flows_agent_heartbeat_age_seconds", "Since its last sign of life.")
+    up = _by_host("agent_flows_agent_up", "Whether the host's agent is alive.")
+    age = _by_host("agent_flows_agent_heartbeat_age_seconds", "Seconds since its last heartbeat.")
     conflict = _by_host("agent_flows_agent_conflict", "Whether two agents report as this host.")
     trouble = GaugeMetricFamily(
         "agent_flows_agent_trouble",
@@ -162,7 +162,9 @@ class _Refusals(_Described):
 
     def collect(self) -> Iterable[Metric]:
         family = CounterMetricFamily(
-            "agent_flows_rpc_refused", "What agents sent and was refused.", labels=["field"]
+            "agent_flows_rpc_refused",
+            "Refused messages of agents, by field.",
+            labels=["field"],
         )
         for name, number in dict(self._refused).items():
             family.add_metric([name], number)
@@ -175,7 +177,9 @@ class _Process(_Described):
 
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(
-            "agent_flows_server_failing", "What this process needs and fails.", labels=["part"]
+            "agent_flows_server_failing",
+            "Parts of this process, 1 if failing.",
+            labels=["part"],
         )
         for part, fails in self._failing().items():
             family.add_metric([part], float(fails))

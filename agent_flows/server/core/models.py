@@ -94,7 +94,7 @@ class PortRow:
 class DeletedPort(Base):
     """The revision a deleted port had.
 
-    A port made anew under the same id goes on from there, so that a late
+    A port created again under the same id goes on from there, so that a late
     report about the old one cannot prove the new one.
     """
 
@@ -106,12 +106,12 @@ class DeletedPort(Base):
 
 
 class Agent(Base):
-    """What is known of a host: ``sequence`` is the highest of its reports.
+    """The agent of a host: ``sequence`` is the highest of its reports.
 
-    ``boot_id`` is the process that speaks for the host, None for an agent of a
-    release without identities, ``spoke_at`` when it did so itself (others may
-    vouch for it, which is a sign of life too). ``contender`` is the last other process that
-    wanted to, ``contended_at`` when it was last heard, None if none did.
+    ``boot_id`` is the process that reports for the host, None for an agent of a
+    release without identities, ``spoke_at`` its own last call (in Neutron a state
+    report of the OVS agent is a heartbeat too). ``contender`` is the last other
+    process that claimed the host, ``contended_at`` its last call, None without one.
     """
 
     __tablename__ = "agent_flows_agents"

@@ -1,4 +1,4 @@
-"""Who may use the API: everybody on loopback, or those keystone vouches for."""
+"""Who may use the API: any caller on loopback, or callers with a token of keystone."""
 
 import ipaddress
 import json
@@ -26,11 +26,11 @@ class InsecureBind(Misconfigured):
 
 
 class NoKeystone(Misconfigured):
-    """Tokens are to be checked, but it is not said where."""
+    """Tokens are to be checked, but keystone is not configured."""
 
 
 def check_bind(conf: cfg.ConfigOpts) -> None:
-    """Raise :class:`InsecureBind` if everybody on the network would be admin."""
+    """Raise :class:`InsecureBind` if any caller on the network would be admin."""
     api = conf[options.API]
     if api.auth_strategy == "keystone" or _is_loopback(api.bind_host):
         return
@@ -53,8 +53,8 @@ def _is_loopback(host: str) -> bool:
 class OwnPages:
     """Falcon middleware for an API without tokens: pages of other sites may change nothing.
 
-    A browser says whose page sends a request (Fetch Metadata, Origin); what
-    is no browser says neither, and is let through.
+    A browser names the page that sends a request (Fetch Metadata, Origin); other
+    clients send neither header and are let through.
     """
 
     def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
@@ -73,9 +73,9 @@ class OwnPages:
 def with_known_hosts(app: Wsgi, conf: cfg.ConfigOpts) -> Wsgi:
     """``app`` for requests whose Host header is an address or name of this machine's loopback.
 
-    Without tokens, whoever reaches loopback is admin. A page in a browser on
-    this machine could, under a name of its own that it has resolve to
-    127.0.0.1 (DNS rebinding). With tokens every name may be used.
+    Without tokens any caller on loopback is admin. A page in a browser on this
+    machine is one if its own name resolves to 127.0.0.1 (DNS rebinding). With
+    tokens every name may be used.
     """
     api = conf[options.API]
     if api.auth_strategy == "keystone":
@@ -131,12 +131,12 @@ class Guard:
     ) -> None:
         rule = f"agent_flows:{resource.policy(request.method)}"
         confirmed = request.env.get("HTTP_X_IDENTITY_STATUS") == "Confirmed"
-        speaker = (
+        caller = (
             context.RequestContext.from_environ(request.env)
             if confirmed
             else context.RequestContext()
         )
-        if self._enforcer.enforce(rule, {}, speaker.to_policy_values()):
+        if self._enforcer.enforce(rule, {}, caller.to_policy_values()):
             return
         if not confirmed:
             raise falcon.HTTPUnauthorized(
@@ -148,11 +148,11 @@ class Guard:
 def with_tokens(app: Wsgi, conf: cfg.ConfigOpts) -> Wsgi:
     """``app`` behind keystonemiddleware, section ``[keystone_authtoken]``.
 
-    It says who speaks in headers that nobody else can set; whether they may is
-    for :class:`Guard`. Raises :class:`NoKeystone` if the section lacks what
+    It names the caller in headers that no client can set; :class:`Guard` decides
+    what the caller may do. Raises :class:`NoKeystone` if the section lacks what
     every check needs.
     """
-    # 10 MiB that only those take who use it.
+    # Imported only if used: it takes 10 MiB.
     from keystoneauth1 import exceptions
     from keystonemiddleware import auth_token
 

@@ -1,4 +1,4 @@
-"""Asking what may never answer, without waiting for it."""
+"""A call that may never return, with a limit on the wait."""
 
 import threading
 from collections.abc import Callable
@@ -11,8 +11,8 @@ T = TypeVar("T")
 class Bounded(Generic[T]):
     """Calls ``ask`` in a thread of its own and waits ``seconds`` for the answer.
 
-    While one question is under way there is no second: who asks meanwhile gets
-    its answer, so what hangs takes one thread and no more.
+    While one call runs there is no second: callers in between get its answer, so
+    a call that hangs takes one thread and no more.
     """
 
     def __init__(self, ask: Callable[[], T], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What a change of one object means for others.
+"""What a change of one object means for the ports that depend on it.
 
 A port depends on the rules of its security groups and on the members and
 addresses of the groups these rules refer to. When any of it changes, the
@@ -19,7 +19,7 @@ from agent_flows.server.core.directory import CLAIMED
 from agent_flows.server.standalone import models
 from agent_flows.server.standalone.directory import OwnDirectory
 
-# Ports that were reported upon: their switch holds what was right until now.
+# Ports with a report: their switch holds what was right until now.
 REPORTED = (SyncState.IN_SYNC, SyncState.OUT_OF_SYNC, SyncState.UNKNOWN)
 
 Contribution = dict[str, frozenset[tuple[str, str]]]
@@ -50,7 +50,7 @@ def addresses_changed(session: Session, address_group: str, now: datetime.dateti
 
 
 def rules_changed(session: Session, group: str, now: datetime.datetime) -> Casts:
-    """What a security group itself says changed."""
+    """The rules of a security group changed."""
     return _revise(session, {group}, {group}, now)
 
 
@@ -68,9 +68,9 @@ def _content_changed(
 
 
 def _revise(
-    session: Session, groups: Collection[str], told: Collection[str], now: datetime.datetime
+    session: Session, groups: Collection[str], changed: Collection[str], now: datetime.datetime
 ) -> Casts:
-    """Raise the revision of ``groups``; agents of ports in them are told the ids ``told``."""
+    """Raise the revision of ``groups``; the agents of their ports get the ids ``changed``."""
     if not groups:
         return Casts()
     group = models.SecurityGroup
@@ -81,8 +81,8 @@ def _revise(
         .values(revision=group.revision + 1)
         .execution_options(synchronize_session=False)
     )
-    # Every port in them is locked, whatever its state: one whose report is just
-    # being taken is to be seen as that report leaves it.
+    # Every port in them is locked, in any state: if a report is being taken, this
+    # waits and reads the state after it.
     port, membership = models.Port, models.Membership
     inside = sa.select(membership.port_id).where(membership.security_group_id.in_(list(groups)))
     rows = session.execute(
@@ -92,23 +92,23 @@ def _revise(
         .with_for_update()
     ).all()
     await_reports(session, [row.id for row in rows if row.sync_state in REPORTED], now)
-    # The agents of ports that are said to be ABSENT, too: what is not there needs
-    # nothing, and if that is a mistake no switch keeps a rule that was revoked.
-    return Casts(groups=to_hosts({row.host for row in rows}, told))
+    # Agents of ABSENT ports too: if ABSENT was a mistake, no switch keeps a rule
+    # that was revoked.
+    return Casts(groups=to_hosts({row.host for row in rows}, changed))
 
 
 def lock_groups(session: Session, groups: Collection[str]) -> set[str]:
-    """Those of ``groups`` that exist; locked, so that their revision stands still."""
+    """Those of ``groups`` that exist; locked, so that their revisions do not change."""
     group = models.SecurityGroup.id
     query = sa.select(group).where(group.in_(list(groups))).order_by(group).with_for_update()
     return set(session.scalars(query)) if groups else set()
 
 
 def await_reports(session: Session, port_ids: Collection[str], now: datetime.datetime) -> None:
-    """These locked ports' desired state is newer than any report of them.
+    """The desired state of these locked ports is newer than any report of them.
 
-    They are SYNCING until one comes. Where no agent lives none will, and they
-    are UNKNOWN, with a task that says why. A port bound to no host stays as it is.
+    They are SYNCING until one comes. On a host without a live agent they are
+    UNKNOWN, with a task that has the reason. A port bound to no host stays as it is.
     """
     if not port_ids:
         return

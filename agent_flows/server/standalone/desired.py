@@ -1,7 +1,7 @@
 """Desired state as operators and orchestrators write it: networks and groups.
 
 A PUT creates or replaces; one that changes nothing does nothing. Every
-function is the body of one transaction and answers what agents are to be told
+function is the body of one transaction and answers the casts to send
 once it committed.
 """
 
@@ -28,14 +28,14 @@ _RULE_FIELDS = (
 
 @dataclass(frozen=True)
 class Written:
-    """Whether the object is new, and what agents are to be told."""
+    """Whether the object is new, and the casts to agents."""
 
     created: bool
     casts: Casts = field(default_factory=Casts)
 
 
 def put_network(session: Session, body: bodies.Network, now: datetime.datetime) -> Written:
-    """Create or replace a network; its ports are wired anew if it differs on the wire."""
+    """Create or replace a network; its ports are wired again if it differs on the wire."""
     occupied = body.segment and _holder(session, models.Network.segment == body.segment, body.id)
     if occupied:
         field = "segmentation_id" if body.segmentation_id else "physical_network"
@@ -171,7 +171,7 @@ def _check_remotes(session: Session, body: bodies.SecurityGroup) -> None:
 
 
 def _check_kind(session: Session, body: bodies.SecurityGroup) -> None:
-    """No port may come to have stateful and stateless groups at once."""
+    """No port may have stateful and stateless groups at once."""
     here, there = aliased(models.Membership), aliased(models.Membership)
     group = models.SecurityGroup
     other = session.execute(
@@ -233,11 +233,11 @@ def _rewire(session: Session, which: sa.ColumnElement[bool], now: datetime.datet
     dependents.await_reports(
         session, [row.id for row in rows if row.sync_state in dependents.REPORTED], now
     )
-    told: dict[str, set[str]] = {}
+    by_host: dict[str, set[str]] = {}
     for row in rows:
         if row.host:
-            told.setdefault(row.host, set()).add(row.id)
-    return Casts(ports={host: frozenset(ids) for host, ids in told.items()})
+            by_host.setdefault(row.host, set()).add(row.id)
+    return Casts(ports={host: frozenset(ids) for host, ids in by_host.items()})
 
 
 def _assign(row: models.Base, **values: object) -> bool:

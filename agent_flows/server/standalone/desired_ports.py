@@ -15,7 +15,7 @@ from agent_flows.server.standalone import bodies, dependents, models
 from agent_flows.server.standalone.desired import Written, missing
 from agent_flows.validation import Invalid
 
-# A change of one of these is no new desired state of the wiring.
+# A change of these does not change the desired state of the wiring.
 _ONLY_SHOWN = frozenset({"name"})
 
 
@@ -23,7 +23,7 @@ def put_port(session: Session, body: bodies.Port, now: datetime.datetime) -> Wri
     """Create or replace a port.
 
     Its revision rises if something its wiring depends on changed. Bound to
-    another host it starts anew there, DOWN: SYNCING if an agent lives there,
+    another host it starts there as DOWN: SYNCING if that host has a live agent,
     which is to look for its interface, else UNKNOWN.
     """
     port = session.get(models.Port, body.id, with_for_update=True)
@@ -44,7 +44,7 @@ def put_port(session: Session, body: bodies.Port, now: datetime.datetime) -> Wri
     rewired = before is None or _wiring(before) != _wiring(wanted)
     rebound = old_host != port.host
     if rebound:
-        _start_anew(session, port, now)
+        _start_again(session, port, now)
     session.add(port)
     session.flush()
     if rebound or (rewired and port.sync_state in dependents.REPORTED):
@@ -59,7 +59,7 @@ def put_port(session: Session, body: bodies.Port, now: datetime.datetime) -> Wri
 
 
 def delete_port(session: Session, port_id: str, now: datetime.datetime) -> Casts:
-    """Delete a port; its agent is told, and so are those whose rules let it in."""
+    """Delete a port; casts go to its agent and to those whose rules refer to its groups."""
     port = session.get(models.Port, port_id, with_for_update=True)
     if port is None:
         raise NotFound("port", port_id)
@@ -90,11 +90,11 @@ def _new(session: Session, body: bodies.Port, now: datetime.datetime) -> models.
     return port
 
 
-def _start_anew(session: Session, port: models.Port, now: datetime.datetime) -> None:
+def _start_again(session: Session, port: models.Port, now: datetime.datetime) -> None:
     port.status, port.sync_state = PortStatus.DOWN.value, SyncState.ABSENT.value
     port.syncing_since = port.proven_revision = None
-    # Sequences are compared for one host. What this host reported until now is
-    # about a time when the port was not bound to it, or bound at another revision.
+    # Sequences are compared for one host. What this host has reported so far is
+    # older than this binding.
     port.sequence = agents.held(session, port.host, now) if port.host else 0
 
 
@@ -169,8 +169,8 @@ def _wiring(values: Mapping[str, object]) -> dict[str, object]:
 def _check_references(session: Session, body: bodies.Port, present: set[str]) -> None:
     if missing(session, models.Network, [body.network_id]):
         raise Invalid("network_id", body.network_id, "no such network")
-    # Locked with the groups it leaves, so that nobody raises their revisions
-    # for the members of a moment ago.
+    # Locked with the groups it leaves, so that no other transaction raises their
+    # revisions for the old members.
     found = dependents.lock_groups(session, {*body.security_groups, *present})
     for place, group in enumerate(body.security_groups):
         if group not in found:

@@ -8,7 +8,7 @@ from agent_flows.errors import ErrorType, remedy
 from agent_flows.report import UNTRUE, SyncState
 
 _UNTRUE = frozenset(source.value for source in UNTRUE)
-# What these say of the agent is said here from what is known of it now.
+# Errors about the agent: its current state is shown instead.
 _OF_THE_AGENT = frozenset({ErrorType.AGENT_SILENT, ErrorType.AGENT_NEVER_SEEN})
 
 
@@ -43,15 +43,15 @@ class Port:
 
 
 def reason(port: Port, agent: Agent | None, failure: Failure | None) -> str | None:
-    """What keeps the port from working and what to do; None if nothing does."""
+    """Why the port does not work and what to do; None if it works."""
     return " ".join(_sentences(port, agent, failure)) or None
 
 
 def _sentences(port: Port, agent: Agent | None, failure: Failure | None) -> Iterator[str]:
     if not port.admin_state_up:
         yield (
-            "Administratively down: it passes nothing, and stays DOWN whatever its agent does; "
-            "set admin_state_up to true."
+            "Administratively down: it passes nothing, and stays DOWN until "
+            "admin_state_up is set to true."
         )
     if port.filtered and not port.grouped:
         yield (
@@ -72,11 +72,11 @@ def _sentences(port: Port, agent: Agent | None, failure: Failure | None) -> Iter
             "wired until then stays as it is; what was plugged or changed since then waits for it."
         )
     else:
-        yield from _looked_after(port, port.host, agent, failure)
+        yield from _with_live_agent(port, port.host, agent, failure)
 
 
-def _looked_after(port: Port, host: str, agent: Agent, failure: Failure | None) -> Iterator[str]:
-    """A port whose agent lives."""
+def _with_live_agent(port: Port, host: str, agent: Agent, failure: Failure | None) -> Iterator[str]:
+    """A port whose agent is alive."""
     troubles = dict(agent.troubles)
     if port.sync_state == SyncState.IN_SYNC:
         # Only these are about what was proven already.
@@ -95,4 +95,4 @@ def _looked_after(port: Port, host: str, agent: Agent, failure: Failure | None) 
         to_do = remedy(failure.type)
         yield f"{failure.task} failed: {failure.type}: {message}. To do: {to_do}."
     elif port.sync_state == SyncState.UNKNOWN:
-        yield f"The agent of host {host} lives, and is yet to report; wait."
+        yield f"The agent of host {host} is alive and has not reported yet; wait."

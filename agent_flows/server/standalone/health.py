@@ -24,9 +24,9 @@ _PING_PATIENCE = 5
 
 
 class Ping:
-    """Calls this very process over the bus, time and again: it hears what agents say.
+    """Calls this process over the bus again and again: its queue is served.
 
-    If it does not, that is the trouble :data:`BUS`.
+    If a call fails, that is the trouble :data:`BUS`.
     """
 
     def __init__(self, transport: oslo_messaging.Transport, troubles: Troubles) -> None:
@@ -59,7 +59,7 @@ def checks(
         try:
             reach()
         except TimeoutError:
-            return f"it does not answer within {DATABASE_PATIENCE:g} s"
+            return f"no answer within {DATABASE_PATIENCE:g} s"
         except ERRORS as exc:
             return type(exc).__name__
         return None

@@ -1,4 +1,4 @@
-"""Specs from our own tables, read with one statement for each kind of row."""
+"""Specs from the own tables, read with one statement for each kind of row."""
 
 from collections.abc import Collection, Iterable, Sequence
 from ipaddress import ip_address, ip_network
@@ -73,7 +73,7 @@ def _group_specs(connection: sa.Connection, own: Collection[str]) -> list[Spec]:
     if remote:
         groups |= (further := _group_rows(connection, remote))
         rules |= _rules_of(connection, further)
-    # After the revisions: a member that joins meanwhile comes with an older
+    # After the revisions: a member that joins in between comes with an older
     # revision, which proves less than was done, never more.
     members = _members(connection, groups)
     addressed = {rule.remote_address_group_id for each in rules.values() for rule in each} - {None}

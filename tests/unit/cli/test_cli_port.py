@@ -112,7 +112,7 @@ def test_resync_without_an_agent_is_an_error(run: Run, server: Server) -> None:
     run("agent", "delete", HOST)
     ran = run("port", "resync", PORT)
     assert ran.code == 1
-    assert f"no agent was ever seen on host {HOST}; nothing was asked" in ran.err
+    assert f"no agent was ever seen on host {HOST}; nothing was sent" in ran.err
     assert server.resynced == set()
 
 

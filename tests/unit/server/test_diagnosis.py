@@ -112,7 +112,7 @@ def test_an_agent_that_came_back_is_not_called_silent_by_an_old_task() -> None:
     said = diagnosis.reason(state, ALIVE, Failure("await-report", "AgentSilent", "since yesterday"))
     assert said is not None
     assert "silent" not in said
-    assert "lives" in said
+    assert "alive" in said
 
 
 def test_every_port_that_is_not_in_sync_has_a_reason() -> None:

@@ -116,7 +116,7 @@ def test_a_resync_for_a_host_without_a_living_agent_is_refused_and_asked_of_nobo
     server.new_casts()
     status, message = ask(server, f"/ports/{PORT}/resync")
     assert status == 409
-    assert message == "no agent was ever seen on host host-a; nothing was asked"
+    assert message == "no agent was ever seen on host host-a; nothing was sent"
     FakeAgent(server, "host-a")
     server.store.take_heartbeat("host-a", {})
     server.new_casts()
@@ -126,7 +126,7 @@ def test_a_resync_for_a_host_without_a_living_agent_is_refused_and_asked_of_nobo
         status, message = ask(server, path)
         assert status == 409
         assert "host-a has been silent since" in message
-        assert "nothing was asked" in message
+        assert "nothing was sent" in message
     assert server.new_casts() == [("host-a", "resync", frozenset({PORT}))]
 
 

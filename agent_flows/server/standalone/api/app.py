@@ -1,4 +1,4 @@
-"""The WSGI application: routes, errors, and who may come in."""
+"""The WSGI application: routes, errors and access."""
 
 import json
 import time
@@ -119,7 +119,11 @@ def _handle_errors(app: falcon.App[Any, Any]) -> None:
     ) -> None:
         LOG.exception("%r %r failed", request.method, request.path)
         _error(
-            response, falcon.HTTP_500, "InternalError", "the server failed; its log says why", None
+            response,
+            falcon.HTTP_500,
+            "InternalError",
+            "the server failed; see its log",
+            None,
         )
 
     def invalid(
@@ -180,10 +184,10 @@ def _serialize(request: falcon.Request, response: falcon.Response, exc: falcon.H
 
 
 class _Json:
-    """Refuses a body that says it is anything but JSON.
+    """Refuses a body whose content type is not JSON.
 
-    A page in a browser can send the other kinds (a form, plain text) to any
-    site without asking; JSON it cannot.
+    A page in a browser can send other types (a form, plain text) to any site
+    without a preflight request; JSON it cannot.
     """
 
     def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
@@ -200,8 +204,8 @@ class _Json:
 class _Timing:
     """Counts and times requests by method, route and status.
 
-    A method is the client's own word, so only those the API knows are told
-    apart; the others would make a new series each.
+    Only methods that the API knows get a label of their own: a client can invent
+    any number, and each would make a new series.
     """
 
     def __init__(self, metrics: Metrics) -> None:

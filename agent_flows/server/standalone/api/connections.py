@@ -1,9 +1,10 @@
-"""How waitress holds connections and bodies, so that no client can take the API from the others.
+"""How waitress holds connections and bodies, so that one client cannot block the API for others.
 
 waitress receives every request in one thread before a worker sees it, so an
-idle or slow connection costs a file descriptor and nothing else. What it has
-not: it stops accepting when its limit is reached, and answers a body that is
-too large before it is read, which a client that still sends never sees.
+idle or slow connection costs only a file descriptor. Two things are changed
+here: waitress stops accepting when its limit is reached, and it answers a body
+that is too large before it is read, so that a client still sending never sees
+the answer.
 """
 
 import json
@@ -16,9 +17,9 @@ from waitress.utilities import RequestEntityTooLarge
 
 # Accepted in one round of the loop, beyond the limit and before the oldest are closed.
 BURST = 64
-# A body that is refused is read to its end, and thrown away, so that the
-# refusal is read; beyond this the connection is cut.
-_THROWN_AWAY = 64 * 1024 * 1024
+# A refused body is read to its end and discarded, so that the client reads the
+# refusal; beyond this the connection is cut.
+_DISCARDED = 64 * 1024 * 1024
 
 
 class Server(TcpWSGIServer):  # type: ignore[misc]
@@ -37,16 +38,16 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def _close_oldest(self, surplus: int) -> None:
         if surplus <= 0:
             return
-        # By age, and not by what was last received: a byte now and then makes nobody younger.
+        # By age, not by the last byte: a client could send one now and then.
         waiting = [each for each in self.active_channels.values() if not each.requests]
-        # One that is still being answered goes only if there is no other.
+        # One that is still being answered is closed only if there is no other.
         waiting.sort(key=lambda channel: bool(channel.total_outbufs_len))
         for channel in waiting[:surplus]:
             channel.will_close = True
 
 
 class _Nowhere:
-    """Takes what is received, and keeps nothing."""
+    """Discards what is received."""
 
     def append(self, data: bytes) -> None: ...
 
@@ -67,7 +68,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         if self._discarded is None:
             taken: int = super().received(data)
             too_large = self.completed and isinstance(self.error, RequestEntityTooLarge)
-            # Who asks before it sends a body sends none after the refusal.
+            # A client that sent Expect: 100-continue sends no body after the refusal.
             if too_large and not self.expect_continue:
                 self._discarded = 0
                 self.completed = False
@@ -79,7 +80,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         taken = self.body_rcv.received(data)
         self._discarded += taken
         ended = self.body_rcv.completed or self.body_rcv.error
-        self.completed = bool(ended) or self._discarded >= _THROWN_AWAY
+        self.completed = bool(ended) or self._discarded >= _DISCARDED
         return taken
 
 

@@ -117,7 +117,7 @@ SECURITY_GROUPS = Kind(
 
 
 def ports(rules: Rules) -> Kind:
-    """Ports; the reason of one depends on whether its agent lives."""
+    """Ports; the reason of one depends on whether its agent is alive."""
 
     def view(session: Session, rows: Sequence[Any]) -> list[View]:
         return port_view.ports(session, [row[0] for row in rows], Liveness(rules, clock.now()))
@@ -148,7 +148,7 @@ TASKS = Kind("tasks", "task", tasks.LISTING)
 
 
 def agents(rules: Rules) -> Kind:
-    """Agents; ``rules`` say when one is dead."""
+    """Agents; ``rules`` define when one is dead."""
     agent = Agent
 
     def view(session: Session, rows: Sequence[Any]) -> list[View]:

@@ -1,4 +1,4 @@
-"""The falcon resources: collections, items, and what an agent can be asked to do."""
+"""The falcon resources: collections, items, resyncs, health and metrics."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as NotInTime
@@ -36,30 +36,32 @@ class Api:
     max_body_bytes: int
     rules: Rules
 
-    def check_lives(self, host: str | None, agent: Agent | None) -> None:
-        """Raises Conflict unless the agent of ``host`` lives; a port bound to none has none."""
+    def check_alive(self, host: str | None, agent: Agent | None) -> None:
+        """Raises Conflict unless the agent of ``host`` is alive; None for a port without host."""
         if host is None:
             return
         if agent is None:
-            message = f"no agent was ever seen on host {host}; nothing was asked"
+            message = f"no agent was ever seen on host {host}; nothing was sent"
             raise Conflict("binding:host_id", message)
         if not Liveness(self.rules, clock.now()).alive(agent):
             since = agent.heartbeat_at.isoformat(timespec="seconds")
-            message = f"the agent of host {host} has been silent since {since}; nothing was asked"
+            message = f"the agent of host {host} has been silent since {since}; nothing was sent"
             raise Conflict(None, message)
 
     def ask(self, casts: Casts, host: str) -> None:
-        """Tell the agent of ``host`` now; raises Unavailable if it could not be told."""
-        told = self.caster.send(casts)
+        """Send a request to the agent of ``host`` now; raises Unavailable if that fails."""
+        sent = self.caster.send(casts)
         try:
-            told.result(_CAST_SECONDS)
+            sent.result(_CAST_SECONDS)
         except NotInTime:
-            raise Unavailable(f"the message bus does not answer; {host} was not told") from None
+            raise Unavailable(
+                f"the message bus does not answer; nothing was sent to {host}"
+            ) from None
         except Exception as exc:
-            raise Unavailable(f"the agent of {host} could not be told: {exc}") from exc
+            raise Unavailable(f"could not send to the agent of {host}: {exc}") from exc
 
     def cast(self, casts: Casts) -> None:
-        """Tell the agents, after the commit; see :class:`Caster` for what becomes of failures."""
+        """Send casts after the commit; :class:`Caster` keeps what cannot be sent."""
         if casts != Casts():
             self.caster.send(casts)
 
@@ -104,7 +106,7 @@ class Item:
 
     def on_get(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
         for name in request.params:
-            raise Invalid(name, request.params[name], "unknown parameter; there is none")
+            raise Invalid(name, request.params[name], "unknown parameter; this request has none")
         with self._api.database.reader() as session:
             view = one(session, self._kind.listing, resource_id)
         if view is None:
@@ -113,7 +115,7 @@ class Item:
 
 
 class WritableItem(Item):
-    """``PUT`` creates or replaces, ``DELETE`` deletes; agents are told after the commit."""
+    """``PUT`` creates or replaces, ``DELETE`` deletes; casts are sent after the commit."""
 
     def __init__(self, api: Api, kind: Kind, writing: Writing) -> None:
         super().__init__(api, kind)
@@ -150,10 +152,10 @@ class WritableItem(Item):
 
 
 class Resync:
-    """``POST /ports/{id}/resync``: the agent wires the port anew, whatever it did before.
+    """``POST /ports/{id}/resync``: the agent wires the port again, even if it is wired.
 
-    202 when its agent, which lives, was told; what comes of it stands in the
-    port's tasks. 409 if no agent lives there: nothing was asked then.
+    202 when the request was sent to its live agent; the outcome is in the port's
+    tasks. 409 if the host has no live agent.
     """
 
     def __init__(self, api: Api, kind: Kind) -> None:
@@ -168,7 +170,7 @@ class Resync:
             port = one(session, self._kind.listing, resource_id)
             host = port["binding:host_id"] if port else None
             agent = session.get(Agent, host) if host else None
-            self._api.check_lives(host, agent)
+            self._api.check_alive(host, agent)
         if port is None:
             raise NotFound("port", resource_id)
         if host is None:
@@ -181,7 +183,7 @@ class Resync:
 class AgentItem(Item):
     """``GET /agents/{host}``, and ``DELETE``: forget an agent that is gone.
 
-    One that lives is known again with its next heartbeat.
+    The next heartbeat of a live one brings it back.
     """
 
     def on_delete(
@@ -199,7 +201,7 @@ class AgentItem(Item):
 
 
 class AgentResync:
-    """``POST /agents/{host}/resync``: the agent wires every port of its host anew.
+    """``POST /agents/{host}/resync``: the agent wires every port of its host again.
 
     202 and 409 as for a port.
     """
@@ -216,7 +218,7 @@ class AgentResync:
             agent = one(session, self._kind.listing, resource_id)
             if agent is None:
                 raise NotFound("agent", resource_id)
-            self._api.check_lives(resource_id, session.get(Agent, resource_id))
+            self._api.check_alive(resource_id, session.get(Agent, resource_id))
         self._api.ask(Casts(hosts={resource_id: frozenset()}), resource_id)
         response.status = falcon.HTTP_202
         response.media = {"agent": agent}
@@ -240,7 +242,7 @@ class Health:
 
     200, or 503 and what does not. Hosts in trouble do not make this process
     unhealthy: 200 and ``degraded``, with ``agents``, a line for each host. They
-    are named only with ``names``: everybody may ask for health.
+    are named only with ``names``: any caller may read health.
     """
 
     def __init__(self, checks: Mapping[str, Check], troubled: Troubled, *, names: bool) -> None:

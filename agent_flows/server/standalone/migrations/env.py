@@ -9,7 +9,7 @@ connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     target_metadata=[core.Base.metadata, models.Base.metadata],
-    # SQLite changes a table by writing it anew.
+    # SQLite changes a table by copying it.
     render_as_batch=True,
     compare_type=True,
 )
