@@ -55,8 +55,7 @@ class Bridges:
     def install(self, world: World, *bridges: str) -> None:
         """``world`` on each of ``bridges``, from nothing."""
         for bridge in bridges:
-            self.write(bridge, ["delete"])
-            self.surround(world, bridge)
+            self.surround(world, bridge, "delete")
             if bridge == THEIRS:
                 self.write(bridge, theirs.flows(world, lambda n: interface(THEIRS, n)))
             else:
@@ -68,9 +67,10 @@ class Bridges:
         home = Home.NEUTRON if bridge == OURS else Home.OWN
         return ours.Engine(self.switch.run_dir, bridge, home, permitted_ethertypes, self.bend)
 
-    def surround(self, world: World, bridge: str) -> None:
-        """What is on the bridge besides the firewall."""
-        self.write(bridge, _own_networks(world) if bridge == OWN else _agents_flows(world))
+    def surround(self, world: World, bridge: str, *before: str) -> None:
+        """What is on the bridge besides the firewall; lines ``before`` go first."""
+        lines = _own_networks(world) if bridge == OWN else _agents_flows(world)
+        self.write(bridge, [*before, *lines])
 
     def write(self, bridge: str, lines: list[str]) -> None:
         where = self.switch.management(bridge)

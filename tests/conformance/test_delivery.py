@@ -102,7 +102,7 @@ DELIVERED = {
         sharing(HTTP, STATELESS_HTTP), tcp(OUTSIDE, VIRTUAL, 80, state=State.INVALID), {3}, {3}
     ),
 }  # fmt: skip
-for _to in (EVERYBODY, EVERYBODY.but(ip="10.0.0.255"), MULTICAST, MULTICAST6):
+for _to in (EVERYBODY, MULTICAST, MULTICAST6):
     _name = f"{_to.mac} {_to.ip}"
     DELIVERED[f"{_name} to those whose rules allow it"] = Reaches(SOME, question(_to), {0, 2}, {0})
     DELIVERED[f"{_name} to none whose rules do not"] = Reaches(SOME, question(_to, 9), {0}, {0})

@@ -295,25 +295,38 @@ for _version in (4, 6):
             [_right],
             [_other, *_wrong],
         )
-    for _number in (0, 4, 33, 47, 50, 89, 112, 136, 255):
-        CASES[f"protocol {_number} over IPv{_version}"] = Case(
-            server(ingress(_number, version=_version)),
-            [packet(ONE, TWO, _number, version=_version)],
-            [packet(ONE, TWO, 51, version=_version), udp(ONE, TWO, 53, version=_version)],
+    _odd, _even = (0, 33, 47, 89, 136), (4, 50, 112, 255)
+    for _numbers, _others in ((_odd, _even), (_even, _odd)):
+        CASES[f"protocols {_numbers} over IPv{_version}"] = Case(
+            server(*(ingress(number, version=_version) for number in _numbers)),
+            [packet(ONE, TWO, number, version=_version) for number in _numbers],
+            [packet(ONE, TWO, number, version=_version) for number in (*_others, 51, UDP)],
         )
 
-for _type in (131, 132, 133, 137, 143):
-    # Conntrack calls them invalid; a router is looked for without a rule.
-    _sent = icmpv6(ONE, OUTSIDE, _type)
-    _rules = [kind(ICMPV6, version=6, icmp=(_type, None)) for kind in (ingress, egress)]
-    CASES[f"a rule for ICMPv6 type {_type}"] = Case(
-        world({ONE: tuple(_rules), TWO: ()}),
-        [icmpv6(OUTSIDE, ONE, _type), _sent],
-        [icmpv6(ONE.but(ip6="2001:db8::66"), OUTSIDE, _type), icmpv6(OUTSIDE, TWO, _type)],
+# Conntrack calls these invalid; a router is looked for without a rule.
+_TYPES = (131, 132, 133, 137, 143)
+for _types in (_TYPES[::2], _TYPES[1::2]):
+    _rules = [
+        kind(ICMPV6, version=6, icmp=(type_, None))
+        for type_ in _types
+        for kind in (ingress, egress)
+    ]
+    _others = set(_TYPES) - set(_types)
+    CASES[f"rules for ICMPv6 types {_types}"] = Case(
+        world({ONE: tuple(_rules)}),
+        [icmpv6(*ends, type_) for type_ in _types for ends in ((OUTSIDE, ONE), (ONE, OUTSIDE))],
+        [
+            *(icmpv6(ONE.but(ip6="2001:db8::66"), OUTSIDE, type_) for type_ in _types),
+            *(icmpv6(OUTSIDE, ONE, type_) for type_ in _others),
+            *(icmpv6(ONE, OUTSIDE, type_) for type_ in _others - {133}),
+        ],
     )
-    CASES[f"no rule for ICMPv6 type {_type}"] = Case(
-        world({ONE: ()}), [_sent] * (_type == 133), [_sent] * (_type != 133)
-    )
+CASES["no rules for ICMPv6 without answers"] = Case(
+    world({ONE: ()}),
+    [icmpv6(ONE, OUTSIDE, 133)],
+    [icmpv6(OUTSIDE, ONE, type_) for type_ in _TYPES]
+    + [icmpv6(ONE, OUTSIDE, type_) for type_ in _TYPES if type_ != 133],
+)
 
 for _kind in ("vlan", "flat", "vxlan", "geneve"):
     CASES[f"rules decide about what comes from and goes to a network of kind {_kind}"] = Case(
