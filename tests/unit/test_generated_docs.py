@@ -1,4 +1,4 @@
-"""What the documentation takes from the code is what the code says now."""
+"""The generated parts of the documentation match the code."""
 
 import re
 
@@ -73,5 +73,5 @@ def test_every_module_that_a_page_names_exists() -> None:
 
 def test_every_trouble_of_a_host_is_explained_to_operators() -> None:
     page = (generate.ROOT / "doc/operator/troubleshooting.md").read_text()
-    unexplained = {each for each in Trouble if f"| `{each}` |" not in page}
+    unexplained = {trouble for trouble in Trouble if f"| `{trouble}` |" not in page}
     assert unexplained == {Trouble.OTHER}

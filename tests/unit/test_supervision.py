@@ -79,16 +79,16 @@ def test_an_unexpected_error_is_logged_with_its_traceback_once(
     run: Callable[..., Loop], caplog: pytest.LogCaptureFixture
 ) -> None:
     run(Steps(*(KeyError(number) for number in range(4))))
-    records = [each for each in caplog.records if each.levelno == logging.ERROR]
-    assert [bool(each.exc_info) for each in records] == [True, False, False, False]
+    records = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [bool(record.exc_info) for record in records] == [True, False, False, False]
 
 
 def test_an_expected_error_is_logged_without_traceback(
     run: Callable[..., Loop], caplog: pytest.LogCaptureFixture
 ) -> None:
     run(Steps(*(TimeoutError(f"no answer to message {n}") for n in range(3))), OSError)
-    records = [each for each in caplog.records if each.levelno == logging.ERROR]
-    assert [bool(each.exc_info) for each in records] == [False, False, False]
+    records = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [bool(record.exc_info) for record in records] == [False, False, False]
     assert "no answer to message 2" in records[-1].getMessage()
 
 

@@ -1,4 +1,4 @@
-"""What the server casts becomes a request of the right kind."""
+"""Each cast of the server becomes a request of its kind."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from agent_flows.supervision import Troubles
 
 
 class Recorder:
-    """Stands for all that a Control acts on, and records what is submitted."""
+    """All that a Control acts on; records the requests."""
 
     def __init__(self) -> None:
         self.submitted: list[tuple[set[str], dict[str, bool]]] = []
@@ -22,7 +22,7 @@ class Recorder:
         return self
 
     def affected_by(self, ids: Any) -> set[str]:
-        return {f"port of {each}" for each in ids}
+        return {f"port of {group}" for group in ids}
 
 
 @pytest.fixture
@@ -32,22 +32,22 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def control(recorder: Recorder) -> Control:
-    every: Any = recorder
-    return Control(every, every, every, every, troubles=Troubles())
+    part: Any = recorder
+    return Control(part, part, part, part, troubles=Troubles())
 
 
-def test_ports_the_server_names_are_asked_for(control: Control, recorder: Recorder) -> None:
+def test_ports_named_by_the_server_are_submitted_as_asked(
+    control: Control, recorder: Recorder
+) -> None:
     control.ports_changed(["a"])
     assert recorder.submitted == [({"a"}, {"asked": True})]
 
 
-def test_a_change_of_a_group_does_not_undo_the_backoff_of_its_ports(
-    control: Control, recorder: Recorder
-) -> None:
+def test_changed_group_keeps_the_backoff_of_its_ports(control: Control, recorder: Recorder) -> None:
     control.security_groups_changed(["g"])
     assert recorder.submitted == [({"port of g"}, {"afresh": False})]
 
 
-def test_ports_to_be_resynced_are_forced(control: Control, recorder: Recorder) -> None:
+def test_resynced_ports_are_forced(control: Control, recorder: Recorder) -> None:
     control.resync(["a"])
     assert recorder.submitted == [({"a"}, {"forced": True})]

@@ -1,4 +1,4 @@
-"""What each flow needs, provides and does in which order: as the design's table has it."""
+"""The tasks, inputs and results of each flow, as in the table of the design."""
 
 from unittest import mock
 
@@ -22,7 +22,7 @@ WIRE = [
 
 @pytest.fixture
 def switch():
-    # Composing touches nothing of the switch.
+    # A flow is composed without any call to the switch.
     part = mock.sentinel.untouched
     return flows.Switch("br-int", part, part, part, part)
 
@@ -31,12 +31,12 @@ def tasks(flow):
     return [(task.name_, task.step) for task in flow]
 
 
-def test_wire_and_resync_do_the_same_in_the_same_order(switch):
+def test_wire_and_resync_have_the_same_tasks_in_order(switch):
     assert tasks(flows.wire(switch)) == WIRE
     assert tasks(flows.resync(switch)) == WIRE
 
 
-def test_refresh_touches_security_groups_only(switch):
+def test_refresh_has_only_the_tasks_of_security_groups(switch):
     assert tasks(flows.refresh(switch)) == [
         task for task in WIRE if task[1] is Step.SECURITY_GROUPS
     ]
@@ -48,18 +48,18 @@ def test_unwire_closes_before_it_removes_and_releases(switch):
 
 
 @pytest.mark.parametrize("name", FlowName)
-def test_the_reports_that_the_servers_tests_send_have_the_tasks_of_the_flows(switch, name):
+def test_reports_of_the_lab_have_the_tasks_of_the_flow(switch, name):
     composed = getattr(flows, name.value)(switch)
     assert list(model.TASKS[name].items()) == tasks(composed)
 
 
-def test_inputs_are_the_specs_and_the_ports_and_nothing_else(switch):
+def test_each_flow_requires_only_its_inputs(switch):
     assert flows.wire(switch).requires == {"port_ids", "desired", "present"}
     assert flows.refresh(switch).requires == {"port_ids", "desired", "attachments"}
     assert flows.unwire(switch).requires == {"port_ids"}
 
 
-def test_what_is_located_and_provisioned_is_handed_on(switch):
+def test_wire_provides_interfaces_and_attachments(switch):
     assert {"interfaces", "attachments"} <= flows.wire(switch).provides
 
 

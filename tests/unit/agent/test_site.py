@@ -1,4 +1,4 @@
-"""The standalone host: no port counts as proven before its report is kept."""
+"""The standalone host: no port is proven before its report is stored."""
 
 import contextlib
 import dataclasses
@@ -42,7 +42,7 @@ class Work(FlowTask):
 
 
 class Stage:
-    """A reconciler whose outbox fails as the test wants, and what it did to the switch."""
+    """A reconciler whose disk the test can fill; records the flows that ran."""
 
     def __init__(self, path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.troubles = Troubles()
@@ -135,7 +135,7 @@ def stage(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(tmp_path / "outbox.sqlite", monkeypatch)
 
 
-def test_ports_whose_reports_cannot_be_kept_are_tried_again_and_count_for_nothing(
+def test_ports_whose_reports_cannot_be_stored_are_tried_again_and_are_not_proven(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.full = True
@@ -143,12 +143,12 @@ def test_ports_whose_reports_cannot_be_kept_are_tried_again_and_count_for_nothin
     assert stage.proven == set()
     assert stage.known == set(PORTS)
     assert stage.troubles.current()[Trouble.OUTBOX].startswith("disk full")
-    assert not [each for each in caplog.records if each.exc_info]
-    # In vain is nothing done again ...
+    assert not [record for record in caplog.records if record.exc_info]
+    # While the disk is full, no flow runs again.
     runs = len(stage.runs)
     assert stage.process() == {Phase.DELAYED}
     assert len(stage.runs) == runs
-    # ... and with room again, nothing is lost.
+    # When there is room, each report is stored.
     stage.full = False
     assert stage.process() == {Phase.PROVEN}
     assert sorted(stage.reports()) == sorted((p, FlowName.WIRE) for p in PORTS)
@@ -156,7 +156,7 @@ def test_ports_whose_reports_cannot_be_kept_are_tried_again_and_count_for_nothin
     assert stage.troubles.current() == {}
 
 
-def test_a_change_is_applied_although_no_report_can_be_kept(stage: Stage) -> None:
+def test_a_change_is_applied_when_no_report_can_be_stored(stage: Stage) -> None:
     stage.full = True
     stage.process()
     changed = PORTS[0]
@@ -168,7 +168,7 @@ def test_a_change_is_applied_although_no_report_can_be_kept(stage: Stage) -> Non
     assert len(stage.runs) == runs + 1
 
 
-def test_the_absence_of_a_port_is_not_forgotten_when_its_report_cannot_be_kept(
+def test_the_absence_of_a_port_is_reported_when_there_is_room(
     stage: Stage,
 ) -> None:
     stage.process()
@@ -184,7 +184,7 @@ def test_the_absence_of_a_port_is_not_forgotten_when_its_report_cannot_be_kept(
     assert stage.known == set()
 
 
-def test_a_port_plugged_again_before_its_absence_could_be_reported_is_wired(stage: Stage) -> None:
+def test_a_port_plugged_again_before_its_absence_is_reported_is_wired(stage: Stage) -> None:
     stage.process()
     stage.full = True
     plugged = dict(stage.plugged)
@@ -216,7 +216,7 @@ def test_a_batch_is_one_transaction_of_the_outbox(
     put = stage.outbox.put
     monkeypatch.setattr(stage.outbox, "put", lambda items: (puts.append(len(items)), put(items)))
     stage.process()
-    assert [each for each in puts if each] == [len(PORTS)]
+    assert [count for count in puts if count] == [len(PORTS)]
 
 
 def test_a_port_that_is_no_longer_bound_is_unwired_without_a_report(stage: Stage) -> None:

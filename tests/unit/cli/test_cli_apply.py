@@ -121,10 +121,10 @@ def test_groups_that_refer_to_each_other_are_applied_completely_and_only_once(
     ran = run("apply", file, "-f", "json")
     assert ran.code == 0
     assert [(row["id"], row["result"]) for row in ran.json] == [
-        (each["id"], "applied") for each in groups
+        (group["id"], "applied") for group in groups
     ]
     before = listed(server)
-    assert {each["id"]: each["security_group_rules"] for each in groups} == {
+    assert {group["id"]: group["security_group_rules"] for group in groups} == {
         group_id: [
             {name: rule[name] for name in ("direction", "protocol", "remote_group_id")}
             for rule in shown["security_group_rules"]
@@ -137,7 +137,7 @@ def test_groups_that_refer_to_each_other_are_applied_completely_and_only_once(
 
 def listed(server: Server) -> dict[str, Any]:
     answer = requests.get(f"{server.url}/security-groups", timeout=20).json()
-    return {each["id"]: each for each in answer["security_groups"]}
+    return {group["id"]: group for group in answer["security_groups"]}
 
 
 def test_a_reference_to_a_missing_group_is_refused_by_name(
@@ -164,14 +164,14 @@ def test_an_existing_group_in_a_circle_never_loses_a_rule(
     put = RestClient.put
 
     def watched(self: RestClient, collection: str, resource_id: str, body: Any) -> Any:
-        rules = [each["remote_group_id"] for each in body["security_group_rules"]]
+        rules = [rule["remote_group_id"] for rule in body["security_group_rules"]]
         seen.append((resource_id, rules))
         return put(self, collection, resource_id, body)
 
     monkeypatch.setattr(RestClient, "put", watched)
     second = {"security_groups": [group(13, 11, 12), group(12, 13)]}
     assert run("apply", write(tmp_path / "second.yaml", second)).code == 0
-    assert [rules for each, rules in seen if each == identity(13)] == [[identity(11), identity(12)]]
+    assert [rules for id_, rules in seen if id_ == identity(13)] == [[identity(11), identity(12)]]
     assert remotes(server, 13) == [identity(11), identity(12)]
     assert remotes(server, 12) == [identity(13)]
 

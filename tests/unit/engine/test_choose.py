@@ -1,4 +1,4 @@
-"""Which flow a port needs."""
+"""The flow that a port needs."""
 
 import dataclasses
 from typing import Any
@@ -42,16 +42,16 @@ def test_a_proven_port_needs_nothing() -> None:
     ],
     ids=["spec", "interface", "broken interface", "flow failed"],
 )
-def test_a_port_that_is_not_as_it_was_proven_is_wired(changed: dict[str, Any]) -> None:
+def test_port_that_differs_from_what_was_proven_is_wired(changed: dict[str, Any]) -> None:
     assert flow_of(**{"applied": PROVEN, **changed}) is FlowName.WIRE
 
 
-def test_changed_rules_are_a_refresh() -> None:
+def test_port_with_changed_rules_is_refreshed() -> None:
     changed = dataclasses.replace(DESIRED, rules={"group": 4})
     assert flow_of(desired=changed, applied=PROVEN) is FlowName.REFRESH
 
 
-def test_a_failed_refresh_is_a_refresh_again() -> None:
+def test_failed_refresh_is_refreshed_again() -> None:
     assert flow_of(applied=dataclasses.replace(PROVEN, rules=None)) is FlowName.REFRESH
 
 
@@ -76,7 +76,7 @@ def test_a_plugged_port_without_spec_is_left_closed_unless_forced() -> None:
     assert flow_of(FORCED, desired=None) is FlowName.UNWIRE
 
 
-def test_an_absence_is_reported_if_asked_once_for_each_revision() -> None:
+def test_absence_is_reported_once_per_revision_if_asked() -> None:
     assert flow_of(PLAIN, present=None) is None
     assert flow_of(FORCED, present=None) is FlowName.UNWIRE
     assert flow_of(ASKED, present=None) is FlowName.UNWIRE
@@ -88,7 +88,7 @@ def test_the_absence_of_a_port_that_is_not_desired_here_is_not_reported() -> Non
     assert flow_of(ASKED, present=None, desired=None) is None
 
 
-def test_a_port_neither_plugged_nor_wired_concerns_the_host_only_if_asked() -> None:
+def test_unplugged_and_unwired_port_concerns_the_host_only_if_asked() -> None:
     assert not is_concerned(Life(PLAIN), None)
     assert is_concerned(Life(FORCED), None)
     assert is_concerned(Life(ASKED), None)

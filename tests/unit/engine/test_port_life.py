@@ -1,4 +1,4 @@
-"""Every move a port makes is one of the table's."""
+"""A port changes its phase only as the table MOVES allows."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def life(phase: Phase) -> Life:
 
 @pytest.mark.parametrize("phase", Phase)
 @pytest.mark.parametrize("event", Event)
-def test_a_move_that_is_not_in_the_table_is_not_made(phase: Phase, event: Event) -> None:
+def test_move_outside_the_table_is_refused(phase: Phase, event: Event) -> None:
     if after := MOVES.get((phase, event)):
         assert life(phase).moved(event).phase is after
     else:
@@ -56,7 +56,7 @@ def after(ports: PortTable, verdict: Verdict, **noted: object) -> Phase:
     return ports.life(PORT).phase
 
 
-def test_a_port_ends_in_the_phase_that_its_verdict_and_its_flow_bring_it_to() -> None:
+def test_verdict_and_flow_decide_the_phase_of_a_released_port() -> None:
     ports = table()
     ports.submit([PORT])
     assert after(ports, Verdict.LATER) is Phase.DELAYED
@@ -73,7 +73,7 @@ def test_a_port_ends_in_the_phase_that_its_verdict_and_its_flow_bring_it_to() ->
     assert ports.lives() == {}
 
 
-def test_a_port_that_is_awaited_is_claimed_only_when_it_is_submitted() -> None:
+def test_awaited_port_is_claimed_only_when_submitted() -> None:
     ports = table()
     ports.submit([PORT], event=Event.AWAIT)
     assert (ports.life(PORT).phase, ports.claim(wait=False)) == (Phase.AWAITED, ())
@@ -83,14 +83,14 @@ def test_a_port_that_is_awaited_is_claimed_only_when_it_is_submitted() -> None:
     assert after(ports, Verdict.DONE, applied=PROVEN) is Phase.PROVEN
 
 
-def test_an_awaited_port_that_looks_right_is_proven_without_a_flow() -> None:
+def test_awaited_port_that_looks_right_is_proven_without_a_flow() -> None:
     ports = table()
     ports.submit([PORT], event=Event.AWAIT)
     ports.submit([PORT], event=Event.LOOK_RIGHT)
     assert (ports.life(PORT).phase, ports.claim(wait=False)) == (Phase.PROVEN, ())
 
 
-def test_a_running_port_that_is_to_be_awaited_is_awaited_when_its_flow_has_ended() -> None:
+def test_running_port_is_awaited_after_its_flow() -> None:
     ports = table()
     ports.submit([PORT])
     ports.claim()
@@ -105,7 +105,7 @@ STEPS = ["submit", "force", "await", "claim", "lose", *Verdict]
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(["a", "b", "c"])), max_size=60))
-def test_whatever_happens_no_move_is_illegal_and_no_port_is_claimed_twice(
+def test_no_course_of_events_makes_an_illegal_move_or_claims_a_port_twice(
     steps: list[tuple[object, str]],
 ) -> None:
     ports = table()
@@ -131,7 +131,7 @@ def test_whatever_happens_no_move_is_illegal_and_no_port_is_claimed_twice(
         assert (known.phase is Phase.RUNNING) == (port_id in running)
 
 
-def test_a_look_that_came_too_early_is_repeated_soon_whatever_failed_before() -> None:
+def test_early_look_is_repeated_soon_even_after_failures() -> None:
     now = 0.0
     table = PortTable(10, Backoff(10.0, 3600.0), clock=lambda: now)
     table.submit([PORT])

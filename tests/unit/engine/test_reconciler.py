@@ -26,7 +26,7 @@ Process = Callable[[Sequence[Request]], Mapping[str, Verdict]]
 
 
 class Site:
-    """Ports of which ``process`` says what they come to; no flow of theirs is run."""
+    """Ports whose verdicts come from ``process``; none of their flows runs."""
 
     flows: Mapping[FlowName, Any] = {}
     forced_flow = FlowName.RESYNC
@@ -72,7 +72,7 @@ def reconciler(
 
 
 class Worker:
-    """Holds each batch until told to go on, and knows what ran at one time."""
+    """Holds each batch until ``finish``; records ports that ran twice at a time."""
 
     def __init__(self) -> None:
         self.batches: list[list[Request]] = []
@@ -108,7 +108,7 @@ class Worker:
 
 
 class FakeClock:
-    """Seconds that pass when the test says so."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -133,7 +133,7 @@ def ids(batch: Sequence[Request]) -> list[str]:
     return [request.port_id for request in batch]
 
 
-def test_an_idle_queue_runs_one_port_at_once_and_load_makes_the_next_batch_grow() -> None:
+def test_idle_queue_runs_a_port_at_once_and_load_makes_the_next_batch_grow() -> None:
     worker = Worker()
     with running(worker) as queue:
         queue.submit(["a"])
@@ -153,7 +153,7 @@ def test_a_batch_is_never_larger_than_allowed() -> None:
         assert ids(worker.next_batch()) == ["c"]
 
 
-def test_invariant_5_a_port_in_flight_waits_and_then_runs_once_however_often_it_was_asked() -> None:
+def test_invariant_5_port_submitted_several_times_in_flight_runs_once_afterwards() -> None:
     worker = Worker()
     with running(worker, workers=4) as queue:
         queue.submit(["a"])
@@ -171,7 +171,7 @@ def test_invariant_5_a_port_in_flight_waits_and_then_runs_once_however_often_it_
         assert not worker.collisions
 
 
-def test_a_failed_port_comes_back_with_the_number_of_its_attempt() -> None:
+def test_failed_port_runs_again_with_the_next_attempt_number() -> None:
     worker = Worker()
     worker.answers = {"a": [Verdict.RETRY, Verdict.RETRY, Verdict.DONE]}
     with running(worker) as queue:
@@ -183,7 +183,7 @@ def test_a_failed_port_comes_back_with_the_number_of_its_attempt() -> None:
         assert attempts == [1, 2, 3]
 
 
-def test_a_new_request_does_not_wait_for_the_backoff_and_counts_from_one() -> None:
+def test_new_request_skips_the_backoff_and_counts_from_one() -> None:
     worker = Worker()
     worker.answers = {"a": [Verdict.RETRY]}
     with running(worker, initial=3600.0) as queue:
@@ -211,7 +211,7 @@ def test_a_forced_request_stays_forced_until_it_succeeded() -> None:
         assert worker.next_batch()[0].forced
 
 
-def test_invariant_9_a_crash_of_the_whole_batch_is_tried_again() -> None:
+def test_invariant_9_crashed_batch_is_tried_again() -> None:
     seen = threading.Semaphore(0)
     attempts: list[int] = []
 
@@ -273,7 +273,7 @@ def test_invariant_5_many_workers_and_random_requests_never_run_a_port_twice_at_
     assert last_seen == last_asked, "the newest request was not the last to run"
 
 
-def test_a_change_of_a_shared_group_runs_a_port_at_once_and_its_attempts_go_on() -> None:
+def test_changed_group_runs_its_port_at_once_and_keeps_its_attempts() -> None:
     worker = Worker()
     worker.answers = {"a": [Verdict.RETRY] * 3}
     with running(worker, initial=3600.0) as queue:
@@ -292,10 +292,10 @@ def test_a_change_of_a_shared_group_runs_a_port_at_once_and_its_attempts_go_on()
         assert attempts == [2, 3, 4, 1, 1, 1]
 
 
-def test_ports_that_failed_before_are_not_taken_together_with_those_that_did_not() -> None:
+def test_failed_ports_run_in_a_batch_of_their_own() -> None:
     worker = Worker()
     bad = [f"bad{n}" for n in range(3)]
-    worker.answers = {each: [Verdict.RETRY] for each in bad}
+    worker.answers = {port_id: [Verdict.RETRY] for port_id in bad}
     clock = FakeClock()
     with running(worker, initial=10.0, clock=clock) as queue:
         queue.submit(bad)
@@ -306,13 +306,13 @@ def test_ports_that_failed_before_are_not_taken_together_with_those_that_did_not
         clock.now += 60.0
         queue.submit(["better"])
         worker.finish()
-        # In turn, so that neither kind starves the other.
+        # In turn, so that one kind does not starve the other.
         assert sorted(ids(worker.next_batch())) == bad
         worker.finish()
         assert ids(worker.next_batch()) == ["better"]
 
 
-def test_a_port_that_is_looked_at_too_early_comes_back_and_that_is_no_attempt() -> None:
+def test_early_look_is_repeated_and_counts_no_attempt() -> None:
     worker = Worker()
     worker.answers = {"a": [Verdict.LATER, Verdict.RETRY]}
     with running(worker) as queue:
@@ -321,14 +321,14 @@ def test_a_port_that_is_looked_at_too_early_comes_back_and_that_is_no_attempt() 
         for _ in range(3):
             seen += worker.next_batch()
             worker.finish()
-        assert [(each.attempt, each.looked, each.asked) for each in seen] == [
+        assert [(request.attempt, request.looked, request.asked) for request in seen] == [
             (1, False, True),
             (1, True, True),
             (2, False, True),
         ]
 
 
-def test_ports_that_failed_before_are_not_starved_by_those_that_did_not() -> None:
+def test_failed_ports_are_not_starved_by_new_ones() -> None:
     worker = Worker()
     worker.answers = {"bad": [Verdict.RETRY]}
     clock = FakeClock()
@@ -346,7 +346,7 @@ def test_ports_that_failed_before_are_not_starved_by_those_that_did_not() -> Non
         assert seen == ["good", "bad", "good", "good"]
 
 
-def test_one_port_that_cannot_be_processed_does_not_keep_its_batch_from_it(
+def test_port_that_cannot_be_processed_does_not_stop_its_batch(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     troubles = Troubles()
@@ -379,11 +379,11 @@ def test_one_port_that_cannot_be_processed_does_not_keep_its_batch_from_it(
         wait_until(lambda: troubles.current() == {}, PATIENCE, "the trouble is over")
     finally:
         queue.stop(PATIENCE)
-    assert len([each for each in caplog.records if each.exc_info]) == 1
+    assert len([record for record in caplog.records if record.exc_info]) == 1
 
 
 @pytest.mark.parametrize("answer", [None, 7, "RETRY", [("a",)]], ids=repr)
-def test_a_worker_survives_an_answer_that_is_no_answer(answer: Any) -> None:
+def test_worker_survives_an_invalid_answer(answer: Any) -> None:
     calls: list[int] = []
 
     def process(batch: Sequence[Request]) -> Mapping[str, Verdict]:
@@ -402,7 +402,7 @@ def test_a_worker_survives_an_answer_that_is_no_answer(answer: Any) -> None:
     assert calls == [1, 1]
 
 
-def test_the_age_of_the_oldest_port_that_waits_is_known() -> None:
+def test_oldest_is_the_age_of_the_longest_waiting_port() -> None:
     worker, clock = Worker(), FakeClock()
     worker.answers = {"a": [Verdict.RETRY]}
     with running(worker, clock=clock, initial=3600.0) as queue:
@@ -464,7 +464,7 @@ class OneRun(Site):
         self.reports += reports
 
 
-def test_flows_that_one_callable_composes_run_as_one_and_are_reported_by_their_names() -> None:
+def test_flows_of_one_composer_run_as_one_and_are_reported_by_name() -> None:
     wired, new = (str(uuid.UUID(int=number)) for number in (1, 2))
     site = OneRun()
     queue = Reconciler(site, Runner("host-1"), backoff=Backoff(1.0, 1.0), max_batch=100)

@@ -1,4 +1,4 @@
-"""A batch goes through one flow; each port gets its own truth."""
+"""A batch goes through one flow; each port gets its own report."""
 
 import datetime
 import errno
@@ -107,7 +107,7 @@ def states_of(report: FlowReport) -> list[str]:
     return [str(task.state) for task in report.tasks]
 
 
-def test_a_healthy_batch_is_one_run_and_every_task_succeeded_for_every_port() -> None:
+def test_healthy_batch_is_one_run_in_which_every_task_succeeds() -> None:
     ports = [port(n) for n in range(5)]
     reports, recorder = run(ports, fine)
     assert [ids for _, ids in recorder.executed] == [tuple(ports)] * 4
@@ -119,14 +119,14 @@ def test_a_healthy_batch_is_one_run_and_every_task_succeeded_for_every_port() ->
         assert report.revision == 7
 
 
-def test_a_task_that_does_not_apply_to_a_port_is_skipped_for_it_alone() -> None:
+def test_task_that_does_not_apply_to_a_port_is_skipped_only_there() -> None:
     reports = by_port(run([port(8), port(9)], fine)[0])
     assert states_of(reports[port(8)])[1] == "SUCCEEDED"
     assert states_of(reports[port(9)])[1] == "SKIPPED"
     assert reports[port(9)].proves(Step.L2)
 
 
-def test_invariant_6_blame_takes_out_the_bad_port_and_the_others_succeed_first_time() -> None:
+def test_invariant_6_blamed_port_fails_and_the_others_succeed_in_the_next_run() -> None:
     bad = port(3)
 
     def refuse(port_ids: tuple[str, ...]) -> None:
@@ -142,7 +142,7 @@ def test_invariant_6_blame_takes_out_the_bad_port_and_the_others_succeed_first_t
     assert [len(ids) for ids in applies] == [10, 9]
 
 
-def test_invariant_6_a_failure_nobody_can_attribute_is_bisected_until_it_stands_alone() -> None:
+def test_invariant_6_failure_without_blame_is_bisected_to_its_ports() -> None:
     bad = {port(3), port(12)}
 
     def fail(port_ids: tuple[str, ...]) -> None:
@@ -164,7 +164,7 @@ def test_the_good_half_is_reported_before_the_search_for_the_bad_port_ends() -> 
     assert reports[-1].resource_id == port(15)
 
 
-def test_running_out_of_time_fails_the_whole_batch_without_a_search() -> None:
+def test_timeout_fails_the_whole_batch_without_a_search() -> None:
     def hang(port_ids: tuple[str, ...]) -> None:
         raise TaskFailed(TaskError("Timeout", "ovs-ofctl took over 30 s"), whole_batch=True)
 
@@ -173,7 +173,7 @@ def test_running_out_of_time_fails_the_whole_batch_without_a_search() -> None:
     assert all(r.failed and r.failed.error and r.failed.error.type == "Timeout" for r in reports)
 
 
-def test_invariant_9_an_unexpected_exception_in_a_task_ends_in_an_outcome() -> None:
+def test_invariant_9_unexpected_exception_in_a_task_becomes_an_outcome() -> None:
     def explode(port_ids: tuple[str, ...]) -> None:
         raise ZeroDivisionError("division by zero")
 
@@ -191,8 +191,8 @@ def test_invariant_9_an_unexpected_exception_in_a_task_ends_in_an_outcome() -> N
 
 
 def test_invariant_8_order_revert_and_states_are_taskflows_own() -> None:
-    """What TaskFlow notified, and nothing else, is what the report says."""
-    told: list[tuple[str, str]] = []
+    """The report contains what TaskFlow notified, and nothing else."""
+    calls: list[tuple[str, str]] = []
 
     class First(Recording):
         name_ = "first"
@@ -200,23 +200,23 @@ def test_invariant_8_order_revert_and_states_are_taskflows_own() -> None:
         default_provides = "made"
 
         def act(self, port_ids: tuple[str, ...]) -> object:
-            told.append(("first", "executed"))
+            calls.append(("first", "executed"))
             return "made by first"
 
         def revert(self, result: object, **_: object) -> None:
-            told.append(("first", f"reverted {result}"))
+            calls.append(("first", f"reverted {result}"))
 
     class Second(Recording):
         name_ = "second"
         step = Step.SECURITY_GROUPS
 
         def execute(self, port_ids: tuple[str, ...], made: str) -> object:  # type: ignore[override]
-            told.append(("second", f"got {made}"))
+            calls.append(("second", f"got {made}"))
             raise PortErrors({port(1): REFUSED})
 
     recorder = Recorder()
     reports: list[FlowReport] = []
-    # A graph: only TaskFlow, which knows who needs whose result, can order it.
+    # A graph: only TaskFlow knows which task needs which result, and orders them.
     Runner("host1").run(
         FlowName.WIRE,
         lambda: graph_flow.Flow("wire").add(Second(recorder), First(recorder)),
@@ -224,7 +224,7 @@ def test_invariant_8_order_revert_and_states_are_taskflows_own() -> None:
         {},
         reports.extend,
     )
-    assert told == [
+    assert calls == [
         ("first", "executed"),
         ("second", "got made by first"),
         ("first", "reverted made by first"),
@@ -235,7 +235,7 @@ def test_invariant_8_order_revert_and_states_are_taskflows_own() -> None:
     ]
 
 
-def test_blame_of_a_port_that_is_not_in_the_batch_accuses_nobody_and_is_bisected() -> None:
+def test_blame_of_a_port_outside_the_batch_is_bisected() -> None:
     def mistaken(port_ids: tuple[str, ...]) -> None:
         if port(2) in port_ids:
             raise PortErrors({port(99): REFUSED})
@@ -245,7 +245,7 @@ def test_blame_of_a_port_that_is_not_in_the_batch_accuses_nobody_and_is_bisected
     assert outcome[port(2)].failed is not None
 
 
-def test_invariant_9_a_revert_that_fails_is_reported_beside_the_failure_itself() -> None:
+def test_invariant_9_failed_revert_is_reported_beside_its_cause() -> None:
     class Stubborn(Locate):
         def revert(self, port_ids: tuple[str, ...], **_: object) -> None:
             raise OSError("the switch is gone")
@@ -268,10 +268,10 @@ def test_invariant_9_a_revert_that_fails_is_reported_beside_the_failure_itself()
     assert locate.error.type == "RevertFailed"
     assert "the switch is gone" in locate.error.message
     assert apply.error == REFUSED
-    assert reports[0].failed == apply, "the cause comes before what it led to"
+    assert reports[0].failed == apply, "the cause comes before its effect"
 
 
-def test_the_failure_shown_of_a_task_that_cannot_be_reverted_itself_is_its_cause() -> None:
+def test_failed_task_whose_own_revert_fails_shows_the_cause() -> None:
     class Stuck(Apply):
         def revert(self, port_ids: tuple[str, ...], **_: object) -> None:
             raise OSError("the switch is gone")
@@ -320,12 +320,12 @@ def test_a_fault_of_the_host_fails_every_port_after_one_run_and_one_line(
         type(fault).__name__
     }
     assert set(by_port(reports)) == set(ports)
-    errors = [each for each in caplog.records if each.levelname == "ERROR"]
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
     assert errors[0].exc_info is None
 
 
-def test_an_error_of_one_device_is_searched_for_and_logged_in_full_once(
+def test_error_of_one_device_is_bisected_and_logged_in_full_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fail(port_ids: tuple[str, ...]) -> None:
@@ -334,10 +334,10 @@ def test_an_error_of_one_device_is_searched_for_and_logged_in_full_once(
 
     outcome = by_port(run([port(n) for n in range(16)], fail)[0])
     assert [p for p, r in outcome.items() if r.failed] == [port(5)]
-    assert len([each for each in caplog.records if each.exc_info]) == 1
+    assert len([record for record in caplog.records if record.exc_info]) == 1
 
 
-def test_an_error_whose_name_no_report_can_carry_is_reported_all_the_same() -> None:
+def test_error_with_an_invalid_type_name_is_reported() -> None:
     class _UnusualError(Exception):
         pass
 
@@ -351,9 +351,7 @@ def test_an_error_whose_name_no_report_can_carry_is_reported_all_the_same() -> N
 
 
 @pytest.mark.parametrize("year", [1970, 2500])
-def test_a_host_whose_clock_was_never_set_reports_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, year: int
-) -> None:
+def test_host_with_a_wrong_clock_reports(monkeypatch: pytest.MonkeyPatch, year: int) -> None:
     class Clock(datetime.datetime):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> "Clock":
@@ -364,7 +362,7 @@ def test_a_host_whose_clock_was_never_set_reports_all_the_same(
     assert report.failed is None
 
 
-def test_a_move_that_no_task_makes_is_an_error_and_no_outcome() -> None:
+def test_impossible_state_change_raises_an_error() -> None:
     recorder = Recorder()
     engine = engines.load(linear_flow.Flow("wire").add(Locate(recorder)), store={"port_ids": ()})
     engine.compile()
@@ -376,7 +374,7 @@ def test_a_move_that_no_task_makes_is_an_error_and_no_outcome() -> None:
         record.outcomes(port(1))
 
 
-def test_a_flow_whose_inputs_are_missing_is_a_defect_and_raises() -> None:
+def test_flow_with_missing_inputs_raises_an_error() -> None:
     class Needy(Locate):
         def execute(self, port_ids: tuple[str, ...], never_given: object) -> object:  # type: ignore[override]
             return None

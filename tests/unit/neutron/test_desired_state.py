@@ -76,7 +76,7 @@ def test_the_desired_state_holds_all_that_a_port_refers_to(ports: DesiredPorts) 
     assert set(resolved.state.ports) == {A}
     assert resolved.state.ports[A].network == NETWORK
     assert set(resolved.state.security_groups) == {WEB, DB}
-    assert [str(each.address) for each in resolved.state.security_groups[DB].members] == [
+    assert [str(member.address) for member in resolved.state.security_groups[DB].members] == [
         "10.0.0.2/32"
     ]
     assert not resolved.refused
@@ -88,7 +88,7 @@ def test_an_address_group_is_known_as_such_by_the_rule_that_names_it(ports: Desi
     ports.set_rules(WEB, [{"direction": "ingress", "ethertype": "IPv4",
                       "remote_address_group_id": friends}])  # fmt: skip
     state = ports.resolve(plugged(A)).state
-    assert [str(each) for each in state.address_groups[friends].addresses] == ["192.0.2.0/24"]
+    assert [str(prefix) for prefix in state.address_groups[friends].addresses] == ["192.0.2.0/24"]
     assert friends not in state.security_groups
 
 
@@ -122,7 +122,7 @@ def test_remote_group_has_no_members_until_they_come(ports: DesiredPorts) -> Non
 def test_group_of_stateful_and_stateless_rules_refuses_its_ports(
     ports: DesiredPorts,
 ) -> None:
-    ports.set_rules(WEB, [{**from_group(DB)[0], "stateful": each} for each in (True, False)])
+    ports.set_rules(WEB, [{**from_group(DB)[0], "stateful": value} for value in (True, False)])
     resolved = ports.resolve(plugged(A, B))
     assert set(resolved.refused) == {A}
     assert set(resolved.state.ports) == {B}
@@ -139,7 +139,7 @@ def test_each_item_left_out_is_logged_once(
         ports.set_port(port(A, WEB, allowed_address_pairs=[pair]))
         ports.set_rules(WEB, [*from_group(DB), unknown])
         ports.set_members(DB, {"IPv4": [("10.0.0.2", None), ("10.0.0.3", "there")]})
-    assert [each.levelname for each in caplog.records] == ["WARNING"] * 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
     for record, words in zip(
         caplog.records,
         ([A, "192.0.2.100"], [WEB, "only_on_sundays"], [DB, "10.0.0.3"]),

@@ -55,9 +55,9 @@ class Firewall:
         self._note("resync", *(port_ids or ()))
 
     def _note(self, what: str, *about: str) -> None:
-        for each in (what, *about):
-            if each in self.raises:
-                raise self.raises[each]
+        for part in (what, *about):
+            if part in self.raises:
+                raise self.raises[part]
         self.asked.append((what, *about))
 
     def did(self, *what: object) -> bool:
@@ -105,7 +105,7 @@ def test_new_ports_are_closed_before_any_other_event(events: EventLoop, firewall
     events.put(Resync([C]))
     events.put(RulesChanged("g"))
     until(lambda: firewall.did("refresh", "g"))
-    asked = [each for each in firewall.asked if each != ("quarantine",)]
+    asked = [call for call in firewall.asked if call != ("quarantine",)]
     assert asked == [
         ("quarantine", A), ("handle", A), ("gone", B), ("resync", C), ("refresh", "g")
     ]  # fmt: skip
@@ -160,7 +160,7 @@ def test_invalid_details_fail_their_port_only(
     until(lambda: firewall.did("handle", B))
     until(lambda: bool(troubles.current()))
     assert failed == [details.get("port_id", "None")]
-    assert any(each[0] == "quarantine" and B in each for each in firewall.asked)
+    assert any(call[0] == "quarantine" and B in call for call in firewall.asked)
 
 
 def test_port_that_the_switch_refuses_to_close_stops_no_other(
@@ -172,7 +172,7 @@ def test_port_that_the_switch_refuses_to_close_stops_no_other(
     for port_id in (A, B, C):
         events.put(update(port_id))
     until(lambda: firewall.did("quarantine", B) or firewall.did("quarantine", B, C))
-    until(lambda: any(each[0] == "quarantine" and C in each for each in firewall.asked))
+    until(lambda: any(call[0] == "quarantine" and C in call for call in firewall.asked))
     firewall.handle = original  # type: ignore[method-assign]
 
 
@@ -182,8 +182,8 @@ def test_unreadable_group_stops_no_other_refresh(
     firewall.raises["bad"] = AttributeError("'NoneType' object has no attribute 'stateful'")
     for group in ("good", "bad", "fine"):
         events.put(RulesChanged(group))
-    until(lambda: any(each[0] == "refresh" and "good" in each for each in firewall.asked))
-    until(lambda: any(each[0] == "refresh" and "fine" in each for each in firewall.asked))
+    until(lambda: any(call[0] == "refresh" and "good" in call for call in firewall.asked))
+    until(lambda: any(call[0] == "refresh" and "fine" in call for call in firewall.asked))
     until(lambda: "bad" in troubles.current().get(Trouble.PORTS, ""))
     del firewall.raises["bad"]
     events.put(RulesChanged("bad"))
@@ -232,8 +232,8 @@ def test_port_is_closed_under_every_mac_it_may_use() -> None:
 def test_endpoint_on_a_physical_network_has_the_segments_tag() -> None:
     vlan = details(network_type="vlan", physical_network="physnet1")
     flat = details(network_type="flat", physical_network="physnet1", segmentation_id=None)
-    assert [each.segment for each in closed(PortUpdated(vlan))] == [77]
-    assert [each.segment for each in closed(PortUpdated(flat))] == [0]
+    assert [endpoint.segment for endpoint in closed(PortUpdated(vlan))] == [77]
+    assert [endpoint.segment for endpoint in closed(PortUpdated(flat))] == [0]
 
 
 def test_port_without_local_vlan_is_closed_by_ofport() -> None:
@@ -241,8 +241,8 @@ def test_port_without_local_vlan_is_closed_by_ofport() -> None:
 
 
 def test_invalid_and_multicast_macs_are_left_out() -> None:
-    pairs = [{"ip_address": "10.0.0.9", "mac_address": each}
-             for each in ("output:1", "03:bf:c0:00:02:64", "fa:16:3e:00:00:09")]  # fmt: skip
+    pairs = [{"ip_address": "10.0.0.9", "mac_address": mac}
+             for mac in ("output:1", "03:bf:c0:00:02:64", "fa:16:3e:00:00:09")]  # fmt: skip
     [found] = closed(PortUpdated(details(allowed_address_pairs=pairs)))
     assert found == Endpoint(A, 5, 3, frozenset({MAC, "fa:16:3e:00:00:09"}))
     [found] = closed(PortUpdated(details(mac_address="output:1")))

@@ -1,4 +1,4 @@
-"""What a change of a port in Neutron means: a row taken or dropped, a block added or lifted."""
+"""What a change of a port in Neutron does: takes or drops a row, adds or lifts a block."""
 
 import dataclasses
 from typing import Any
@@ -38,40 +38,40 @@ ACTIVE = facts(status="ACTIVE")
 def change(
     before: PortFacts, after: PortFacts, row: str | None, extension: bool = True
 ) -> Change | None:
-    """None where the change is of no account, as for the mechanism driver."""
+    """None if the mechanism driver ignores the change."""
     if not block_policy.matters(before, after):
         return None
     return decide(before, after, row, lambda: extension)
 
 
-def test_a_port_that_is_bound_is_taken_and_blocked() -> None:
+def test_bound_port_is_taken_and_blocked() -> None:
     assert change(IN_TRANSIT, BOUND, None) == Change(take=True, block=True)
 
 
-def test_on_a_host_without_the_extension_nothing_is_done() -> None:
+def test_port_on_a_host_without_the_extension_is_ignored() -> None:
     assert change(IN_TRANSIT, BOUND, None, extension=False) == Change()
     assert change(ACTIVE, BOUND, None, extension=False) == Change()
 
 
 @pytest.mark.parametrize("vif", ["hw_veb", "binding_failed", "distributed", "bridge"])
-def test_what_another_driver_binds_is_not_ours(vif: str) -> None:
+def test_port_bound_by_another_driver_is_ignored(vif: str) -> None:
     assert change(IN_TRANSIT, facts(vif=vif), None) == Change()
 
 
-def test_before_it_is_bound_there_is_nothing_to_wait_for() -> None:
+def test_unbound_port_is_not_blocked() -> None:
     assert change(UNBOUND, IN_TRANSIT, None) == Change()
 
 
-def test_it_is_blocked_whenever_it_falls_from_active() -> None:
+def test_port_that_is_no_longer_active_is_blocked() -> None:
     assert change(ACTIVE, BOUND, "host-a") == Change(fall=True, block=True)
     assert change(ACTIVE, facts(status="BUILD"), "host-a") == Change(fall=True, block=True)
 
 
-def test_a_port_that_falls_on_a_host_that_got_the_extension_is_taken() -> None:
+def test_port_that_falls_on_a_host_that_got_the_extension_is_taken() -> None:
     assert change(ACTIVE, BOUND, None) == Change(take=True, block=True)
 
 
-def test_a_port_that_falls_on_a_host_that_lost_the_extension_is_let_go() -> None:
+def test_port_that_falls_on_a_host_that_lost_the_extension_is_dropped() -> None:
     assert change(ACTIVE, BOUND, "host-a", extension=False) == Change(drop=True, block=False)
 
 
@@ -85,7 +85,7 @@ def test_a_port_that_falls_on_a_host_that_lost_the_extension_is_let_go() -> None
     ],
     ids=["rises", "revision", "build", "name"],
 )
-def test_what_is_of_no_account_asks_the_database_nothing(
+def test_irrelevant_change_reads_nothing_from_the_database(
     before: PortFacts, after: PortFacts
 ) -> None:
     assert change(before, after, "host-a") is None
@@ -104,7 +104,7 @@ def test_what_is_of_no_account_asks_the_database_nothing(
     ],
     ids=lambda fields: next(iter(fields)),
 )
-def test_what_the_wiring_depends_on_is_newer_than_any_report(fields: dict[str, Any]) -> None:
+def test_change_of_the_wiring_is_newer_than_any_report(fields: dict[str, Any]) -> None:
     after = facts(status="ACTIVE", **fields)
     assert change(ACTIVE, after, "host-a") == Change(revise=True)
     assert change(ACTIVE, after, None) == Change()
@@ -121,20 +121,20 @@ def test_order_and_default_macs_are_no_change() -> None:
     assert change(before, after, "host-a") is None
 
 
-def test_a_port_that_leaves_is_let_go() -> None:
-    let_go = Change(drop=True, block=False)
-    assert change(ACTIVE, UNBOUND, "host-a") == let_go
-    assert change(ACTIVE, facts(vif="binding_failed"), "host-a") == let_go
-    assert change(ACTIVE, facts(host="host-b", vif="unbound"), "host-a") == let_go
+def test_port_that_leaves_the_host_is_dropped() -> None:
+    dropped = Change(drop=True, block=False)
+    assert change(ACTIVE, UNBOUND, "host-a") == dropped
+    assert change(ACTIVE, facts(vif="binding_failed"), "host-a") == dropped
+    assert change(ACTIVE, facts(host="host-b", vif="unbound"), "host-a") == dropped
 
 
-def test_a_port_whose_binding_moves_at_once_changes_hands() -> None:
+def test_port_bound_to_another_host_at_once_is_dropped_and_taken() -> None:
     after = facts(host="host-b")
     assert change(BOUND, after, "host-a") == Change(drop=True, take=True, block=True)
     assert change(BOUND, after, "host-a", extension=False) == Change(drop=True, block=False)
 
 
-def test_bound_anew_on_the_same_host_it_is_proven_anew() -> None:
+def test_port_bound_again_on_the_same_host_must_be_proven_again() -> None:
     other = facts(vif="unbound", profile={"tier": "gold"})
     assert change(ACTIVE, other, "host-a") == Change(revise=True, fall=True)
     bound = facts(profile={"tier": "gold"})
@@ -144,24 +144,24 @@ def test_bound_anew_on_the_same_host_it_is_proven_anew() -> None:
 @pytest.mark.parametrize(
     "owner", ["network:dhcp", "network:router_interface", "network:ha_router_replicated_interface"]
 )
-def test_neutrons_own_services_are_looked_after_and_never_blocked(owner: str) -> None:
+def test_ports_of_neutrons_services_are_taken_and_never_blocked(owner: str) -> None:
     before, after = facts(vif="unbound", device_owner=owner), facts(device_owner=owner)
     assert change(before, after, None) == Change(take=True)
     active = facts(status="ACTIVE", device_owner=owner)
     assert change(active, after, "host-a") == Change(fall=True)
 
 
-def test_a_port_that_becomes_or_ceases_to_be_a_services_is_blocked_or_not() -> None:
+def test_change_between_service_and_vm_lifts_or_adds_the_block() -> None:
     service = facts(device_owner="network:dhcp")
     assert change(BOUND, service, "host-a") == Change(revise=True, block=False)
     assert change(service, BOUND, "host-a") == Change(revise=True, block=True)
 
 
-def test_a_port_without_an_owner_is_somebodys_vm() -> None:
+def test_port_without_an_owner_is_gated_like_a_vm() -> None:
     assert block_policy.is_gated("")
 
 
-def test_the_desired_revision_is_one_nobody_has_seen() -> None:
+def test_desired_revision_is_higher_than_the_known_one() -> None:
     assert block_policy.desired_revision(BOUND) == 8
 
 
@@ -175,5 +175,7 @@ def test_the_desired_revision_is_one_nobody_has_seen() -> None:
         (None, False),
     ],
 )
-def test_agents_list_their_extensions(configurations: dict[str, Any] | None, ours: bool) -> None:
+def test_extension_is_read_from_the_agents_configurations(
+    configurations: dict[str, Any] | None, ours: bool
+) -> None:
     assert block_policy.has_extension(configurations) is ours

@@ -1,4 +1,4 @@
-"""The revision of a security group is what its rules say, as server and agent both see it."""
+"""Server and agent compute the same revision from the rules of a security group."""
 
 import uuid
 from collections.abc import Mapping
@@ -29,18 +29,18 @@ Rule = Mapping[str, object]
 
 
 @given(RULES)
-def test_neither_order_nor_repetition_matters(rules: list[Rule]) -> None:
+def test_order_and_repetition_of_rules_do_not_change_the_revision(rules: list[Rule]) -> None:
     assert rules_digest.of_rules(rules) == rules_digest.of_rules([*reversed(rules), *rules])
 
 
 @given(RULES)
-def test_a_rule_that_comes_makes_another_one(rules: list[Rule]) -> None:
+def test_added_rule_changes_the_revision(rules: list[Rule]) -> None:
     more = [*rules, {"direction": "ingress", "remote_group_id": str(uuid.uuid4())}]
     assert rules_digest.of_rules(rules) != rules_digest.of_rules(more)
 
 
 @given(RULES)
-def test_it_fits_on_the_wire(rules: list[Rule]) -> None:
+def test_revision_is_valid_in_a_report(rules: list[Rule]) -> None:
     group = str(uuid.uuid4())
     report = flow_report(security_group_revisions={group: rules_digest.of_rules(rules)})
     assert isinstance(report, FlowReport)
@@ -49,15 +49,15 @@ def test_it_fits_on_the_wire(rules: list[Rule]) -> None:
 @pytest.mark.parametrize(
     ("direction", "name"), [("ingress", "source_ip_prefix"), ("egress", "dest_ip_prefix")]
 )
-def test_a_row_and_what_a_driver_is_told_of_it_are_the_same(direction: str, name: str) -> None:
-    """The driver is told who it is, whether it is stateful, and the prefix without host bits."""
+def test_server_row_and_agent_rule_have_the_same_revision(direction: str, name: str) -> None:
+    """The agent's rule also has the group's id and statefulness, and no host bits in its prefix."""
     columns = dict.fromkeys(rules_digest.NAMES)
-    said = {"direction": direction, "ethertype": "IPv4", "protocol": "icmp", "port_range_min": 0}
-    row = SimpleNamespace(**columns | said | {"remote_ip_prefix": "10.1.2.3/8"})
-    told = {**said, name: "10.0.0.0/8", "stateful": True, "security_group_id": str(uuid.uuid4())}
-    assert rules_digest.of_objects([row]) == rules_digest.of_rules([told])
+    rule = {"direction": direction, "ethertype": "IPv4", "protocol": "icmp", "port_range_min": 0}
+    row = SimpleNamespace(**columns | rule | {"remote_ip_prefix": "10.1.2.3/8"})
+    sent = {**rule, name: "10.0.0.0/8", "stateful": True, "security_group_id": str(uuid.uuid4())}
+    assert rules_digest.of_objects([row]) == rules_digest.of_rules([sent])
 
 
-def test_what_makes_no_sense_is_told_apart_too() -> None:
+def test_different_invalid_rules_have_different_revisions() -> None:
     one, other = ({"remote_ip_prefix": value} for value in ("10.0.0.0/99", "\ud800"))
     assert rules_digest.of_rules([one]) != rules_digest.of_rules([other])

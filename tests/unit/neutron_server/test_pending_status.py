@@ -1,4 +1,4 @@
-"""What is left to do for a port to be what was decided of it."""
+"""The next step towards the verdict about a port."""
 
 import itertools
 from typing import Any
@@ -13,7 +13,7 @@ OURS, L2 = frozenset({ENTITY}), frozenset({"L2"})
 TO_DO = ("to_lift", "to_block", "to_activate", "to_deactivate")
 
 
-def standing(verdict: str, active: bool, blocked_by: frozenset[str]) -> PendingStatus:
+def status(verdict: str, active: bool, blocked_by: frozenset[str]) -> PendingStatus:
     return PendingStatus("port", 1, PortStatus(verdict), active, blocked_by)
 
 
@@ -34,29 +34,29 @@ def standing(verdict: str, active: bool, blocked_by: frozenset[str]) -> PendingS
         ("DOWN", True, OURS, "to_deactivate", False),
     ],
 )
-def test_each_port_has_one_next_step(
+def test_unsettled_port_has_one_next_step(
     verdict: str, active: bool, blocked_by: frozenset[str], to_do: str | None, settled: bool
 ) -> None:
-    port = standing(verdict, active, blocked_by)
+    port = status(verdict, active, blocked_by)
     assert [name for name in TO_DO if getattr(port, name)] == ([to_do] if to_do else [])
     assert port.settled is settled
 
 
-def test_every_port_gets_to_where_nothing_is_left_to_do() -> None:
-    """Doing step after step, with Neutron's agent lifting its block at some time."""
+def test_every_port_is_settled_after_its_steps() -> None:
+    """Neutron's agent lifts its own block at some time."""
     steps: dict[str, Any] = {
-        "to_lift": lambda p: standing(p.verdict, p.active, p.blocked_by - OURS),
-        "to_block": lambda p: standing(p.verdict, p.active, p.blocked_by | OURS),
-        "to_activate": lambda p: standing(p.verdict, True, p.blocked_by),
-        "to_deactivate": lambda p: standing(p.verdict, False, p.blocked_by | OURS),
+        "to_lift": lambda p: status(p.verdict, p.active, p.blocked_by - OURS),
+        "to_block": lambda p: status(p.verdict, p.active, p.blocked_by | OURS),
+        "to_activate": lambda p: status(p.verdict, True, p.blocked_by),
+        "to_deactivate": lambda p: status(p.verdict, False, p.blocked_by | OURS),
     }
     blocks = (frozenset(), OURS, L2, OURS | L2)
     for verdict, active, by in itertools.product(PortStatus, (True, False), blocks):
-        port = standing(verdict, active, by)
+        port = status(verdict, active, by)
         for _ in range(5):
             todo = next((name for name in TO_DO if getattr(port, name)), None)
             if todo is None:
-                port = standing(port.verdict, port.active, port.blocked_by - L2)
+                port = status(port.verdict, port.active, port.blocked_by - L2)
             else:
                 port = steps[todo](port)
         assert port.settled

@@ -1,4 +1,4 @@
-"""The thread that settles ports: soon, again if need be, and never for good."""
+"""The thread that settles ports: soon, and again a few times if they wait."""
 
 import threading
 from collections.abc import Collection
@@ -13,7 +13,7 @@ LONGEST = 10.0
 
 
 class Neutron:
-    """Answers a number of times that the ports it is asked for wait still."""
+    """Answers a number of times that the ports still wait, or fails."""
 
     def __init__(self, waits: int = 0, fails: int = 0) -> None:
         self.asked: list[set[str]] = []
@@ -35,7 +35,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_AGAIN", (0.01, 0.01, 0.01))
 
 
-def test_ports_are_settled_soon() -> None:
+def test_submitted_ports_are_settled_soon() -> None:
     neutron = Neutron()
     worker = VerdictWorker(neutron.settle)
     worker.soon({"a", "b"})
@@ -43,7 +43,7 @@ def test_ports_are_settled_soon() -> None:
     assert neutron.asked == [{"a", "b"}]
 
 
-def test_those_that_wait_for_others_are_looked_at_again() -> None:
+def test_waiting_ports_are_looked_at_again() -> None:
     neutron = Neutron(waits=2)
     worker = VerdictWorker(neutron.settle)
     worker.soon({"a"})
@@ -51,7 +51,7 @@ def test_those_that_wait_for_others_are_looked_at_again() -> None:
     assert neutron.asked == [{"a"}] * 3
 
 
-def test_after_a_few_looks_they_are_left_to_the_sweep() -> None:
+def test_ports_that_wait_longer_are_left_to_the_sweep() -> None:
     neutron = Neutron(waits=100)
     worker = VerdictWorker(neutron.settle)
     worker.soon({"a"})

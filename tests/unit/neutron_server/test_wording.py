@@ -1,4 +1,4 @@
-"""What projects read of errors shows nothing of the host."""
+"""Errors shown to projects contain nothing about the host."""
 
 import pytest
 
@@ -10,7 +10,7 @@ HOST = "Compute-7.example"
 
 @pytest.mark.parametrize("error_type", ["FlowRefused", "SwitchError"])
 @pytest.mark.parametrize(
-    ("said", "read"),
+    ("message", "read"),
     [
         ("the switch refused a flow", "the switch refused a flow"),
         (
@@ -21,9 +21,9 @@ HOST = "Compute-7.example"
     ],
 )
 def test_a_project_reads_only_the_openflow_error_of_a_refusal(
-    error_type: str, said: str, read: str
+    error_type: str, message: str, read: str
 ) -> None:
-    assert for_project(error_type, said, HOST) == read
+    assert for_project(error_type, message, HOST) == read
 
 
 @pytest.mark.parametrize(
@@ -37,15 +37,15 @@ def test_no_message_names_the_host(error_type: str) -> None:
 
 @pytest.mark.parametrize("error_type", ["InvalidSpec", "MissingSpec", "Unsupported"])
 def test_a_project_reads_the_agents_message_about_its_own_rules(error_type: str) -> None:
-    said = "security group 6b4a8f0e-0000-4000-8000-000000000001: unknown protocol 'tpc'"
-    assert for_project(error_type, said, HOST) == said
+    message = "security group 6b4a8f0e-0000-4000-8000-000000000001: unknown protocol 'tpc'"
+    assert for_project(error_type, message, HOST) == message
     for inside in ("compute-7.EXAMPLE", "ofport 5", "br-int", "tap6b4a8f0e", "other_config"):
-        assert inside not in for_project(error_type, f"{said}, {inside}", HOST)
+        assert inside not in for_project(error_type, f"{message}, {inside}", HOST)
 
 
 def test_only_errors_of_the_host_itself_have_no_message_for_projects() -> None:
     unknown = for_project("KeyError", HOST, HOST)
-    assert {each for each in ErrorType if for_project(each, "", HOST) == unknown} == {
+    assert {type_ for type_ in ErrorType if for_project(type_, "", HOST) == unknown} == {
         ErrorType.TOOL_MISSING,
         ErrorType.OS_ERROR,
         ErrorType.FILE_NOT_FOUND,

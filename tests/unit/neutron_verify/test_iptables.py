@@ -53,7 +53,7 @@ class Kernel:
     def take(self, driver: Any) -> None:
         families = driver.iptables.ipv4, driver.iptables.ipv6
         self.rules = {
-            program: [str(each) for each in family["filter"].rules]
+            program: [str(rule) for rule in family["filter"].rules]
             for program, family in zip(self.rules, families, strict=True)
         }
 
@@ -63,7 +63,7 @@ class Kernel:
     def lose(self, pattern: str) -> None:
         """The first IPv4 rule like this."""
         rules = self.rules["iptables-save"]
-        rules.remove(next(each for each in rules if re.search(pattern, each)))
+        rules.remove(next(rule for rule in rules if re.search(pattern, rule)))
 
 
 class Neutron:
@@ -71,7 +71,7 @@ class Neutron:
 
     def __init__(self, *devices: dict[str, Any]) -> None:
         self.info: dict[str, Any] = {
-            "devices": {each["device"]: each for each in devices},
+            "devices": {device["device"]: device for device in devices},
             "security_groups": {
                 GROUP: [
                     rule(protocol="tcp", port_range_min=80, port_range_max=80),
@@ -118,8 +118,8 @@ def program(kernel: Kernel, neutron: Neutron, *trusted: str) -> None:
         for group, members in neutron.info["sg_member_ips"].items():
             driver.update_security_group_members(group, members)
         with driver.defer_apply():
-            for each in neutron.info["devices"].values():
-                driver.prepare_port_filter(each)
+            for port in neutron.info["devices"].values():
+                driver.prepare_port_filter(port)
             driver.process_trusted_ports(list(trusted))
     kernel.take(driver)
 
@@ -207,7 +207,7 @@ def test_failing_iptables_save_is_every_ports_error(
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    # As root, whoever runs this: Neutron's helper is not there.
+    # Without Neutron's root helper, which is not installed here.
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     firewall = IptablesInspector(Neutron(), 1)  # type: ignore[arg-type]
     with pytest.raises(TaskFailed, match="IptablesError") as caught:

@@ -1,4 +1,4 @@
-"""A call of ovs-ofctl ends in time, whatever the tool does."""
+"""A call of ovs-ofctl ends within its time limit."""
 
 import pathlib
 

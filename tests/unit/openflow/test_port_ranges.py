@@ -38,7 +38,7 @@ def test_merged_ranges_hold_the_same_ports(spans: list[tuple[int, int]], ports: 
 
 
 @given(st.lists(RANGES, max_size=8))
-def test_merged_ranges_neither_overlap_nor_touch(spans: list[tuple[int, int]]) -> None:
+def test_merged_ranges_have_a_gap_between_them(spans: list[tuple[int, int]]) -> None:
     merged = ranges.merged(spans)
     for (_, high), (low, _) in itertools.pairwise(merged):
         assert low > high + 1

@@ -134,11 +134,11 @@ def test_a_taken_host_is_a_trouble_and_no_storm_of_heartbeats() -> None:
 
     class Taken:
         def heartbeat(self, state: Mapping[str, Any]) -> Held:
-            reason = f"host h1 is taken: last heard {next(count)} s ago"
+            reason = f"host h1 is taken: last heartbeat {next(count)} s ago"
             raise oslo_messaging.RemoteError("HostTaken", reason)
 
     with beating(Taken(), 0.4, troubles=troubles):
         wait_until(lambda: Trouble.IDENTITY in troubles.current(), 5, "the trouble")
-        assert troubles.current()[Trouble.IDENTITY] == "host h1 is taken: last heard 0 s ago"
+        assert troubles.current()[Trouble.IDENTITY] == "host h1 is taken: last heartbeat 0 s ago"
         threading.Event().wait(1.0)
         assert next(count) < 6

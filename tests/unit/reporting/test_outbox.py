@@ -107,12 +107,12 @@ def test_a_rejection_is_logged_as_an_error_except_for_a_deleted_port(
     outbox.put(reports)
     server.refuse, server.reason = {rejected.id}, reason
     Reporter(outbox, server).send_once()
-    [record] = [each for each in caplog.records if rejected.id in each.message]
+    [record] = [r for r in caplog.records if rejected.id in r.message]
     assert (record.levelname, reason in record.message) == (level, True)
     assert len(outbox) == 0
 
 
-def test_reports_are_sent_in_the_order_of_their_making(outbox: Outbox) -> None:
+def test_reports_are_sent_in_the_order_in_which_they_were_made(outbox: Outbox) -> None:
     server = Server()
     reports = [report(1, failed=n % 2 == 0) for n in range(4)]
     outbox.put(reports)
@@ -242,7 +242,7 @@ def test_a_file_with_invalid_sequences_is_numbered_again_at_start(
     second.put([report(4)])
     kept = second.oldest(10, 10**6)
     assert [r.id for r in kept][:3] == [waiting[0].id, waiting[2].id, waiting[1].id]
-    assert all(abs(each - now()) < DAY for each in sequences(second))
+    assert all(abs(sequence - now()) < DAY for sequence in sequences(second))
 
 
 def test_new_sequences_equal_to_old_ones_lose_no_report(outbox: Outbox) -> None:

@@ -14,7 +14,7 @@ _DELETE_STRICT = re.compile(r"delete_strict (.*)")
 
 
 class Tables:
-    """Stands where ``Ofctl`` does."""
+    """Takes the place of ``Ofctl``."""
 
     def __init__(self) -> None:
         self.flows: dict[str, tuple[int, str]] = {}
@@ -58,7 +58,7 @@ class Tables:
             flows[added[2]] = (value, added[3])
         elif deleted := _DELETE.fullmatch(line):
             value, mask = int(deleted[1], 16), int(deleted[2], 16)
-            for key in [k for k, (each, _) in flows.items() if each & mask == value]:
+            for key in [k for k, (held, _) in flows.items() if held & mask == value]:
                 del flows[key]
         else:
             strict = _DELETE_STRICT.fullmatch(line)

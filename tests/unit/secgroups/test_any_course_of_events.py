@@ -77,9 +77,9 @@ class Events(RuleBasedStateMachine):
         made = group(n, *rules_to(refers_to), members=members, revision=self.revision)
         self.groups[made.id] = made
         # As the server does: groups that refer to the members get a new revision.
-        for each in list(self.groups.values()):
-            raised = {**vars(each), "revision": self.revision}
-            self.groups[each.id] = SecurityGroupSpec(**raised)
+        for known in list(self.groups.values()):
+            raised = {**vars(known), "revision": self.revision}
+            self.groups[known.id] = SecurityGroupSpec(**raised)
         affected = sorted(self.firewall.affected_by([made.id]) & self.ports.keys())
         self.apply(self.firewall, affected)
         self.firewall.commit(affected)
@@ -94,7 +94,7 @@ class Events(RuleBasedStateMachine):
         self, *, n: int, in_groups: set[int], pairs: list[dict[str, str]], vlan: int, mode: str,
         replug: bool, fate: str, refused: str,
     ) -> None:  # fmt: skip
-        groups = [self.groups[numbered_id(2, each)] for each in in_groups]
+        groups = [self.groups[numbered_id(2, number)] for number in in_groups]
         made = port(n, *groups, allowed_address_pairs=pairs, admin_state_up=mode != "down",
                     port_security_enabled=mode != "free")  # fmt: skip
         before, tables = self.ports.get(made.id), dict(self.tables.flows)
@@ -110,7 +110,7 @@ class Events(RuleBasedStateMachine):
                 self.restore(made.id, before)
             else:
                 lines = [line for bundle in self.tables.bundles[sent:] for line in bundle]
-                assert not any(f",{refused}" in line for line in lines), "refused, and nobody told"
+                assert not any(f",{refused}" in line for line in lines), "refused without an error"
                 self.firewall.commit([made.id])
             finally:
                 self.tables.refuse = None

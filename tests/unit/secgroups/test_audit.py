@@ -40,10 +40,10 @@ class House:
     def __init__(self, firewall: Firewall, tables: Tables) -> None:
         self.firewall, self.tables = firewall, tables
         ports = [port(n, group(1)) for n in range(1, 7)]
-        self.ids = [each.id for each in ports]
+        self.ids = [wired.id for wired in ports]
         firewall.start()
         desired = DesiredState.of([*ports, group(1, SSH)])
-        firewall.apply(desired, {each.id: attached(each, n) for n, each in enumerate(ports, 1)})
+        firewall.apply(desired, {wired.id: attached(wired, n) for n, wired in enumerate(ports, 1)})
         firewall.prove(self.ids)
         firewall.commit(self.ids)
         self.right = dict(tables.flows)
@@ -111,7 +111,7 @@ def test_many_unchanged_ports_cost_one_count(own: House) -> None:
 
 
 def test_few_ports_are_compared_flow_by_flow(own: House) -> None:
-    key = next(each for each in own.right if "tp_dst=22" in each and "reg5=2" in each)
+    key = next(key for key in own.right if "tp_dst=22" in key and "reg5=2" in key)
     own.add(key, "drop", own.right[key][0])
     own.firewall.prove(own.ids[:2])
     assert own.tables.flows == own.right
@@ -181,7 +181,7 @@ def test_flow_with_the_same_key_is_one_change() -> None:
         "+table=82 priority=7,reg5=0x1 cookie=0xaf10010000010001 actions=output:1",
     ]
     found = difference.of(dump.read_differences(lines))
-    assert [str(each) for each in found.missing] == [
+    assert [str(flow) for flow in found.missing] == [
         "cookie=0xaf10010000010001,table=82,priority=7,reg5=0x1 actions=output:1"
     ]
     assert (found.surplus, found.strange) == ((), ())
@@ -189,7 +189,7 @@ def test_flow_with_the_same_key_is_one_change() -> None:
 
 @pytest.mark.parametrize("last", ["the delivery", "the copy"])
 def test_copied_cookie_makes_no_port_a_receiver_after_a_restart(own: House, last: str) -> None:
-    key = next(each for each in own.right if each.startswith("table=73,priority=100,"))
+    key = next(key for key in own.right if key.startswith("table=73,priority=100,"))
     value, actions = own.right[key]
     copy = (value, "load:77->NXM_NX_REG5[],resubmit(,81)")
     own.add(key.replace("priority=100", "priority=400"), copy[1], value)

@@ -68,7 +68,7 @@ def rules(draw: st.DrawFn) -> dict[str, object]:
 def test_no_two_flows_of_a_port_have_the_same_match_and_priority(
     all_rules: list[list[dict[str, object]]],
 ) -> None:
-    groups = [group(n, *each) for n, each in enumerate(all_rules, start=1)]
+    groups = [group(n, *some) for n, some in enumerate(all_rules, start=1)]
     offices = AddressGroupSpec(id=numbered_id(4, 1))
     found = keys(compiled(port(1, *groups), *groups, offices))
     assert len(set(found)) == len(found)

@@ -65,7 +65,7 @@ WEB = {"direction": "ingress", "protocol": "tcp", "port_range_min": 80, "port_ra
 
 def test_added_or_removed_rule_costs_one_flow_per_port(firewall: Firewall, tables: Tables) -> None:
     ports = [port(n, group(1)) for n in range(1, 4)]
-    attachments = {each.id: attached(each, n) for n, each in enumerate(ports, 1)}
+    attachments = {subject.id: attached(subject, n) for n, subject in enumerate(ports, 1)}
 
     def apply(*rules: dict[str, object]) -> list[str]:
         firewall.apply(DesiredState.of([*ports, group(1, *rules)]), attachments)
@@ -103,8 +103,8 @@ def test_affected_ports_are_in_the_group_or_refer_to_it(firewall: Firewall) -> N
     webs, other = group(1), group(2, WEB)
     referring = group(3, {"direction": "ingress", "remote_group_id": webs.id})
     ports = [port(1, webs), port(2, referring), port(3, other)]
-    one, two, three = (each.id for each in ports)
-    attachments = {each.id: attached(each, n) for n, each in enumerate(ports, 1)}
+    one, two, three = (subject.id for subject in ports)
+    attachments = {subject.id: attached(subject, n) for n, subject in enumerate(ports, 1)}
     firewall.apply(DesiredState.of([*ports, webs, other, referring]), attachments)
     assert firewall.affected_by([webs.id]) == {one, two}
     assert firewall.affected_by([referring.id, other.id]) == {two, three}
