@@ -24,9 +24,9 @@ from agent_flows.neutron.server import block_policy, live_migration
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.report import PortStatus, SyncState
 from agent_flows.server.core import clock
-from agent_flows.server.core.casts import Casts, Ids
+from agent_flows.server.core.casts import Casts, Ids, by_host
 from agent_flows.server.core.database import Transactions, retried
-from agent_flows.server.core.directory import TableDirectory, written
+from agent_flows.server.core.directory import PortDirectory, written
 from agent_flows.server.core.gate import PortState
 from agent_flows.spec import Spec
 from agent_flows.validation import Invalid
@@ -69,7 +69,7 @@ class _Facts:
     filtered: bool
 
 
-class NeutronDirectory(TableDirectory):
+class NeutronDirectory(PortDirectory):
     """``apply_soon`` is called after the commit with ports whose verdict may have changed;
     ``unsettled`` answers those for which that did not happen. ``arrived`` is called with ports that
     are proven on the host they are being moved to, ``ask`` with casts to agents.
@@ -153,11 +153,8 @@ class NeutronDirectory(TableDirectory):
             )
             .limit(_MOST_ASKED)
         )
-        by_host: dict[str, set[str]] = {}
         with self._database.reader() as session:
-            for row in session.execute(query):
-                by_host.setdefault(row.host, set()).add(row.port_id)
-        return {host: frozenset(ids) for host, ids in by_host.items()}
+            return by_host((row.host, row.port_id) for row in session.execute(query))
 
     def specs(self, session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
         self._refuse()

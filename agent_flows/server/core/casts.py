@@ -62,6 +62,15 @@ def to_hosts(hosts: Iterable[str | None], ids: Collection[str]) -> Ids:
     return {host: frozenset(ids) for host in hosts if host} if ids else {}
 
 
+def by_host(ports: Iterable[tuple[str | None, str]]) -> Ids:
+    """The ids of ports, each given with its host; a port without host is skipped."""
+    found: dict[str, set[str]] = {}
+    for host, port_id in ports:
+        if host:
+            found.setdefault(host, set()).add(port_id)
+    return {host: frozenset(ids) for host, ids in found.items()}
+
+
 class Caster:
     """Sends casts in the background: a bus that is away makes no request wait or fail.
 

@@ -22,7 +22,20 @@ CLAIMED = frozenset(SyncState) - {SyncState.UNKNOWN}
 
 
 class PortDirectory(abc.ABC):
-    """Ports by id, with what the gate needs."""
+    """Ports in ``table``, whose id and revision are these columns.
+
+    Rows are locked in the order of their ids, so that workers do not lock each other out.
+    """
+
+    def __init__(
+        self,
+        table: type[PortRow],
+        port_id: InstrumentedAttribute[str],
+        revision: InstrumentedAttribute[int],
+    ) -> None:
+        self._table = table
+        self._id = port_id
+        self._revision = revision
 
     @abc.abstractmethod
     def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, PortState]:
@@ -56,58 +69,6 @@ class PortDirectory(abc.ABC):
         self, session: Session, host: str, port_ids: Collection[str], now: datetime.datetime
     ) -> None:
         """An agent found interfaces for these ports: from ABSENT they become SYNCING."""
-
-    @abc.abstractmethod
-    def overdue(
-        self,
-        session: Session,
-        before: datetime.datetime,
-        ahead: datetime.datetime,
-        limit: int,
-    ) -> list[PortState]:
-        """At most ``limit`` ports, locked, SYNCING with a clock that started before ``before``.
-
-        Or after ``ahead``, a time in the future: the server's clock was set back.
-        """
-
-    @abc.abstractmethod
-    def in_states(
-        self,
-        session: Session,
-        hosts: Collection[str],
-        states: Collection[SyncState],
-        limit: int | None = None,
-    ) -> list[PortState]:
-        """At most ``limit`` ports bound to one of ``hosts``, locked, in one of ``states``."""
-
-    @abc.abstractmethod
-    def hosts_in_states(self, session: Session, states: Collection[SyncState]) -> set[str]:
-        """The hosts to which a port in one of ``states`` is bound."""
-
-    @abc.abstractmethod
-    def with_ports(self, session: Session, hosts: Collection[str]) -> set[str]:
-        """Those of ``hosts`` to which a port is bound."""
-
-    @abc.abstractmethod
-    def counts(self, session: Session) -> Mapping[tuple[str, str, str], int]:
-        """How many ports there are, by host ("" for none), status and sync_state."""
-
-
-class TableDirectory(PortDirectory):
-    """Ports in ``table``, whose id and revision are these columns.
-
-    Rows are locked in the order of their ids, so that workers do not lock each other out.
-    """
-
-    def __init__(
-        self,
-        table: type[PortRow],
-        port_id: InstrumentedAttribute[str],
-        revision: InstrumentedAttribute[int],
-    ) -> None:
-        self._table = table
-        self._id = port_id
-        self._revision = revision
 
     def _locked(
         self, session: Session, *where: sa.ColumnElement[bool], limit: int | None = None
@@ -162,6 +123,10 @@ class TableDirectory(PortDirectory):
         ahead: datetime.datetime,
         limit: int,
     ) -> list[PortState]:
+        """At most ``limit`` ports, locked, SYNCING with a clock that started before ``before``.
+
+        Or after ``ahead``, a time in the future: the server's clock was set back.
+        """
         since = self._table.syncing_since
         syncing = self._table.sync_state == SyncState.SYNCING.value
         return self._locked(session, syncing, sa.or_(since < before, since > ahead), limit=limit)
@@ -173,10 +138,12 @@ class TableDirectory(PortDirectory):
         states: Collection[SyncState],
         limit: int | None = None,
     ) -> list[PortState]:
+        """At most ``limit`` ports bound to one of ``hosts``, locked, in one of ``states``."""
         theirs = self._table.host.in_(list(hosts)), self._table.sync_state.in_(list(states))
         return self._locked(session, *theirs, limit=limit)
 
     def hosts_in_states(self, session: Session, states: Collection[SyncState]) -> set[str]:
+        """The hosts to which a port in one of ``states`` is bound."""
         host = self._table.host
         found = session.scalars(
             sa.select(host).where(self._table.sync_state.in_(list(states))).distinct()
@@ -184,11 +151,13 @@ class TableDirectory(PortDirectory):
         return {host for host in found if host}
 
     def with_ports(self, session: Session, hosts: Collection[str]) -> set[str]:
+        """Those of ``hosts`` to which a port is bound."""
         host = self._table.host
         found = session.scalars(sa.select(host).where(host.in_(list(hosts))).distinct())
         return {host for host in found if host}
 
     def counts(self, session: Session) -> Mapping[tuple[str, str, str], int]:
+        """How many ports there are, by host ("" for none), status and sync_state."""
         key = self._table.host, self._table.status, self._table.sync_state
         rows = session.execute(sa.select(*key, sa.func.count()).group_by(*key))
         return {(host or "", status, state): number for host, status, state, number in rows}

@@ -4,7 +4,6 @@ import dataclasses
 import datetime
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,30 +17,6 @@ from agent_flows.server.core.models import Attempt, DeletedPort, Task
 _PER_MICROSECOND = 64
 AWAIT_REPORT = "await-report"
 _LONGEST = datetime.timedelta(days=6)
-
-
-class Ordinals:
-    """Ordinals of new attempts: from ``now``, and above all there are if a clock was ahead.
-
-    Two workers may choose the same one: the insert then fails as a
-    duplicate and the transaction runs again, later.
-    """
-
-    def __init__(self, session: Session, now: datetime.datetime) -> None:
-        newest = session.scalar(sa.select(sa.func.max(Attempt.ordinal))) or 0
-        self._last = max(newest, int(now.timestamp() * 1_000_000) * _PER_MICROSECOND)
-
-    def next(self) -> int:
-        self._last += 1
-        return self._last
-
-
-@dataclass(frozen=True)
-class Record:
-    """An attempt to be stored under its ordinal."""
-
-    ordinal: int
-    report: FlowReport
 
 
 def silence(port: PortState, error: TaskError, now: datetime.datetime) -> FlowReport:
@@ -100,26 +75,33 @@ def known(session: Session, report_ids: Collection[str]) -> set[str]:
     return set(session.scalars(sa.select(Attempt.id).where(Attempt.id.in_(list(report_ids)))))
 
 
-def add(session: Session, records: Sequence[Record]) -> None:
-    """Store attempts with their tasks, in two statements however many they are."""
-    if not records:
+def add(session: Session, reports: Sequence[FlowReport], now: datetime.datetime) -> None:
+    """Store attempts with their tasks, in two statements however many they are.
+
+    Their ordinals begin at ``now``, or above all there are if a clock was ahead.
+    Two workers may choose the same ones: the insert then fails as a duplicate and
+    the transaction runs again, later.
+    """
+    if not reports:
         return
+    newest = session.scalar(sa.select(sa.func.max(Attempt.ordinal))) or 0
+    first = max(newest, int(now.timestamp() * 1_000_000) * _PER_MICROSECOND) + 1
+    attempts = list(enumerate(reports, first))
     connection = session.connection()
-    connection.execute(sa.insert(Attempt), [_attempt(record) for record in records])
+    connection.execute(sa.insert(Attempt), [_attempt(*attempt) for attempt in attempts])
     connection.execute(
         sa.insert(Task),
         [
-            _task(record.ordinal, position, task)
-            for record in records
-            for position, task in enumerate(record.report.tasks)
+            _task(ordinal, position, task)
+            for ordinal, report in attempts
+            for position, task in enumerate(report.tasks)
         ],
     )
 
 
-def _attempt(record: Record) -> dict[str, Any]:
-    report = record.report
+def _attempt(ordinal: int, report: FlowReport) -> dict[str, Any]:
     return {
-        "ordinal": record.ordinal,
+        "ordinal": ordinal,
         "id": report.id,
         "resource_type": report.resource_type,
         "resource_id": report.resource_id,

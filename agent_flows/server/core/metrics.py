@@ -79,39 +79,41 @@ class Metrics:
 
     def watch_database(self, ask: Callable[[], Snapshot]) -> None:
         """Gauges of what ``ask`` answers; only ``agent_flows_database_up`` if it raises."""
-        self.registry.register(_FromDatabase(ask))
+        self.registry.register(_Asked(lambda: _from_database(ask)))
 
     def watch_refusals(self, refused: Mapping[str, int]) -> None:
-        self.registry.register(_Refusals(refused))
+        self.registry.register(_Asked(lambda: _refusals(refused)))
 
     def watch_process(self, failing: Callable[[], Mapping[str, bool]]) -> None:
         """A gauge for each thing this process needs: 1 if it fails."""
-        self.registry.register(_Process(failing))
+        self.registry.register(_Asked(lambda: _process(failing())))
 
     def text(self) -> bytes:
         """In Prometheus' exposition format."""
         return generate_latest(self.registry)
 
 
-class _Described(Collector):
-    """Names are known without asking, so that registering asks nothing."""
+class _Asked(Collector):
+    """Asks when it is scraped; names are known without asking, so registering asks nothing."""
+
+    def __init__(self, ask: Callable[[], Iterable[Metric]]) -> None:
+        self._ask = ask
 
     def describe(self) -> Iterable[Metric]:
         return []
 
-
-class _FromDatabase(_Described):
-    def __init__(self, ask: Callable[[], Snapshot]) -> None:
-        self._ask = ask
-
     def collect(self) -> Iterable[Metric]:
-        try:
-            snapshot = self._ask()
-        # A scrape always answers: counters are needed most when the database fails.
-        except Exception as exc:  # noqa: BLE001
-            LOG.warning("Metrics without the database: %s", type(exc).__name__)
-            return [_up(False)]
-        return [_up(True), _ports(snapshot.ports), *_agents(snapshot.agents)]
+        return self._ask()
+
+
+def _from_database(ask: Callable[[], Snapshot]) -> Iterable[Metric]:
+    try:
+        snapshot = ask()
+    # A scrape always answers: counters are needed most when the database fails.
+    except Exception as exc:  # noqa: BLE001
+        LOG.warning("Metrics without the database: %s", type(exc).__name__)
+        return [_up(False)]
+    return [_up(True), _ports(snapshot.ports), *_agents(snapshot.agents)]
 
 
 def _up(there: bool) -> Metric:
@@ -156,31 +158,17 @@ def _by_host(name: str, what: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, what, labels=["host"])
 
 
-class _Refusals(_Described):
-    def __init__(self, refused: Mapping[str, int]) -> None:
-        self._refused = refused
-
-    def collect(self) -> Iterable[Metric]:
-        family = CounterMetricFamily(
-            "agent_flows_rpc_refused",
-            "Refused messages of agents, by field.",
-            labels=["field"],
-        )
-        for name, number in dict(self._refused).items():
-            family.add_metric([name], number)
-        return [family]
+def _refusals(refused: Mapping[str, int]) -> Iterable[Metric]:
+    what = "Refused messages of agents, by field."
+    family = CounterMetricFamily("agent_flows_rpc_refused", what, labels=["field"])
+    for name, number in dict(refused).items():
+        family.add_metric([name], number)
+    return [family]
 
 
-class _Process(_Described):
-    def __init__(self, failing: Callable[[], Mapping[str, bool]]) -> None:
-        self._failing = failing
-
-    def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily(
-            "agent_flows_server_failing",
-            "Parts of this process, 1 if failing.",
-            labels=["part"],
-        )
-        for part, fails in self._failing().items():
-            family.add_metric([part], float(fails))
-        return [family]
+def _process(failing: Mapping[str, bool]) -> Iterable[Metric]:
+    what = "Parts of this process, 1 if failing."
+    family = GaugeMetricFamily("agent_flows_server_failing", what, labels=["part"])
+    for part, fails in failing.items():
+        family.add_metric([part], float(fails))
+    return [family]

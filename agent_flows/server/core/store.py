@@ -83,12 +83,11 @@ class Store:
             ports = self._directory.lock(session, {each.resource_id for each in reports}, host)
             # Known only after the locks: another worker may just have stored the same.
             counted = history.known(session, [report.id for report in reports])
-            ordinals = history.Ordinals(session, now)
-            batch = _Batch(ports, counted, self._settings, ordinals, now)
+            batch = _Batch(ports, counted, self._settings, now)
             for report in sorted(reports, key=lambda each: each.sequence):
                 batch.take(report)
             self._directory.move(session, list(batch.moved.values()))
-            history.add(session, batch.records)
+            history.add(session, batch.kept, now)
             sequence = agents.hold(admitted.row, batch.sequence, now)
         # An agent that reports an old desired state may have missed that there
         # is a newer one.
@@ -176,7 +175,6 @@ class _Batch:
         ports: Mapping[str, PortState],
         counted: Collection[str],
         settings: gate.Settings,
-        ordinals: history.Ordinals,
         now: datetime.datetime,
     ) -> None:
         self._ports = dict(ports)
@@ -184,11 +182,10 @@ class _Batch:
         self._settings = settings
         self._now = now
         self._highest_sequence = clock.highest_sequence(now)
-        self._ordinals = ordinals
         self.accepted: list[str] = []
         self.rejected: dict[str, str] = {}
         self.moved: dict[str, PortState] = {}
-        self.records: list[history.Record] = []
+        self.kept: list[FlowReport] = []
         self.outdated: set[str] = set()
         self.rulings: Counter[str] = Counter()
         self.sequence = 0
@@ -213,8 +210,7 @@ class _Batch:
             self.outdated.add(port.id)
         else:
             self.outdated.discard(port.id)
-        kept = history.not_of_the_future(report, self._now)
-        self.records.append(history.Record(self._ordinals.next(), kept))
+        self.kept.append(history.not_of_the_future(report, self._now))
         after = _moved(port, decision.port, self._now)
         self._ports[report.resource_id] = self.moved[report.resource_id] = after
 

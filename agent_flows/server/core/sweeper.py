@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from oslo_log import log
 
 from agent_flows.server.core import agents, clock, history, silence, unknown
-from agent_flows.server.core.casts import Caster, Casts
+from agent_flows.server.core.casts import Caster, Casts, by_host
 from agent_flows.server.core.database import ERRORS, Transactions, retried
 from agent_flows.server.core.directory import CLAIMED, PortDirectory
 from agent_flows.server.core.gate import PortState
@@ -94,10 +94,7 @@ class Sweeper:
 
     def _ask_again(self, ports: Sequence[PortState]) -> None:
         """A cast to their agents, or a report, may have been lost."""
-        lost: dict[str, set[str]] = {}
-        for port in ports:
-            lost.setdefault(port.host or "", set()).add(port.id)
-        self._caster.send(Casts(resyncs={host: frozenset(ids) for host, ids in lost.items()}))
+        self._caster.send(Casts(resyncs=by_host((port.host, port.id) for port in ports)))
 
     def _sweep_silent(self) -> None:
         """Ports of hosts without a live agent are UNKNOWN."""

@@ -66,14 +66,7 @@ def give_up(
     """These locked ports are UNKNOWN, each for its reason; their status stays."""
     if not ports:
         return
-    ordinals = history.Ordinals(session, now)
-    history.add(
-        session,
-        [
-            history.Record(ordinals.next(), history.silence(port, reason, now))
-            for port, reason in ports
-        ],
-    )
+    history.add(session, [history.silence(port, reason, now) for port, reason in ports], now)
     directory.move(
         session,
         [

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from agent_flows import spec
-from agent_flows.server.core.casts import Casts
+from agent_flows.server.core.casts import Casts, by_host
 from agent_flows.server.core.errors import Conflict, NotFound
 from agent_flows.server.standalone import bodies, dependents, models
 from agent_flows.validation import Invalid
@@ -233,11 +233,7 @@ def _rewire(session: Session, which: sa.ColumnElement[bool], now: datetime.datet
     dependents.await_reports(
         session, [row.id for row in rows if row.sync_state in dependents.REPORTED], now
     )
-    by_host: dict[str, set[str]] = {}
-    for row in rows:
-        if row.host:
-            by_host.setdefault(row.host, set()).add(row.id)
-    return Casts(ports={host: frozenset(ids) for host, ids in by_host.items()})
+    return Casts(ports=by_host((row.host, row.id) for row in rows))
 
 
 def _assign(row: models.Base, **values: object) -> bool:

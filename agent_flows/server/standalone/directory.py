@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from agent_flows.report import SyncState
-from agent_flows.server.core.directory import TableDirectory
+from agent_flows.server.core.directory import PortDirectory
 from agent_flows.server.core.gate import PortState
 from agent_flows.server.standalone import models, specs
 from agent_flows.spec import Spec
@@ -16,7 +16,7 @@ from agent_flows.spec import Spec
 _Port = models.Port
 
 
-class OwnDirectory(TableDirectory):
+class OwnDirectory(PortDirectory):
     def __init__(self) -> None:
         super().__init__(_Port, _Port.id, _Port.revision_number)
 
