@@ -26,7 +26,7 @@ from agent_flows.rpc.dispatch import listener
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
 from agent_flows.server.core import agents, settings
-from agent_flows.server.core.casts import Caster, Casts
+from agent_flows.server.core.casts import Caster
 from agent_flows.server.core.database import retried
 from agent_flows.server.core.errors import NotFound
 from agent_flows.server.core.liveness import Rules
@@ -72,7 +72,7 @@ def _bmp(text: str) -> str:
 
 
 class ReportServer:
-    """The parts that have threads or connections, each made when it is first used.
+    """The parts that take reports; what has threads or connections makes them at its first use.
 
     Neutron makes its plugins in one process and uses them in that process's children.
     """
@@ -81,14 +81,8 @@ class ReportServer:
         self._conf = conf
         self._metrics = Metrics()
         self.troubles = Troubles()
-
-    @cached_property
-    def database(self) -> NeutronDatabase:
-        return NeutronDatabase()
-
-    @cached_property
-    def verdicts(self) -> VerdictWorker:
-        return VerdictWorker(lambda port_ids: apply_verdicts(self.database, port_ids))
+        self.database = NeutronDatabase()
+        self.verdicts = VerdictWorker(lambda port_ids: apply_verdicts(self.database, port_ids))
 
     @cached_property
     def directory(self) -> NeutronDirectory:
@@ -96,12 +90,9 @@ class ReportServer:
             self.verdicts.soon,
             lambda: unsettled_ports(self.database),
             live_migration.notify_nova,
-            self._ask,
+            self.caster.send,
             self.database,
         )
-
-    def _ask(self, casts: Casts) -> None:
-        self.caster.send(casts)
 
     @cached_property
     def caster(self) -> Caster:

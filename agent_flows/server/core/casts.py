@@ -108,6 +108,11 @@ class Caster:
             self._waiting |= casts
         return self._pool.submit(self._send_waiting)
 
+    def cast(self, casts: Casts) -> None:
+        """As :meth:`send`, if there is anything to send."""
+        if casts != Casts():
+            self.send(casts)
+
     def retry(self) -> None:
         """Send what could not be sent before, if there is any."""
         if self._waiting != Casts():

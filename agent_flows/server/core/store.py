@@ -73,7 +73,7 @@ class Store:
         self._directory.moved(taken.ports)
         for ruling, number in taken.rulings.items():
             self._metrics.reports.labels(ruling).inc(number)
-        self._cast(taken.casts)
+        self._caster.cast(taken.casts)
         return taken.answer
 
     @retried
@@ -107,7 +107,7 @@ class Store:
         Raises HostTaken if another agent reports for the host.
         """
         specs, casts = self._specs(host, port_ids, agent)
-        self._cast(casts)
+        self._caster.cast(casts)
         return specs
 
     @retried
@@ -140,7 +140,7 @@ class Store:
 
     def _take_heartbeat(self, beat: Heartbeat) -> int:
         sequence, casts = self._record(beat)
-        self._cast(casts)
+        self._caster.cast(casts)
         return sequence
 
     @retried
@@ -161,10 +161,6 @@ class Store:
         if admitted.taken is not None:
             self._metrics.hosts_taken.inc()
             raise admitted.taken
-
-    def _cast(self, casts: Casts) -> None:
-        if casts != Casts():
-            self._caster.send(casts)
 
 
 class _Batch:

@@ -19,7 +19,7 @@ from agent_flows.server.core.errors import Conflict, NotFound
 from agent_flows.server.standalone import bodies, dependents, models
 from agent_flows.validation import Invalid
 
-_RULE_FIELDS = (
+RULE_FIELDS = (
     "direction", "ethertype", "protocol", "port_range_min", "port_range_max",
     "source_port_range_min", "source_port_range_max",
     "remote_ip_prefix", "remote_group_id", "remote_address_group_id",
@@ -36,8 +36,9 @@ class Written:
 
 def put_network(session: Session, body: bodies.Network, now: datetime.datetime) -> Written:
     """Create or replace a network; its ports are wired again if it differs on the wire."""
-    occupied = body.segment and _holder(session, models.Network.segment == body.segment, body.id)
-    if occupied:
+    network = models.Network
+    holders = sa.select(network.id).where(network.segment == body.segment, network.id != body.id)
+    if body.segment and (occupied := session.scalar(holders.limit(1))):
         field = "segmentation_id" if body.segmentation_id else "physical_network"
         raise Conflict(field, f"network {occupied} already has {body.segment}")
     row = session.get(models.Network, body.id, with_for_update=True)
@@ -62,11 +63,8 @@ def put_network(session: Session, body: bodies.Network, now: datetime.datetime) 
 
 def delete_network(session: Session, network_id: str) -> None:
     row = _existing(session, models.Network, "network", network_id)
-    user = session.scalar(
-        sa.select(models.Port.id).where(models.Port.network_id == network_id).limit(1)
-    )
-    if user is not None:
-        raise Conflict(None, f"network {network_id} is in use by port {user}")
+    ports = sa.select(models.Port.id).where(models.Port.network_id == network_id)
+    _check_unused(session, f"network {network_id}", ports, "port")
     session.delete(row)
     session.flush()
 
@@ -91,11 +89,8 @@ def put_address_group(
 def delete_address_group(session: Session, group_id: str) -> None:
     row = _existing(session, models.AddressGroup, "address group", group_id)
     rule = models.SecurityGroupRule
-    user = session.scalar(
-        sa.select(rule.security_group_id).where(rule.remote_address_group_id == group_id).limit(1)
-    )
-    if user is not None:
-        raise Conflict(None, f"address group {group_id} is in use by security group {user}")
+    groups = sa.select(rule.security_group_id).where(rule.remote_address_group_id == group_id)
+    _check_unused(session, f"address group {group_id}", groups, "security group")
     session.delete(row)
     session.flush()
 
@@ -118,7 +113,7 @@ def put_security_group(
     if row.stateful != body.stateful:
         _check_kind(session, body)
     row.name = body.name
-    present = [{name: getattr(rule, name) for name in _RULE_FIELDS} for rule in row.rules]
+    present = [{name: getattr(rule, name) for name in RULE_FIELDS} for rule in row.rules]
     rewritten = present != rules
     if rewritten:
         _replace_rules(session, row, rules)
@@ -131,20 +126,13 @@ def put_security_group(
 def delete_security_group(session: Session, group_id: str) -> None:
     row = _existing(session, models.SecurityGroup, "security group", group_id)
     membership, rule = models.Membership, models.SecurityGroupRule
-    port = session.scalar(
-        sa.select(membership.port_id).where(membership.security_group_id == group_id).limit(1)
+    ports = sa.select(membership.port_id).where(membership.security_group_id == group_id)
+    groups = sa.select(rule.security_group_id).where(
+        rule.remote_group_id == group_id, rule.security_group_id != group_id
     )
-    if port is not None:
-        raise Conflict(None, f"security group {group_id} is in use by port {port}")
-    user = session.scalar(
-        sa.select(rule.security_group_id)
-        .where(rule.remote_group_id == group_id, rule.security_group_id != group_id)
-        .limit(1)
-    )
-    if user is not None:
-        raise Conflict(
-            None, f"security group {group_id} is in use by a rule of security group {user}"
-        )
+    what = f"security group {group_id}"
+    _check_unused(session, what, ports, "port")
+    _check_unused(session, what, groups, "a rule of security group")
     _replace_rules(session, row, [])
     session.delete(row)
     session.flush()
@@ -194,7 +182,7 @@ def _check_kind(session: Session, body: bodies.SecurityGroup) -> None:
 
 
 def _rule(rule: spec.SecurityGroupRule) -> dict[str, Any]:
-    values = {name: getattr(rule, name) for name in _RULE_FIELDS}
+    values = {name: getattr(rule, name) for name in RULE_FIELDS}
     prefix = rule.remote_ip_prefix
     return {
         **values,
@@ -244,10 +232,10 @@ def _assign(row: models.Base, **values: object) -> bool:
     return bool(differing)
 
 
-def _holder(session: Session, which: sa.ColumnElement[bool], not_id: str) -> str | None:
-    return session.scalar(
-        sa.select(models.Network.id).where(which, models.Network.id != not_id).limit(1)
-    )
+def _check_unused(session: Session, what: str, users: sa.Select[str], user: str) -> None:
+    found = session.scalar(users.limit(1))
+    if found is not None:
+        raise Conflict(None, f"{what} is in use by {user} {found}")
 
 
 def _existing(session: Session, model: type[Any], what: str, resource_id: str) -> Any:

@@ -1,7 +1,6 @@
 """Desired state of ports: PUT and DELETE, each the body of one transaction."""
 
 import datetime
-from collections.abc import Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -15,8 +14,10 @@ from agent_flows.server.standalone import bodies, dependents, models
 from agent_flows.server.standalone.desired import Written, missing
 from agent_flows.validation import Invalid
 
-# A change of these does not change the desired state of the wiring.
-_ONLY_SHOWN = frozenset({"name"})
+_FIELDS = (
+    "name", "network_id", "mac_address", "port_security_enabled", "admin_state_up",
+    "device_owner", "host",
+)  # fmt: skip
 
 
 def put_port(session: Session, body: bodies.Port, now: datetime.datetime) -> Written:
@@ -35,13 +36,14 @@ def put_port(session: Session, body: bodies.Port, now: datetime.datetime) -> Wri
     _check_unique(session, body)
     member_before = {} if port is None else dependents.contribution(port)
     old_host = None if port is None else port.host
+    # A new name does not change the desired state of the wiring.
+    rewired = before is None or {**before, "name": body.name} != wanted
     if port is None:
         port = _new(session, body, now)
-    elif _wiring(before or {}) != _wiring(wanted):
+    elif rewired:
         port.revision_number += 1
     port.updated_at = now
     _write(session, port, body)
-    rewired = before is None or _wiring(before) != _wiring(wanted)
     rebound = old_host != port.host
     if rebound:
         _start_again(session, port, now)
@@ -128,9 +130,7 @@ def _addresses(body: bodies.Port) -> list[str]:
 
 def _wanted(body: bodies.Port) -> dict[str, object]:
     return {
-        "name": body.name,
-        "network_id": body.network_id,
-        "mac_address": body.mac_address,
+        **{name: getattr(body, name) for name in _FIELDS},
         "fixed_ips": _addresses(body),
         "allowed_address_pairs": [
             {
@@ -140,30 +140,16 @@ def _wanted(body: bodies.Port) -> dict[str, object]:
             for pair in body.allowed_address_pairs
         ],
         "security_groups": list(body.security_groups),
-        "port_security_enabled": body.port_security_enabled,
-        "admin_state_up": body.admin_state_up,
-        "device_owner": body.device_owner,
-        "host": body.host,
     }
 
 
 def _values(port: models.Port) -> dict[str, object]:
     return {
-        "name": port.name,
-        "network_id": port.network_id,
-        "mac_address": port.mac_address,
+        **{name: getattr(port, name) for name in _FIELDS},
         "fixed_ips": port.addresses,
         "allowed_address_pairs": port.allowed_address_pairs,
         "security_groups": port.security_groups,
-        "port_security_enabled": port.port_security_enabled,
-        "admin_state_up": port.admin_state_up,
-        "device_owner": port.device_owner,
-        "host": port.host,
     }
-
-
-def _wiring(values: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in values.items() if name not in _ONLY_SHOWN}
 
 
 def _check_references(session: Session, body: bodies.Port, present: set[str]) -> None:

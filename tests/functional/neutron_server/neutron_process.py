@@ -169,11 +169,11 @@ class Process:
     def die_before_settling(self, host: str, reports: list[Any]) -> Any:
         """A report is committed, and what follows from it is not brought about any more."""
         ports = self._reports.directory
-        settle, ports._settle_soon = ports._settle_soon, lambda ids: None
+        settle, ports._apply_soon = ports._apply_soon, lambda ids: None
         try:
             return self.report(host, reports)
         finally:
-            ports._settle_soon = settle
+            ports._apply_soon = settle
 
     def lift_unheard(self, port: str) -> None:
         """Neutron's own block goes in the very moment ours does: each sees the other's still."""
@@ -224,8 +224,8 @@ def main(config_file: str) -> None:
     from agent_flows.server.core.casts import Caster
 
     vars(process._reports)["caster"] = Caster(Bus(), process._reports._metrics)
-    vars(process._reports).pop("store", None)
-    vars(process._reports).pop("sweeper", None)
+    for part in ("directory", "store", "sweeper"):
+        vars(process._reports).pop(part, None)
     process._endpoint = ServerEndpoint(process._reports.store)
     print(json.dumps({"answer": "ready"}), file=answers, flush=True)
     for line in sys.stdin:

@@ -27,7 +27,6 @@ from agent_flows.server.standalone.api.resources import (
     AgentItem,
     AgentResync,
     Api,
-    Check,
     Collection,
     Health,
     Item,
@@ -35,6 +34,7 @@ from agent_flows.server.standalone.api.resources import (
     Resync,
     WritableItem,
 )
+from agent_flows.server.standalone.health import Check
 from agent_flows.validation import Invalid
 
 LOG = log.getLogger(__name__)
@@ -58,11 +58,8 @@ def application(
     auth.check_bind(conf)
     settings = conf[options.API]
     keystone = settings.auth_strategy == "keystone"
-    middleware: list[Any] = [_Timing(metrics), _Json()]
-    if not keystone:
-        middleware.append(auth.OwnPages())
-    else:
-        middleware.append(auth.Guard(policies.enforcer(conf)))
+    guard = auth.Guard(policies.enforcer(conf)) if keystone else auth.OwnPages()
+    middleware: list[Any] = [_Timing(metrics), _Json(), guard]
     app = falcon.App(middleware=middleware)
     app.req_options.keep_blank_qs_values = True
     app.req_options.auto_parse_qs_csv = False
@@ -93,9 +90,10 @@ def _add_routes(app: falcon.App[Any, Any], api: Api) -> None:
         kinds.TASKS,
         agents,
     ):
-        item = Item(api, kind) if kind.writing is None else WritableItem(api, kind, kind.writing)
-        if kind is agents:
-            item = AgentItem(api, kind)
+        if kind.writing is not None:
+            item: Item = WritableItem(api, kind, kind.writing)
+        else:
+            item = AgentItem(api, kind) if kind is agents else Item(api, kind)
         app.add_route(f"/{kind.path}", Collection(api, kind))
         app.add_route(f"/{kind.path}/{{resource_id}}", item)
     app.add_route("/ports/{resource_id}/resync", Resync(api, ports))
@@ -106,65 +104,44 @@ def _dumps(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _error(
-    response: falcon.Response, status: str, kind: str, message: str, field: str | None
-) -> None:
-    response.status = status
+def _error(response: falcon.Response, kind: str, message: str, field: str | None = None) -> None:
     response.media = {"error": {"type": kind, "message": message, "field": field}}
 
 
 def _handle_errors(app: falcon.App[Any, Any]) -> None:
-    def failed(
-        request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
-    ) -> None:
-        LOG.exception("%r %r failed", request.method, request.path)
-        _error(
-            response,
-            falcon.HTTP_500,
-            "InternalError",
-            "the server failed; see its log",
-            None,
-        )
+    def handle(error: type[Exception], status: str, kind: str) -> None:
+        """Answer the exception's message, and the field at fault if it names one."""
 
-    def invalid(
-        request: falcon.Request, response: falcon.Response, exc: Invalid, params: Any
-    ) -> None:
-        _error(response, falcon.HTTP_400, "Invalid", str(exc), exc.field or None)
-
-    def conflict(
-        request: falcon.Request, response: falcon.Response, exc: Conflict, params: Any
-    ) -> None:
-        _error(response, falcon.HTTP_409, "Conflict", str(exc), exc.field)
-
-    def plain(status: str, kind: str) -> Any:
-        def handle(
+        def handler(
             request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
         ) -> None:
-            _error(response, status, kind, str(exc), None)
+            response.status = status
+            _error(response, kind, str(exc), getattr(exc, "field", None) or None)
 
-        return handle
+        app.add_error_handler(error, handler)
 
-    def database(
-        request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
-    ) -> None:
-        LOG.exception("%r %r failed", request.method, request.path)
-        _error(
-            response,
-            falcon.HTTP_503,
-            "Unavailable",
-            "the database does not answer; try again",
-            None,
-        )
+    def handle_ours(error: type[Exception], status: str, kind: str, message: str) -> None:
+        """Log what is no fault of the request, and answer ``message``."""
 
-    app.add_error_handler(Exception, failed)
+        def handler(
+            request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
+        ) -> None:
+            LOG.exception("%r %r failed", request.method, request.path)
+            response.status = status
+            _error(response, kind, message)
+
+        app.add_error_handler(error, handler)
+
+    handle_ours(Exception, falcon.HTTP_500, "InternalError", "the server failed; see its log")
     app.add_error_handler(falcon.HTTPError, _http_error)
-    app.add_error_handler(Invalid, invalid)
-    app.add_error_handler(Conflict, conflict)
-    app.add_error_handler(NotFound, plain(falcon.HTTP_404, "NotFound"))
-    app.add_error_handler(TooLarge, plain(falcon.HTTP_413, "TooLarge"))
-    app.add_error_handler(Unavailable, plain(falcon.HTTP_503, "Unavailable"))
+    handle(Invalid, falcon.HTTP_400, "Invalid")
+    handle(Conflict, falcon.HTTP_409, "Conflict")
+    handle(NotFound, falcon.HTTP_404, "NotFound")
+    handle(TooLarge, falcon.HTTP_413, "TooLarge")
+    handle(Unavailable, falcon.HTTP_503, "Unavailable")
+    away = "the database does not answer; try again"
     for unreachable in UNREACHABLE:
-        app.add_error_handler(unreachable, database)
+        handle_ours(unreachable, falcon.HTTP_503, "Unavailable", away)
 
 
 def _http_error(
@@ -180,7 +157,7 @@ def _serialize(request: falcon.Request, response: falcon.Response, exc: falcon.H
     title = (exc.title or "Error").removeprefix(str(exc.status)[:3]).strip()
     kind = "".join(word.capitalize() for word in title.split())
     message = exc.description or f"{request.method} {request.path}: {title}"
-    response.media = {"error": {"type": kind, "message": message, "field": None}}
+    _error(response, kind, message)
 
 
 class _Json:

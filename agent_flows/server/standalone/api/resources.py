@@ -19,6 +19,7 @@ from agent_flows.server.core.models import Agent
 from agent_flows.server.standalone import bodies
 from agent_flows.server.standalone.api import document
 from agent_flows.server.standalone.api.kinds import Kind, Writing
+from agent_flows.server.standalone.health import Check
 from agent_flows.validation import Invalid, Uuid, parse
 
 T = TypeVar("T")
@@ -36,10 +37,8 @@ class Api:
     max_body_bytes: int
     rules: Rules
 
-    def check_alive(self, host: str | None, agent: Agent | None) -> None:
-        """Raises Conflict unless the agent of ``host`` is alive; None for a port without host."""
-        if host is None:
-            return
+    def check_alive(self, host: str, agent: Agent | None) -> None:
+        """Raises Conflict unless the agent of ``host`` is alive."""
         if agent is None:
             message = f"no agent was ever seen on host {host}; nothing was sent"
             raise Conflict("binding:host_id", message)
@@ -60,11 +59,6 @@ class Api:
         except Exception as exc:
             raise Unavailable(f"could not send to the agent of {host}: {exc}") from exc
 
-    def cast(self, casts: Casts) -> None:
-        """Send casts after the commit; :class:`Caster` keeps what cannot be sent."""
-        if casts != Casts():
-            self.caster.send(casts)
-
 
 def _params(request: falcon.Request) -> Params:
     return {
@@ -73,12 +67,14 @@ def _params(request: falcon.Request) -> Params:
     }
 
 
-class Collection:
-    """``GET /<path>``: a page of the resources."""
-
+class _Resource:
     def __init__(self, api: Api, kind: Kind) -> None:
         self._api = api
         self._kind = kind
+
+
+class Collection(_Resource):
+    """``GET /<path>``: a page of the resources."""
 
     def policy(self, method: str) -> str:
         return "read"
@@ -94,12 +90,8 @@ class Collection:
             response.media[f"{listing.plural}_links"] = [{"rel": "next", "href": href}]
 
 
-class Item:
+class Item(_Resource):
     """``GET /<path>/{id}``."""
-
-    def __init__(self, api: Api, kind: Kind) -> None:
-        self._api = api
-        self._kind = kind
 
     def policy(self, method: str) -> str:
         return "read" if method in ("GET", "HEAD") else "write"
@@ -125,7 +117,7 @@ class WritableItem(Item):
         _check_id(resource_id)
         raw = document.read(request, self._kind.singular, self._api.max_body_bytes)
         created, view, casts = self._put(resource_id, raw)
-        self._api.cast(casts)
+        self._api.caster.cast(casts)
         response.status = falcon.HTTP_201 if created else falcon.HTTP_200
         response.media = {self._kind.singular: view}
 
@@ -142,7 +134,7 @@ class WritableItem(Item):
         self, request: falcon.Request, response: falcon.Response, resource_id: str
     ) -> None:
         _check_id(resource_id)
-        self._api.cast(self._delete(resource_id))
+        self._api.caster.cast(self._delete(resource_id))
         response.status = falcon.HTTP_204
 
     @retried
@@ -151,33 +143,34 @@ class WritableItem(Item):
             return self._writing.delete(session, resource_id, clock.now())
 
 
-class Resync:
+class Resync(_Resource):
     """``POST /ports/{id}/resync``: the agent wires the port again, even if it is wired.
 
     202 when the request was sent to its live agent; the outcome is in the port's
     tasks. 409 if the host has no live agent.
     """
 
-    def __init__(self, api: Api, kind: Kind) -> None:
-        self._api = api
-        self._kind = kind
+    host_field = "binding:host_id"
 
     def policy(self, method: str) -> str:
         return "write"
 
     def on_post(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
+        singular = self._kind.singular
         with self._api.database.reader() as session:
-            port = one(session, self._kind.listing, resource_id)
-            host = port["binding:host_id"] if port else None
-            agent = session.get(Agent, host) if host else None
-            self._api.check_alive(host, agent)
-        if port is None:
-            raise NotFound("port", resource_id)
-        if host is None:
-            raise Conflict("binding:host_id", f"port {resource_id} is bound to no host")
-        self._api.ask(Casts(resyncs=to_hosts([host], [resource_id])), host)
+            item = one(session, self._kind.listing, resource_id)
+            if item is None:
+                raise NotFound(singular, resource_id)
+            host = item[self.host_field]
+            if host is None:
+                raise Conflict(self.host_field, f"{singular} {resource_id} is bound to no host")
+            self._api.check_alive(host, session.get(Agent, host))
+        self._api.ask(self._casts(host, resource_id), host)
         response.status = falcon.HTTP_202
-        response.media = {"port": port}
+        response.media = {singular: item}
+
+    def _casts(self, host: str, resource_id: str) -> Casts:
+        return Casts(resyncs=to_hosts([host], [resource_id]))
 
 
 class AgentItem(Item):
@@ -200,28 +193,16 @@ class AgentItem(Item):
             agents.forget(session, host)
 
 
-class AgentResync:
+class AgentResync(Resync):
     """``POST /agents/{host}/resync``: the agent wires every port of its host again.
 
     202 and 409 as for a port.
     """
 
-    def __init__(self, api: Api, kind: Kind) -> None:
-        self._api = api
-        self._kind = kind
+    host_field = "host"
 
-    def policy(self, method: str) -> str:
-        return "write"
-
-    def on_post(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
-        with self._api.database.reader() as session:
-            agent = one(session, self._kind.listing, resource_id)
-            if agent is None:
-                raise NotFound("agent", resource_id)
-            self._api.check_alive(resource_id, session.get(Agent, resource_id))
-        self._api.ask(Casts(hosts={resource_id: frozenset()}), resource_id)
-        response.status = falcon.HTTP_202
-        response.media = {"agent": agent}
+    def _casts(self, host: str, resource_id: str) -> Casts:
+        return Casts(hosts={host: frozenset()})
 
 
 def _check_id(resource_id: str) -> None:
@@ -229,12 +210,6 @@ def _check_id(resource_id: str) -> None:
         parse(_UUID, resource_id)
     except Invalid:
         raise Invalid("id", resource_id, "must be a UUID in lower case") from None
-
-
-Check = Callable[[], str | None]
-
-
-Troubled = Callable[[], Mapping[str, str]]
 
 
 class Health:
@@ -245,7 +220,13 @@ class Health:
     are named only with ``names``: any caller may read health.
     """
 
-    def __init__(self, checks: Mapping[str, Check], troubled: Troubled, *, names: bool) -> None:
+    def __init__(
+        self,
+        checks: Mapping[str, Check],
+        troubled: Callable[[], Mapping[str, str]],
+        *,
+        names: bool,
+    ) -> None:
         self._checks = checks
         self._troubled = troubled
         self._names = names

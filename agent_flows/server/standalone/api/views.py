@@ -3,6 +3,7 @@
 from agent_flows.server.core import clock
 from agent_flows.server.core.listing import View
 from agent_flows.server.standalone import models
+from agent_flows.server.standalone.desired import RULE_FIELDS
 from agent_flows.spec import PROTOCOLS
 
 # Of several names of a protocol the one Neutron's documentation uses, which is
@@ -32,16 +33,8 @@ def security_group(row: models.SecurityGroup) -> View:
         "stateful": row.stateful,
         "security_group_rules": [
             {
-                "direction": rule.direction,
-                "ethertype": rule.ethertype,
+                **{name: getattr(rule, name) for name in RULE_FIELDS},
                 "protocol": _protocol(rule.protocol),
-                "port_range_min": rule.port_range_min,
-                "port_range_max": rule.port_range_max,
-                "source_port_range_min": rule.source_port_range_min,
-                "source_port_range_max": rule.source_port_range_max,
-                "remote_ip_prefix": rule.remote_ip_prefix,
-                "remote_group_id": rule.remote_group_id,
-                "remote_address_group_id": rule.remote_address_group_id,
             }
             for rule in row.rules
         ],
