@@ -78,7 +78,7 @@ def test_started_excludes_loaded_objects_from_garbage_collection() -> None:
     assert ran.stdout == "True\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.usefixtures("handlers")
 def test_a_signal_ends_the_wait(number: signal.Signals) -> None:
     ending = process.Ending()

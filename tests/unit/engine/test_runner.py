@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from taskflow import engines, states
+from taskflow.flow import Flow
 from taskflow.patterns import graph_flow, linear_flow
 
 from agent_flows.engine import transcript
@@ -75,21 +76,24 @@ class Verify(Recording):
     step = Step.SECURITY_GROUPS
 
 
+def run_flow(compose: Callable[[], Flow], ports: Sequence[str] = (port(1),)) -> list[FlowReport]:
+    reports: list[FlowReport] = []
+    work = [Work(port_id, 7, {}, 1) for port_id in ports]
+    Runner("host1").run(FlowName.WIRE, compose, work, {}, reports.extend)
+    return reports
+
+
 def run(
     ports: Sequence[str],
     trouble: Callable[[tuple[str, ...]], None],
     recorder: Recorder | None = None,
 ) -> tuple[list[FlowReport], Recorder]:
     recorder = recorder or Recorder()
-    reports: list[FlowReport] = []
-    Runner("host1").run(
-        FlowName.WIRE,
+    reports = run_flow(
         lambda: linear_flow.Flow("wire").add(
             Locate(recorder), RaiseLink(recorder), Apply(recorder, trouble), Verify(recorder)
         ),
-        [Work(p, 7, {}, 1) for p in ports],
-        {},
-        reports.extend,
+        ports,
     )
     return reports, recorder
 
@@ -215,15 +219,8 @@ def test_invariant_8_order_revert_and_states_are_taskflows_own() -> None:
             raise PortErrors({port(1): REFUSED})
 
     recorder = Recorder()
-    reports: list[FlowReport] = []
     # A graph: only TaskFlow knows which task needs which result, and orders them.
-    Runner("host1").run(
-        FlowName.WIRE,
-        lambda: graph_flow.Flow("wire").add(Second(recorder), First(recorder)),
-        [Work(port(1), 1, {}, 1)],
-        {},
-        reports.extend,
-    )
+    reports = run_flow(lambda: graph_flow.Flow("wire").add(Second(recorder), First(recorder)))
     assert calls == [
         ("first", "executed"),
         ("second", "got made by first"),
@@ -254,13 +251,8 @@ def test_invariant_9_failed_revert_is_reported_beside_its_cause() -> None:
         raise PortErrors({port(1): REFUSED})
 
     recorder = Recorder()
-    reports: list[FlowReport] = []
-    Runner("host1").run(
-        FlowName.WIRE,
-        lambda: linear_flow.Flow("wire").add(Stubborn(recorder), Apply(recorder, refuse)),
-        [Work(port(1), 1, {}, 1)],
-        {},
-        reports.extend,
+    reports = run_flow(
+        lambda: linear_flow.Flow("wire").add(Stubborn(recorder), Apply(recorder, refuse))
     )
     locate, apply = reports[0].tasks
     assert (locate.state, apply.state) == (TaskState.FAILED, TaskState.FAILED)
@@ -280,13 +272,8 @@ def test_failed_task_whose_own_revert_fails_shows_the_cause() -> None:
         raise PortErrors({port(1): REFUSED})
 
     recorder = Recorder()
-    reports: list[FlowReport] = []
-    Runner("host1").run(
-        FlowName.WIRE,
-        lambda: linear_flow.Flow("wire").add(Locate(recorder), Stuck(recorder, refuse)),
-        [Work(port(1), 1, {}, 1)],
-        {},
-        reports.extend,
+    reports = run_flow(
+        lambda: linear_flow.Flow("wire").add(Locate(recorder), Stuck(recorder, refuse))
     )
     failed = reports[0].failed
     assert failed is not None
@@ -380,10 +367,4 @@ def test_flow_with_missing_inputs_raises_an_error() -> None:
             return None
 
     with pytest.raises(Exception, match="never_given"):
-        Runner("host1").run(
-            FlowName.WIRE,
-            lambda: linear_flow.Flow("wire").add(Needy(Recorder())),
-            [Work(port(1), 1, {}, 1)],
-            {},
-            lambda reports: None,
-        )
+        run_flow(lambda: linear_flow.Flow("wire").add(Needy(Recorder())))

@@ -38,13 +38,13 @@ def read(text: str, sizes: list[int]) -> tuple[list[object], str]:
 def test_stream_in_any_pieces_gives_its_texts(
     objects: list[object], sizes: list[int], ascii_only: bool
 ) -> None:
-    stream = "".join(json.dumps(each, ensure_ascii=ascii_only) for each in objects)
+    stream = "".join(json.dumps(value, ensure_ascii=ascii_only) for value in objects)
     assert read(stream, sizes) == (objects, "")
 
 
 @pytest.fixture(scope="module")
 def original() -> ModuleType:
-    """python-ovs' module as it came, whatever has been installed into the one in use."""
+    """python-ovs' own module, without the parser that replaces its own."""
     spec = importlib.util.find_spec("ovs.json")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""What the replica tells, of updates as python-ovs hands them over."""
+"""The replica notifies its listener of the updates of python-ovs."""
 
 import uuid
 from types import SimpleNamespace
@@ -9,18 +9,18 @@ from ovs.db import idl
 from agent_flows.l2.replica import Replica
 
 
-class Heard:
+class Listener:
     def __init__(self):
-        self.said = []
+        self.calls = []
 
     def interfaces_changed(self, port_ids):
-        self.said.append(("interfaces", port_ids))
+        self.calls.append(("interfaces", port_ids))
 
     def bridges_changed(self):
-        self.said.append("bridges")
+        self.calls.append("bridges")
 
     def database_reloaded(self):
-        self.said.append("reload")
+        self.calls.append("reload")
 
 
 SCHEMA = {
@@ -38,7 +38,7 @@ def replica(tmp_path):
     helper = idl.SchemaHelper(None, SCHEMA)
     helper.register_all()
     found = Replica(f"unix:{tmp_path}/none.sock", helper)
-    found.listener = Heard()
+    found.listener = Listener()
     return found
 
 
@@ -57,9 +57,9 @@ def test_reload_is_notified_even_with_an_update(replica):
     replica.notify("create", row("Open_vSwitch", cur_cfg=1))
     replica.notify("update", row("Open_vSwitch", cur_cfg=2), row("Open_vSwitch", cur_cfg=1))
     replica.run()
-    assert replica.listener.said == ["reload"]
+    assert replica.listener.calls == ["reload"]
     replica.run()
-    assert replica.listener.said == ["reload"]
+    assert replica.listener.calls == ["reload"]
 
 
 def test_fail_mode_changed_and_changed_back_is_notified_and_counted(replica):
@@ -68,7 +68,7 @@ def test_fail_mode_changed_and_changed_back_is_notified_and_counted(replica):
     replica.notify("update", bridge, row("Bridge", fail_mode="secure"))
     replica.notify("update", bridge, row("Bridge", fail_mode="standalone"))
     replica.run()
-    assert replica.listener.said == ["bridges"]
+    assert replica.listener.calls == ["bridges"]
     assert replica.content.makes(bridge) == 2
 
 

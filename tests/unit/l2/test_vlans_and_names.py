@@ -47,11 +47,11 @@ def test_settling_never_gives_two_networks_one_vlan(sources):
     settled = vlans.settle(*sources)
     assert len(set(settled.values())) == len(settled)
     if sources:
-        said = list(sources[0].values())
+        claimed = list(sources[0].values())
         assert all(
             settled[network] == vlan
             for network, vlan in sources[0].items()
-            if said.count(vlan) == 1
+            if claimed.count(vlan) == 1
         )
 
 

@@ -1,5 +1,6 @@
-"""What is behind the server's endpoint, and reports for it."""
+"""What is behind the endpoints of server and agent, and reports."""
 
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,34 @@ from lab import model
 HOST = "compute-1"
 PORT = model.numbered_id(1, 1)
 GROUP = model.group(model.ingress(protocol="tcp"), revision=4)
+
+
+LONGEST = 20  # seconds until a test gives up; it waits only as long as it must
+
+
+class Agent:
+    """Records the casts of the server."""
+
+    def __init__(self) -> None:
+        self.casts: list[tuple[str, Collection[str] | None]] = []
+        self.arrived = threading.Semaphore(0)
+
+    def ports_changed(self, port_ids: Collection[str]) -> None:
+        self._note("ports_changed", port_ids)
+
+    def security_groups_changed(self, ids: Collection[str]) -> None:
+        self._note("security_groups_changed", ids)
+
+    def resync(self, port_ids: Collection[str] | None) -> None:
+        self._note("resync", port_ids)
+
+    def _note(self, what: str, ids: Collection[str] | None) -> None:
+        self.casts.append((what, ids))
+        self.arrived.release()
+
+    def next(self) -> tuple[str, Collection[str] | None]:
+        assert self.arrived.acquire(timeout=LONGEST)
+        return self.casts[-1]
 
 
 class Consumer:

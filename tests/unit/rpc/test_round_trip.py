@@ -1,7 +1,6 @@
 """Calls and casts between server and agent over the embedded bus."""
 
-import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import oslo_messaging
@@ -13,28 +12,7 @@ from agent_flows.rpc.agent import AgentEndpoint, ServerClient
 from agent_flows.rpc.dispatch import Endpoint, listener
 from agent_flows.rpc.identity import HostTaken
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
-from tests.unit.rpc.consumer import GROUP, PORT, Consumer, report
-
-LONGEST = 20  # seconds until a test gives up; it waits only as long as it must
-
-
-class Agent:
-    def __init__(self) -> None:
-        self.casts: list[tuple[str, Collection[str] | None]] = []
-        self.arrived = threading.Semaphore(0)
-
-    def _note(self, what: str, ids: Collection[str] | None) -> None:
-        self.casts.append((what, ids))
-        self.arrived.release()
-
-    def ports_changed(self, port_ids: Collection[str]) -> None:
-        self._note("ports_changed", port_ids)
-
-    def security_groups_changed(self, ids: Collection[str]) -> None:
-        self._note("security_groups_changed", ids)
-
-    def resync(self, port_ids: Collection[str] | None) -> None:
-        self._note("resync", port_ids)
+from tests.unit.rpc.consumer import GROUP, LONGEST, PORT, Agent, Consumer, report
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def test_admin_may_everything_and_reader_may_read(
 
 
 @pytest.mark.parametrize("status", [None, "Invalid", "confirmed"])
-def test_without_a_confirmed_token_only_health_is_told(
+def test_only_health_is_open_without_a_confirmed_token(
     guarded: falcon.testing.TestClient, status: str | None
 ) -> None:
     headers = {"X-Roles": "admin", **({"X-Identity-Status": status} if status else {})}

@@ -135,7 +135,7 @@ def rule(**fields: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_body_that_makes_no_sense_is_refused_by_the_name_of_the_field(
+def test_invalid_body_is_refused_with_the_field(
     server: Server, collection: str, fields: dict[str, Any], field: str
 ) -> None:
     named, message = refusal(server.try_put(collection, ID, **fields))
@@ -171,9 +171,7 @@ def test_an_unknown_security_group_of_a_port_is_named(server: Server, network: s
         (b'{"network": {}, "network": {}}', "network"),
     ],
 )
-def test_a_body_that_is_not_the_json_it_should_be_is_refused(
-    server: Server, raw: bytes, field: str | None
-) -> None:
+def test_body_of_another_form_is_refused(server: Server, raw: bytes, field: str | None) -> None:
     answer = server.rest.simulate_put(f"/networks/{ID}", body=raw)
     assert refusal(answer)[0] == field
     assert server.find("networks") == []
@@ -185,7 +183,7 @@ def test_a_10_mib_body_is_refused_before_it_is_read(server: Server) -> None:
     assert "1048576 bytes" in refusal(answer, 413)[1]
 
 
-def test_the_bound_of_a_body_is_the_operators(url: str) -> None:
+def test_limit_of_a_body_is_an_option(url: str) -> None:
     with running(url, api={"max_body_bytes": 1024}) as server:
         answer = server.try_put("networks", ID, network_type="local", name="x" * 1024)
         assert "1024 bytes" in refusal(answer, 413)[1]
@@ -209,7 +207,7 @@ def test_an_id_is_a_uuid_in_lower_case(server: Server, identity: str) -> None:
         ("sort_key=error", "sort_key"),
         ("sort_key=name&sort_dir=up", "sort_dir"),
         ("sort_dir=asc", "sort_dir"),
-        ("marker=nobody", "marker"),
+        ("marker=unknown", "marker"),
         (f"marker={ID}.0", "marker"),
         (f"marker={ID}.99999999999999999999", "marker"),
         ("fields=id&fields=colour", "fields"),
@@ -217,7 +215,7 @@ def test_an_id_is_a_uuid_in_lower_case(server: Server, identity: str) -> None:
         ("host=" + "a" * 256, "host"),
     ],
 )
-def test_a_query_that_makes_no_sense_is_refused_by_the_name_of_the_parameter(
+def test_invalid_query_is_refused_with_the_parameter(
     server: Server, query: str, field: str
 ) -> None:
     answer = server.rest.simulate_get("/tasks", query_string=query)
@@ -233,7 +231,7 @@ def test_a_query_that_makes_no_sense_is_refused_by_the_name_of_the_parameter(
         ("GET", "/tasks/x", 404),
         ("GET", "/ports/%00", 404),
         ("GET", "/agents/" + "a" * 300, 404),
-        ("GET", "/agents/nobody", 404),
+        ("GET", "/agents/unknown", 404),
         ("DELETE", f"/ports/{ID}", 404),
         ("DELETE", f"/networks/{ID}", 404),
         ("DELETE", f"/security-groups/{ID}", 404),

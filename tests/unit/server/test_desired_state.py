@@ -136,7 +136,7 @@ def test_a_network_that_differs_on_the_wire_rewires_its_ports(
     assert server.new_casts() == [("host-a", "ports_changed", frozenset({PORT}))]
 
 
-def test_bound_to_another_host_a_port_starts_anew(server: Server, port: dict[str, Any]) -> None:
+def test_port_bound_to_another_host_starts_again(server: Server, port: dict[str, Any]) -> None:
     FakeAgent(server, "host-b")
     server.put("ports", PORT, **{**port, "binding:host_id": "host-b"})
     assert server.state(PORT) == ("DOWN", "SYNCING")
@@ -148,7 +148,7 @@ def test_bound_to_another_host_a_port_starts_anew(server: Server, port: dict[str
     assert set(FakeAgent(server, "host-b").specs().ports) == {PORT}
 
 
-def test_a_report_of_the_old_host_says_nothing_about_the_new_binding(
+def test_report_of_the_old_host_does_not_prove_the_new_binding(
     server: Server, agent: FakeAgent, port: dict[str, Any]
 ) -> None:
     late = agent.report(PORT, sequence=50)
@@ -159,7 +159,7 @@ def test_a_report_of_the_old_host_says_nothing_about_the_new_binding(
     assert server.show("ports", PORT)["status"] == "DOWN"
 
 
-def test_an_unbound_port_is_nobodys(server: Server, network: str) -> None:
+def test_unbound_port_reaches_no_agent(server: Server, network: str) -> None:
     body = {**BODY, "network_id": network}
     shown = server.put("ports", PORT, **{**body, "binding:host_id": ""})
     assert shown["binding:host_id"] is None
@@ -168,7 +168,7 @@ def test_an_unbound_port_is_nobodys(server: Server, network: str) -> None:
     assert (answer.status_code, answer.json["error"]["field"]) == (409, "binding:host_id")
 
 
-def test_a_port_made_anew_is_not_proven_by_reports_about_the_old_one(
+def test_port_created_again_is_not_proven_by_old_reports(
     server: Server, agent: FakeAgent, port: dict[str, Any]
 ) -> None:
     late = agent.report(PORT, sequence=50)
@@ -288,7 +288,7 @@ def test_new_rules_make_the_ports_of_the_group_sync(
     assert server.new_casts() == [("host-a", "security_groups_changed", frozenset({group}))]
 
 
-def test_a_member_that_comes_changes_or_goes_concerns_those_who_let_it_in(
+def test_added_changed_or_removed_member_changes_the_groups_that_admit_it(
     server: Server, agent: FakeAgent, port: dict[str, Any], network: str, group: str
 ) -> None:
     clients, client = new_id(), new_id()
@@ -313,12 +313,12 @@ def test_a_member_that_comes_changes_or_goes_concerns_those_who_let_it_in(
         step()
         assert revision(server, group) == expected, what
         assert server.state(PORT) == ("ACTIVE", "SYNCING"), what
-        told = frozenset({group, clients})
-        assert ("host-a", "security_groups_changed", told) in server.new_casts(), what
-    assert revision(server, clients) == 1  # nobody in it depends on its own members
+        changed = frozenset({group, clients})
+        assert ("host-a", "security_groups_changed", changed) in server.new_casts(), what
+    assert revision(server, clients) == 1  # no port in it depends on its own members
 
 
-def test_a_member_whose_addresses_stay_concerns_nobody(
+def test_member_with_the_same_addresses_changes_no_group(
     server: Server, port: dict[str, Any], network: str, group: str
 ) -> None:
     clients, client = new_id(), new_id()
@@ -344,8 +344,8 @@ def test_addresses_of_a_group_concern_the_ports_whose_rules_name_it(
     assert server.new_casts() == []
     server.put("address-groups", addresses, addresses=["10.0.0.0/9"])
     assert server.state(PORT) == ("ACTIVE", "SYNCING")
-    told = frozenset({group, addresses})
-    assert server.new_casts() == [("host-a", "security_groups_changed", told)]
+    changed = frozenset({group, addresses})
+    assert server.new_casts() == [("host-a", "security_groups_changed", changed)]
 
 
 def test_a_port_without_port_security_does_not_depend_on_groups(
@@ -359,7 +359,7 @@ def test_a_port_without_port_security_does_not_depend_on_groups(
     assert server.new_casts() == []
 
 
-def test_hosts_whose_ports_are_absent_are_told_too_so_that_no_revoked_rule_stays_by_mistake(
+def test_hosts_of_absent_ports_also_receive_a_change_of_their_group(
     server: Server, port: dict[str, Any], network: str, group: str
 ) -> None:
     body = {**another(2), "network_id": network, "security_groups": [group]}
@@ -373,10 +373,10 @@ def test_hosts_whose_ports_are_absent_are_told_too_so_that_no_revoked_rule_stays
     assert server.state(absent) == ("DOWN", "ABSENT")
 
 
-# When nobody can be told.
+# When the bus fails.
 
 
-def test_a_bus_that_is_away_fails_no_request_but_is_counted(
+def test_failed_cast_is_counted_repeated_and_fails_no_request(
     server: Server, port: dict[str, Any]
 ) -> None:
     server.recorder.failure = ConnectionError("no bus")
@@ -389,7 +389,7 @@ def test_a_bus_that_is_away_fails_no_request_but_is_counted(
     assert ("host-a", "ports_changed", frozenset({PORT})) in server.new_casts()
 
 
-def test_a_resync_is_asked_of_the_ports_agent(server: Server, port: dict[str, Any]) -> None:
+def test_resync_of_a_port_reaches_its_agent(server: Server, port: dict[str, Any]) -> None:
     assert server.rest.simulate_post(f"/ports/{PORT}/resync").status_code == 202
     assert server.new_casts() == [("host-a", "resync", frozenset({PORT}))]
     server.recorder.failure = ConnectionError("no bus")

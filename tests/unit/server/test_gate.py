@@ -1,4 +1,4 @@
-"""The gate: the design's table row by row, and what must never happen whatever is reported."""
+"""The gate: each row of the design's table, and what no report may cause."""
 
 import dataclasses
 import datetime
@@ -54,8 +54,8 @@ def report(**fields: Any) -> FlowReport:
 ACTIVE = port(status=PortStatus.ACTIVE, sync_state=SyncState.IN_SYNC, proven_revision=5)
 
 
-def outcome(before: PortState, said: FlowReport, settings: Settings = SETTINGS) -> tuple[str, str]:
-    decision = decide(before, said, settings)
+def outcome(before: PortState, sent: FlowReport, settings: Settings = SETTINGS) -> tuple[str, str]:
+    decision = decide(before, sent, settings)
     return decision.port.status.value, decision.port.sync_state.value
 
 
@@ -91,8 +91,8 @@ def test_an_older_revision_that_failed_leaves_the_status_too() -> None:
 
 @pytest.mark.parametrize("revisions", [{GROUP: 6}, {}, {new_id(): 7}])
 def test_an_older_security_group_is_an_older_revision(revisions: dict[str, int]) -> None:
-    said = report(security_group_revisions=revisions)
-    assert outcome(port(), said) == ("DOWN", "SYNCING")
+    sent = report(security_group_revisions=revisions)
+    assert outcome(port(), sent) == ("DOWN", "SYNCING")
 
 
 @pytest.mark.parametrize("fields", [{"revision": 6}, {"security_group_revisions": {GROUP: 8}}])
@@ -152,17 +152,17 @@ def skipping(name: str) -> tuple[TaskOutcome, ...]:
 
 
 @pytest.mark.parametrize("revision", [3, 5, 6])
-def test_an_unwired_port_is_absent_at_whatever_revision(revision: int) -> None:
-    said = report(flow=FlowName.UNWIRE, revision=revision, security_group_revisions={})
-    decision = decide(ACTIVE, said, SETTINGS)
+def test_unwired_port_is_absent_at_any_revision(revision: int) -> None:
+    sent = report(flow=FlowName.UNWIRE, revision=revision, security_group_revisions={})
+    decision = decide(ACTIVE, sent, SETTINGS)
     assert decision.ruling is Ruling.UNWIRED
     assert (decision.port.status, decision.port.sync_state) == (PortStatus.DOWN, SyncState.ABSENT)
     assert decision.port.proven_revision is None
 
 
 def test_a_failed_unwire_is_out_of_sync() -> None:
-    said = report(flow=FlowName.UNWIRE, fails="release-vlan")
-    assert outcome(ACTIVE, said) == ("DOWN", "OUT_OF_SYNC")
+    sent = report(flow=FlowName.UNWIRE, fails="release-vlan")
+    assert outcome(ACTIVE, sent) == ("DOWN", "OUT_OF_SYNC")
 
 
 # Refresh: it carries the security groups alone.
@@ -173,7 +173,7 @@ def test_a_refresh_of_a_port_whose_wiring_is_proven_keeps_it_active() -> None:
     assert outcome(before, report(flow=FlowName.REFRESH)) == ("ACTIVE", "IN_SYNC")
 
 
-def test_a_refresh_heals_what_a_refresh_broke() -> None:
+def test_refresh_repairs_a_failed_refresh() -> None:
     broken = decide(ACTIVE, report(flow=FlowName.REFRESH, fails="apply-security-groups"), SETTINGS)
     assert broken.port.sync_state is SyncState.OUT_OF_SYNC
     healed = decide(broken.port, report(flow=FlowName.REFRESH, sequence=102), SETTINGS)
@@ -188,8 +188,8 @@ def test_a_refresh_proves_no_wiring_of_its_own(proven: int | None) -> None:
 
 @pytest.mark.parametrize("revisions", [{GROUP: 7}, {GROUP: 6}])
 def test_a_wiring_that_failed_is_not_proven_by_a_later_refresh(revisions: dict[str, int]) -> None:
-    said = report(fails="bind-vlan", security_group_revisions=revisions)
-    after = decide(ACTIVE, said, SETTINGS).port
+    sent = report(fails="bind-vlan", security_group_revisions=revisions)
+    after = decide(ACTIVE, sent, SETTINGS).port
     refreshed = decide(after, report(flow=FlowName.REFRESH, sequence=102), SETTINGS)
     assert (refreshed.port.status, refreshed.port.sync_state) == (
         PortStatus.DOWN,
@@ -198,20 +198,20 @@ def test_a_wiring_that_failed_is_not_proven_by_a_later_refresh(revisions: dict[s
 
 
 def test_a_failed_refresh_takes_the_port_down_unless_the_operator_keeps_it() -> None:
-    said = report(flow=FlowName.REFRESH, fails="verify-security-groups")
-    assert outcome(ACTIVE, said) == ("DOWN", "OUT_OF_SYNC")
-    assert outcome(ACTIVE, said, KEEP) == ("ACTIVE", "OUT_OF_SYNC")
-    assert outcome(port(proven_revision=5), said, KEEP) == ("DOWN", "OUT_OF_SYNC")
+    sent = report(flow=FlowName.REFRESH, fails="verify-security-groups")
+    assert outcome(ACTIVE, sent) == ("DOWN", "OUT_OF_SYNC")
+    assert outcome(ACTIVE, sent, KEEP) == ("ACTIVE", "OUT_OF_SYNC")
+    assert outcome(port(proven_revision=5), sent, KEEP) == ("DOWN", "OUT_OF_SYNC")
 
 
-def test_keeping_is_for_refreshes_alone() -> None:
+def test_only_a_failed_refresh_keeps_the_port_active() -> None:
     assert outcome(ACTIVE, report(fails="apply-security-groups"), KEEP) == ("DOWN", "OUT_OF_SYNC")
 
 
 # The operator's choice of steps.
 
 
-def test_a_step_that_is_not_required_does_not_keep_a_port_down_yet_shows() -> None:
+def test_failed_step_that_is_not_required_shows_and_leaves_the_port_active() -> None:
     only_l2 = Settings(frozenset({Step.L2}))
     tasks = tuple(
         dataclasses.replace(task, state=TaskState.FAILED, error=TaskError("SwitchError", "no"))
@@ -227,7 +227,7 @@ def test_without_a_required_step_there_is_no_gate() -> None:
         Settings(frozenset())
 
 
-# Whatever is reported.
+# For any reports.
 
 MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 names = st.sampled_from([*WIRE, "other"])
@@ -249,7 +249,7 @@ tasks = st.lists(
 )
 small = st.integers(1, 4)
 reports = st.builds(
-    lambda flow, revision, group, sequence, host, said: FlowReport(
+    lambda flow, revision, group, sequence, host, tasks: FlowReport(
         id=new_id(),
         host=host,
         resource_id=PORT,
@@ -259,7 +259,7 @@ reports = st.builds(
         sequence=sequence,
         started_at=MOMENT,
         finished_at=MOMENT,
-        tasks=tuple(said),
+        tasks=tuple(tasks),
         security_group_revisions={GROUP: group},
     ),
     st.sampled_from(FlowName),
@@ -292,64 +292,64 @@ settings = st.builds(Settings, st.frozensets(st.sampled_from(Step), min_size=1),
 
 @given(ports, reports, settings)
 def test_invariant_2_active_means_proven(
-    before: PortState, said: FlowReport, chosen: Settings
+    before: PortState, sent: FlowReport, chosen: Settings
 ) -> None:
-    decision = decide(before, said, chosen)
+    decision = decide(before, sent, chosen)
     if decision.port.status is PortStatus.ACTIVE and before.status is not PortStatus.ACTIVE:
-        assert said.host == before.host
-        assert said.sequence > before.sequence
-        assert said.revision == before.revision
-        assert said.security_group_revisions == before.security_group_revisions
+        assert sent.host == before.host
+        assert sent.sequence > before.sequence
+        assert sent.revision == before.revision
+        assert sent.security_group_revisions == before.security_group_revisions
         assert before.admin_state_up
         for step in chosen.required_steps:
-            wired_before = said.flow is FlowName.REFRESH and before.proven_revision == said.revision
-            assert said.proves(step) or (step is Step.L2 and wired_before)
+            wired_before = sent.flow is FlowName.REFRESH and before.proven_revision == sent.revision
+            assert sent.proves(step) or (step is Step.L2 and wired_before)
     if decision.port.sync_state is SyncState.IN_SYNC and decision.ruling is not Ruling.STALE:
         assert decision.ruling is Ruling.PROVEN or before.sync_state is SyncState.IN_SYNC
 
 
 @given(ports, st.lists(reports, max_size=6), settings)
 def test_invariant_4_old_never_overwrites_new(
-    before: PortState, said: list[FlowReport], chosen: Settings
+    before: PortState, received: list[FlowReport], chosen: Settings
 ) -> None:
     state = before
-    for each in said:
-        decision = decide(state, each, chosen)
+    for sent in received:
+        decision = decide(state, sent, chosen)
         after = decision.port
-        if each.host != state.host or each.sequence <= state.sequence:
+        if sent.host != state.host or sent.sequence <= state.sequence:
             assert after == state
         else:
-            assert after.sequence == each.sequence
+            assert after.sequence == sent.sequence
         state = after
 
 
 @given(ports, reports, settings)
 def test_invariant_3_a_report_that_arrives_twice_counts_once(
-    before: PortState, said: FlowReport, chosen: Settings
+    before: PortState, sent: FlowReport, chosen: Settings
 ) -> None:
-    once = decide(before, said, chosen).port
-    assert decide(once, said, chosen).port == once
+    once = decide(before, sent, chosen).port
+    assert decide(once, sent, chosen).port == once
 
 
-# Where the revision number also rises for what no wiring depends on.
+# The revision number also rises for changes that do not concern the wiring.
 
 RENAMED = dataclasses.replace(ACTIVE, revision=5, latest_revision=8)
 
 
 @pytest.mark.parametrize("revision", [5, 6, 8])
-def test_a_number_that_rose_for_nothing_is_as_good_as_the_desired_revision(revision: int) -> None:
+def test_revision_without_a_change_of_the_wiring_proves_the_port(revision: int) -> None:
     before = dataclasses.replace(RENAMED, status=PortStatus.DOWN, proven_revision=None)
     assert outcome(before, report(revision=revision)) == ("ACTIVE", "IN_SYNC")
 
 
 @pytest.mark.parametrize("revision", [4, 9])
-def test_a_number_before_or_beyond_is_not(revision: int) -> None:
+def test_revision_before_or_after_these_proves_nothing(revision: int) -> None:
     before = dataclasses.replace(RENAMED, status=PortStatus.DOWN, proven_revision=None)
     assert outcome(before, report(revision=revision)) == ("DOWN", "SYNCING")
 
 
-def test_a_refresh_stands_on_a_wiring_proven_at_any_of_them() -> None:
-    said = report(revision=8, flow=FlowName.REFRESH)
-    assert outcome(RENAMED, said) == ("ACTIVE", "IN_SYNC")
+def test_refresh_relies_on_a_wiring_proven_at_any_of_these_revisions() -> None:
+    sent = report(revision=8, flow=FlowName.REFRESH)
+    assert outcome(RENAMED, sent) == ("ACTIVE", "IN_SYNC")
     older = dataclasses.replace(RENAMED, proven_revision=4)
-    assert outcome(older, said) == ("DOWN", "OUT_OF_SYNC")
+    assert outcome(older, sent) == ("DOWN", "OUT_OF_SYNC")

@@ -20,7 +20,7 @@ class Keystone(BaseHTTPRequestHandler):
     """Issues one token to the service and knows the tokens of :data:`ROLES`."""
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _answer(self, status: int, body: dict[str, Any], issued: str = "") -> None:
         raw = json.dumps(body).encode()
@@ -35,8 +35,8 @@ class Keystone(BaseHTTPRequestHandler):
     def _token(self, role: str) -> dict[str, Any]:
         here = f"http://127.0.0.1:{self.server.server_address[1]}/v3"
         endpoints = [
-            {"id": each, "interface": each, "region": "r", "region_id": "r", "url": here}
-            for each in ("admin", "internal", "public")
+            {"id": name, "interface": name, "region": "r", "region_id": "r", "url": here}
+            for name in ("admin", "internal", "public")
         ]
         return {
             "token": {
@@ -107,7 +107,7 @@ def put(rest: falcon.testing.TestClient, **headers: str) -> int:
     return int(rest.simulate_put(NETWORK, json=BODY, headers=headers).status_code)
 
 
-def test_admin_writes_reader_reads_and_others_are_turned_away(
+def test_admin_writes_reader_reads_and_others_are_refused(
     rest: falcon.testing.TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert put(rest) == 401
@@ -123,12 +123,12 @@ def test_admin_writes_reader_reads_and_others_are_turned_away(
         assert secret not in caplog.text
 
 
-def test_the_answer_to_no_token_says_what_is_missing(rest: falcon.testing.TestClient) -> None:
+def test_answer_without_a_token_names_what_is_missing(rest: falcon.testing.TestClient) -> None:
     answer = rest.simulate_get("/ports")
     assert answer.json["error"]["type"] == "Unauthorized"
     assert "X-Auth-Token" in answer.json["error"]["message"]
     assert "Keystone" in answer.headers["WWW-Authenticate"]
 
 
-def test_headers_of_the_client_make_nobody_admin(rest: falcon.testing.TestClient) -> None:
+def test_headers_of_the_client_give_no_role(rest: falcon.testing.TestClient) -> None:
     assert put(rest, **{"X-Identity-Status": "Confirmed", "X-Roles": "admin"}) == 401

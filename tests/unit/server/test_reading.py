@@ -32,7 +32,7 @@ def ports(server: Server, agent: FakeAgent, network: str, group: str) -> None:
 
 
 @pytest.mark.usefixtures("ports")
-def test_what_failed_where_and_why_is_one_request_away(server: Server) -> None:
+def test_one_request_shows_what_failed_where_and_why(server: Server) -> None:
     (task,) = server.find("tasks", resource_id=FIRST, task_state="FAILED")
     assert task == {
         "id": task["id"],
@@ -164,7 +164,7 @@ def test_a_port_that_was_unwired_is_absent(server: Server, agent: FakeAgent) -> 
 
 
 @pytest.mark.usefixtures("ports")
-def test_metrics_tell_how_ports_and_hosts_are(server: Server, agent: FakeAgent) -> None:
+def test_metrics_count_ports_and_hosts_by_state(server: Server, agent: FakeAgent) -> None:
     def snapshot() -> Snapshot:
         with server.database.reader() as session:
             ports = dict(server.directory.counts(session))
@@ -191,7 +191,7 @@ def test_metrics_tell_how_ports_and_hosts_are(server: Server, agent: FakeAgent) 
     assert 'agent_flows_reports_total{ruling="failed"} 1.0' in text
 
 
-def test_metrics_go_on_without_the_database(server: Server) -> None:
+def test_metrics_work_without_the_database(server: Server) -> None:
     def away() -> Snapshot:
         raise ConnectionError("no database")
 

@@ -1,7 +1,7 @@
 """A whole server: agents over the embedded bus, operators over HTTP."""
 
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import oslo_messaging
@@ -17,33 +17,7 @@ from agent_flows.server.service import ServerService
 from lab.model import flow_report, new_id
 from lab.process import wait_until
 from lab.server_parts import configuration, running, together
-
-LONGEST = 20  # seconds until a test gives up; it waits only as long as it must
-
-
-class Agent:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, Collection[str] | None]] = []
-        self._arrived = threading.Semaphore(0)
-
-    def ports_changed(self, port_ids: Collection[str]) -> None:
-        self._note("ports_changed", port_ids)
-
-    def security_groups_changed(self, ids: Collection[str]) -> None:
-        self._note("security_groups_changed", ids)
-
-    def resync(self, port_ids: Collection[str] | None) -> None:
-        self._note("resync", port_ids)
-
-    def _note(self, what: str, ids: Collection[str] | None) -> None:
-        self.told.append((what, ids))
-        self._arrived.release()
-
-    def next(self) -> tuple[str, Collection[str] | None]:
-        assert self._arrived.acquire(timeout=LONGEST)
-        return self.told[-1]
+from tests.unit.rpc.consumer import LONGEST, Agent
 
 
 @pytest.fixture
@@ -128,7 +102,7 @@ def test_a_malformed_message_is_refused_counted_and_the_server_goes_on(
     assert 'agent_flows_ports{host="host-a",status="ACTIVE",sync_state="IN_SYNC"} 1.0' in metrics
 
 
-def test_health_says_what_does_not_work(
+def test_health_names_what_does_not_work(
     conf: cfg.ConfigOpts, bus: oslo_messaging.Transport
 ) -> None:
     conf.set_override("sweep_interval", 0.1, options.SERVER)
@@ -155,7 +129,7 @@ def failing(url: str) -> dict[str, str] | None:
     return dict(answer.json()["failures"]) if answer.status_code == 503 else None
 
 
-def test_what_was_started_is_stopped_when_the_rest_cannot(
+def test_failed_start_stops_the_parts_already_started(
     conf: cfg.ConfigOpts, bus: oslo_messaging.Transport, rest: str
 ) -> None:
     conf.set_override("bind_port", int(rest.rpartition(":")[2]), options.API)
@@ -163,7 +137,7 @@ def test_what_was_started_is_stopped_when_the_rest_cannot(
     def running_parts() -> list[str]:
         # The bus has threads of its own, which come and go with the other server's calls.
         parts = ("api", "bus", "casts", "sweeper", "waitress")
-        return sorted(each.name for each in threading.enumerate() if each.name.startswith(parts))
+        return sorted(t.name for t in threading.enumerate() if t.name.startswith(parts))
 
     before = running_parts()
     with pytest.raises(OSError, match="in use"):
@@ -171,7 +145,7 @@ def test_what_was_started_is_stopped_when_the_rest_cannot(
     assert running_parts() == before
 
 
-def test_nothing_is_started_where_nobody_is_checked(
+def test_public_api_without_authentication_is_not_started(
     conf: cfg.ConfigOpts, bus: oslo_messaging.Transport
 ) -> None:
     conf.set_override("bind_host", "0.0.0.0", options.API)

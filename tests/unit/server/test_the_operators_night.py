@@ -1,4 +1,4 @@
-"""What is wrong with a port, and how a host fares, is one request away; what is asked is honest."""
+"""The reason of a port and the health of hosts; a request that cannot be served is refused."""
 
 import datetime
 from collections.abc import Callable
@@ -18,7 +18,7 @@ PORT = new_id()
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets seconds pass for the server."""
+    """Moves the server's clock by seconds."""
     begun, passed = clock.now(), [0.0]
 
     def pass_(seconds: float) -> None:
@@ -50,7 +50,7 @@ def reason(server: Server) -> str:
     return shown or ""
 
 
-def test_a_switch_that_refuses_is_named_with_the_task_and_what_helps(
+def test_refusal_of_the_switch_is_the_reason_with_task_and_remedy(
     server: Server, agent: FakeAgent, make: Callable[..., str]
 ) -> None:
     agent.send(agent.report(make(), fails="apply-security-groups"))
@@ -60,14 +60,14 @@ def test_a_switch_that_refuses_is_named_with_the_task_and_what_helps(
     assert server.show("ports", PORT)["reason"] is None
 
 
-def test_a_host_that_no_agent_was_seen_on_is_named(
+def test_host_without_an_agent_is_named_as_the_reason(
     server: Server, make: Callable[..., str]
 ) -> None:
     make(**{"binding:host_id": "host-z"})
     assert "No agent was ever seen on host host-z" in reason(server)
 
 
-def test_a_dead_agent_is_named_for_ports_wired_before_and_plugged_since(
+def test_dead_agent_is_the_reason_of_its_old_and_new_ports(
     server: Server, agent: FakeAgent, make: Callable[..., str], later: Callable[[float], None]
 ) -> None:
     agent.wire(make())
@@ -78,7 +78,7 @@ def test_a_dead_agent_is_named_for_ports_wired_before_and_plugged_since(
     assert "agent of host host-a has been silent since" in reason(server)
 
 
-def test_administratively_down_is_said(
+def test_administratively_down_is_the_reason(
     server: Server, agent: FakeAgent, make: Callable[..., str]
 ) -> None:
     agent.wire(make(admin_state_up=False))
@@ -86,7 +86,7 @@ def test_administratively_down_is_said(
     assert reason(server).startswith("Administratively down")
 
 
-def test_a_port_without_a_group_says_that_it_lets_nothing_in(
+def test_port_without_a_group_shows_that_it_lets_nothing_in(
     server: Server, agent: FakeAgent, make: Callable[..., str]
 ) -> None:
     agent.wire(make(security_groups=[]))
@@ -109,7 +109,7 @@ def ask(server: Server, path: str) -> tuple[int, str]:
     return answer.status_code, error["message"] if error else ""
 
 
-def test_a_resync_for_a_host_without_a_living_agent_is_refused_and_asked_of_nobody(
+def test_resync_without_a_live_agent_is_refused_and_sends_nothing(
     server: Server, make: Callable[..., str], later: Callable[[float], None]
 ) -> None:
     make()
@@ -130,7 +130,7 @@ def test_a_resync_for_a_host_without_a_living_agent_is_refused_and_asked_of_nobo
     assert server.new_casts() == [("host-a", "resync", frozenset({PORT}))]
 
 
-def test_a_whole_host_can_be_asked_to_wire_its_ports_anew(server: Server) -> None:
+def test_resync_of_a_host_reaches_its_agent(server: Server) -> None:
     server.store.take_heartbeat("host-a", {})
     server.new_casts()
     assert ask(server, "/agents/host-a/resync")[0] == 202
@@ -138,7 +138,7 @@ def test_a_whole_host_can_be_asked_to_wire_its_ports_anew(server: Server) -> Non
     assert ask(server, "/agents/host-b/resync")[0] == 404
 
 
-def test_an_agent_that_is_gone_can_be_forgotten(server: Server) -> None:
+def test_agent_can_be_deleted_and_reports_again(server: Server) -> None:
     server.store.take_heartbeat("host-a", {})
     server.store.take_heartbeat("host-b", {})
     assert server.delete("agents", "host-a").status_code == 204
@@ -161,9 +161,9 @@ def test_hosts_in_trouble_degrade_the_health_and_are_named(
     assert health(server) == (200, {"status": "ok", "failures": {}})
     troubles = {"switch": "ovs-vswitchd does not answer", "outbox": "the disk is full"}
     server.store.take_heartbeat("host-a", {"troubles": troubles, "trouble": "x"})
-    status, said = health(server)
-    assert (status, said["status"], said["failures"]) == (200, "degraded", {})
-    assert said["agents"] == {
+    status, shown = health(server)
+    assert (status, shown["status"], shown["failures"]) == (200, "degraded", {})
+    assert shown["agents"] == {
         "host-a": "switch: ovs-vswitchd does not answer; outbox: the disk is full"
     }
     server.store.take_heartbeat("host-a", {"troubles": {}, "trouble": None})
@@ -172,14 +172,14 @@ def test_hosts_in_trouble_degrade_the_health_and_are_named(
     assert "no heartbeat since" in health(server)[1]["agents"]["host-a"]
 
 
-def test_where_everybody_may_ask_for_health_hosts_are_not_named() -> None:
+def test_public_health_does_not_name_hosts() -> None:
     app = falcon.App()
     app.add_route("/healthz", Health({}, lambda: {"host-a": "the disk is full"}, names=False))
     answer = falcon.testing.TestClient(app).simulate_get("/healthz")
     assert answer.json == {"status": "degraded", "failures": {}}
 
 
-def test_two_agents_of_one_name_are_shown_and_degrade_the_health(
+def test_two_agents_of_one_host_are_shown_and_degrade_the_health(
     server: Server, later: Callable[[float], None]
 ) -> None:
     first, second = Identity(new_id()), Identity(new_id())
@@ -196,7 +196,7 @@ def test_two_agents_of_one_name_are_shown_and_degrade_the_health(
     assert health(server)[1]["status"] == "ok"
 
 
-def test_troubles_that_an_agent_makes_up_are_shown_and_break_nothing(
+def test_invalid_troubles_of_an_agent_break_no_answer(
     server: Server, make: Callable[..., str]
 ) -> None:
     evil: dict[str, Any] = {"troubles": {"x" * 5000: 7, "switch": ["no"], "nonsense": "\x1b[31m"}}

@@ -1,4 +1,4 @@
-"""What a request must say of itself before anything is changed, and what is counted of it."""
+"""A request is checked for its content type, origin and host before it changes anything."""
 
 import re
 
@@ -32,7 +32,7 @@ def error(answer: falcon.testing.Result) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("method", "path"), [("PUT", f"/networks/{ID}"), ("POST", f"/ports/{ID}/resync")]
 )
-def test_a_body_that_says_it_is_not_json_is_refused(
+def test_body_of_another_content_type_is_refused(
     server: Server, method: str, path: str, kind: str
 ) -> None:
     body = '{"network": {"network_type": "local"}}'
@@ -46,7 +46,7 @@ def test_a_body_that_says_it_is_not_json_is_refused(
 @pytest.mark.parametrize(
     "kind", [JSON, "application/json; charset=utf-8", "Application/JSON", None]
 )
-def test_a_body_that_is_json_is_taken(server: Server, kind: str | None) -> None:
+def test_json_body_is_accepted(server: Server, kind: str | None) -> None:
     answer = server.rest.simulate_put(
         f"/networks/{ID}",
         body='{"network": {"network_type": "local"}}',
@@ -66,7 +66,7 @@ def test_a_body_that_is_json_is_taken(server: Server, kind: str | None) -> None:
     ],
     ids=str,
 )
-def test_a_page_of_another_site_may_change_nothing_without_tokens(
+def test_page_of_another_site_changes_nothing_without_tokens(
     server: Server, network: str, headers: dict[str, str]
 ) -> None:
     for method, path in (("POST", f"/ports/{ID}/resync"), ("DELETE", f"/networks/{network}")):
@@ -78,7 +78,7 @@ def test_a_page_of_another_site_may_change_nothing_without_tokens(
     assert server.show("networks", network)
 
 
-def test_a_page_of_its_own_and_what_is_no_browser_may(server: Server, network: str) -> None:
+def test_own_page_and_other_programs_are_accepted(server: Server, network: str) -> None:
     own = {"Origin": "http://127.0.0.1:9797", "Sec-Fetch-Site": "same-origin"}
     for headers in (own, {}):
         answer = server.rest.simulate_post(
@@ -107,9 +107,7 @@ def test_an_api_without_tokens_answers_under_the_names_of_loopback(
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:9797", "10.0.0.1", "127.0.0.1.evil"]
 )
-def test_an_api_without_tokens_does_not_answer_under_a_name_that_was_made_to_point_here(
-    loopback: Wsgi, host: str
-) -> None:
+def test_an_api_without_tokens_refuses_any_other_name(loopback: Wsgi, host: str) -> None:
     answer = falcon.testing.TestClient(loopback).simulate_get("/", headers={"Host": host})
     status, message = error(answer)
     assert status == 421
@@ -123,7 +121,7 @@ def test_with_tokens_every_name_may_be_used() -> None:
     assert auth.with_known_hosts(app, conf) is app
 
 
-def test_invented_methods_and_paths_make_no_series_of_their_own(url: str) -> None:
+def test_invented_methods_and_paths_add_no_series(url: str) -> None:
     with running(url) as server:
         for number in range(20):
             server.rest.simulate_request(f"INVENTED{number}", "/ports")
@@ -131,6 +129,6 @@ def test_invented_methods_and_paths_make_no_series_of_their_own(url: str) -> Non
         text = server.metrics.text().decode()
     series = re.findall(r"agent_flows_request_seconds_count\{(.*)\}", text)
     assert len(series) <= 3
-    assert any('method="other"' in each for each in series)
+    assert any('method="other"' in labels for labels in series)
     assert "INVENTED" not in text
     assert "invented" not in text
