@@ -88,9 +88,7 @@ AGENT_OPTS: list[Opt] = [
         help="Datapath of the bridges that the agent creates.",
     ),
     cfg.StrOpt(
-        "ovsdb_connection",
-        default="unix:/run/openvswitch/db.sock",
-        help="Address of ovsdb-server.",
+        "ovsdb_connection", default="unix:/run/openvswitch/db.sock", help="Address of ovsdb-server."
     ),
     cfg.StrOpt(
         "ovs_run_dir",

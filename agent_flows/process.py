@@ -64,12 +64,7 @@ def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> 
     log.register_options(conf)
     log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *_QUIET])
     try:
-        conf(
-            list(argv),
-            project=PROJECT,
-            prog=prog,
-            version=importlib.metadata.version(PROJECT),
-        )
+        conf(list(argv), project=PROJECT, prog=prog, version=importlib.metadata.version(PROJECT))
         _read_every_option(conf)
     except (cfg.Error, ValueError) as exc:
         reason = _PLACE.sub(r"in \1", " ".join(str(exc).split()))

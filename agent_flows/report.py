@@ -21,13 +21,7 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from agent_flows.errors import ErrorType
-from agent_flows.validation import (
-    STRICT,
-    FieldError,
-    Hostname,
-    Revision,
-    Uuid,
-)
+from agent_flows.validation import STRICT, FieldError, Hostname, Revision, Uuid
 
 MAX_DETAIL_BYTES = 4096
 MAX_MESSAGE_CHARS = 512

@@ -7,7 +7,7 @@ Names and meanings are those of Neutron's API.
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, TypeVar
 
 import pydantic
@@ -91,12 +91,16 @@ TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
 PROTOCOLS_WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+
+
 def _protocol(value: object) -> object:
     if isinstance(value, str):
         name = value.lower()
         if name == "any":
             return None
-        if name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS:
+        if _is_number(name):
             return int(name)
         if name not in PROTOCOLS:
             raise ValueError(
@@ -112,14 +116,7 @@ def _ethertype(value: object) -> object:
 
 
 def _port_number(value: object) -> object:
-    if (
-        isinstance(value, str)
-        and value.isascii()
-        and value.isdigit()
-        and len(value) <= _MOST_DIGITS
-    ):
-        return int(value)
-    return value
+    return int(value) if isinstance(value, str) and _is_number(value) else value
 
 
 Protocol = Annotated[
@@ -129,21 +126,15 @@ Protocol = Annotated[
 # Numbers as text and names in any case, as Neutron accepts them
 # (neutron/extensions/securitygroup.py, the convert_ functions).
 PortNumber = Annotated[
-    int,
-    pydantic.Strict(),
-    pydantic.Field(ge=0, le=65535),
-    pydantic.BeforeValidator(_port_number),
+    int, pydantic.Strict(), pydantic.Field(ge=0, le=65535), pydantic.BeforeValidator(_port_number)
 ]
 AnyCaseEthertype = Annotated[Ethertype, pydantic.BeforeValidator(_ethertype)]
 
 
-_TOP_VLAN = 4094
 # neutron_lib/constants.py, MAX_VXLAN_VNI and MAX_GRE_ID.
 _TOP_TUNNEL_KEY = 2**24 - 1
 _TOP_GRE_KEY = 2**32 - 1
-
-
-_TOP_SEGMENTS = {NetworkType.VLAN: _TOP_VLAN, NetworkType.GRE: _TOP_GRE_KEY}
+_TOP_SEGMENTS = {NetworkType.VLAN: 4094, NetworkType.GRE: _TOP_GRE_KEY}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -372,21 +363,6 @@ class DesiredState:
                 case AddressGroupSpec():
                     _add(address_groups, spec)
         return cls(ports, security_groups, address_groups)
-
-    def __iter__(self) -> Iterator[Spec]:
-        yield from self.ports.values()
-        yield from self.security_groups.values()
-        yield from self.address_groups.values()
-
-    def security_group_revisions(self, port: PortSpec) -> dict[str, int]:
-        """The revisions that a report for ``port`` must contain.
-
-        Raises :class:`Invalid` if a group of the port is not part of this state.
-        """
-        missing = [group for group in port.security_groups if group not in self.security_groups]
-        if missing:
-            raise Invalid("security_groups", missing[0], "no such security group in the spec")
-        return {group: self.security_groups[group].revision for group in port.security_groups}
 
 
 def _add(index: dict[str, S], spec: S) -> None:

@@ -160,7 +160,6 @@ Network = Annotated[
 ]
 Mac = Annotated[str, pydantic.BeforeValidator(_mac)]
 Bool = Annotated[bool, pydantic.Strict()]
-Int = Annotated[int, pydantic.Strict()]
 Text = Annotated[str, pydantic.Strict(), pydantic.StringConstraints(max_length=255)]
 PhysicalNetwork = Annotated[
     str,
@@ -172,16 +171,8 @@ PhysicalNetwork = Annotated[
 # Text written by people and shown on a terminal.
 PRINTABLE = pydantic.AfterValidator(_printable)
 PlainText = Annotated[Text, pydantic.AfterValidator(_storable), PRINTABLE]
-Uuid = Annotated[
-    str,
-    pydantic.Strict(),
-    pydantic.StringConstraints(pattern=_UUID),
-]
-Hostname = Annotated[
-    str,
-    pydantic.Strict(),
-    pydantic.StringConstraints(pattern=_HOST),
-]
+Uuid = Annotated[str, pydantic.Strict(), pydantic.StringConstraints(pattern=_UUID)]
+Hostname = Annotated[str, pydantic.Strict(), pydantic.StringConstraints(pattern=_HOST)]
 Revision = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, lt=2**62)]
 
 STRICT = pydantic.ConfigDict(extra="forbid")

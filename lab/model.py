@@ -8,7 +8,13 @@ from typing import Any, Protocol, TypeVar
 
 from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
 from agent_flows.rpc import codec
-from agent_flows.spec import AddressGroupSpec, NetworkSpec, PortSpec, SecurityGroupSpec
+from agent_flows.spec import (
+    AddressGroupSpec,
+    DesiredState,
+    NetworkSpec,
+    PortSpec,
+    SecurityGroupSpec,
+)
 
 HOST = "host-1"
 PHYSICAL_NETWORK = "physnet1"
@@ -177,6 +183,11 @@ TASKS: Mapping[FlowName, Mapping[str, Step]] = {
     },
 }
 REFUSED = TaskError("SwitchError", "the switch refused a flow", "OFPFMFC_TABLE_FULL")
+
+
+def group_revisions(desired: DesiredState, port: PortSpec) -> dict[str, int]:
+    """The revisions that a report for ``port`` must contain."""
+    return {group: desired.security_groups[group].revision for group in port.security_groups}
 
 
 def flow_report(fails: str | None = None, **fields: Any) -> FlowReport:

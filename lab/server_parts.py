@@ -27,7 +27,7 @@ from agent_flows.server.standalone.api.app import application
 from agent_flows.server.standalone.directory import OwnDirectory
 from agent_flows.spec import DesiredState
 from agent_flows.supervision import Troubles
-from lab.model import flow_report
+from lab.model import flow_report, group_revisions
 
 
 class CastRecorder:
@@ -203,7 +203,7 @@ class FakeAgent:
             "resource_id": port_id,
             "flow": flow,
             "revision": spec.revision if spec else 1,
-            "security_group_revisions": desired.security_group_revisions(spec) if spec else {},
+            "security_group_revisions": group_revisions(desired, spec) if spec else {},
             "sequence": self.sequence,
             **fields,
         }

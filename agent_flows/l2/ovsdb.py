@@ -166,11 +166,7 @@ class Ovsdb:
 
     def _commit(self, commands: Sequence[Any]) -> None:
         txn = transaction.Transaction(
-            self.api,
-            self.api.ovsdb_connection,
-            self._timeout,
-            check_error=True,
-            log_errors=False,
+            self.api, self.api.ovsdb_connection, self._timeout, check_error=True, log_errors=False
         )
         txn.extend(commands)
         try:

@@ -30,17 +30,10 @@ class RaiseLink(FlowTask):
         self._bindings = bindings
 
     def execute(
-        self,
-        port_ids: Collection[str],
-        interfaces: Mapping[str, Interface],
-        desired: DesiredState,
+        self, port_ids: Collection[str], interfaces: Mapping[str, Interface], desired: DesiredState
     ) -> Skipped:
         absent = linkless(interfaces[port_id] for port_id in port_ids)
-        wanted = {
-            port_id: Link(interfaces[port_id].name, desired.ports[port_id].network.mtu)
-            for port_id in port_ids
-            if port_id not in absent
-        }
+        wanted = _links(port_ids, absent, interfaces, desired)
         # ovs-vswitchd gives an internal port the smallest MTU of its bridge
         # whenever another changes, unless this column asks for one (measured).
         self._bindings.request_mtu(
@@ -50,7 +43,8 @@ class RaiseLink(FlowTask):
                 if interfaces[port_id].type == "internal"
             }
         )
-        blame_by_name(wanted, links.raise_links(list(wanted.values())))
+        if errors := _by_port(wanted, links.raise_links(wanted.values())):
+            raise PortErrors(errors)
         return Skipped(absent)
 
 
@@ -67,10 +61,7 @@ class ProvisionNetwork(FlowTask):
         self._networks, self._rewrite = networks, rewrite
 
     def execute(
-        self,
-        port_ids: Collection[str],
-        interfaces: Mapping[str, Interface],
-        desired: DesiredState,
+        self, port_ids: Collection[str], interfaces: Mapping[str, Interface], desired: DesiredState
     ) -> Mapping[str, Attachment]:
         vlans = self._networks.provision(
             {port_id: desired.ports[port_id] for port_id in port_ids}, rewrite=self._rewrite
@@ -143,13 +134,8 @@ class VerifyWiring(FlowTask):
                 errors[port_id] = error
         present = [port_id for port_id in port_ids if port_id not in errors]
         absent = linkless(interfaces[port_id] for port_id in present)
-        wanted = {
-            port_id: Link(interfaces[port_id].name, desired.ports[port_id].network.mtu)
-            for port_id in present
-            if port_id not in absent
-        }
-        failed = links.verify_links(list(wanted.values()))
-        errors |= {p: failed[link.name] for p, link in wanted.items() if link.name in failed}
+        wanted = _links(present, absent, interfaces, desired)
+        errors |= _by_port(wanted, links.verify_links(wanted.values()))
         if errors:
             raise PortErrors(errors)
 
@@ -194,8 +180,19 @@ def linkless(interfaces: Iterable[Interface]) -> dict[str, str]:
     return reasons
 
 
-def blame_by_name(wanted: Mapping[str, Link], errors: Mapping[str, TaskError]) -> None:
-    if errors:
-        raise PortErrors(
-            {p: errors[link.name] for p, link in wanted.items() if link.name in errors}
-        )
+def _links(
+    port_ids: Iterable[str],
+    absent: Collection[str],
+    interfaces: Mapping[str, Interface],
+    desired: DesiredState,
+) -> dict[str, Link]:
+    """What the links of ``port_ids`` should be, but for ports whose link is ``absent``."""
+    return {
+        port_id: Link(interfaces[port_id].name, desired.ports[port_id].network.mtu)
+        for port_id in port_ids
+        if port_id not in absent
+    }
+
+
+def _by_port(wanted: Mapping[str, Link], errors: Mapping[str, TaskError]) -> dict[str, TaskError]:
+    return {port_id: errors[link.name] for port_id, link in wanted.items() if link.name in errors}

@@ -34,10 +34,7 @@ def settle(*sources: Mapping[str, int]) -> dict[str, int]:
 
 
 def choose(
-    taken: Mapping[str, int],
-    networks: Iterable[str],
-    busy: Collection[int] = (),
-    after: int = 0,
+    taken: Mapping[str, int], networks: Iterable[str], busy: Collection[int] = (), after: int = 0
 ) -> dict[str, int]:
     """A free VLAN for each network that has none, as long as there are free ones.
 

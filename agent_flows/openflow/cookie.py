@@ -42,16 +42,10 @@ OURS = (OWNER << 48, 0xFFFF << 48)
 """Value and mask that select every flow of agent_flows."""
 
 BASE = (OWNER << 48 | Kind.BASE << 40, 0xFFFF_FF << 40)
-SHARED = (OWNER << 48 | 0x80 << 40, 0xFFFF_80 << 40)
 FIREWALL = (OWNER << 48, 0xFFFF_40 << 40)
-"""These select the pipeline itself, every flow that ports share, and all but the networks'."""
+"""These select the pipeline itself, and every flow of ours but the networks'."""
 ANY = (0, 0)
 """These select every flow of any owner."""
-
-
-def of_port(ofport: int) -> tuple[int, int]:
-    """Value and mask that select every flow of a port, of any generation."""
-    return port(ofport, 0), _EVERY_BIT ^ MAX_GENERATION
 
 
 def port(ofport: int, generation: int) -> int:

@@ -12,11 +12,7 @@ from typing import NamedTuple
 
 from agent_flows.openflow import flow
 from agent_flows.openflow.flow import Action, Flow, IPNetwork, Term
-from agent_flows.openflow.pipeline import (
-    ICMPV6_OUT_WITHOUT_RULE,
-    NEIGHBOUR_ADVERTISEMENT,
-    Table,
-)
+from agent_flows.openflow.pipeline import ICMPV6_OUT_WITHOUT_RULE, NEIGHBOUR_ADVERTISEMENT, Table
 from agent_flows.openflow.priorities import BaseEgress
 from agent_flows.secgroups.base import DHCP_PORTS
 from agent_flows.spec import ICMPV6, UDP, Ethertype, PortSpec

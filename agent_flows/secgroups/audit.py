@@ -47,12 +47,7 @@ class Audit:
         return self._ofctl.count(*cookie.ANY) == expected + self._networks.flow_count()
 
     def compare(
-        self,
-        installed: Installed,
-        conjunctions: Conjunctions,
-        kept: Set[int],
-        *,
-        judging: bool,
+        self, installed: Installed, conjunctions: Conjunctions, kept: Set[int], *, judging: bool
     ) -> Difference:
         """Compare every flow. ``kept`` are cookies of flows that ports of an older process share;
         with ``judging`` strangers' flows are judged.

@@ -101,10 +101,7 @@ def _neutrons_bridge() -> Iterator[Flow]:
 def _cleared(table: Table, priority: int) -> Flow:
     """A packet that arrives tracked is handled as untracked."""
     return Flow(
-        table,
-        priority,
-        (flow.ct_state(CtState.TRACKED),),
-        (flow.CLEAR_TRACKED, flow.to(table)),
+        table, priority, (flow.ct_state(CtState.TRACKED),), (flow.CLEAR_TRACKED, flow.to(table))
     )
 
 

@@ -21,10 +21,7 @@ from agent_flows.openflow.pipeline import Register, Table
 from agent_flows.spec import AddressGroupSpec, Direction, Ethertype, Member, SecurityGroupSpec
 
 RULES = {Direction.EGRESS: Table.RULES_EGRESS, Direction.INGRESS: Table.RULES_INGRESS}
-ACCEPT = {
-    Direction.EGRESS: Table.ACCEPT_OR_INGRESS,
-    Direction.INGRESS: Table.ACCEPT_INGRESS,
-}
+ACCEPT = {Direction.EGRESS: Table.ACCEPT_OR_INGRESS, Direction.INGRESS: Table.ACCEPT_INGRESS}
 """The next table of a packet that a rule of this direction allows."""
 
 

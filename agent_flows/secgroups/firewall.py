@@ -25,18 +25,12 @@ from agent_flows.secgroups import takeover
 from agent_flows.secgroups.audit import Audit, NetworkFlows
 from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.blame import blame
-from agent_flows.secgroups.conjunction import (
-    Conjunctions,
-    Members,
-    Remote,
-    RemoteKind,
-    members_of,
-)
+from agent_flows.secgroups.conjunction import Conjunctions, Members, Remote, RemoteKind, members_of
 from agent_flows.secgroups.difference import Difference, shown
 from agent_flows.secgroups.installed import Installed, forget_unused
 from agent_flows.secgroups.plan import Plan, plan
 from agent_flows.secgroups.port_flows import PortFlows, compile_ports
-from agent_flows.secgroups.strangers import Bridge, NeutronsBridge, OwnBridge, UnjudgedBridge
+from agent_flows.secgroups.strangers import Bridge, NeutronsBridge, OwnBridge
 from agent_flows.spec import DesiredState
 
 LOG = log.getLogger(__name__)
@@ -71,7 +65,7 @@ class Firewall:
         self._pipeline = pipeline
         self._lock = threading.RLock()
         self._base = base_flows(pipeline)
-        self._bridge: Bridge = UnjudgedBridge()
+        self._bridge = Bridge()
         if networks is not None:
             self._bridge = OwnBridge()
         elif reserved is not None:

@@ -119,10 +119,7 @@ class _Draft:
             later = {line: each for line, each in old.later.items() if line in has}
             later |= dict.fromkeys(new, self._generation)
             self._ports[flows.port_id] = InstalledPort(flows, old.generation, later)
-        if (old.flows.destinations, old.flows.uses) != (
-            flows.destinations,
-            flows.uses,
-        ):
+        if (old.flows.destinations, old.flows.uses) != (flows.destinations, flows.uses):
             self._disconnect(old.flows)
             self._connect(flows)
 

@@ -145,10 +145,7 @@ def compile_port(
     )  # fmt: skip
 
 
-_TO_RULES = {
-    False: flow.track(Table.RULES_EGRESS),
-    True: flow.to(Table.RULES_EGRESS),
-}
+_TO_RULES = {False: flow.track(Table.RULES_EGRESS), True: flow.to(Table.RULES_EGRESS)}
 """By whether the port is stateless."""
 
 

@@ -7,7 +7,6 @@ our ports' packets makes their security groups ineffective.
 
 import re
 from collections.abc import Callable, Iterable, Set
-from typing import Protocol
 
 from agent_flows.errors import ErrorType
 from agent_flows.openflow.dump import FlowEntry
@@ -17,34 +16,23 @@ from agent_flows.report import TaskError
 from agent_flows.secgroups.difference import shown
 
 
-class Bridge(Protocol):
-    """The flows that a bridge may have beside ours."""
+class Bridge:
+    """The flows that a bridge may have beside ours. Here their owners are unknown, so none is
+    judged."""
 
-    removes: bool
+    removes = False
     """Whether a stranger's flow is removed; else it fails the ports it decides about."""
 
     def strange(self, flows: Iterable[FlowEntry], ofports: Set[int]) -> tuple[FlowEntry, ...]:
         """Those of ``flows`` without a known owner that decide about packets of ``ofports``."""
-        ...
-
-    def decides(self, flow: FlowEntry, ofport: int, ofports: Set[int]) -> bool:
-        """Whether a strange flow decides about packets of ``ofport``, one of ours."""
-        ...
-
-
-class UnjudgedBridge:
-    """The owners of other flows are unknown, so none is judged."""
-
-    removes = False
-
-    def strange(self, flows: Iterable[FlowEntry], ofports: Set[int]) -> tuple[FlowEntry, ...]:
         return ()
 
     def decides(self, flow: FlowEntry, ofport: int, ofports: Set[int]) -> bool:
+        """Whether a strange flow decides about packets of ``ofport``, one of ours."""
         return False
 
 
-class OwnBridge:
+class OwnBridge(Bridge):
     """Ours as a whole."""
 
     removes = True
@@ -56,10 +44,8 @@ class OwnBridge:
         return True
 
 
-class NeutronsBridge:
+class NeutronsBridge(Bridge):
     """Neutron's. ``reserved`` is true for the cookies of those who may write there."""
-
-    removes = False
 
     def __init__(self, reserved: Callable[[int], bool]) -> None:
         self._reserved = reserved

@@ -48,22 +48,6 @@ def test_two_specs_of_one_port_are_refused() -> None:
         DesiredState.of([port, port])
 
 
-def test_a_report_needs_the_revision_of_each_group_of_the_port() -> None:
-    group = model.group(revision=7)
-    port = model.port(group)
-    state = DesiredState.of([port, group])
-    assert state.security_group_revisions(port) == {group.id: 7}
-
-
-def test_a_port_whose_group_is_missing_has_no_revisions() -> None:
-    group = model.group()
-    port = model.port(group)
-    with pytest.raises(Invalid) as refusal:
-        DesiredState.of([port]).security_group_revisions(port)
-    assert refusal.value.field == "security_groups"
-    assert group.id in refusal.value.value
-
-
 @pytest.mark.parametrize("name", ["dc1/leaf3", "provider net", "a:b", "é" * 64])
 def test_a_physical_network_may_have_any_name_of_neutron(name: str) -> None:
     network = NetworkSpec(NETWORK, NetworkType.FLAT, physical_network=name)

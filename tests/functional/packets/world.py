@@ -187,7 +187,7 @@ class World:
             bool(reports)
             and reports[-1].failed is None
             and reports[-1].revision == port.revision
-            and reports[-1].security_group_revisions == desired.security_group_revisions(port)
+            and reports[-1].security_group_revisions == model.group_revisions(desired, port)
         )
 
     # Packets.

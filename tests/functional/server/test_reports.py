@@ -13,7 +13,7 @@ import pytest
 
 from agent_flows.report import FlowName, FlowReport, TaskError
 from agent_flows.rpc import codec
-from lab.model import flow_report
+from lab.model import flow_report, group_revisions
 from lab.server_parts import FakeAgent, Server, together
 
 MakePort = Callable[..., str]
@@ -46,7 +46,7 @@ def test_a_message_of_500_reports(server: Server, agent: FakeAgent, make_port: M
                 sequence=sequence,
                 attempt=sequence,
                 revision=desired.ports[port].revision,
-                security_group_revisions=desired.security_group_revisions(desired.ports[port]),
+                security_group_revisions=group_revisions(desired, desired.ports[port]),
                 fails=None if port == good else "bind-vlan",
             )
         )
@@ -167,9 +167,7 @@ def test_invariant_4_workers_that_take_reports_of_the_same_ports_agree_on_the_ne
             resource_id=ports[number % 6],
             sequence=number + 1,
             revision=desired.ports[ports[number % 6]].revision,
-            security_group_revisions=desired.security_group_revisions(
-                desired.ports[ports[number % 6]]
-            ),
+            security_group_revisions=group_revisions(desired, desired.ports[ports[number % 6]]),
             fails=chance.choice([None, "bind-vlan"]),
         )
         for number in range(120)
@@ -205,7 +203,7 @@ def test_the_same_message_to_many_workers_counts_once(
             resource_id=port,
             sequence=number,
             revision=desired.ports[port].revision,
-            security_group_revisions=desired.security_group_revisions(desired.ports[port]),
+            security_group_revisions=group_revisions(desired, desired.ports[port]),
         )
         for number, port in enumerate(ports, start=1)
     ]
