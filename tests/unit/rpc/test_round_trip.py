@@ -77,20 +77,6 @@ def test_a_heartbeat_returns_the_highest_sequence(server: Consumer, client: Serv
     assert client.heartbeat({"version": "1.0"}).sequence == 42
 
 
-def test_a_failed_call_can_be_repeated(server: Consumer, client: ServerClient) -> None:
-    server.error = RuntimeError("the database does not answer")
-    with pytest.raises(oslo_messaging.MessagingException):
-        client.report([report(1)])
-    server.error = None
-    assert client.report([report(1)]).rejected == {}
-
-
-def test_an_invalid_call_does_not_stop_the_server(server: Consumer, client: ServerClient) -> None:
-    with pytest.raises(oslo_messaging.MessagingException):
-        client.get_ports(["not-a-uuid"])
-    assert client.heartbeat({}).sequence == 42
-
-
 def test_an_agent_receives_every_kind_of_cast(bus: oslo_messaging.Transport, agent: Agent) -> None:
     caster = AgentClient(bus)
     caster.ports_changed("compute-1", [PORT])
@@ -179,7 +165,7 @@ def test_an_agent_receives_the_reason_why_its_host_is_taken(
     assert not any(record.exc_info for record in caplog.records)
 
 
-def test_a_failure_of_the_server_shows_its_type_and_no_details(
+def test_a_failure_of_the_server_shows_its_type_only_and_the_call_can_be_repeated(
     server: Consumer, client: ServerClient
 ) -> None:
     server.error = RuntimeError("the database does not answer")
@@ -188,6 +174,8 @@ def test_a_failure_of_the_server_shows_its_type_and_no_details(
     assert "RuntimeError in report" in str(failure.value)
     assert "the database does not answer" not in str(failure.value)
     assert ".py" not in str(failure.value)
+    server.error = None
+    assert client.report([report(1)]).rejected == {}
 
 
 def test_a_server_answers_a_ping(server: Consumer, raw: oslo_messaging.RPCClient) -> None:
