@@ -114,7 +114,7 @@ def test_a_change_that_wiring_depends_on_raises_the_revision(
     shown = server.put("ports", PORT, **{**port, field: value})
     assert shown[field] != port.get(field)
     assert (shown["revision_number"], shown["sync_state"]) == (2, "SYNCING")
-    assert shown["status"] == "ACTIVE"  # it goes on passing what was proven
+    assert shown["status"] == "ACTIVE"  # it still passes what was proven
     assert ("host-a", "ports_changed", frozenset({PORT})) in server.new_casts()
 
 
