@@ -1,5 +1,6 @@
 """Servers on SQLite, PostgreSQL and MariaDB: every test runs on each."""
 
+import datetime
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent_flows.server.core import clock
 from lab.databases import DatabaseServer, MariaDB, PostgreSQL, SQLite
 from lab.model import new_id
 from lab.server_parts import FakeAgent, Server, running
@@ -54,6 +56,20 @@ def agent(server: Server) -> FakeAgent:
 
 
 @pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets seconds pass; the clock may also be set back."""
+    began, passed = clock.now(), [0.0]
+
+    def pass_by(seconds: float) -> None:
+        passed[0] += seconds
+        moment = began + datetime.timedelta(seconds=passed[0])
+        monkeypatch.setattr(clock, "now", lambda: moment)
+
+    pass_by(0)
+    return pass_by
+
+
+@pytest.fixture
 def group(server: Server) -> str:
     """A security group whose members reach each other."""
     group_id = new_id()
@@ -65,7 +81,7 @@ def group(server: Server) -> str:
 
 @pytest.fixture
 def make_port(server: Server, group: str) -> Callable[..., str]:
-    """Makes ports in ``group``, bound to host-a unless told otherwise."""
+    """Makes ports in ``group``, bound to host-a by default."""
     network = new_id()
     server.put("networks", network, network_type="local")
     made: list[str] = []

@@ -1,4 +1,4 @@
-"""Who speaks for a host, whether it lives, what it says of itself, and what is never believed."""
+"""Which agent may report for a host, its heartbeats and troubles, and numbers that are refused."""
 
 import datetime
 import json
@@ -21,20 +21,6 @@ from lab.server_parts import FakeAgent, Server, together
 
 MakePort = Callable[..., str]
 DAY = 24 * 3600.0
-
-
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets seconds pass; the clock may also be set back."""
-    began, passed = clock.now(), [0.0]
-
-    def pass_by(seconds: float) -> None:
-        passed[0] += seconds
-        moment = began + datetime.timedelta(seconds=passed[0])
-        monkeypatch.setattr(clock, "now", lambda: moment)
-
-    pass_by(0)
-    return pass_by
 
 
 def microseconds(ahead: float = 0) -> int:
@@ -67,7 +53,7 @@ def boot_id(agent: FakeAgent) -> str:
 
 
 @pytest.mark.parametrize("ahead", [1.01 * DAY, 2 * DAY, 146_000 * 365.25 * DAY])
-def test_a_sequence_beyond_a_day_ahead_is_refused_with_the_reason_and_silences_nobody(
+def test_a_sequence_beyond_a_day_ahead_is_refused_and_does_not_block_later_reports(
     server: Server, agent: FakeAgent, make_port: MakePort, ahead: float
 ) -> None:
     port = make_port()
@@ -101,7 +87,7 @@ def test_a_host_whose_stored_sequences_are_poisoned_recovers_with_the_next_repor
     gone = agent.report(port, FlowName.UNWIRE, sequence=microseconds())
     assert agent.send(gone).sequence == gone.sequence
     assert server.state(port) == ("DOWN", "ABSENT")
-    moved = make_port()  # a port bound anew starts from the host's sequence
+    moved = make_port()  # a port that is bound again starts from the host's sequence
     agent.send(agent.report(moved, sequence=microseconds(1)))
     assert server.state(moved) == ("ACTIVE", "IN_SYNC")
 
@@ -122,7 +108,7 @@ def test_times_of_a_clock_that_is_years_ahead_are_kept_as_of_now(
     assert datetime.datetime.fromisoformat(shown) <= clock.now()
 
 
-def test_a_servers_clock_that_is_set_back_a_month_silences_nobody(
+def test_a_servers_clock_that_is_set_back_a_month_does_not_block_reports(
     server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     wired, changed = make_port(), make_port()
@@ -160,7 +146,7 @@ def _body(server: Server, port: str) -> dict[str, Any]:
     return {name: value for name, value in shown.items() if name not in read_only}
 
 
-# Who speaks for a host.
+# Which agent may report for a host.
 
 
 def test_a_second_agent_of_the_same_name_takes_nothing_from_the_first(
@@ -183,8 +169,8 @@ def test_a_second_agent_of_the_same_name_takes_nothing_from_the_first(
     assert [host for host, _, _ in server.new_casts()] == ["host-a"]
     first.wire(port)
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
-    said = [record for record in caplog.records if "Two agents report as host" in record.message]
-    assert len(said) == 1
+    lines = [record for record in caplog.records if "Two agents report as host" in record.message]
+    assert len(lines) == 1
     assert b"agent_flows_host_taken_total 10.0" in server.metrics.text()
 
 
@@ -252,7 +238,7 @@ def test_an_agent_of_a_new_state_directory_goes_on_when_the_other_is_silent(
         first.beat()
 
 
-def test_somebody_elses_word_keeps_an_agent_alive_and_takes_no_host(
+def test_vouching_keeps_an_agent_alive_and_takes_no_host(
     server: Server, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     first = an_agent(server)
@@ -263,14 +249,14 @@ def test_somebody_elses_word_keeps_an_agent_alive_and_takes_no_host(
         server.store.vouch("host-a")
         server.sweeper.sweep()
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
-    # It said nothing itself for so long that another may: nobody vouches for which one lives.
+    # It sent nothing itself for so long that another may: vouching names no agent.
     an_agent(server)
 
 
-# Where nobody looked.
+# Ports without an agent that reports.
 
 
-def test_a_port_bound_where_no_agent_was_ever_seen_is_unknown_and_says_so(
+def test_a_port_bound_where_no_agent_was_ever_seen_is_unknown_with_a_task(
     server: Server, make_port: MakePort
 ) -> None:
     port = make_port(**{"binding:host_id": "host-z"})
@@ -287,9 +273,10 @@ def test_a_port_bound_where_no_agent_was_ever_seen_is_unknown_and_says_so(
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
 
 
-def test_a_port_bound_while_its_agent_is_dead_is_unknown_with_the_time_it_was_last_heard(
+def test_a_port_bound_while_its_agent_is_dead_is_unknown_with_the_time_of_its_last_heartbeat(
     server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
+    agent.beat()
     later(36)
     server.sweeper.sweep()
     port = make_port()
@@ -337,7 +324,7 @@ def test_a_change_for_ports_of_a_dead_agent_leaves_them_unknown(
     assert len(server.find("tasks", resource_id=port, name="await-report")) == 1
 
 
-# What an agent says of its host.
+# Troubles that an agent reports of its host.
 
 
 @pytest.mark.parametrize(
@@ -351,11 +338,11 @@ def test_a_trouble_that_makes_claims_untrue_makes_ports_unknown_until_it_is_over
     line = "ovs-vswitchd of host-a does not answer"
     agent.beat(troubles={source: line}, trouble=line)
     assert server.state(port) == ("ACTIVE", "UNKNOWN")
-    said = last_error(server, port)
-    assert said["type"] == error
-    assert "ovs-vswitchd of its host does not answer" in said["message"]
-    assert "host-a" not in said["message"]
-    assert line in said["detail"]
+    shown = last_error(server, port)
+    assert shown["type"] == error
+    assert "ovs-vswitchd of its host does not answer" in shown["message"]
+    assert "host-a" not in shown["message"]
+    assert line in shown["detail"]
     agent.beat(troubles={source: line}, trouble=line)
     assert len(server.find("tasks", resource_id=port, name="await-report")) == 1
     server.new_casts()
@@ -393,7 +380,7 @@ def test_of_a_heartbeat_only_what_is_known_is_kept_and_it_has_a_size(server: Ser
         padding="x" * 15_000,
         nested={"a": {"b": "c" * 1000}},
         troubles={"switch": "y" * 5000, "flux": "a newer agent knows it", "odd\x07" * 99: "z"},
-        **{f"number_{each}": each for each in range(200)},
+        **{f"number_{number}": number for number in range(200)},
     )
     state = server.show("agents", "host-a")["state"]
     assert state["bridge"] == "br-int\N{REPLACEMENT CHARACTER}[31m"
@@ -421,12 +408,12 @@ def test_hosts_that_were_made_up_are_bounded_and_make_room_when_they_are_silent(
         server.store.take_reports("one-more", [flow_report(host="one-more")])
     make_port(**{"binding:host_id": "compute-7"})
     FakeAgent(server, "compute-7")  # a host with ports is always known
-    server.store.vouch("compute-8")  # and one that somebody else knows
+    server.store.vouch("compute-8")  # and one that another source vouches for
     assert len(server.find("agents")) == 23
     later(36)
     server.sweeper.sweep()
     FakeAgent(server, "honest")
-    assert {each["host"] for each in server.find("agents")} == {"host-a", "compute-7", "honest"}
+    assert {agent["host"] for agent in server.find("agents")} == {"host-a", "compute-7", "honest"}
 
 
 def test_agents_without_ports_are_forgotten_by_age(
@@ -437,13 +424,13 @@ def test_agents_without_ports_are_forgotten_by_age(
     FakeAgent(server, "host-b")
     later(3590)
     server.sweeper.sweep()
-    assert [each["host"] for each in server.find("agents")] == ["host-a", "host-b"]
+    assert [agent["host"] for agent in server.find("agents")] == ["host-a", "host-b"]
     later(20)
     server.sweeper.sweep()
-    assert [each["host"] for each in server.find("agents")] == ["host-a"]
+    assert [agent["host"] for agent in server.find("agents")] == ["host-a"]
 
 
-def test_an_agent_that_is_forgotten_comes_back_if_it_lives(
+def test_an_agent_that_is_forgotten_comes_back_with_its_next_heartbeat(
     server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
@@ -461,7 +448,7 @@ def test_an_agent_that_is_forgotten_comes_back_if_it_lives(
 def test_a_sweep_looks_at_dead_agents_once(
     another: Callable[..., Server], make_port: MakePort, later: Callable[[float], None]
 ) -> None:
-    """What is dead and claims nothing is not locked again by every sweep of every worker."""
+    """A dead agent without claims is not locked again by every sweep of every worker."""
     server = another()
     FakeAgent(server, "host-a").wire(make_port())
     later(36)
@@ -472,11 +459,11 @@ def test_a_sweep_looks_at_dead_agents_once(
         assert silence.without_agent(session, claimed) == set()
 
 
-def test_signs_of_life_of_a_new_host_at_many_workers_make_one_agent(
+def test_heartbeats_of_a_new_host_at_many_workers_make_one_agent(
     server: Server, another: Callable[..., Server]
 ) -> None:
     workers = [another() for _ in range(4)]
     identity = Identity.following(())
     host = f"new-{new_id()[:8]}"
     together(*(lambda w=w: w.store.take_heartbeat(host, {}, identity) for w in workers))
-    assert [each["host"] for each in server.find("agents")] == [host]
+    assert [agent["host"] for agent in server.find("agents")] == [host]

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from wsgiref.types import StartResponse
+from wsgiref.types import StartResponse, WSGIApplication
 
 import pytest
 import requests
@@ -26,12 +26,12 @@ def answer(environ: dict[str, object], start_response: StartResponse) -> list[by
 
 
 @contextlib.contextmanager
-def serving(**settings: object) -> Iterator[int]:
+def serving(application: WSGIApplication = answer, **settings: object) -> Iterator[int]:
     conf = configuration("sqlite://")
     values = {"bind_port": 0, "max_connections": MOST, "threads": 2, **settings}
     for name, value in values.items():
         conf.set_override(name, value, options.API)
-    server = WsgiServer(answer, conf)
+    server = WsgiServer(application, conf)
     server.start()
     try:
         yield server.port
@@ -49,14 +49,14 @@ def files() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held(port: int, number: int, said: bytes = b"") -> Iterator[list[socket.socket]]:
+def held(port: int, number: int, sent: bytes = b"") -> Iterator[list[socket.socket]]:
     with contextlib.ExitStack() as stack:
         connections = []
         for _ in range(number):
             made = socket.create_connection(("127.0.0.1", port), timeout=LONGEST)
             connections.append(stack.enter_context(made))
-            if said:
-                made.sendall(said)
+            if sent:
+                made.sendall(sent)
         yield connections
 
 
@@ -66,9 +66,9 @@ HALF_A_BODY = b"PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r
 
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("number", [MOST + 10, 5 * MOST, 2000])
-@pytest.mark.parametrize("said", [b"", HALF_A_REQUEST, HALF_A_BODY], ids=["idle", "half", "body"])
-def test_connections_that_send_nothing_or_half_keep_nobody_out(number: int, said: bytes) -> None:
-    with serving() as port, held(port, number, said):
+@pytest.mark.parametrize("sent", [b"", HALF_A_REQUEST, HALF_A_BODY], ids=["idle", "half", "body"])
+def test_connections_that_send_nothing_or_half_keep_no_client_out(number: int, sent: bytes) -> None:
+    with serving() as port, held(port, number, sent):
         for _ in range(3):
             assert requests.get(f"http://127.0.0.1:{port}/", timeout=LONGEST).text == "yes"
 
@@ -80,9 +80,9 @@ def test_a_byte_now_and_then_keeps_no_connection_young() -> None:
 
         def trickle() -> None:
             while not stop.wait(0.05):
-                for each in connections:
+                for connection in connections:
                     with contextlib.suppress(OSError):
-                        each.send(b"x")
+                        connection.send(b"x")
 
         trickling = threading.Thread(target=trickle)
         trickling.start()
@@ -95,7 +95,7 @@ def test_a_byte_now_and_then_keeps_no_connection_young() -> None:
 
 
 @pytest.mark.usefixtures("files")
-def test_a_request_in_work_is_answered_whoever_comes_meanwhile() -> None:
+def test_a_request_in_work_is_answered_while_others_connect() -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     def slow(environ: dict[str, object], start_response: StartResponse) -> list[bytes]:
@@ -104,28 +104,22 @@ def test_a_request_in_work_is_answered_whoever_comes_meanwhile() -> None:
             go_on.wait(LONGEST)
         return answer(environ, start_response)
 
-    conf = configuration("sqlite://")
-    conf.set_override("bind_port", 0, options.API)
-    conf.set_override("max_connections", MOST, options.API)
-    server = WsgiServer(slow, conf)
-    server.start()
     found: list[str] = []
-    asking = threading.Thread(
-        target=lambda: found.append(
-            requests.get(f"http://127.0.0.1:{server.port}/slow", timeout=LONGEST).text
+    with serving(slow, threads=8) as port:
+        url = f"http://127.0.0.1:{port}"
+        asking = threading.Thread(
+            target=lambda: found.append(requests.get(f"{url}/slow", timeout=LONGEST).text)
         )
-    )
-    asking.start()
-    try:
-        assert inside.wait(LONGEST)
-        with held(server.port, 3 * MOST):
-            assert requests.get(f"http://127.0.0.1:{server.port}/", timeout=LONGEST).text == "yes"
+        asking.start()
+        try:
+            assert inside.wait(LONGEST)
+            with held(port, 3 * MOST):
+                assert requests.get(f"{url}/", timeout=LONGEST).text == "yes"
+                go_on.set()
+                asking.join(LONGEST)
+            assert found == ["yes"]
+        finally:
             go_on.set()
-            asking.join(LONGEST)
-        assert found == ["yes"]
-    finally:
-        go_on.set()
-        server.stop()
 
 
 def test_a_body_that_is_too_large_is_read_and_thrown_away() -> None:
@@ -139,13 +133,13 @@ def test_a_body_that_is_too_large_is_read_and_thrown_away() -> None:
                 one.sendall(b"x" * 65536)
             assert files_kept() == before
             one.sendall(b"x" * 65536)
-            status, said = refusal(one)
+            status, message = refusal(one)
         assert status == 413
-        assert said == "a body has at most 1048576 bytes"
+        assert message == "a body has at most 1048576 bytes"
         assert requests.get(f"http://127.0.0.1:{port}/", timeout=LONGEST).text == "yes"
 
 
-def test_who_asks_before_sending_a_body_that_is_too_large_is_refused_at_once() -> None:
+def test_a_client_that_asks_before_sending_a_body_that_is_too_large_is_refused_at_once() -> None:
     with (
         serving(max_body_bytes=1024) as port,
         socket.create_connection(("127.0.0.1", port), timeout=LONGEST) as one,

@@ -1,4 +1,4 @@
-"""What agents are given, and desired state that changes while others work, on every database."""
+"""The desired state that agents receive, and changes of it at one time, on every database."""
 
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network

@@ -94,10 +94,10 @@ def test_garbage_makes_no_traceback_and_little_log_and_the_server_answers_on(
     for _ in range(3):
         assert client.heartbeat({}).clock > 0
     assert client.report([]).accepted == []
-    said = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert not [record.getMessage() for record in said if record.exc_info]
-    assert len(said) <= len(GARBAGE)
-    assert sum(len(record.getMessage()) for record in said) < 20_000
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not [record.getMessage() for record in warnings if record.exc_info]
+    assert len(warnings) <= len(GARBAGE)
+    assert sum(len(record.getMessage()) for record in warnings) < 20_000
 
 
 def test_a_made_up_host_is_known_by_what_is_kept_of_it(rabbit: Rabbit, tmp_path: Path) -> None:

@@ -94,14 +94,14 @@ def test_the_order_of_arrival_does_not_matter(
     assert attempts(server, port) == [newer.id]
 
 
-def test_invariant_10_one_host_cannot_speak_for_another(
+def test_invariant_10_one_host_cannot_report_for_another(
     server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port, lookalike = make_port(), make_port(**{"binding:host_id": "HOST-A"})
     stranger = FakeAgent(server, "host-b")
-    said = flow_report(host="host-b", resource_id=port)
-    assert stranger.send(said).rejected == {
-        said.id: f"port {port} is bound to host-a, not to host-b"
+    report = flow_report(host="host-b", resource_id=port)
+    assert stranger.send(report).rejected == {
+        report.id: f"port {port} is bound to host-a, not to host-b"
     }
     assert stranger.specs().ports == {}
     assert stranger.specs(port).ports == {}
@@ -111,7 +111,7 @@ def test_invariant_10_one_host_cannot_speak_for_another(
     assert about_lookalike.id in agent.send(about_lookalike).rejected
 
 
-def test_what_is_refused_does_not_keep_the_rest_from_counting(
+def test_a_refused_report_does_not_keep_the_others_from_counting(
     server: Server, agent: FakeAgent, make_port: MakePort
 ) -> None:
     port = make_port()
@@ -124,9 +124,7 @@ def test_what_is_refused_does_not_keep_the_rest_from_counting(
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
 
 
-def test_any_text_a_tool_may_say_is_kept(
-    server: Server, agent: FakeAgent, make_port: MakePort
-) -> None:
+def test_any_text_of_a_tool_is_kept(server: Server, agent: FakeAgent, make_port: MakePort) -> None:
     port = make_port()
     report = agent.report(port, fails="bind-vlan")
     strange = TaskError("OvsdbError", "nul \x00 \ud800 \U0001f4a5", "\x00\U0001f4a5" + "x" * 5000)
@@ -270,7 +268,7 @@ def test_invariant_3_killed_before_the_commit_nothing_of_the_message_is_there(
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
 
 
-def test_an_agent_that_missed_a_change_is_told_again(
+def test_an_agent_that_missed_a_change_receives_the_cast_again(
     server: Server, agent: FakeAgent, make_port: MakePort, group: str
 ) -> None:
     port = make_port()

@@ -32,7 +32,7 @@ def manage(config_file: str, action: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_the_migrations_make_what_the_models_say(url: str) -> None:
+def test_the_migrations_make_the_tables_of_the_models(url: str) -> None:
     database = Database(configuration(url))
     try:
         schema.upgrade(database)

@@ -1,31 +1,12 @@
-"""What nobody reports is found out, once, and the history stays within its bounds."""
+"""Missing reports are found once, and the history stays within its bounds."""
 
-import datetime
 from collections.abc import Callable
 
-import pytest
-
 from agent_flows.report import FlowName
-from agent_flows.server.core import clock
 from lab.model import new_id
 from lab.server_parts import FakeAgent, Server, together
 
 MakePort = Callable[..., str]
-HOUR = datetime.timedelta(hours=1)
-
-
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets seconds pass."""
-    began, passed = clock.now(), [0.0]
-
-    def pass_by(seconds: float) -> None:
-        passed[0] += seconds
-        moment = began + datetime.timedelta(seconds=passed[0])
-        monkeypatch.setattr(clock, "now", lambda: moment)
-
-    pass_by(0)
-    return pass_by
 
 
 def last_task(server: Server, port: str) -> dict[str, object]:
@@ -33,7 +14,7 @@ def last_task(server: Server, port: str) -> dict[str, object]:
     return task
 
 
-def test_a_silent_agents_ports_are_unknown_with_a_task_that_says_so(
+def test_a_silent_agents_ports_are_unknown_with_a_task(
     server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     wired, absent = make_port(), make_port()
@@ -45,21 +26,21 @@ def test_a_silent_agents_ports_are_unknown_with_a_task_that_says_so(
     later(2)
     server.sweeper.sweep()
     assert server.state(wired) == ("ACTIVE", "UNKNOWN")
-    assert server.state(absent) == ("DOWN", "UNKNOWN")  # nobody looks any more
+    assert server.state(absent) == ("DOWN", "UNKNOWN")  # no agent looks any more
     task = last_task(server, wired)
     assert (task["name"], task["task_state"]) == ("await-report", "FAILED")
     error = task["error"]
     assert isinstance(error, dict)
     assert error["type"] == "AgentSilent"
     assert "no heartbeat" in error["message"]
-    assert "host-a" not in error["message"]  # whoever owns the port need not know its host
+    assert "host-a" not in error["message"]  # the owner of the port need not know its host
     assert "host-a" in error["detail"]
     assert server.show("agents", "host-a")["alive"] is False
     server.sweeper.sweep()
     assert len(server.find("tasks", resource_id=wired, name="await-report")) == 1
 
 
-def test_an_agent_that_returns_is_asked_to_wire_its_unknown_ports_anew(
+def test_an_agent_that_returns_is_asked_to_wire_its_unknown_ports_again(
     server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
     port = make_port()
@@ -105,7 +86,7 @@ def test_a_port_whose_agent_does_not_report_in_time_is_unknown(
     assert server.state(changed) == ("ACTIVE", "IN_SYNC")
 
 
-def test_several_servers_find_one_silence_once(
+def test_several_servers_find_a_silent_agent_once(
     server: Server,
     agent: FakeAgent,
     another: Callable[..., Server],
@@ -117,7 +98,7 @@ def test_several_servers_find_one_silence_once(
     agent.specs(*ports[6:])
     later(100)
     servers = [server, another(), another()]
-    together(*(each.sweeper.sweep for each in servers))
+    together(*(worker.sweeper.sweep for worker in servers))
     for port in ports:
         assert server.show("ports", port)["sync_state"] == "UNKNOWN"
         assert len(server.find("tasks", resource_id=port, name="await-report")) == 1
@@ -175,7 +156,7 @@ def test_the_newest_attempt_stays_first_when_a_servers_clock_is_behind(
     assert kept(server, port) == [2, 1]
 
 
-def test_nobody_is_missed_who_was_never_there(server: Server) -> None:
+def test_a_sweep_without_agents_makes_no_task(server: Server) -> None:
     server.sweeper.sweep()
     assert server.find("agents") == []
     assert server.find("tasks", resource_id=new_id()) == []
