@@ -13,7 +13,7 @@ from agent_flows.openflow.flow import Action, Flow, Term
 from agent_flows.openflow.pipeline import Register, Table
 from agent_flows.openflow.priorities import LocalSwitching, PhysicalBridge, Transient
 from agent_flows.openflow.priorities import Uplink as UplinkTable
-from agent_flows.spec import NetworkSpec, NetworkType
+from agent_flows.spec import NetworkSpec
 
 # A physical bridge has one table of ours: its first.
 _FIRST = Table.LOCAL_SWITCHING
@@ -80,7 +80,7 @@ def removal(vlan: int) -> str:
 
 
 def _segment(network: NetworkSpec) -> Term:
-    if network.network_type is NetworkType.FLAT or network.segmentation_id is None:
+    if network.segmentation_id is None:
         return flow.UNTAGGED
     return flow.vlan(network.segmentation_id)
 

@@ -61,11 +61,9 @@ class Members:
 
 def members_of(group: SecurityGroupSpec | AddressGroupSpec) -> Members:
     if isinstance(group, AddressGroupSpec):
-        return _members(Member(network) for network in group.addresses)
-    return _members(group.members)
-
-
-def _members(members: Iterable[Member]) -> Members:
+        members = tuple(Member(network) for network in group.addresses)
+    else:
+        members = group.members
     families: dict[int, set[Address]] = {4: set(), 6: set()}
     for member in members:
         network = flow.address(member.address)

@@ -74,7 +74,7 @@ class _Draft:
         self._changed_uses: set[Use] = set()
         self._generation = before.generation % cookie.MAX_GENERATION + 1
         self._deletes: list[tuple[str, Set[str]]] = []
-        self._adds: list[tuple[str, int, Set[str]]] = []
+        self._adds: list[tuple[str, Set[str]]] = []
         self._wanted_by: defaultdict[Destination | Use, set[str]] = defaultdict(set)
 
     def change_port(self, port_id: str, flows: PortFlows | None) -> None:
@@ -115,7 +115,7 @@ class _Draft:
         else:
             self._deletes += [(flow.delete_key(flow.key_of(line)), owner) for line in gone]
             cookie_ = cookie.port(flows.ofport, self._generation)
-            self._adds += [(line, cookie_, owner) for line in new]
+            self._adds += [(flow.add(line, cookie_), owner) for line in new]
             later = {line: each for line, each in old.later.items() if line in has}
             later |= dict.fromkeys(new, self._generation)
             self._ports[flows.port_id] = InstalledPort(flows, old.generation, later)
@@ -126,7 +126,7 @@ class _Draft:
     def _write(self, flows: PortFlows) -> None:
         owner = frozenset({flows.port_id})
         cookie_ = cookie.port(flows.ofport, self._generation)
-        self._adds += [(line, cookie_, owner) for line in flows.lines]
+        self._adds += [(flow.add(line, cookie_), owner) for line in flows.lines]
         self._ports[flows.port_id] = InstalledPort(flows, self._generation)
 
     def _take_away(self, port_id: str, old: InstalledPort) -> None:
@@ -185,14 +185,9 @@ class _Draft:
 
     def finish(self) -> Plan:
         everyone = frozenset().union(*self._wanted_by.values())
-        lines: list[str] = []
-        owners: list[Set[str]] = []
-        for line, ports in self._deletes:
-            lines.append(line)
-            owners.append(ports)
-        for text, cookie_, ports in self._adds:
-            lines.append(flow.add(text, cookie_))
-            owners.append(ports)
+        changes = [*self._deletes, *self._adds]
+        lines = [line for line, _ in changes]
+        owners = [ports for _, ports in changes]
         shared = dict(self._before.shared)
         holders = dict(self._before.holders)
         for item in self._shared_flows(holders):

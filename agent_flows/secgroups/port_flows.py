@@ -5,6 +5,7 @@ Pure. Its entry and exit are compiled here, the addresses it may send from in
 the same groups (:mod:`agent_flows.secgroups.rules`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -74,7 +75,9 @@ def compile_ports(
     errors: dict[str, TaskError] = {}
     remotes: dict[Remote, frozenset[str]] = {}
     by_groups: dict[tuple[str, ...], RuleFlows] = {}
-    claimed = _claims(attachments.values())
+    claimed: defaultdict[int, list[str]] = defaultdict(list)
+    for port_id, attachment in attachments.items():
+        claimed[attachment.ofport].append(port_id)
     for port_id, attachment in attachments.items():
         try:
             if len(claimed[attachment.ofport]) > 1:
@@ -102,13 +105,6 @@ def compile_ports(
             # A value that no flow can have, from :mod:`.flow`.
             errors[port_id] = TaskError(ErrorType.UNSUPPORTED, str(exc))
     return Compiled(ports, errors, remotes)
-
-
-def _claims(attachments: Iterable[Attachment]) -> dict[int, list[str]]:
-    claims: dict[int, list[str]] = {}
-    for each in attachments:
-        claims.setdefault(each.ofport, []).append(each.port_id)
-    return claims
 
 
 _NO_RULES = RuleFlows("", frozenset(), {})
