@@ -56,15 +56,7 @@ class ListPorts(ListCommand):
         ports = self.api.find("ports", given, limit)
         if not ports and parsed_args.host is not None:
             self._say_nothing_found(parsed_args.host)
-        names: tuple[str, ...] = (
-            "id",
-            "name",
-            "status",
-            "sync_state",
-            "host",
-            "mac_address",
-            "fixed_ips",
-        )
+        names = ("id", "name", "status", "sync_state", "host", "mac_address", "fixed_ips")
         rows = [
             (
                 port["id"],
@@ -78,10 +70,9 @@ class ListPorts(ListCommand):
             for port in ports
         ]
         if parsed_args.problems:
-            names = (*names, "reason")
             reasons = [_reason(port) for port in ports]
             found = [(*row, reason) for row, reason in zip(rows, reasons, strict=True) if reason]
-            return names, found[: parsed_args.limit]
+            return (*names, "reason"), found[: parsed_args.limit]
         return names, rows
 
     def _say_nothing_found(self, host: str) -> None:

@@ -99,8 +99,7 @@ def locate(bridge: Bridge, port_ids: Collection[str]) -> Located:
                 errors[port_id] = found
             else:
                 interfaces[port_id] = found
-    absent = frozenset(port_id for port_id in port_ids if vifs.get(port_id) is None)
-    return Located(interfaces, errors, ofports, absent)
+    return Located(interfaces, errors, ofports, frozenset(port_ids) - vifs.keys())
 
 
 def _bindings(bridge: Bridge, names: Sequence[str]) -> dict[str, Mapping[str, str]]:

@@ -265,7 +265,7 @@ class Outbox:
 
     def __len__(self) -> int:
         with self._changed:
-            return self._count()
+            return int(self._one("SELECT count(*) FROM reports"))
 
     def close(self) -> None:
         with self._changed:
@@ -332,14 +332,11 @@ class Outbox:
     def _any(self) -> bool:
         return bool(self._one("SELECT EXISTS (SELECT 1 FROM reports)"))
 
-    def _count(self) -> int:
-        return int(self._one("SELECT count(*) FROM reports"))
-
     def _save_sequence(self) -> None:
         self._db.execute("UPDATE last SET sequence = ?", (self._sequence,))
 
     def _bound(self) -> None:
-        excess = self._count() - self._max_reports
+        excess = len(self) - self._max_reports
         if excess > 0:
             dropped = self._db.execute(_DROP_SUPERSEDED, (excess,)).rowcount
             LOG.warning(

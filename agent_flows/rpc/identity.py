@@ -45,9 +45,7 @@ class Identity:
 
     def to_context(self) -> dict[str, Any]:
         """The RPC context of every call."""
-        return {
-            _KEY: {"boot_id": self.boot_id, "predecessors": list(self.predecessors)},
-        }
+        return {_KEY: {"boot_id": self.boot_id, "predecessors": list(self.predecessors)}}
 
 
 _ADAPTER = pydantic.TypeAdapter(Identity)

@@ -13,12 +13,7 @@ from agent_flows.neutron import parsing
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.parsing import NO_MEMBERS, Group, Members
 from agent_flows.report import TaskError
-from agent_flows.spec import (
-    AddressGroupSpec,
-    DesiredState,
-    PortSpec,
-    SecurityGroupSpec,
-)
+from agent_flows.spec import AddressGroupSpec, DesiredState, PortSpec, SecurityGroupSpec
 from agent_flows.validation import Invalid
 
 LOG = log.getLogger(__name__)
@@ -199,34 +194,31 @@ class DesiredPorts:
                 port = self._ports.get(port_id)
                 if port is None:
                     continue
-                spec, error = self._spec(port_id, port, interface)
-                if spec is not None:
-                    specs[port_id] = spec
-                elif error is not None:
-                    refused[port_id] = error
+                found = self._spec(port_id, port, interface)
+                if isinstance(found, TaskError):
+                    refused[port_id] = found
+                else:
+                    specs[port_id] = found
             groups = {id_ for spec in specs.values() for id_ in spec.security_groups}
             return Resolved(self._state(specs, groups), refused)
 
-    def _spec(
-        self, port_id: str, port: Port, interface: Interface
-    ) -> tuple[PortSpec | None, TaskError | None]:
+    def _spec(self, port_id: str, port: Port, interface: Interface) -> PortSpec | TaskError:
         if port.refused is not None:
-            return None, port.refused
+            return port.refused
         if port.spec is None:
             try:
                 trusted = parsing.trusted_port(port_id, interface.mac, self._host)
             except Invalid as exc:
-                return None, parsing.refused_port(port_id, exc)
-            return dataclasses.replace(trusted, network=interface.network), None
+                return parsing.refused_port(port_id, exc)
+            return dataclasses.replace(trusted, network=interface.network)
         groups = {id_: self._groups[id_][1] for id_ in port.groups if id_ in self._groups}
         error = next((group.refused for group in groups.values() if group.refused), None)
         if error is not None and port.filtered:
-            return None, error
+            return error
         # Only rules state whether a group is stateful. One without rules, or whose rules have not
         # come yet, allows nothing: the port does without it.
         ruled = tuple(id_ for id_ in port.groups if id_ in groups and groups[id_].rules)
-        spec = dataclasses.replace(port.spec, network=interface.network, security_groups=ruled)
-        return spec, None
+        return dataclasses.replace(port.spec, network=interface.network, security_groups=ruled)
 
     def _state(self, ports: Mapping[str, PortSpec], groups: Set[str]) -> DesiredState:
         security_groups: dict[str, SecurityGroupSpec] = {}

@@ -169,13 +169,14 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         return self._desired.filtered_ports()
 
     def prepare_port_filter(self, port: Mapping[str, Any]) -> None:
-        self._take(port)
+        port_id = port.get("device")
+        if not parsing.is_port_id(port_id):
+            LOG.error("%r is not a port id; it is not programmed, so it can send nothing", port_id)
+            return
+        self._desired.set_port(dict(port))
+        self._change([port_id])
 
-    def apply_port_filter(self, port: Mapping[str, Any]) -> None:
-        self._take(port)
-
-    def update_port_filter(self, port: Mapping[str, Any]) -> None:
-        self._take(port)
+    apply_port_filter = update_port_filter = prepare_port_filter
 
     def remove_port_filter(self, port: Mapping[str, Any]) -> None:
         self._drop([port["device"]])
@@ -209,14 +210,6 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
     def filter_defer_apply_off(self) -> None:
         self._deferred = False
         self._apply()
-
-    def _take(self, port: Mapping[str, Any]) -> None:
-        port_id = port.get("device")
-        if not parsing.is_port_id(port_id):
-            LOG.error("%r is not a port id; it is not programmed, so it can send nothing", port_id)
-            return
-        self._desired.set_port(dict(port))
-        self._change([port_id])
 
     def _learn(
         self, change: Callable[[object, object], frozenset[str]], group_id: object, content: object
