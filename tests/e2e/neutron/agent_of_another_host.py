@@ -24,7 +24,7 @@ def main() -> None:
     url, host = sys.argv[1:]
     reports = [codec.report_from_wire(each) for each in json.load(sys.stdin)]
     oslo_messaging.set_transport_defaults("neutron")  # Neutron's exchange, as its agents'
-    # oslo.messaging looks up some of its options there, whatever it is given.
+    # oslo.messaging looks up some of its options there in any case.
     answer = ServerClient(get_transport(cfg.CONF, url), host, timeout=20).report(reports)
     json.dump(dataclasses.asdict(answer), sys.stdout)
 

@@ -13,7 +13,7 @@ TOOL = str(Path(__file__).parents[3] / "tools" / "neutron")
 LOCK = Path("/run/lock/agent-flows-neutron")
 
 
-def test_up_says_how_to_talk_to_it_and_down_leaves_nothing() -> None:
+def test_up_prints_a_working_curl_command_and_down_leaves_nothing() -> None:
     up = subprocess.run(
         [TOOL, "up", "--host", "compute-7", "--agent-option", "agent.report_interval=5"],
         capture_output=True,

@@ -101,7 +101,7 @@ def main(bridge: str, database: str, run_dir: str) -> None:
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
-    # Whatever it was, the controller's threads would keep the process.
+    # After any error the controller's threads would keep the process.
     except BaseException:  # noqa: BLE001
         traceback.print_exc()
     os._exit(0)

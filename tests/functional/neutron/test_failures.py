@@ -156,7 +156,7 @@ class TestOtherPorts:
         cloud.wire_ports(leaving)
         cloud.unplug(leaving.name)
         cloud.gone(leaving)
-        # The server changed its status, as for any port; the agent has yet to say that it went.
+        # The server changed its status, as for any port; the agent has not reported its removal.
         cloud.neutron_port(leaving, group, admin_state_up=False)
         cloud.update_ports(leaving)
         cloud.reported(leaving, lambda report: report.flow is FlowName.UNWIRE)

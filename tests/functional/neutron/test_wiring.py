@@ -1,4 +1,4 @@
-"""Ports and groups come, change and go, as Neutron's agent tells the driver; packets show it."""
+"""Neutron's agent adds, changes and removes ports and groups; packets show the result."""
 
 import pytest
 

@@ -86,6 +86,6 @@ def active(neutron: Neutron, ours: Host, make_port: Callable[..., Body]) -> str:
     """A port that is wired, and proven to be."""
     port: str = make_port(ours)["id"]
     ours.plug(port)
-    ours.says(port)
+    ours.reports(port)
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
     return port

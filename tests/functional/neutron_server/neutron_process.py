@@ -53,7 +53,7 @@ class Process:
         pecan = app.v2_factory(None)
         self._api = extensions.plugin_aware_extension_middleware_factory({})(pecan)
         core = directory.get_plugin()
-        # Nova's API is where this test bed ends: what would be sent there is kept.
+        # The test bed has no Nova: what would be sent there is kept.
         nova.Notifier.get_instance().batch_notifier.queue_event = _NOVA.append
         self._agents = ml2_rpc.RpcCallbacks(core.notifier, core.type_manager)
         self._states = agents_db.AgentExtRpcCallback()
@@ -81,7 +81,7 @@ class Process:
         return answer.status_int, json.loads(answer.body) if answer.body else None
 
     def serve(self) -> int:
-        """Serve the whole API on loopback, everybody being admin; answers the port."""
+        """Serve the whole API on loopback, every caller being admin; answers the port."""
 
         class Quiet(simple_server.WSGIRequestHandler):
             def log_message(self, *args: Any) -> None:
@@ -100,7 +100,7 @@ class Process:
         return server.server_port
 
     def state_report(self, host: str, extensions: list[str] | None) -> None:
-        """What an OVS agent says of itself every half a minute; None: one that knows of none."""
+        """What an OVS agent sends every half a minute; None: without a list of extensions."""
         state: dict[str, Any] = {
             "agent_type": "Open vSwitch agent",
             "binary": "neutron-openvswitch-agent",
@@ -141,7 +141,7 @@ class Process:
             session.get(GatedPort, port).sequence = sequence
 
     def settle(self) -> None:
-        """Wait until what was decided is brought about."""
+        """Wait until what was decided is done."""
         assert self._reports.verdicts.wait_until_quiet(60)
 
     def sweep(self) -> None:
@@ -156,18 +156,18 @@ class Process:
         clock.now = now
 
     def casts(self) -> list[Any]:
-        """What was sent to agents since the last question."""
+        """What was sent to agents since the last call."""
         self._reports.caster.send(Casts()).result(60)  # all that were sent before it
         sent, _CASTS[:] = list(_CASTS), []
         return sent
 
     def nova(self) -> list[Any]:
-        """The events that Nova got since the last question: name and port."""
+        """The events that Nova got since the last call: name and port."""
         events, _NOVA[:] = [event for event in _NOVA if event], []
         return [[event["name"], event["tag"]] for event in events]
 
     def die_before_settling(self, host: str, reports: list[Any]) -> Any:
-        """A report is committed, and what follows from it is not brought about any more."""
+        """A report is committed, and what follows from it is not completed."""
         ports = self._reports.directory
         settle, ports._apply_soon = ports._apply_soon, lambda ids: None
         try:
@@ -175,14 +175,14 @@ class Process:
         finally:
             ports._apply_soon = settle
 
-    def lift_unheard(self, port: str) -> None:
+    def lift_at_the_same_time(self, port: str) -> None:
         """Neutron's own block goes in the very moment ours does: each sees the other's still."""
         provisioning_blocks.remove_provisioning_component(
             _admin(), port, "port", provisioning_blocks.L2_AGENT_ENTITY
         )
 
     def choose(self, group: str, name: str, value: Any) -> None:
-        """An operator's choice, as if it had stood in the file at start."""
+        """An operator's choice, as if it had been in the file at start."""
         cfg.CONF.set_override(name, value, group)
         vars(self._reports).pop("store", None)
         self._endpoint = ServerEndpoint(self._reports.store)
@@ -231,11 +231,11 @@ def main(config_file: str) -> None:
     for line in sys.stdin:
         wanted = json.loads(line)
         try:
-            said = {"answer": process.run(wanted)}
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the test is told
+            answer = {"answer": process.run(wanted)}
+        except Exception as exc:  # noqa: BLE001 - any error goes to the test
             traceback.print_exc()
-            said = {"raised": [type(exc).__name__, str(exc)]}
-        print(json.dumps(said), file=answers, flush=True)
+            answer = {"raised": [type(exc).__name__, str(exc)]}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

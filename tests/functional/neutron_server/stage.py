@@ -112,11 +112,11 @@ class Neutron:
         ready, _, _ = select.select([stdout], [], [], _SECONDS)
         line = stdout.readline() if ready else b""
         if not line:
-            raise AssertionError(f"Neutron's process says nothing; {self._last_words()}")
-        said = json.loads(line)
-        if "raised" in said:
-            raise Raised(": ".join(said["raised"]))
-        return said["answer"]
+            raise AssertionError(f"Neutron's process does not answer; {self._end_of_log()}")
+        answer = json.loads(line)
+        if "raised" in answer:
+            raise Raised(": ".join(answer["raised"]))
+        return answer["answer"]
 
     def rest(
         self,
@@ -132,12 +132,12 @@ class Neutron:
             "rest", method=method, path=path, body=body, project=project, roles=roles
         )
         if status >= 500:
-            raise AssertionError(f"{status}: {answer}; {self._last_words()}")
+            raise AssertionError(f"{status}: {answer}; {self._end_of_log()}")
         if status >= 400:
             raise Refused(status, answer)
         return answer
 
-    def _last_words(self) -> str:
+    def _end_of_log(self) -> str:
         last = "\n".join(self._log.read_text().splitlines()[-60:])
         return f"its log ends with\n{last}"
 
@@ -172,13 +172,13 @@ class Host:
         self.neutron = neutron
         self.name = f"host-{next(_numbers)}"
         self._sequence = 0
-        self.lives(*extensions)
+        self.sends_state(*extensions)
 
-    def lives(self, *extensions: str) -> None:
+    def sends_state(self, *extensions: str) -> None:
         self.neutron.do("state_report", host=self.name, extensions=list(extensions))
 
-    def lives_without_a_word_of_extensions(self) -> None:
-        """The key is missing in what it reports of its configuration."""
+    def sends_state_without_extensions(self) -> None:
+        """Its configuration lacks the key."""
         self.neutron.do("state_report", host=self.name, extensions=None)
 
     def plug(self, port_id: str) -> None:
@@ -195,10 +195,10 @@ class Host:
         fails: str | None = None,
         **fields: Any,
     ) -> FlowReport:
-        """An attempt at what Neutron wants at the moment."""
+        """An attempt at what Neutron desires now."""
         self._sequence += 1
         port = self.neutron.port(port_id)
-        told = {
+        values = {
             "host": self.name,
             "resource_id": port_id,
             "flow": flow,
@@ -207,7 +207,7 @@ class Host:
             "sequence": self._sequence,
             **fields,
         }
-        return flow_report(fails=fails, **told)
+        return flow_report(fails=fails, **values)
 
     def _groups(self, port: Mapping[str, Any]) -> dict[str, int]:
         query = "/security-group-rules?security_group_id="
@@ -217,16 +217,16 @@ class Host:
             found[group] = rules_digest.of_rules(rules)
         return found
 
-    def wire_form(self, said: FlowReport) -> Body:
-        return codec.to_wire(said)
+    def wire_form(self, report: FlowReport) -> Body:
+        return codec.to_wire(report)
 
     def send(self, *reports: FlowReport, how: str = "report") -> Body:
-        raw = [self.wire_form(each) for each in reports]
+        raw = [self.wire_form(report) for report in reports]
         answer: Body = self.neutron.do(how, host=self.name, reports=raw)
         return answer
 
-    def says(self, port_id: str, **fields: Any) -> None:
-        """Report on the port, have it accepted, and wait for what follows from it."""
+    def reports(self, port_id: str, **fields: Any) -> None:
+        """The server accepts a report on the port; wait for what follows from it."""
         answer = self.send(self.report(port_id, **fields))
         assert answer["rejected"] == {}
         self.neutron.do("settle")

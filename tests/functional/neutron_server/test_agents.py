@@ -1,4 +1,4 @@
-"""Whose word a host's is, how it fares, and what that means for its ports."""
+"""Which agent may report for a host, the host's state, and what follows for its ports."""
 
 import uuid
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class Agent:
 
     def __init__(self, host: Host, *predecessors: "Agent") -> None:
         self.host = host
-        earlier = tuple(each.identity.boot_id for each in predecessors)
+        earlier = tuple(agent.identity.boot_id for agent in predecessors)
         self.identity = Identity(str(uuid.uuid4()), earlier)
 
     def beats(self, troubles: dict[str, str] | None = None) -> None:
@@ -39,7 +39,7 @@ class Agent:
         return answer
 
 
-def fares(neutron: Neutron, host: Host) -> Body:
+def agent_of(neutron: Neutron, host: Host) -> Body:
     found: Body = neutron.rest("GET", f"/agent-flows-agents/{host.name}")["agent_flows_agent"]
     return found
 
@@ -69,8 +69,10 @@ def test_a_host_whose_switch_is_gone_makes_its_ports_unknown_until_it_is_back(
     assert ours.name not in str(mine)
     assert "br-int" not in str(mine)
     neutron.do("casts")
-    ours.lives("agent_flows", "qos")
-    assert neutron.state(active) == ("ACTIVE", "UNKNOWN"), "Neutron's own agent knows nothing of it"
+    ours.sends_state("agent_flows", "qos")
+    assert neutron.state(active) == ("ACTIVE", "UNKNOWN"), (
+        "Neutron's own agent does not know the switch"
+    )
     agent.beats()
     neutron.do("settle")
     assert neutron.state(active) == ("ACTIVE", "SYNCING")
@@ -85,15 +87,15 @@ def test_a_trouble_that_leaves_ports_as_they_are_is_readable_at_the_host(
     agent = Agent(ours)
     agent.beats(DISK_FULL)
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
-    shown = fares(neutron, ours)
+    shown = agent_of(neutron, ours)
     assert shown["state"]["troubles"] == DISK_FULL
     assert shown["state"]["bridge"] == "br-int"
     assert (shown["alive"], shown["conflict"]) == (True, None)
     assert shown["ports"] == {"IN_SYNC": 1}
-    ours.lives("agent_flows")
-    assert fares(neutron, ours)["state"]["troubles"] == DISK_FULL, "not Neutron's agent to clear"
+    ours.sends_state("agent_flows")
+    assert agent_of(neutron, ours)["state"]["troubles"] == DISK_FULL, "not Neutron's agent to clear"
     agent.beats()
-    assert fares(neutron, ours)["state"]["troubles"] == {}
+    assert agent_of(neutron, ours)["state"]["troubles"] == {}
 
 
 def test_a_second_agent_of_the_same_host_takes_nothing_from_the_first(
@@ -106,7 +108,7 @@ def test_a_second_agent_of_the_same_host_takes_nothing_from_the_first(
             attempt()
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
     assert failed(neutron, active) == []
-    assert fares(neutron, ours)["conflict"]["boot_id"] == second.identity.boot_id
+    assert agent_of(neutron, ours)["conflict"]["boot_id"] == second.identity.boot_id
     assert first.reports(active)["rejected"] == {}
 
 
@@ -118,39 +120,39 @@ def test_an_agent_that_was_started_again_goes_on_at_once(
     second = Agent(ours, first)
     second.beats()
     assert second.reports(active)["rejected"] == {}
-    assert fares(neutron, ours)["conflict"] is None
+    assert agent_of(neutron, ours)["conflict"] is None
     with pytest.raises(Raised, match="HostTaken"):
         first.beats()
 
 
-def test_neutrons_own_word_that_an_agent_lives_takes_the_host_from_nobody(
+def test_a_state_report_of_neutrons_agent_leaves_the_host_to_the_extension(
     neutron: Neutron, ours: Host, active: str
 ) -> None:
     agent = Agent(ours)
     agent.beats()
-    ours.lives("agent_flows")
+    ours.sends_state("agent_flows")
     assert agent.reports(active)["rejected"] == {}
-    assert fares(neutron, ours)["conflict"] is None
+    assert agent_of(neutron, ours)["conflict"] is None
 
 
-def test_a_report_dated_ahead_of_the_clock_silences_nobody(
+def test_a_report_dated_ahead_of_the_clock_does_not_block_later_reports(
     neutron: Neutron, ours: Host, active: str
 ) -> None:
     poisoned = ours.report(active, sequence=2**62 - 1)
     answer = ours.send(poisoned)
     assert "ahead of the server's clock" in answer["rejected"][poisoned.id]
     assert answer["sequence"] < 2**61
-    ours.says(active, fails="apply-security-groups")
+    ours.reports(active, fails="apply-security-groups")
     assert neutron.state(active) == ("DOWN", "OUT_OF_SYNC")
 
 
-def test_a_poisoned_sequence_that_is_stored_already_silences_nobody(
+def test_a_poisoned_sequence_that_is_stored_already_does_not_block_later_reports(
     neutron: Neutron, ours: Host, active: str
 ) -> None:
     neutron.do("poison", host=ours.name, port=active, sequence=2**61)
-    said = ours.report(active, fails="apply-security-groups")
-    answer = ours.send(said)
-    assert (answer["accepted"], answer["sequence"]) == ([said.id], said.sequence)
+    report = ours.report(active, fails="apply-security-groups")
+    answer = ours.send(report)
+    assert (answer["accepted"], answer["sequence"]) == ([report.id], report.sequence)
     assert neutron.state(active) == ("DOWN", "OUT_OF_SYNC")
 
 
@@ -158,7 +160,7 @@ def test_a_port_of_a_host_whose_agent_is_silent_is_unknown_plugged_in_or_not(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
     absent, waiting = make_port(ours)["id"], make_port(ours)["id"]
-    ours.says(absent, flow="unwire")
+    ours.reports(absent, flow="unwire")
     neutron.do("later", seconds=100)
     neutron.do("sweep")
     for port in (absent, waiting):
@@ -172,24 +174,24 @@ def test_an_agent_that_an_administrator_deletes_in_neutron_is_forgotten(
     (agent,) = neutron.rest("GET", f"/agents?host={ours.name}")["agents"]
     neutron.rest("DELETE", f"/agents/{agent['id']}")
     with pytest.raises(Refused) as refused:
-        fares(neutron, ours)
+        agent_of(neutron, ours)
     assert refused.value.status == 404
     neutron.do("sweep")
     assert neutron.state(active) == ("ACTIVE", "UNKNOWN")
     assert failed(neutron, active)[0]["error"]["type"] == "AgentNeverSeen"
 
 
-def test_how_hosts_fare_is_for_admins(neutron: Neutron, ours: Host) -> None:
+def test_only_admins_read_the_state_of_hosts(neutron: Neutron, ours: Host) -> None:
     Agent(ours).beats()
     listed = neutron.rest("GET", f"/agent-flows-agents?host={ours.name}")["agent_flows_agents"]
-    assert listed == [fares(neutron, ours)]
+    assert listed == [agent_of(neutron, ours)]
     assert neutron.rest("GET", "/agent-flows-agents", project=PROJECT) == {"agent_flows_agents": []}
     with pytest.raises(Refused) as refused:
         neutron.rest("GET", f"/agent-flows-agents/{ours.name}", project=PROJECT)
     assert refused.value.status in (403, 404)
 
 
-def test_the_openstack_commands_read_how_hosts_fare(neutron: Neutron, ours: Host) -> None:
+def test_the_openstack_commands_read_the_state_of_hosts(neutron: Neutron, ours: Host) -> None:
     Agent(ours).beats(DISK_FULL)
 
     class Answer:
@@ -206,5 +208,5 @@ def test_the_openstack_commands_read_how_hosts_fare(neutron: Neutron, ours: Host
             return Answer(neutron.rest(method, path))
 
     client = NeutronClient(Network())
-    assert client.show("agents", ours.name) == fares(neutron, ours)
-    assert fares(neutron, ours) in client.find("agents", {})
+    assert client.show("agents", ours.name) == agent_of(neutron, ours)
+    assert agent_of(neutron, ours) in client.find("agents", {})

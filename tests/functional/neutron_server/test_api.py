@@ -17,8 +17,8 @@ def failing(neutron: Neutron, ours: Host, make_port: MakePort) -> str:
     """A port of the project that was wired, and whose refresh failed."""
     port: str = make_port(ours)["id"]
     ours.plug(port)
-    ours.says(port)
-    ours.says(port, flow=FlowName.REFRESH, fails="apply-security-groups", attempt=2)
+    ours.reports(port)
+    ours.reports(port, flow=FlowName.REFRESH, fails="apply-security-groups", attempt=2)
     return port
 
 
@@ -63,7 +63,7 @@ def test_a_task_is_shown_with_all_that_is_known_of_it(
         ("step=l2", 5),
         (f"project_id={PROJECT}", 11),
         (f"tenant_id={STRANGER}", 0),
-        ("host=host-nobody", 0),
+        ("host=host-unknown", 0),
         ("resource_type=port", 11),
     ],
 )
@@ -72,7 +72,7 @@ def test_tasks_are_filtered(neutron: Neutron, failing: str, query: str, number: 
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("colour=red", "['colour'] is invalid attribute for filtering"),
         ("task_state=BROKEN", "task_state: must be one of"),
@@ -83,12 +83,12 @@ def test_tasks_are_filtered(neutron: Neutron, failing: str, query: str, number: 
     ],
 )
 def test_what_neutron_cannot_look_for_is_its_usual_400(
-    neutron: Neutron, query: str, said: str
+    neutron: Neutron, query: str, message: str
 ) -> None:
     with pytest.raises(Refused) as refused:
         neutron.tasks(f"?{query}")
     assert refused.value.status == 400
-    assert said in refused.value.body["NeutronError"]["message"]
+    assert message in refused.value.body["NeutronError"]["message"]
 
 
 def test_pages_follow_each_other_and_go_back(neutron: Neutron, failing: str) -> None:
@@ -159,42 +159,42 @@ def test_a_project_does_not_read_the_name_of_its_ports_host_when_that_is_silent(
 
 
 @pytest.mark.parametrize(
-    ("error_type", "said"),
+    ("error_type", "message"),
     [
         ("Conflict", "several ports claim ofport 7: 6b4a8f0e-0000-4000-8000-000000000001"),
         ("BridgeNotFound", "bridge br-ex of physical network rack7 does not exist"),
         ("SegmentInUse", "network 6b4a8f0e-0000-4000-8000-000000000001 already has vlan 101"),
         ("OSError", "[Errno 2] No such file or directory: '/var/lib/host-1/secret'"),
-        ("InvalidSpec", "other_config of port tap1 makes no sense: tag 7"),
+        ("InvalidSpec", "other_config of port tap1 is invalid: tag 7"),
     ],
 )
-def test_a_project_reads_nothing_of_the_host_whatever_its_agent_says(
-    neutron: Neutron, ours: Host, make_port: MakePort, error_type: str, said: str
+def test_a_project_reads_nothing_of_the_host_in_any_error(
+    neutron: Neutron, ours: Host, make_port: MakePort, error_type: str, message: str
 ) -> None:
     port = make_port(ours)["id"]
     raw = ours.wire_form(ours.report(port, fails="bind-vlan"))
     failed = next(task for task in raw["tasks"] if task["error"])
-    failed["error"] = {"type": error_type, "message": said, "detail": said}
+    failed["error"] = {"type": error_type, "message": message, "detail": message}
     assert neutron.do("report", host=ours.name, reports=[raw])["accepted"] == [raw["id"]]
     query = f"?resource_id={port}&task_state=FAILED"
     (task,) = neutron.tasks(query)
-    assert task["error"]["message"] == said
+    assert task["error"]["message"] == message
     (mine,) = neutron.tasks(query, project=PROJECT)
     assert mine["error"]["type"] == error_type
-    assert not set(said.split()) & set(mine["error"]["message"].split()) - set(COMMON.split())
+    assert not set(message.split()) & set(mine["error"]["message"].split()) - set(COMMON.split())
 
 
 def test_a_project_reads_which_of_its_own_rules_is_at_fault(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
     port = make_port(ours)["id"]
-    said = "security group web, rule ingress IPv4 dccp 80: Open vSwitch matches ports of tcp"
+    message = "security group web, rule ingress IPv4 dccp 80: Open vSwitch matches ports of tcp"
     raw = ours.wire_form(ours.report(port, fails="bind-vlan"))
     failed = next(task for task in raw["tasks"] if task["error"])
-    failed["error"] = {"type": "Unsupported", "message": said, "detail": ""}
+    failed["error"] = {"type": "Unsupported", "message": message, "detail": ""}
     neutron.do("report", host=ours.name, reports=[raw])
     (mine,) = neutron.tasks(f"?resource_id={port}&task_state=FAILED", project=PROJECT)
-    assert mine["error"] == {"type": "Unsupported", "message": said}
+    assert mine["error"] == {"type": "Unsupported", "message": message}
 
 
 def test_a_project_sees_nothing_of_others(neutron: Neutron, failing: str) -> None:
@@ -231,13 +231,13 @@ def test_sync_state_is_not_for_users_to_write(neutron: Neutron, active: str) -> 
     assert refused.value.status == 400
 
 
-def test_resync_tells_the_agent(neutron: Neutron, ours: Host, active: str) -> None:
+def test_resync_sends_a_cast_to_the_agent(neutron: Neutron, ours: Host, active: str) -> None:
     answer = neutron.rest("PUT", f"/ports/{active}/resync")
     assert answer == {"port": {"id": active, "status": "ACTIVE", "sync_state": "IN_SYNC"}}
     assert neutron.do("casts") == [["resync", ours.name, [active]]]
 
 
-def test_resync_is_for_admins_and_for_ports_somebody_looks_after(
+def test_resync_is_for_admins_and_for_ports_of_hosts_with_the_extension(
     neutron: Neutron, plain: Host, active: str, make_port: MakePort
 ) -> None:
     other = make_port(plain)["id"]
@@ -247,16 +247,14 @@ def test_resync_is_for_admins_and_for_ports_somebody_looks_after(
         assert refused.value.status == status
 
 
-def test_what_a_tool_said_in_any_script_is_kept(
-    neutron: Neutron, ours: Host, make_port: MakePort
-) -> None:
-    """Neutron's connection to MariaDB may speak three-byte UTF-8 only."""
+def test_text_in_any_script_is_kept(neutron: Neutron, ours: Host, make_port: MakePort) -> None:
+    """Neutron's connection to MariaDB may use three-byte UTF-8 only."""
     port = make_port(ours)["id"]
-    said = ours.report(port, fails="bind-vlan")
-    raw = ours.wire_form(said)
+    report = ours.report(port, fails="bind-vlan")
+    raw = ours.wire_form(report)
     failed = next(task for task in raw["tasks"] if task["error"])
     failed["error"] |= {"message": "größer als \N{PILE OF POO}", "detail": "\x00\N{SNOWMAN}"}
-    assert neutron.do("report", host=ours.name, reports=[raw])["accepted"] == [said.id]
+    assert neutron.do("report", host=ours.name, reports=[raw])["accepted"] == [report.id]
     (task,) = neutron.tasks(f"?resource_id={port}&task_state=FAILED")
     assert task["error"]["message"] == "größer als \N{REPLACEMENT CHARACTER}"
     assert task["error"]["detail"] == "\N{REPLACEMENT CHARACTER}\N{SNOWMAN}"

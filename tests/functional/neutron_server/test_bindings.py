@@ -1,4 +1,4 @@
-"""A port is looked after on the host it is bound to, and only that host speaks for it."""
+"""Only the host that a port is bound to may report on it."""
 
 from collections.abc import Callable
 
@@ -12,14 +12,14 @@ def test_invariant_10_a_report_of_another_host_is_refused_and_kept_nowhere(
     neutron: Neutron, ours: Host, active: str
 ) -> None:
     other = Host(neutron, "agent_flows")
-    said = other.report(active, fails="bind-vlan")
-    answer = other.send(said)
-    assert f"is bound to {ours.name}, not to {other.name}" in answer["rejected"][said.id]
+    report = other.report(active, fails="bind-vlan")
+    answer = other.send(report)
+    assert f"is bound to {ours.name}, not to {other.name}" in answer["rejected"][report.id]
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
     assert neutron.tasks(f"?resource_id={active}&host={other.name}") == []
 
 
-def test_invariant_10_a_host_cannot_send_what_another_is_said_to_have_said(
+def test_invariant_10_a_report_sent_in_another_hosts_name_is_refused(
     neutron: Neutron, ours: Host, active: str
 ) -> None:
     other = Host(neutron, "agent_flows")
@@ -49,11 +49,11 @@ def test_a_port_that_moves_is_proven_on_its_new_host(
     assert list(ours.send(late)["rejected"]) == [late.id]
     other.plug(active)
     assert neutron.state(active) == ("DOWN", "SYNCING")
-    other.says(active)
+    other.reports(active)
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
 
 
-def test_what_was_said_before_a_port_moved_away_and_back_proves_nothing(
+def test_a_report_from_before_a_port_moved_away_and_back_proves_nothing(
     neutron: Neutron, ours: Host, active: str
 ) -> None:
     late = ours.report(active)
@@ -63,20 +63,20 @@ def test_what_was_said_before_a_port_moved_away_and_back_proves_nothing(
     ours.plug(active)
     assert ours.send(late)["accepted"] == [late.id]
     assert neutron.state(active) == ("DOWN", "SYNCING")
-    ours.says(active)
+    ours.reports(active)
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
 
 
-def test_an_agent_that_says_nothing_of_extensions_is_served_as_before(
+def test_an_agent_that_lists_no_extensions_is_served_as_before(
     neutron: Neutron, plain: Host, make_port: MakePort
 ) -> None:
-    plain.lives_without_a_word_of_extensions()
+    plain.sends_state_without_extensions()
     port = make_port(plain)["id"]
     plain.plug(port)
     assert neutron.state(port) == ("ACTIVE", None)
 
 
-def test_a_port_that_moves_to_a_plain_host_is_neutrons_alone(
+def test_a_port_that_moves_to_a_plain_host_is_active_without_a_report(
     neutron: Neutron, plain: Host, active: str
 ) -> None:
     neutron.change(active, **{"binding:host_id": plain.name})
@@ -85,18 +85,18 @@ def test_a_port_that_moves_to_a_plain_host_is_neutrons_alone(
     assert neutron.state(active) == ("ACTIVE", None)
 
 
-def test_an_unbound_port_is_nobodys(neutron: Neutron, active: str) -> None:
+def test_an_unbound_port_has_no_sync_state(neutron: Neutron, active: str) -> None:
     neutron.change(active, **{"binding:host_id": ""})
     assert neutron.state(active) == ("DOWN", None)
 
 
-def test_another_profile_binds_the_port_anew_on_the_same_host(
+def test_a_port_with_another_binding_profile_is_proven_again(
     neutron: Neutron, ours: Host, active: str
 ) -> None:
     neutron.change(active, **{"binding:profile": {"tier": "gold"}})
     ours.plug(active)
     assert neutron.state(active) == ("DOWN", "SYNCING")
-    ours.says(active)
+    ours.reports(active)
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
 
 
@@ -111,14 +111,14 @@ def test_ports_that_were_there_before_the_extension_join_with_their_first_report
 ) -> None:
     port = make_port(plain)["id"]
     plain.plug(port)
-    plain.lives("agent_flows")
+    plain.sends_state("agent_flows")
     assert neutron.state(port) == ("ACTIVE", None)
-    plain.says(port, flow=FlowName.RESYNC)
+    plain.reports(port, flow=FlowName.RESYNC)
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
     plain.unplug(port)
     plain.plug(port)
     assert neutron.state(port)[0] == "DOWN"
-    plain.says(port)
+    plain.reports(port)
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
 
 
@@ -127,10 +127,10 @@ def test_a_port_that_joins_with_a_failure_goes_down(
 ) -> None:
     port, unplugged = make_port(plain)["id"], make_port(plain)["id"]
     plain.plug(port)
-    plain.lives("agent_flows")
-    for each in (port, unplugged):
-        plain.says(each, fails="apply-security-groups")
-        assert neutron.state(each) == ("DOWN", "OUT_OF_SYNC")
+    plain.sends_state("agent_flows")
+    for failing in (port, unplugged):
+        plain.reports(failing, fails="apply-security-groups")
+        assert neutron.state(failing) == ("DOWN", "OUT_OF_SYNC")
     plain.plug(unplugged)
     assert neutron.state(unplugged) == ("DOWN", "OUT_OF_SYNC")
 
@@ -141,5 +141,5 @@ def test_a_host_that_loses_the_extension_leaves_no_port_behind_a_block(
     port = make_port(ours)["id"]
     ours.plug(port)
     assert neutron.state(port)[0] == "DOWN"
-    ours.lives("qos")
+    ours.sends_state("qos")
     assert neutron.state(port) == ("ACTIVE", None)

@@ -1,5 +1,6 @@
-"""Neutron's database: our tables, many workers at one time, and what is left when we go."""
+"""Neutron's database: our tables, many workers at one time, and what is left after removal."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,17 +34,15 @@ print(differences)
 
 
 def database_url(config_file: Path) -> str:
-    line = next(
-        each for each in config_file.read_text().splitlines() if each.startswith("connection = ")
-    )
-    return line.removeprefix("connection = ")
+    (url,) = re.findall("^connection = (.*)$", config_file.read_text(), re.MULTILINE)
+    return str(url)
 
 
 def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_neutrons_own_tool_makes_what_the_models_say(migrated: Path) -> None:
+def test_neutrons_own_tool_makes_the_tables_of_the_models(migrated: Path) -> None:
     ran = run(sys.executable, "-W", "ignore", "-c", _COMPARE, database_url(migrated))
     assert (ran.returncode, ran.stdout) == (0, "[]\n"), ran.stderr
 
@@ -83,7 +82,7 @@ def test_an_upgrade_keeps_what_the_first_release_stored(mariadb: MariaDB, tmp_pa
     engine.dispose()
 
 
-def test_many_workers_take_reports_while_users_change_what_they_are_about(
+def test_many_workers_take_reports_while_users_change_the_ports(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
     group = neutron.create("security-groups", name="busy")["id"]
@@ -105,12 +104,12 @@ def test_many_workers_take_reports_while_users_change_what_they_are_about(
             {**post(f"/ports/{port}", {"port": change}), "method": "PUT"},
         ]
     answers = neutron.do("together", works=works)
-    assert [each["rejected"] for each in answers[:6]] == [{}] * 6
+    assert [answer["rejected"] for answer in answers[:6]] == [{}] * 6
     assert all(status < 300 for status, _ in answers[6:])
     for port in ports:
-        ours.says(port)
+        ours.reports(port)
     assert [neutron.state(port) for port in ports] == [("ACTIVE", "IN_SYNC")] * 8
-    ours.says(ports[0], flow=FlowName.REFRESH)
+    ours.reports(ports[0], flow=FlowName.REFRESH)
 
 
 def post(path: str, body: Any) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def post(path: str, body: Any) -> dict[str, Any]:
     }
 
 
-def test_what_we_leave_behind_is_cleaned_up(
+def test_cleanup_lifts_the_blocks_that_are_left(
     neutron: Neutron, ours: Host, make_port: MakePort, migrated: Path
 ) -> None:
     port = make_port(ours)["id"]

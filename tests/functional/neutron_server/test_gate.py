@@ -1,4 +1,4 @@
-"""Ports become ACTIVE by proof on hosts that have our extension, and as ever elsewhere."""
+"""Ports become ACTIVE by proof on hosts that have our extension, and as before elsewhere."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ MakePort = Callable[..., Body]
 REFUSAL = "apply-security-groups"
 
 
-def test_a_port_of_a_host_without_the_extension_is_active_as_ever(
+def test_a_port_of_a_host_without_the_extension_is_active_without_a_report(
     neutron: Neutron, plain: Host, make_port: MakePort
 ) -> None:
     port = make_port(plain)["id"]
@@ -30,11 +30,11 @@ def test_a_port_of_our_host_is_down_until_its_report(
     assert port["sync_state"] == "SYNCING"
     ours.plug(port["id"])
     assert neutron.state(port["id"]) == ("DOWN", "SYNCING")
-    ours.says(port["id"])
+    ours.reports(port["id"])
     assert neutron.state(port["id"]) == ("ACTIVE", "IN_SYNC")
 
 
-def test_an_agent_that_said_nothing_of_a_bound_port_is_asked_and_only_its_word_makes_it_absent(
+def test_an_agent_that_did_not_report_a_bound_port_is_asked_and_only_its_report_makes_it_absent(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
     port = make_port(ours)["id"]
@@ -48,18 +48,18 @@ def test_an_agent_that_said_nothing_of_a_bound_port_is_asked_and_only_its_word_m
     neutron.do("later", seconds=11)
     assert asked()
     assert neutron.state(port) == ("DOWN", "SYNCING")
-    ours.says(port, flow=FlowName.UNWIRE)
+    ours.reports(port, flow=FlowName.UNWIRE)
     assert neutron.state(port) == ("DOWN", "ABSENT")
     assert not asked()
 
 
-def test_a_bound_port_that_no_agent_speaks_of_is_unknown_in_time(
+def test_a_bound_port_without_a_report_in_time_is_unknown(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
     port = make_port(ours)["id"]
-    ours.lives("agent_flows")
+    ours.sends_state("agent_flows")
     neutron.do("later", seconds=61)
-    ours.lives("agent_flows")
+    ours.sends_state("agent_flows")
     neutron.do("sweep")
     assert neutron.state(port) == ("DOWN", "UNKNOWN")
     (task,) = neutron.tasks(f"?resource_id={port}&task_state=FAILED")
@@ -70,14 +70,14 @@ def test_the_report_alone_does_not_make_it_active_either(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
     port = make_port(ours)["id"]
-    ours.says(port)
+    ours.reports(port)
     assert neutron.state(port) == ("DOWN", "IN_SYNC")
     ours.plug(port)
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
 
 
 @pytest.mark.parametrize("owner", ["", "compute:nova", "trunk:subport"])
-def test_whoever_owns_the_port_its_vm_waits(
+def test_a_port_of_any_vm_owner_waits_for_a_report(
     neutron: Neutron, ours: Host, make_port: MakePort, owner: str
 ) -> None:
     port = make_port(ours, device_owner=owner)["id"]
@@ -85,57 +85,57 @@ def test_whoever_owns_the_port_its_vm_waits(
     assert neutron.state(port)[0] == "DOWN"
 
 
-def test_neutron_never_waits_for_its_own_services_and_still_knows_how_their_ports_are(
+def test_a_port_of_neutrons_own_services_is_active_and_shows_its_sync_state(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
     port = make_port(ours, device_owner="network:dhcp")["id"]
     ours.plug(port)
     assert neutron.state(port) == ("ACTIVE", "SYNCING")
-    ours.says(port, fails=REFUSAL)
+    ours.reports(port, fails=REFUSAL)
     assert neutron.state(port) == ("ACTIVE", "OUT_OF_SYNC")
-    ours.says(port)
+    ours.reports(port)
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
 
 
-def test_a_failed_wiring_leaves_the_port_down_and_says_why(
+def test_a_failed_wiring_leaves_the_port_down_and_names_the_cause(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
     port = make_port(ours)["id"]
     ours.plug(port)
-    ours.says(port, fails=REFUSAL)
+    ours.reports(port, fails=REFUSAL)
     assert neutron.state(port) == ("DOWN", "OUT_OF_SYNC")
     (task,) = neutron.tasks(f"?resource_id={port}&task_state=FAILED")
     assert task["name"] == REFUSAL
     assert task["error"]["detail"] == "OFPFMFC_TABLE_FULL"
-    ours.says(port)
+    ours.reports(port)
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
 
 
 def test_a_failed_refresh_takes_an_active_port_down_until_one_succeeds(
     neutron: Neutron, ours: Host, active: str
 ) -> None:
-    ours.says(active, flow=FlowName.REFRESH, fails=REFUSAL)
+    ours.reports(active, flow=FlowName.REFRESH, fails=REFUSAL)
     assert neutron.state(active) == ("DOWN", "OUT_OF_SYNC")
     ours.plug(active)
     assert neutron.state(active) == ("DOWN", "OUT_OF_SYNC")
-    ours.says(active, flow=FlowName.REFRESH)
+    ours.reports(active, flow=FlowName.REFRESH)
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
 
 
 def test_an_operator_can_keep_it_active(neutron: Neutron, ours: Host, active: str) -> None:
     neutron.do("choose", group="agent_flows_server", name="on_refresh_failure", value="keep")
-    ours.says(active, flow=FlowName.REFRESH, fails=REFUSAL)
+    ours.reports(active, flow=FlowName.REFRESH, fails=REFUSAL)
     assert neutron.state(active) == ("ACTIVE", "OUT_OF_SYNC")
 
 
-def test_a_replugged_port_is_proven_anew(neutron: Neutron, ours: Host, active: str) -> None:
+def test_a_replugged_port_is_proven_again(neutron: Neutron, ours: Host, active: str) -> None:
     ours.unplug(active)
     assert neutron.state(active) == ("DOWN", "SYNCING")
-    ours.says(active, flow=FlowName.UNWIRE)
+    ours.reports(active, flow=FlowName.UNWIRE)
     assert neutron.state(active) == ("DOWN", "ABSENT")
     ours.plug(active)
     assert neutron.state(active) == ("DOWN", "ABSENT")
-    ours.says(active)
+    ours.reports(active)
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
 
 
@@ -144,14 +144,14 @@ def test_a_refresh_proves_nothing_of_a_port_that_was_unplugged(
 ) -> None:
     ours.unplug(active)
     ours.plug(active)
-    ours.says(active, flow=FlowName.REFRESH)
+    ours.reports(active, flow=FlowName.REFRESH)
     assert neutron.state(active)[0] == "DOWN"
 
 
-def test_an_unwire_that_comes_before_neutrons_own_news_takes_the_port_down(
+def test_an_unwire_reported_before_neutrons_agent_unplugs_takes_the_port_down(
     neutron: Neutron, ours: Host, active: str
 ) -> None:
-    ours.says(active, flow=FlowName.UNWIRE)
+    ours.reports(active, flow=FlowName.UNWIRE)
     assert neutron.state(active) == ("DOWN", "ABSENT")
     ours.unplug(active)
     ours.plug(active)
@@ -163,16 +163,16 @@ def test_a_port_that_is_switched_off_is_down_and_in_sync(
 ) -> None:
     neutron.change(active, admin_state_up=False)
     ours.unplug(active)
-    ours.says(active)
+    ours.reports(active)
     assert neutron.state(active) == ("DOWN", "IN_SYNC")
     neutron.change(active, admin_state_up=True)
     ours.plug(active)
     assert neutron.state(active) == ("DOWN", "SYNCING")
-    ours.says(active)
+    ours.reports(active)
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
 
 
-def test_what_was_decided_is_brought_about_though_the_worker_died(
+def test_another_worker_completes_what_a_dead_worker_decided(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
     port = make_port(ours)["id"]
@@ -190,13 +190,13 @@ def test_what_was_decided_is_brought_about_though_the_worker_died(
     assert neutron.state(port) == ("DOWN", "OUT_OF_SYNC")
 
 
-def test_two_who_lift_the_last_blocks_at_one_time_do_not_leave_the_port_down(
+def test_two_workers_that_lift_the_last_blocks_at_one_time_do_not_leave_the_port_down(
     neutron: Neutron, ours: Host, make_port: MakePort
 ) -> None:
     port = make_port(ours)["id"]
-    ours.says(port)
+    ours.reports(port)
     assert neutron.state(port) == ("DOWN", "IN_SYNC")
-    neutron.do("lift_unheard", port=port)
+    neutron.do("lift_at_the_same_time", port=port)
     neutron.do("later", seconds=31)
     neutron.do("sweep")
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
@@ -207,9 +207,9 @@ def test_a_report_that_comes_twice_counts_once(
 ) -> None:
     port = make_port(ours)["id"]
     ours.plug(port)
-    said = ours.report(port)
+    report = ours.report(port)
     for _ in range(2):
-        assert ours.send(said)["accepted"] == [said.id]
+        assert ours.send(report)["accepted"] == [report.id]
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
     assert len(neutron.tasks(f"?resource_id={port}&name=bind-vlan")) == 1
 

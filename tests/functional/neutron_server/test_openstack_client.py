@@ -35,10 +35,10 @@ def answer(ran: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(ran.stdout)
 
 
-def test_it_says_which_task_failed_and_why(
+def test_the_failed_task_is_shown_with_its_error(
     neutron: Neutron, ours: Host, active: str, openstack: Openstack
 ) -> None:
-    ours.says(active, flow=FlowName.REFRESH, fails="apply-security-groups")
+    ours.reports(active, flow=FlowName.REFRESH, fails="apply-security-groups")
     words = ("network", "agent", "flow", "task")
     listed = answer(openstack(*words, "list", "--port", active, "--state", "FAILED", "-f", "json"))
     assert [task["name"] for task in listed] == ["apply-security-groups"]
@@ -63,7 +63,7 @@ def test_the_commands_for_ports_are_there_too(
     assert neutron.do("casts") == [["resync", ours.name, [active]]]
 
 
-def test_what_is_not_there_is_one_line(openstack: Openstack) -> None:
+def test_an_unknown_task_is_one_line(openstack: Openstack) -> None:
     ran = openstack("network", "agent", "flow", "task", "show", "nothing")
     assert ran.returncode != 0
     assert ran.stderr.strip() == "Task nothing could not be found."
