@@ -123,20 +123,6 @@ IP_DESTINATION = {4: "nw_dst", 6: "ipv6_dst"}
 """The field's name by IP version."""
 
 
-def ip_source(network: IPNetwork) -> tuple[Term, ...]:
-    return _ip_field(IP_SOURCE[network.version], network)
-
-
-def ip_destination(network: IPNetwork) -> tuple[Term, ...]:
-    return _ip_field(IP_DESTINATION[network.version], network)
-
-
-def _ip_field(name: str, network: IPNetwork) -> tuple[Term, ...]:
-    """No term for a prefix of length 0: it matches everything."""
-    text = address(network)
-    return (Term(f"{name}={text}"),) if text else ()
-
-
 def ct_state(state: CtState) -> Term:
     return Term(f"ct_state={state}")
 

@@ -19,7 +19,7 @@ from agent_flows.spec import ICMPV6, UDP, Ethertype, PortSpec
 
 Pair = tuple[str, IPNetwork]
 
-_UNCONFIGURED = ipaddress.IPv4Network("0.0.0.0/32")
+_UNCONFIGURED = Term(f"{flow.IP_SOURCE[4]}=0.0.0.0")
 """The source of a DHCP client that has no address yet (RFC 2131, 4.1)."""
 
 # Left open in a template.
@@ -61,7 +61,7 @@ def template(mac: str, pairs: Iterable[Pair], ways: Ways) -> str:
         address = flow.address(network)
         text = _of_address(ethertype, bool(address), ways)
         parts.append(text.replace(_MAC, flow.mac(source)).replace(_ADDRESS, address))
-    unconfigured = str(_dhcp_client(Ethertype.IPV4, flow.ip_source(_UNCONFIGURED)))
+    unconfigured = str(_dhcp_client(Ethertype.IPV4, (_UNCONFIGURED,)))
     parts.append(unconfigured.replace(_MAC, mac))
     # A MAC with several addresses needs its RARP flow only once.
     return "\n".join(dict.fromkeys("\n".join(parts).split("\n")))

@@ -98,9 +98,9 @@ class _Subject:
         match: tuple[Term, ...] = (flow.protocol(self.ethertype, self.protocol), flow.ANY_PORT)
         if self.prefix is None:
             return match
-        if self.direction is Direction.INGRESS:
-            return (*match, *flow.ip_source(self.prefix))
-        return (*match, *flow.ip_destination(self.prefix))
+        incoming = self.direction is Direction.INGRESS
+        names = flow.IP_SOURCE if incoming else flow.IP_DESTINATION
+        return (*match, Term(f"{names[self.prefix.version]}={flow.address(self.prefix)}"))
 
 
 _Range = tuple[int, int]
