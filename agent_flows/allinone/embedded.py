@@ -125,7 +125,6 @@ def _server(
         yield server
     finally:
         server.stop()
-        server.wait()
 
 
 class _Agent(AgentService):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import oslo_messaging
 from oslo_config import cfg
 from oslo_log import log
-from oslo_service.backend.base import ServiceBase
 
 from agent_flows import conf as options
 from agent_flows import process
@@ -32,7 +31,7 @@ LOG = log.getLogger(__name__)
 PROG = "agent-flows-server"
 
 
-class ServerService(ServiceBase):  # type: ignore[misc]
+class ServerService:
     """Everything a server does, from ``start`` to ``stop``.
 
     ``start`` raises :class:`agent_flows.server.standalone.auth.Misconfigured`,
@@ -109,14 +108,8 @@ class ServerService(ServiceBase):  # type: ignore[misc]
         target = wire.server_target(socket.gethostname())
         return listener(self._transport, target, endpoint), endpoint
 
-    def stop(self, graceful: bool = False) -> None:
+    def stop(self) -> None:
         self._undo.close()
-
-    def wait(self) -> None:
-        return
-
-    def reset(self) -> None:
-        return
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -168,7 +168,9 @@ def forget_gone(
     """Forget the agents that are silent for ``forget_after`` and have no ports; answers whose."""
     since = now - datetime.timedelta(seconds=max(rules.forget_after, rules.down_time))
     silent = Agent.heartbeat_at < since
-    return _remove(session, _without_ports(session, directory, silent), silent)
+    gone = _without_ports(session, directory, silent)
+    _remove(session, gone, silent)
+    return gone
 
 
 def _make_room(session: Session, directory: PortDirectory, host: str, rules: Rules) -> None:
@@ -200,12 +202,11 @@ def _without_ports(
     return sorted(set(hosts) - directory.with_ports(session, hosts)) if hosts else []
 
 
-def _remove(session: Session, hosts: Sequence[str], still: sa.ColumnElement[bool]) -> list[str]:
+def _remove(session: Session, hosts: Sequence[str], still: sa.ColumnElement[bool]) -> None:
     if not hosts:
-        return []
+        return
     session.execute(
         sa.delete(Agent)
         .where(Agent.host.in_(hosts), still)
         .execution_options(synchronize_session=False)
     )
-    return list(hosts)

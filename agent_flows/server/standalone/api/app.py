@@ -9,7 +9,6 @@ import falcon
 from falcon.media import JSONHandler
 from oslo_config import cfg
 from oslo_log import log
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from agent_flows import conf as options
 from agent_flows.server import policies
@@ -76,7 +75,7 @@ def application(
             return agent_view.troubled(session, Liveness(rules, clock.now()))
 
     app.add_route("/healthz", Health(checks, troubled, names=not keystone))
-    app.add_route("/metrics", MetricsResource(metrics.text, CONTENT_TYPE_LATEST))
+    app.add_route("/metrics", MetricsResource(metrics))
     return auth.with_tokens(app, conf) if keystone else app
 
 

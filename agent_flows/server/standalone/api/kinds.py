@@ -149,7 +149,6 @@ TASKS = Kind("tasks", "task", tasks.LISTING)
 
 def agents(rules: Rules) -> Kind:
     """Agents; ``rules`` define when one is dead."""
-    agent = Agent
 
     def view(session: Session, rows: Sequence[Any]) -> list[View]:
         liveness = Liveness(rules, clock.now())
@@ -160,12 +159,12 @@ def agents(rules: Rules) -> Kind:
         "agent",
         Listing(
             plural="agents",
-            query=sa.select(agent),
+            query=sa.select(Agent),
             view=view,
             fields=names("id host alive heartbeat_at sequence state conflict ports"),
-            filters=text_filters(agent.host),
-            sort_keys={"host": agent.host, "heartbeat_at": agent.heartbeat_at},
-            default=(Order(agent.host),),
-            found=lambda host: agent.host == host,
+            filters=text_filters(Agent.host),
+            sort_keys={"host": Agent.host, "heartbeat_at": Agent.heartbeat_at},
+            default=(Order(Agent.host),),
+            found=lambda host: Agent.host == host,
         ),
     )

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import dataclass
-from typing import TypeVar
 from urllib.parse import urlencode
 
 import falcon
 import pydantic
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from agent_flows.server.core import agents, clock
 from agent_flows.server.core.casts import Caster, Casts, to_hosts
@@ -15,6 +15,7 @@ from agent_flows.server.core.database import Database, retried
 from agent_flows.server.core.errors import Conflict, NotFound, Unavailable
 from agent_flows.server.core.listing import Params, View, one, page
 from agent_flows.server.core.liveness import Liveness, Rules
+from agent_flows.server.core.metrics import Metrics
 from agent_flows.server.core.models import Agent
 from agent_flows.server.standalone import bodies
 from agent_flows.server.standalone.api import document
@@ -22,7 +23,6 @@ from agent_flows.server.standalone.api.kinds import Kind, Writing
 from agent_flows.server.standalone.health import Check
 from agent_flows.validation import Invalid, Uuid, parse
 
-T = TypeVar("T")
 _CAST_SECONDS = 5.0
 _UUID: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Uuid)
 
@@ -250,13 +250,12 @@ class Health:
 class MetricsResource:
     """``GET /metrics``: Prometheus' text format."""
 
-    def __init__(self, text: Callable[[], bytes], content_type: str) -> None:
-        self._text = text
-        self._content_type = content_type
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
     def policy(self, method: str) -> str:
         return "metrics"
 
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
-        response.data = self._text()
-        response.content_type = self._content_type
+        response.data = self._metrics.text()
+        response.content_type = CONTENT_TYPE_LATEST

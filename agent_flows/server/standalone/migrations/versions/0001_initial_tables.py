@@ -8,14 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import mysql
 
 from agent_flows.server.core import history_tables
+from agent_flows.server.core.history_tables import moment
 
 revision = "0001"
 down_revision = None
 
-moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 options: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",

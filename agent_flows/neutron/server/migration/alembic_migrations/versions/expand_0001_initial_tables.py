@@ -6,15 +6,13 @@ Revises: nothing
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import mysql
 
 from agent_flows.server.core import history_tables
+from agent_flows.server.core.history_tables import moment
 
 revision = "agent_flows_expand_0001"
 down_revision = None
 branch_labels = ("expand",)
-
-moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 
 def upgrade() -> None:
