@@ -20,7 +20,7 @@ from lab.traffic import Connection
 from lab.vm import Vm, plug
 from tests.functional.packets.trial import BRIDGE, Trial
 
-CHANGES = int(os.environ.get("UPDATES", "1000"))
+CHANGES = int(os.environ.get("UPDATES", "2000"))
 
 
 @pytest.fixture
