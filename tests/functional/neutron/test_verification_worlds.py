@@ -21,7 +21,7 @@ from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.spec import NetworkSpec, NetworkType
 from lab.switch import Switch
 from tests.conformance import theirs
-from tests.conformance.agent_input import identity, said
+from tests.conformance.agent_input import agent_input, identity
 from tests.conformance.bridges import SLOTS
 from tests.conformance.world import World
 from tests.conformance.worlds import worlds
@@ -51,7 +51,7 @@ def installed(switch: Switch, world: World) -> list[FlowEntry]:
 
 def expected_of(world: World) -> dict[int, ExpectedFlows]:
     """By ofport."""
-    info = said(world)
+    info = agent_input(world)
     devices = {device["device"]: device for device in info.devices}
     groups = Groups(Known({}, info.rules, info.members, {}))
     bridge = SimpleNamespace(is_hw_offload_enabled=False)
