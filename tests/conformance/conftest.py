@@ -13,7 +13,7 @@ from tests.conformance.examples import Examples
 from tests.conformance.trace import Tracer
 
 WORLDS = 30
-"""For each property, unless ``--examples`` says otherwise."""
+"""For each property, unless ``--examples`` is given."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -45,7 +45,7 @@ def smaller(world: World) -> Iterator[World]:
         for field in ("rules", "outside"):
             for fewer in _without_one(getattr(group, field)):
                 if not (fewer or group.stateful):
-                    continue  # Neutron's agent says it with the rules: without, it is stateful
+                    continue  # Neutron's agent passes it with the rules: without any it is stateful
                 less_group = dataclasses.replace(group, **{field: fewer})
                 yield dataclasses.replace(world, groups={**world.groups, name: less_group})
         if not _is_used(world, name):

@@ -53,7 +53,7 @@ class Leave(enum.Enum):
     """How a packet gets away from its sender."""
 
     UNGUARDED = enum.auto()
-    """Nobody asks."""
+    """No filter checks it."""
     REFUSED = enum.auto()
     FREE = enum.auto()
     """It needs no rule."""

@@ -250,7 +250,7 @@ class Host:
         self.switch.vsctl(*words)
 
     def bind(self, vm: Vm, network: NetworkSpec, groups: Sequence[SecurityGroupSpec]) -> PortSpec:
-        """Tell the server about the VM's port."""
+        """Make the VM's port known to the server."""
         spec = model.port(
             *groups,
             id=vm.port_id,

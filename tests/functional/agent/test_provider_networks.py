@@ -9,7 +9,7 @@ from lab.model import network, open_group
 
 @pytest.fixture
 def provider(host):
-    """br-ex stands for physnet1."""
+    """br-ex is the bridge of physnet1."""
     host.switch.add_bridge("br-ex", fail_mode="standalone")
     host.mappings = {"physnet1": "br-ex"}
     return host

@@ -78,13 +78,13 @@ def records(switch):
 
 
 def seen(ovsdb, check):
-    """Until our replica of the database says so."""
+    """Until our replica of the database has it."""
 
-    def says():
+    def follows():
         with ovsdb.reading() as content:
             return check(content.row("Bridge", "br-int").external_ids)
 
-    wait_until(says, 5, "the replica follows")
+    wait_until(follows, 5, "the replica follows")
 
 
 def clear(switch, ovsdb):

@@ -1,4 +1,4 @@
-"""The connection to OVSDB: quick to tell, exact about failures, back after a restart."""
+"""The connection to OVSDB: quick to notify, exact about failures, back after a restart."""
 
 import threading
 import uuid
@@ -14,7 +14,7 @@ from lab import model
 from lab.process import wait_until
 
 
-class Heard:
+class Recorder:
     def __init__(self):
         self.ports = []
         self.bridges = 0
@@ -34,8 +34,8 @@ class Heard:
 
 
 @pytest.fixture
-def heard(switch, ovsdb, bridges):
-    listener = Heard()
+def recorder(switch, ovsdb, bridges):
+    listener = Recorder()
     connection = Ovsdb(switch.database, timeout=5)
     connection.start(listener)
     listener.ovsdb = connection
@@ -61,39 +61,39 @@ def settled(ovsdb, port_id):
     return found and found[port_id].is_settled
 
 
-def test_ports_of_one_transaction_are_notified_at_once(switch, heard):
+def test_ports_of_one_transaction_are_notified_at_once(switch, recorder):
     names = [f"p{n}" for n in range(30)]
     plug(switch, *names)
-    wait_until(lambda: len(heard.all()) == 30, 5, "all are told")
-    assert max(map(len, heard.ports)) == 30
-    assert len(heard.ports) <= 4
+    wait_until(lambda: len(recorder.all()) == 30, 5, "all are notified")
+    assert max(map(len, recorder.ports)) == 30
+    assert len(recorder.ports) <= 4
 
 
-def test_other_interfaces_and_statistics_are_not_notified(switch, heard):
+def test_other_interfaces_and_statistics_are_not_notified(switch, recorder):
     switch.vsctl(
         "add-port", "br-int", "nobody", "--", "set", "Interface", "nobody", "type=internal"
     )
     plug(switch, "known")
     wait_until(
-        lambda: settled(heard.ovsdb, id_of("known")), 5, "the other is told, with its ofport"
+        lambda: settled(recorder.ovsdb, id_of("known")), 5, "the other is notified, with its ofport"
     )
-    told = len(heard.ports)
+    before = len(recorder.ports)
     switch.vsctl("set", "Open_vSwitch", ".", "other_config:stats-update-interval=5000")
     switch.vsctl("set", "Interface", "known", "bfd:enable=false")
     plug(switch, "last")
-    wait_until(lambda: id_of("last") in heard.all(), 5, "the last is told")
-    assert heard.all() == {id_of("known"), id_of("last")}
-    assert all(ports == {id_of("last")} for ports in heard.ports[told:])
+    wait_until(lambda: id_of("last") in recorder.all(), 5, "the last is notified")
+    assert recorder.all() == {id_of("known"), id_of("last")}
+    assert all(ports == {id_of("last")} for ports in recorder.ports[before:])
 
 
-def test_removed_or_renamed_port_is_notified(switch, heard):
+def test_removed_or_renamed_port_is_notified(switch, recorder):
     plug(switch, "one")
-    wait_until(heard.all, 5, "it is told")
+    wait_until(recorder.all, 5, "it is notified")
     switch.vsctl("set", "Interface", "one", "external_ids:iface-id=" + id_of("other"))
-    wait_until(lambda: {id_of("one"), id_of("other")} in heard.ports, 5, "both are told")
-    heard.ports.clear()
+    wait_until(lambda: {id_of("one"), id_of("other")} in recorder.ports, 5, "both are notified")
+    recorder.ports.clear()
     switch.vsctl("del-port", "one")
-    wait_until(lambda: heard.all() == {id_of("other")}, 5, "its end is told")
+    wait_until(lambda: recorder.all() == {id_of("other")}, 5, "its end is notified")
 
 
 def test_interface_of_a_port_is_found_by_its_id_on_its_bridge_only(switch, ovsdb, bridges):
@@ -204,13 +204,13 @@ def test_missing_database_is_unreachable(tmp_path):
         Ovsdb(f"unix:{tmp_path}/none.sock", timeout=1).start()
 
 
-def test_everything_is_read_again_after_a_restart_of_the_database(switch, heard):
+def test_everything_is_read_again_after_a_restart_of_the_database(switch, recorder):
     plug(switch, "before")
-    wait_until(heard.all, 5, "it is told")
+    wait_until(recorder.all, 5, "it is notified")
     switch.restart_ovsdb()
-    assert heard.reloads.wait(15)
+    assert recorder.reloads.wait(15)
     plug(switch, "after", no_wait=True)
-    wait_until(lambda: id_of("after") in heard.all(), 5, "the new one is told")
+    wait_until(lambda: id_of("after") in recorder.all(), 5, "the new one is notified")
 
 
 def lagging(ovsdb):
@@ -270,18 +270,18 @@ def test_readers_wait_a_limited_time_for_a_busy_connection(ovsdb):
     assert failed.value.error.type == "Timeout"
 
 
-def test_listener_that_failed_is_notified_of_everything_again(switch, heard):
-    told = heard.interfaces_changed
+def test_listener_that_failed_is_notified_of_everything_again(switch, recorder):
+    works = recorder.interfaces_changed
 
     def fails(port_ids):
-        heard.interfaces_changed = told
+        recorder.interfaces_changed = works
         raise ValueError("as the test wants it")
 
-    heard.interfaces_changed = fails
+    recorder.interfaces_changed = fails
     plug(switch, "one")
-    assert heard.reloads.wait(10)
-    wait_until(lambda: id_of("one") in heard.all(), 5, "it is told again")
-    wait_until(lambda: not lagging(heard.ovsdb), 5, "all is well again")
+    assert recorder.reloads.wait(10)
+    wait_until(lambda: id_of("one") in recorder.all(), 5, "it is notified again")
+    wait_until(lambda: not lagging(recorder.ovsdb), 5, "all is well again")
 
 
 @pytest.mark.parametrize("end", ["stop_vswitchd", "kill_vswitchd"])
