@@ -120,7 +120,9 @@ def test_a_port_without_a_link_here_skips_raising_it(host, make_vm):
     host.ready()
     host.server.silent = True
     host.plug_quietly(vm, interface_type="internal")
-    host.until(lambda: vm.tap in host.switch.namespace.ip("-o", "link"), "the switch makes the link")
+    host.until(
+        lambda: vm.tap in host.switch.namespace.ip("-o", "link"), "the switch makes the link"
+    )
     host.switch.namespace.ip("link", "set", vm.tap, "netns", vm.namespace.name)
     host.server.silent = False
     host.server.wait_wired([vm.port_id])
