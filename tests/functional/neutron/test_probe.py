@@ -69,7 +69,11 @@ def test_a_deleted_bridge_is_a_trouble(dummy_switch: Switch, troubles: Troubles)
 
 @pytest.mark.parametrize(
     ("script", "words"),
-    [("exec sleep 600", "killed"), ("sleep 600; exit 0", "killed"), ("exit 3", "without a message")],
+    [
+        ("exec sleep 600", "killed"),
+        ("sleep 600; exit 0", "killed"),
+        ("exit 3", "without a message"),
+    ],
     ids=["hangs", "hangs in a child", "fails"],
 )
 def test_an_ovs_ofctl_that_does_not_work_is_no_trouble_of_the_switch(
