@@ -17,7 +17,7 @@ from lab.process import CommandFailed, run
 from lab.rest import Body, Refused
 from lab.vm import Vm
 from tests.e2e.neutron.conftest import OURS, WATCHED
-from tests.e2e.neutron.ports import are, healthy, tasks
+from tests.e2e.neutron.ports import are, full_table, healthy, tasks
 
 _AGENT = Path(__file__).with_name("agent_of_another_host.py")
 _STRANGER = "0123456789abcdef0123456789abcdef"
@@ -31,8 +31,8 @@ def neutron(gated_neutron: Neutron) -> Neutron:
 @pytest.fixture
 def refused(neutron: Neutron, tenant: Tenant) -> Iterator[Vm]:
     """A machine whose port's flows the switch refuses."""
-    healthy(tenant, 1, OURS)
-    with neutron.hosts[OURS].switch.full_table():
+    proven = healthy(tenant, 1, OURS)
+    with full_table(neutron.hosts[OURS], proven):
         [vm] = tenant.boot(1, host=OURS)
         are(neutron, [vm], status="DOWN", sync_state="OUT_OF_SYNC")
         yield vm

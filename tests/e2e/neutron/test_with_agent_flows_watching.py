@@ -5,7 +5,7 @@ import pytest
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import CLOSED, SERVED, Tenant
 from tests.e2e.neutron.conftest import WATCHED
-from tests.e2e.neutron.ports import are, healthy, tasks
+from tests.e2e.neutron.ports import are, full_table, healthy, tasks
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def test_a_port_that_neutrons_driver_left_without_flows_is_not_active(
     neutron: Neutron, tenant: Tenant
 ) -> None:
     """Without us it is ACTIVE, and passes everything; what it passes is not ours to change."""
-    healthy(tenant, 1, WATCHED)
-    with neutron.hosts[WATCHED].switch.full_table():
+    proven = healthy(tenant, 1, WATCHED)
+    with full_table(neutron.hosts[WATCHED], proven):
         [bare] = tenant.boot(1, host=WATCHED)
         are(neutron, [bare], status="DOWN", sync_state="OUT_OF_SYNC")
         failed, *_ = tasks(neutron, bare, task_state="FAILED")

@@ -12,7 +12,7 @@ from lab.neutron.stack import Neutron
 from lab.neutron.tenant import CLOSED, SERVED, Tenant
 from lab.rest import Refused
 from tests.e2e.neutron.conftest import OURS
-from tests.e2e.neutron.ports import are, healthy
+from tests.e2e.neutron.ports import are, full_table, healthy
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_blocks_that_are_left_are_lifted_and_neutron_goes_on_without_us(
 ) -> None:
     host, controller = neutron.hosts[OURS], neutron.controller
     [proven] = healthy(tenant, 1, OURS)
-    with host.switch.full_table():
+    with full_table(host, [proven]):
         [refused] = tenant.boot(1, host=OURS)
         are(neutron, [refused], status="DOWN", sync_state="OUT_OF_SYNC")
         host.stop_agent()
