@@ -1,13 +1,11 @@
 """What the tests ask of ports, and of their host's switch."""
 
 import contextlib
-import re
 from collections.abc import Iterator
 
-from lab.neutron.host import Host
+from lab.neutron.host import BRIDGE, Host
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import Tenant
-from lab.process import wait_until
 from lab.rest import Body
 from lab.switch import RULES_INGRESS
 from lab.vm import Vm
@@ -28,19 +26,17 @@ def are(neutron: Neutron, vms: list[Vm], **fields: object) -> None:
 
 
 @contextlib.contextmanager
-def full_table(host: Host, vms: list[Vm]) -> Iterator[None]:
-    """While the block lasts the switch takes no flow more into the table of ingress rules, in
-    which these machines are the only ones: flows of an earlier test that are removed now would
-    make room."""
-    ours = {host.switch.ofport(vm.tap) for vm in vms}
+def full_table(host: Host) -> Iterator[None]:
+    """While the block lasts the switch takes no flow more into the table of ingress rules.
 
-    def alone() -> bool:
-        ports = re.findall(r"\breg5=(0x[0-9a-f]+)", "\n".join(host.flows(RULES_INGRESS)))
-        return {int(port, 16) for port in ports} <= ours
-
-    wait_until(alone, _SECONDS, "the flows of earlier ports are gone")
-    with host.switch.full_table():
+    The limit is far below what is there: flows of an earlier test that are removed late make no
+    room.
+    """
+    host.switch.set_flow_limit(BRIDGE, RULES_INGRESS, 1)
+    try:
         yield
+    finally:
+        host.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
 
 
 def tasks(neutron: Neutron, vm: Vm, **filters: object) -> list[Body]:

@@ -42,7 +42,7 @@ def test_a_port_whose_flows_the_switch_refuses_is_down_closed_and_heals_by_itsel
     neutron: Neutron, tenant: Tenant
 ) -> None:
     friends = healthy(tenant, 2, OURS)
-    with full_table(neutron.hosts[OURS], friends):
+    with full_table(neutron.hosts[OURS]):
         [refused] = tenant.boot(1, host=OURS)
         are(neutron, [refused], status="DOWN", sync_state="OUT_OF_SYNC")
         assert passes_anything(refused, friends, SERVED) == []
@@ -61,7 +61,7 @@ def test_a_refused_rule_leaves_the_old_ones_in_force_and_is_applied_later(
     neutron: Neutron, tenant: Tenant
 ) -> None:
     one, other = healthy(tenant, 2, OURS)
-    with full_table(neutron.hosts[OURS], [one, other]):
+    with full_table(neutron.hosts[OURS]):
         rule = ingress(protocol="icmp")
         neutron.api.create("security_group_rules", security_group_id=tenant.group, **rule)
         are(neutron, [one, other], status="DOWN", sync_state="OUT_OF_SYNC")
@@ -80,7 +80,7 @@ def test_an_unplugged_port_is_down_and_absent_until_it_is_plugged_and_proven_aga
     one, other = healthy(tenant, 2, OURS)
     one.unplug(BRIDGE)
     are(neutron, [one], status="DOWN", sync_state="ABSENT")
-    with full_table(neutron.hosts[OURS], [other]):
+    with full_table(neutron.hosts[OURS]):
         neutron.hosts[OURS].plug(one)
         are(neutron, [one], status="DOWN", sync_state="OUT_OF_SYNC")
     are(neutron, [one], status="ACTIVE", sync_state="IN_SYNC")

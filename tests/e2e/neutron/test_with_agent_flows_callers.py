@@ -31,8 +31,8 @@ def neutron(gated_neutron: Neutron) -> Neutron:
 @pytest.fixture
 def refused(neutron: Neutron, tenant: Tenant) -> Iterator[Vm]:
     """A machine whose port's flows the switch refuses."""
-    proven = healthy(tenant, 1, OURS)
-    with full_table(neutron.hosts[OURS], proven):
+    healthy(tenant, 1, OURS)
+    with full_table(neutron.hosts[OURS]):
         [vm] = tenant.boot(1, host=OURS)
         are(neutron, [vm], status="DOWN", sync_state="OUT_OF_SYNC")
         yield vm

@@ -28,8 +28,8 @@ def test_a_port_that_neutrons_driver_left_without_flows_is_not_active(
     neutron: Neutron, tenant: Tenant
 ) -> None:
     """Without us it is ACTIVE, and passes everything; what it passes is not ours to change."""
-    proven = healthy(tenant, 1, WATCHED)
-    with full_table(neutron.hosts[WATCHED], proven):
+    healthy(tenant, 1, WATCHED)
+    with full_table(neutron.hosts[WATCHED]):
         [bare] = tenant.boot(1, host=WATCHED)
         are(neutron, [bare], status="DOWN", sync_state="OUT_OF_SYNC")
         failed, *_ = tasks(neutron, bare, task_state="FAILED")

@@ -25,7 +25,7 @@ def test_blocks_that_are_left_are_lifted_and_neutron_goes_on_without_us(
 ) -> None:
     host, controller = neutron.hosts[OURS], neutron.controller
     [proven] = healthy(tenant, 1, OURS)
-    with full_table(host, [proven]):
+    with full_table(host):
         [refused] = tenant.boot(1, host=OURS)
         are(neutron, [refused], status="DOWN", sync_state="OUT_OF_SYNC")
         host.stop_agent()
