@@ -374,8 +374,10 @@ class Reconciler:
     def _deliver(self, reports: Sequence[FlowReport], sight: Sight) -> bool:
         try:
             self._site.deliver(reports, sight)
-        # The site reports the cause as its host's trouble.
-        except Exception as exc:  # noqa: BLE001
+        # What the outbox cannot do is the trouble OUTBOX, and a retry; anything else is raised.
+        except Exception as exc:
+            if Trouble.OUTBOX not in self._troubles.current():
+                raise
             LOG.error(
                 "%d reports could not be kept, and their ports do not count as done: %s",
                 len(reports),

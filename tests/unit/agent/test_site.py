@@ -67,6 +67,7 @@ class Stage:
             Runner("host-1"),
             backoff=Backoff(1.0, 60.0),
             max_batch=100,
+            troubles=self.troubles,
         )
         self._put = self.outbox._db
         monkeypatch.setattr(self.outbox, "_db", _Disk(self))
@@ -249,3 +250,17 @@ def test_a_port_the_server_names_is_waited_for_once_if_it_has_no_interface() -> 
 def test_a_missing_group_is_left_out_so_that_its_port_fails_alone() -> None:
     missing = dataclasses.replace(spec(PORTS[0]), security_groups=(str(uuid.UUID(int=50)),))
     assert revisions(missing, DesiredState({PORTS[0]: missing})) == {}
+
+
+def test_a_report_that_cannot_even_be_written_is_the_trouble_of_its_ports(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_reports: Any) -> None:
+        raise TypeError("no report")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(stage.outbox, "put", fails)
+        assert stage.process() == {Phase.DELAYED}
+    assert "TypeError: no report" in stage.troubles.current()[Trouble.PORTS]
+    assert stage.process() == {Phase.PROVEN}
+    assert stage.troubles.current() == {}
