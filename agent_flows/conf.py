@@ -133,6 +133,13 @@ AGENT_OPTS: list[Opt] = [
         "openflow_timeout", default=30, min=1, help="Timeout of one call of ovs-ofctl in seconds."
     ),
     cfg.FloatOpt(
+        "audit_interval",
+        default=60.0,
+        min=0.1,
+        help="Seconds between two comparisons of everything in the switch with what was proven. "
+        "Most changes by other programs are found at once; this finds the rest.",
+    ),
+    cfg.FloatOpt(
         "slow_flow",
         default=10.0,
         min=0.1,

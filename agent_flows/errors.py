@@ -216,6 +216,14 @@ class ErrorType(enum.StrEnum):
         "succeeds",
         "the switch holds flows of an unknown owner that concern the port",
     )
+    DRIFT = (
+        "Drift",
+        "the switch no longer holds what was proven of the port, because something other than the "
+        "agent changed it: the message names what, `detail` lists the first flows. The report "
+        "comes before the repair, which is the next flow of the port",
+        "find out what changes it; the agent has repaired it if the next flow succeeded",
+        "the port's host was changed by another program; the next flow repairs it",
+    )
     SWITCH_ERROR = (
         "SwitchError",
         "ovs-ofctl refused something else: `detail` is its message",

@@ -61,6 +61,8 @@ class FlowName(enum.StrEnum):
     REFRESH = "refresh"
     UNWIRE = "unwire"
     RESYNC = "resync"
+    AUDIT = "audit"
+    """What was found, before it is repaired; it proves nothing."""
 
 
 class SyncState(enum.StrEnum):
@@ -107,6 +109,8 @@ class Trouble(enum.StrEnum):
     """Another agent reports for this host."""
     CLOCK = "clock"
     """The clocks of this host and the server differ by more than a day."""
+    DRIFT = "drift"
+    """Another program changes the switch again and again, or that could not be compared."""
     CONTROL = "control"
     """Work for the whole host failed."""
     RESYNC = "resync"

@@ -181,6 +181,7 @@ TASKS: Mapping[FlowName, Mapping[str, Step]] = {
         "remove-security-groups": Step.SECURITY_GROUPS,
         "release-vlan": Step.L2,
     },
+    FlowName.AUDIT: {"compare-switch": Step.SECURITY_GROUPS},
 }
 REFUSED = TaskError("SwitchError", "the switch refused a flow", "OFPFMFC_TABLE_FULL")
 

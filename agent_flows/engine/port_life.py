@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from agent_flows.engine.drift import Drift
+
 
 class Phase(enum.Enum):
     """Where a port is in its life; the value explains it."""
@@ -38,6 +40,7 @@ class Event(enum.Enum):
     FORGET = "it is not desired here"
     COME_DUE = "its pause is over"
     LOSE = "the switch restarted"
+    DRIFT = "the switch does not hold it any more as it was proven"
 
 
 MOVES: Mapping[tuple[Phase, Event], Phase] = {
@@ -60,6 +63,7 @@ MOVES: Mapping[tuple[Phase, Event], Phase] = {
     (Phase.PROVEN, Event.SUBMIT): Phase.READY,
     (Phase.PROVEN, Event.AWAIT): Phase.AWAITED,
     (Phase.PROVEN, Event.LOSE): Phase.STALE,
+    (Phase.PROVEN, Event.DRIFT): Phase.READY,
     (Phase.STALE, Event.SUBMIT): Phase.READY,
     (Phase.STALE, Event.AWAIT): Phase.AWAITED,
     (Phase.ABSENT, Event.SUBMIT): Phase.READY,
@@ -85,7 +89,8 @@ class Request:
 
     ``forced``: act even if nothing seems to have changed. ``asked``: the server
     named this port, so it is to be reported even if it has no interface here.
-    ``looked``: the last verdict was LATER. ``since`` is when it was first asked
+    ``looked``: the last verdict was LATER. ``drift``: what is to be reported before
+    the port is repaired. ``since`` is when it was first asked
     for, in seconds of the table's clock.
     """
 
@@ -94,6 +99,7 @@ class Request:
     forced: bool = False
     asked: bool = False
     looked: bool = False
+    drift: Drift | None = None
     since: float = dataclasses.field(default=0.0, compare=False)
 
     def with_newer(self, newer: "Request", *, afresh: bool) -> "Request":
@@ -104,6 +110,7 @@ class Request:
             self.forced or newer.forced,
             self.asked or newer.asked,
             self.looked and not afresh,
+            newer.drift or self.drift,
             self.since,
         )
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from agent_flows.engine.drift import Drift
 from agent_flows.engine.port_life import (
     Applied,
     Event,
@@ -79,6 +80,30 @@ class PortTable:
                     self._request(life, event, life.request.with_newer(new, afresh=afresh))
                 else:
                     self._request(life, event, new)
+            self._changed.notify_all()
+
+    def drifted(self, drifts: Mapping[str, Drift]) -> None:
+        """Have these ports repaired, and what differs reported before.
+
+        A port that is not proven is left out: nothing is claimed of it, and its
+        flow is to run anyway.
+        """
+        now = self._clock()
+        with self._changed:
+            for port_id, drift in drifts.items():
+                life = self._life(port_id)
+                new = Request(port_id, forced=True, drift=drift, since=now)
+                if not life.proven:
+                    continue
+                if life.phase is Phase.PROVEN:
+                    self._request(life, Event.DRIFT, new)
+                elif life.phase is Phase.RUNNING:
+                    newer = Superseding(Event.SUBMIT, new, afresh=False).after(life.superseding)
+                    self._lives[port_id] = dataclasses.replace(life, superseding=newer)
+                elif life.phase in _PENDING:
+                    # At its turn: a finding does not end the pause of a port.
+                    request = life.request.with_newer(new, afresh=False)
+                    self._lives[port_id] = dataclasses.replace(life, request=request)
             self._changed.notify_all()
 
     def claim(self, *, wait: bool = True) -> Sequence[Life]:

@@ -168,6 +168,7 @@ class Reconciler:
         """At most ``workers`` batches of up to ``max_batch`` ports run at a time."""
         self.table = PortTable(max_batch, backoff, clock)
         self.submit = self.table.submit
+        self.drifted = self.table.drifted
         self._site, self._runner = site, runner
         self._clock = clock
         self._troubles = troubles or Troubles()
@@ -295,6 +296,7 @@ class Reconciler:
         if refused:
             flows = dict.fromkeys(refused, FlowName.WIRE)
             verdicts |= self._refuse(_Batch(flows, lives, sight), refused)
+        self._report_drift(batch, chosen, sight)
         for compose in dict.fromkeys(self._site.flows.values()):
             flows = {id_: flow for id_, flow in chosen.items() if self._site.flows[flow] is compose}
             verdicts |= self._run(_Batch(flows, lives, sight), compose)
@@ -307,6 +309,34 @@ class Reconciler:
         self._log_failures(reports)
         self._deliver(reports, batch.sight)
         return dict.fromkeys(errors, Verdict.RETRY)
+
+    def _report_drift(
+        self, batch: Sequence[Life], chosen: Mapping[str, FlowName], sight: Sight
+    ) -> None:
+        """What another program changed is kept in the outbox before the repair starts.
+
+        If it cannot be kept, the port is repaired all the same, and the next attempt
+        reports it: that one comes, since the repair's report cannot be kept either.
+        """
+        drifted = {
+            life.port_id: life
+            for life in batch
+            if life.request.drift is not None
+            and chosen.get(life.port_id, FlowName.UNWIRE) is not FlowName.UNWIRE
+        }
+        if not drifted:
+            return
+        works = _Batch(dict.fromkeys(drifted, FlowName.AUDIT), drifted, sight)
+        reports = [
+            self._runner.drifted(works.work(port_id), life.request.drift)
+            for port_id, life in drifted.items()
+            if life.request.drift is not None
+        ]
+        self._log_failures(reports)
+        if self._deliver(reports, sight):
+            for port_id, life in drifted.items():
+                reported = dataclasses.replace(life.request, drift=None)
+                self.table.note(port_id, request=reported)
 
     def _never_ran(self, batch: _Batch, port_id: str, error: TaskError) -> FlowReport:
         work = batch.work(port_id)

@@ -19,6 +19,7 @@ from taskflow.flow import Flow
 from taskflow.persistence import models
 from taskflow.persistence.backends import impl_memory as _impl_memory  # noqa: F401
 
+from agent_flows.engine.drift import COMPARE_SWITCH, Drift
 from agent_flows.engine.task import FlowTask, PortErrors, TaskFailed
 from agent_flows.engine.transcript import Clock, Transcript, utcnow
 from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome, TaskState
@@ -133,6 +134,12 @@ class Runner:
         now = self._clock()
         failed = TaskOutcome(task.name_, task.step, TaskState.FAILED, now, 0.0, error)
         return self._written(flow, work, now, now, (failed,))
+
+    def drifted(self, work: Work, drift: Drift) -> FlowReport:
+        """The report of a port that is not in the switch as it was proven."""
+        now = self._clock()
+        failed = TaskOutcome(COMPARE_SWITCH, drift.step, TaskState.FAILED, now, 0.0, drift.error)
+        return self._written(FlowName.AUDIT, work, now, now, (failed,))
 
     def _run_once(
         self,

@@ -88,6 +88,7 @@ class Ruling(enum.Enum):
     OUTDATED = "outdated"  # about an older desired state
     PROVEN = "proven"
     FAILED = "failed"
+    DRIFTED = "drifted"  # found by an audit; the repair is reported by itself
     UNWIRED = "unwired"
 
 
@@ -128,6 +129,18 @@ def decide(
         )
     if not _current(port, report):
         return Decision(Ruling.OUTDATED, dataclasses.replace(taken, sync_state=SyncState.SYNCING))
+    return _ruled(port, taken, report, settings)
+
+
+def _ruled(port: PortState, taken: PortState, report: FlowReport, settings: Settings) -> Decision:
+    """Of a report about the current desired state."""
+    if report.flow is FlowName.AUDIT:
+        # The status falls only if the repair fails: a repaired drift is no news for users.
+        if report.failed is None:
+            return Decision(Ruling.STALE, taken)
+        return Decision(
+            Ruling.DRIFTED, dataclasses.replace(taken, sync_state=SyncState.OUT_OF_SYNC)
+        )
     if report.flow is not FlowName.UNWIRE and all(
         _proves(port, report, step) for step in settings.required_steps
     ):
@@ -190,7 +203,7 @@ def _proves(port: PortState, report: FlowReport, step: Step) -> bool:
 
 
 def _proven_revision(port: PortState, report: FlowReport) -> int | None:
-    if report.flow is FlowName.REFRESH:
+    if report.flow in (FlowName.REFRESH, FlowName.AUDIT):
         return port.proven_revision
     if report.flow is FlowName.UNWIRE or not report.proves(Step.L2):
         return None

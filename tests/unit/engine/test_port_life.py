@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent_flows.engine.drift import Drift
 from agent_flows.engine.port_life import (
     MOVES,
     Applied,
@@ -17,6 +18,7 @@ from agent_flows.engine.port_life import (
     Verdict,
 )
 from agent_flows.engine.port_table import PortTable
+from agent_flows.report import Step, TaskError
 from agent_flows.supervision import Backoff
 
 PORT = "port-1"
@@ -100,7 +102,49 @@ def test_running_port_is_awaited_after_its_flow() -> None:
     assert ports.life(PORT).phase is Phase.AWAITED
 
 
-STEPS = ["submit", "force", "await", "claim", "lose", *Verdict]
+DRIFT = Drift(Step.L2, TaskError("Drift", "the tag is 999 instead of 2"))
+
+
+def test_drift_of_a_proven_port_has_its_flow_run_again() -> None:
+    ports = table()
+    ports.submit([PORT])
+    assert after(ports, Verdict.DONE, applied=PROVEN) is Phase.PROVEN
+    ports.drifted({PORT: DRIFT})
+    request = ports.life(PORT).request
+    assert (ports.life(PORT).phase, request.forced, request.drift) == (Phase.READY, True, DRIFT)
+
+
+def test_drift_of_a_port_that_is_not_proven_is_left_out() -> None:
+    ports = table()
+    ports.drifted({PORT: DRIFT})
+    assert ports.lives() == {}
+    ports.submit([PORT])
+    ports.drifted({PORT: DRIFT})
+    assert ports.life(PORT).request.drift is None
+
+
+def test_drift_of_a_proven_port_whose_flow_runs_follows_that_flow() -> None:
+    ports = table()
+    ports.submit([PORT])
+    assert after(ports, Verdict.DONE, applied=PROVEN) is Phase.PROVEN
+    ports.submit([PORT])
+    ports.claim()
+    ports.drifted({PORT: DRIFT})
+    ports.release([PORT], {PORT: Verdict.DONE})
+    [claimed] = ports.claim()
+    assert claimed.request.drift is DRIFT
+
+
+def test_drift_does_not_end_the_pause_of_a_port() -> None:
+    ports = table()
+    ports.submit([PORT])
+    assert after(ports, Verdict.RETRY, applied=PROVEN) is Phase.DELAYED
+    ports.drifted({PORT: DRIFT})
+    life = ports.life(PORT)
+    assert (life.phase, life.request.drift, life.request.attempt) == (Phase.DELAYED, DRIFT, 2)
+
+
+STEPS = ["submit", "force", "await", "claim", "lose", "drift", *Verdict]
 
 
 @settings(deadline=None)
@@ -116,6 +160,8 @@ def test_no_course_of_events_makes_an_illegal_move_or_claims_a_port_twice(
                 ports.submit([port_id], forced=step == "force")
             case "await":
                 ports.submit([port_id], event=Event.AWAIT)
+            case "drift":
+                ports.drifted({port_id: DRIFT})
             case "lose":
                 ports.lose()
             case "claim":

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from taskflow.flow import Flow
 from taskflow.patterns import linear_flow
 
+from agent_flows.engine.drift import Drift
 from agent_flows.engine.port_life import Life, Request, Verdict
 from agent_flows.engine.reconciler import Desired, Reconciler, Sight
 from agent_flows.engine.runner import Runner
 from agent_flows.engine.task import FlowTask
-from agent_flows.report import FlowName, FlowReport, Step, Trouble
+from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskState, Trouble
 from agent_flows.supervision import Backoff, Troubles
 from lab.process import wait_until
 
@@ -479,3 +480,70 @@ def test_flows_of_one_composer_run_as_one_and_are_reported_by_name() -> None:
         (wired, FlowName.REFRESH),
         (new, FlowName.WIRE),
     ]
+
+
+class Repaired(OneRun):
+    """A port whose forced flow is a wire; ``full`` is why reports cannot be kept."""
+
+    forced_flow = FlowName.WIRE
+
+    def __init__(self, troubles: Troubles) -> None:
+        super().__init__()
+        self.troubles = troubles
+        self.full = False
+        self.kept_before_run: list[list[FlowName]] = []
+
+    def inputs(self, flow: FlowName, port_ids: Sequence[str], sight: Sight) -> Mapping[str, object]:
+        self.kept_before_run.append([report.flow for report in self.reports])
+        return super().inputs(flow, port_ids, sight)
+
+    def deliver(self, reports: Sequence[FlowReport], sight: Sight) -> None:
+        if self.full:
+            self.troubles.report(Trouble.OUTBOX, "no space left on device")
+            raise OSError("no space left on device")
+        super().deliver(reports, sight)
+
+    def is_deliverable(self) -> bool:
+        return not self.full
+
+
+DRIFT = Drift(Step.L2, TaskError("Drift", "the tag is 999 instead of 2"))
+
+
+def proven_port(site: Repaired) -> tuple[Reconciler, str]:
+    port_id = str(uuid.UUID(int=1))
+    queue = Reconciler(
+        site, Runner("host-1"), backoff=Backoff(0.0, 0.0), max_batch=100, troubles=site.troubles
+    )
+    queue.submit([port_id])
+    queue.finish([port_id])
+    return queue, port_id
+
+
+def test_invariant_14_drift_is_kept_in_the_outbox_before_its_repair_begins() -> None:
+    site = Repaired(Troubles())
+    queue, port_id = proven_port(site)
+    queue.drifted({port_id: DRIFT})
+    queue.finish([port_id])
+    assert [report.flow for report in site.reports] == [
+        FlowName.WIRE,
+        FlowName.AUDIT,
+        FlowName.WIRE,
+    ]
+    assert site.kept_before_run[-1] == [FlowName.WIRE, FlowName.AUDIT]
+    [found] = site.reports[1].tasks
+    assert (found.name, found.step, found.state) == ("compare-switch", Step.L2, TaskState.FAILED)
+    assert found.error == DRIFT.error
+
+
+def test_drift_that_cannot_be_kept_is_repaired_and_reported_later() -> None:
+    site = Repaired(Troubles())
+    queue, port_id = proven_port(site)
+    site.full = True
+    queue.drifted({port_id: DRIFT})
+    queue.finish([port_id])
+    assert len(site.runs) == 2
+    site.full = False
+    queue.submit([port_id])
+    queue.finish([port_id])
+    assert [report.flow for report in site.reports[1:]] == [FlowName.AUDIT, FlowName.WIRE]

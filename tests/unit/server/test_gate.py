@@ -22,6 +22,7 @@ from agent_flows.server.core.gate import PortState, Ruling, Settings, decide
 from lab.model import WIRE, flow_report, new_id
 
 PORT, GROUP = new_id(), new_id()
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 SETTINGS = Settings()
 KEEP = Settings(keep_active_on_refresh_failure=True)
 
@@ -133,6 +134,38 @@ def test_a_task_that_did_not_succeed_is_a_failure(name: str, state: TaskState) -
         for task in report().tasks
     )
     assert outcome(ACTIVE, report(tasks=tasks)) == ("DOWN", "OUT_OF_SYNC")
+
+
+def audit(state: TaskState = TaskState.FAILED, **fields: Any) -> FlowReport:
+    error = TaskError("Drift", "the tag is 999 instead of 2") if state is TaskState.FAILED else None
+    outcome = TaskOutcome("compare-switch", Step.L2, state, NOW, 0.0, error)
+    return report(flow=FlowName.AUDIT, tasks=(outcome,), **fields)
+
+
+def test_found_drift_leaves_the_status_and_is_out_of_sync() -> None:
+    decision = decide(ACTIVE, audit(), SETTINGS)
+    assert (decision.ruling, decision.port.status) == (Ruling.DRIFTED, PortStatus.ACTIVE)
+    assert decision.port.sync_state is SyncState.OUT_OF_SYNC
+    # A refresh after it is proof with the wiring as it was proven before.
+    assert decision.port.proven_revision == ACTIVE.proven_revision
+
+
+def test_repaired_drift_is_in_sync_and_a_failed_repair_takes_the_port_down() -> None:
+    drifted = decide(ACTIVE, audit(), SETTINGS).port
+    repaired = report(flow=FlowName.RESYNC, sequence=102)
+    assert outcome(drifted, repaired) == ("ACTIVE", "IN_SYNC")
+    failed = report(flow=FlowName.RESYNC, sequence=102, fails="verify-security-groups")
+    assert outcome(drifted, failed) == ("DOWN", "OUT_OF_SYNC")
+
+
+def test_invariant_2_an_audit_that_found_nothing_proves_nothing() -> None:
+    down = port(proven_revision=None)
+    decision = decide(down, audit(TaskState.SUCCEEDED), SETTINGS)
+    assert decision.port == dataclasses.replace(down, sequence=101)
+
+
+def test_drift_of_an_older_revision_leaves_a_port_syncing() -> None:
+    assert outcome(ACTIVE, audit(revision=4)) == ("ACTIVE", "SYNCING")
 
 
 def test_a_port_without_a_kernel_link_skips_raising_it() -> None:

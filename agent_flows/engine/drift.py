@@ -1,0 +1,259 @@
+"""Drift: what is in the switch differs from what was proven, and no flow of ours changed it.
+
+Something suspects (a flow monitor, OVSDB, the clock), an :class:`Auditor` of
+the host compares, and what it finds is reported and repaired by the reconciler.
+"""
+
+import collections
+import random
+import resource
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from oslo_log import log
+
+from agent_flows.report import MAX_MESSAGE_CHARS, Step, TaskError, Trouble
+from agent_flows.supervision import Backoff, Loop, Troubles, one_line
+
+LOG = log.getLogger(__name__)
+
+COMPARE_SWITCH = "compare-switch"
+"""The task of the flow ``audit``."""
+
+# All in seconds. Suspicions within this time are looked into together.
+_DEBOUNCE = 0.1
+# The audits of many hosts, or of one that restarts, are spread by this part of the interval.
+_SPREAD = 0.1
+# Comparing and repairing may take so much CPU at once, and so much of a core in the long run;
+# a finding counts as at least so much. So a program that fights with the agent costs a bounded
+# part of the host, and of the history: ten repairs at once, then one every four seconds.
+_CREDIT = 6.0
+_SHARE = 0.15
+_LEAST_COST = 0.6
+# So many findings in so many seconds are a trouble of the host.
+_OFTEN = 5
+_RECENT = 60.0
+_BACKOFF = Backoff(0.5, 10.0)
+_MOST_COOKIES = 10_000
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What differs for a port, found in the ``step`` that had proven it."""
+
+    step: Step
+    error: TaskError
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """What may differ, since something happened that no flow of ours may have done.
+
+    ``deleted``: cookies of deleted flows of the integration bridge, which a flow
+    of ours may have replaced. ``bridges``: their flows were changed by another
+    program. ``port_ids``: their tag, link or interface changed. ``everything``
+    includes all of it.
+    """
+
+    deleted: frozenset[int] = frozenset()
+    bridges: frozenset[str] = frozenset()
+    port_ids: frozenset[str] = frozenset()
+    everything: bool = False
+
+    def __or__(self, other: "Suspicion") -> "Suspicion":
+        deleted = self.deleted | other.deleted
+        if self.everything or other.everything or len(deleted) > _MOST_COOKIES:
+            return EVERYTHING
+        return Suspicion(deleted, self.bridges | other.bridges, self.port_ids | other.port_ids)
+
+    def __bool__(self) -> bool:
+        return self != NONE
+
+
+NONE = Suspicion()
+EVERYTHING = Suspicion(everything=True)
+
+
+class Auditor(Protocol):
+    """Compares what is in the switch of one kind of host with what was proven."""
+
+    def compare(self, suspicion: Suspicion) -> Mapping[str, Drift]:
+        """What differs now, by port, as far as it was suspected.
+
+        It changes nothing that belongs to a port. A port whose flow runs meanwhile
+        may be in the answer. Raises :class:`agent_flows.engine.task.TaskFailed`
+        if the switch cannot be read.
+        """
+        ...
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its children that ended."""
+    used = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        used += usage.ru_utime + usage.ru_stime
+    return used
+
+
+class Budget:
+    """How much CPU comparing and repairing may use: at most :data:`_CREDIT` seconds at once,
+    and :data:`_SHARE` of a core in the long run. ``clock`` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._credit, self._at = _CREDIT, clock()
+
+    def spend(self, seconds: float) -> None:
+        self._earn()
+        self._credit -= seconds
+
+    def pause(self) -> float:
+        """Seconds until there is something to spend again."""
+        self._earn()
+        return max(0.0, -self._credit / _SHARE)
+
+    def _earn(self) -> None:
+        now = self._clock()
+        self._credit = min(_CREDIT, self._credit + (now - self._at) * _SHARE)
+        self._at = now
+
+
+class DriftWatch:
+    """One thread: looks into suspicions, and every ``audit_interval`` seconds compares everything.
+
+    ``drifted`` gets what was found: :meth:`.reconciler.Reconciler.drifted`.
+    Another program that changes the switch again and again is the trouble DRIFT.
+    """
+
+    def __init__(
+        self,
+        auditor: Auditor,
+        drifted: Callable[[Mapping[str, Drift]], None],
+        audit_interval: float,
+        troubles: Troubles,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = cpu_seconds,
+    ) -> None:
+        self._auditor, self._drifted = auditor, drifted
+        self._interval, self._troubles = audit_interval, troubles
+        self._clock, self._cpu = clock, cpu
+        self._changed = threading.Condition()
+        self._suspicion = NONE
+        self._next_audit = clock() + self._spread()
+        self._findings: collections.deque[float] = collections.deque(maxlen=1000)
+        self._budget = Budget(clock)
+        # The CPU time at the start of the last comparison that found something.
+        self._charged_from: float | None = None
+        self._loop = Loop("drift-watch", self._step, troubles, Trouble.DRIFT, _BACKOFF)
+
+    def start(self) -> None:
+        self._loop.start()
+
+    def stop(self, timeout: float) -> None:
+        self._loop.stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._loop.stop(timeout)
+
+    def suspect(self, suspicion: Suspicion) -> None:
+        """Look into it soon. Returns at once."""
+        with self._changed:
+            self._suspicion |= suspicion
+            self._changed.notify_all()
+
+    def _step(self) -> None:
+        if not self._wait() or self._loop.stopping.wait(self._pause()):
+            return
+        with self._changed:
+            suspicion, self._suspicion = self._suspicion, NONE
+        if self._clock() >= self._next_audit:
+            suspicion |= EVERYTHING
+        before = self._cpu()
+        try:
+            found = self._auditor.compare(suspicion)
+        except BaseException:
+            self.suspect(suspicion)
+            raise
+        if suspicion.everything:
+            self._next_audit = self._clock() + self._spread()
+        if found:
+            self._found(found, before)
+        else:
+            self._budget.spend(self._cpu() - before)
+        self._report_often()
+
+    def _wait(self) -> bool:
+        """Until something is suspected or the audit is due; False after a while, or at the end."""
+        with self._changed:
+            if not self._suspicion and not self._loop.stopping.is_set():
+                pause = self._next_audit - self._clock()
+                if self._findings:
+                    pause = min(pause, 1.0)
+                if pause > 0:
+                    self._changed.wait(pause)
+        due = bool(self._suspicion) or self._clock() >= self._next_audit
+        if not due:
+            self._report_often()
+        return due and not self._loop.stopping.is_set()
+
+    def _found(self, found: Mapping[str, Drift], cpu_before: float) -> None:
+        now = self._clock()
+        self._findings.append(now)
+        number, since = self._recent()
+        first_id, first = next(iter(found.items()))
+        LOG.warning(
+            "%d ports are not in the switch as they were proven; repairing them. First port %s: "
+            "%s: %s\n%s",
+            len(found),
+            first_id,
+            first.step,
+            first.error.message,
+            first.error.detail,
+        )
+        if number > 1:
+            again = f"; finding number {number} of the last {max(1, round(now - since))} s"
+            found = {port_id: _amended(drift, again) for port_id, drift in found.items()}
+        self._charged_from = cpu_before
+        self._drifted(found)
+
+    def _pause(self) -> float:
+        """Seconds to wait before the next comparison."""
+        if self._charged_from is not None:
+            # The repair ran in other threads, in the time since then.
+            self._budget.spend(max(_LEAST_COST, self._cpu() - self._charged_from))
+            self._charged_from = None
+        return _DEBOUNCE + min(self._budget.pause(), self._interval)
+
+    def _recent(self) -> tuple[int, float]:
+        """The number of recent findings, and when the first of them was."""
+        now = self._clock()
+        while self._findings and self._findings[0] < now - _RECENT:
+            self._findings.popleft()
+        return len(self._findings), self._findings[0] if self._findings else now
+
+    def _report_often(self) -> None:
+        number, since = self._recent()
+        if number < _OFTEN:
+            self._troubles.clear(Trouble.DRIFT)
+            return
+        seconds = max(1, round(self._clock() - since))
+        self._troubles.report(
+            Trouble.DRIFT,
+            f"another program changes the switch again and again: found and repaired {number} "
+            f"times in the last {seconds} s; the repairs are spread so that they do not use the "
+            "host up",
+        )
+
+    def _spread(self) -> float:
+        factor = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311  # spreads load
+        return self._interval * factor
+
+
+def _amended(drift: Drift, addition: str) -> Drift:
+    message = one_line(drift.error.message)[: MAX_MESSAGE_CHARS - len(addition)] + addition
+    return replace(drift, error=replace(drift.error, message=message))
