@@ -14,9 +14,11 @@ from oslo_service.backend.base import ServiceBase
 
 from agent_flows import conf as options
 from agent_flows import process
+from agent_flows.agent.auditor import AgentAuditor
 from agent_flows.agent.control import Control
 from agent_flows.agent.flows import Switch
 from agent_flows.agent.site import AgentSite
+from agent_flows.engine.drift import DriftWatch
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.runner import Runner
 from agent_flows.engine.transcript import utcnow
@@ -109,6 +111,12 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             workers=conf.workers,
             troubles=self.troubles,
         )
+        self._drift_watch = DriftWatch(
+            AgentAuditor(switch, self._reconciler.table),
+            self._reconciler.drifted,
+            conf.audit_interval,
+            self.troubles,
+        )
         self._control = Control(
             switch,
             bridges,
@@ -149,6 +157,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             self.troubles,
         )
         self._watchdog.start()
+        self._drift_watch.start()
         self._listener.start()
         self._reporter.start()
         self._heartbeat.start()
@@ -158,6 +167,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
     def stop(self) -> None:
         """New work is refused first, then what runs may end; flows and reports stay."""
         self._listener.stop()
+        self._drift_watch.stop(_CALL_PATIENCE)
         self._control.stop(_CALL_PATIENCE)
         self._reconciler.stop(_FLOW_PATIENCE)
         self._heartbeat.stop(_CALL_PATIENCE)
