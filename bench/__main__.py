@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import neutron, port, rule, wire
+from bench import idle, neutron, port, rule, wire
 from lab.background import until_signalled
 
 
@@ -22,10 +22,13 @@ def main() -> int:
     rules = benches.add_parser("rule", help="a rule added to a group of many local ports")
     rules.add_argument("--ports", type=_positive, default=200, metavar="N")
     rules.add_argument("--rounds", type=_positive, default=7, help="rounds per median")
+    idles = benches.add_parser("idle", help="an agent with many ports and nothing to do")
+    idles.add_argument("--ports", type=_positive, default=500, metavar="N")
+    idles.add_argument("--seconds", type=_positive, default=60, help="how long to measure")
     neutrons = benches.add_parser("neutron", help="plain Neutron, and one with agent_flows")
     neutrons.add_argument("--ports", type=_positive, default=100, metavar="N")
     neutrons.add_argument("--rounds", type=_positive, default=1, help="rounds per median")
-    for bench in (wires, ports, rules, neutrons):
+    for bench in (wires, ports, rules, idles, neutrons):
         bench.add_argument("--json", action="store_true", help="the last line is a JSON object")
     options = parser.parse_args()
     return until_signalled(lambda: _run(options))
@@ -43,12 +46,20 @@ def _run(options: argparse.Namespace) -> int:
 
 def _measure(
     options: argparse.Namespace, log: Callable[[str], None]
-) -> wire.WireFigures | port.PortFigures | rule.RuleFigures | neutron.NeutronFigures:
+) -> (
+    wire.WireFigures
+    | port.PortFigures
+    | rule.RuleFigures
+    | idle.IdleFigures
+    | neutron.NeutronFigures
+):
     match options.bench:
         case "wire":
             return wire.measure(options.ports, options.bus, options.rounds, log)
         case "rule":
             return rule.measure(options.ports, options.rounds, log)
+        case "idle":
+            return idle.measure(options.ports, options.seconds, log)
         case "neutron":
             return neutron.measure(options.ports, options.rounds, log)
         case _:

@@ -66,6 +66,25 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def cpu_of_children(pid: int) -> float:
+    """CPU seconds of what a process has started: of what it has waited for (proc(5),
+    ``/proc/<pid>/stat``), and of what still runs, with all that this has started."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It has ended; its parent counts it.
+        number = int(process.name)
+        parents[number] = int(fields[1])
+        ticks[number] = sum(map(int, fields[13 if number == pid else 11 : 15]))
+    family = {pid}
+    while more := {child for child, its in parents.items() if its in family} - family:
+        family |= more
+    return sum(ticks.get(each, 0) for each in family) / TICKS
+
+
 class Idle:
     """Measures how little CPU a process uses when it has nothing to do, and waits for that.
 

@@ -17,6 +17,7 @@ _PATIENCE = 3.0
 class Listener:
     """An RPC server that is started in a thread, because the start waits for the message bus.
 
+    Messages are handled one after the other, in the order in which they arrive.
     Until the start succeeds, the trouble is LISTENER.
     """
 
@@ -56,7 +57,9 @@ class Listener:
         if self._server is None:
             # A server that failed to start cannot be started again.
             server = self._make()
-            server.start()
+            # Each method of an agent's endpoint returns at once, and an idle thread of the pool
+            # wakes every second (futurist's MAX_IDLE_FOR): 64 of them cost more than all the rest.
+            server.start(override_pool_size=1)
             self._server = server
         else:
             self._loop.stopping.wait()

@@ -82,18 +82,36 @@ def test_without_root_a_tool_says_so_in_one_line(command: str, for_everybody: Pa
     assert f"try: sudo tools/{command}" in refused.stderr
 
 
-def test_the_wire_bench_prints_its_figures_as_one_object() -> None:
+def _figures_of_bench(*words: str) -> dict[str, float]:
     bench = subprocess.run(
-        [str(ROOT / "tools" / "bench"), "wire", "--ports", "20", "--rounds", "1", "--json"],
+        [str(ROOT / "tools" / "bench"), *words, "--json"],
         capture_output=True,
         text=True,
         timeout=180,
         check=False,
     )
     assert bench.returncode == 0, bench.stderr
-    figures = json.loads(bench.stdout.splitlines()[-1])
+    figures: dict[str, float] = json.loads(bench.stdout.splitlines()[-1])
+    return figures
+
+
+def test_the_wire_bench_prints_its_figures_as_one_object() -> None:
+    figures = _figures_of_bench("wire", "--ports", "20", "--rounds", "1")
     assert set(figures) == {"ports", "seconds", "floor_seconds", "ratio", "agent_rss_mib"}
     assert figures["ports"] == 20
+
+
+def test_the_idle_bench_prints_its_figures_as_one_object() -> None:
+    figures = _figures_of_bench("idle", "--ports", "5", "--seconds", "2")
+    assert set(figures) == {
+        "ports",
+        "seconds",
+        "cpu_percent",
+        "children_cpu_percent",
+        "memory_mib",
+    }
+    assert figures["ports"] == 5
+    assert figures["memory_mib"] > 20
 
 
 def test_every_tool_explains_itself() -> None:
