@@ -1,5 +1,6 @@
 """Notices that ovs-vswitchd, or its bridge, ended or was replaced, so that our flows are gone."""
 
+import contextlib
 import socket
 import struct
 import time
@@ -12,12 +13,13 @@ from agent_flows.supervision import Backoff, Loop, Troubles
 
 LOG = log.getLogger(__name__)
 
-# All in seconds. How long one read waits, and how long until the next attempt to connect.
-_TICK = 0.25
+# All in seconds. How long until the next attempt to connect.
 _PAUSE = 0.1
 # How long without data until the switch is asked for an echo, and how long it may take.
 _QUIET = 1.0
 _PATIENCE = 2.5
+# The shortest wait.
+_SHORTEST = 0.001
 # How long a new connection's greeting may take.
 _GREETING = 5.0
 # An OpenFlow message begins with its version, type, length and transaction id.
@@ -72,13 +74,18 @@ class SwitchWatch:
         return self._loop.is_alive()
 
     def stop(self) -> None:
-        self._loop.stop(_GREETING + _TICK)
+        self._loop.stopping.set()
+        # A read that waits ends with this; a switch that is gone has ended it already.
+        with contextlib.suppress(OSError):
+            if (sock := self._socket) is not None:
+                sock.shutdown(socket.SHUT_RDWR)
+        self._loop.stop(_GREETING)
         self._close()
 
     def _watch(self) -> None:
         if self._socket is None:
             self._reconnect()
-        elif not self._is_connected(self._socket):
+        elif not self._is_connected(self._socket) and not self._loop.stopping.is_set():
             self._close()
             LOG.warning("The switch at %s is gone; waiting for it", self._path)
             self._on_gone(
@@ -87,15 +94,19 @@ class SwitchWatch:
             )
 
     def _is_connected(self, sock: socket.socket) -> bool:
-        """Read for a moment; False if the connection has ended."""
+        """Read, and ask for an echo when it is time; False if the connection has ended."""
         try:
-            if self._asked is None and time.monotonic() - self._last_data > _QUIET:
+            now = time.monotonic()
+            if self._asked is None and now >= self._last_data + _QUIET:
                 sock.sendall(_HEADER.pack(self._version, _ECHO_REQUEST, _HEADER.size, 0))
-                self._asked = time.monotonic()
+                self._asked = now
+            until = self._last_data + _QUIET if self._asked is None else self._asked + _PATIENCE
+            # One that hangs has used its time up; 0 would mean not to wait at all.
+            sock.settimeout(_PATIENCE if self._hangs else max(until - now, _SHORTEST))
             # The content does not matter.
             data = sock.recv(65536)
         except TimeoutError:
-            if self._asked is not None and time.monotonic() - self._asked > _PATIENCE:
+            if self._asked is not None and time.monotonic() >= self._asked + _PATIENCE:
                 self._hang()
             return True
         except OSError:
@@ -141,7 +152,6 @@ class SwitchWatch:
             if rest < 0:
                 raise OSError("the switch does not speak OpenFlow")
             sock.sendall(header + (sock.recv(rest, socket.MSG_WAITALL) if rest else b""))
-            sock.settimeout(_TICK)
         except OSError:
             sock.close()
             raise

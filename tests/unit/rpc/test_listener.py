@@ -23,7 +23,7 @@ class Bus:
     def get_rpc_server(self, *_: object) -> "Bus":
         return self
 
-    def start(self) -> None:
+    def start(self, override_pool_size: int) -> None:
         if self.refusals:
             self.refusals -= 1
             raise oslo_messaging.MessageDeliveryFailure("PRECONDITION_FAILED - inequivalent arg")
