@@ -1,8 +1,9 @@
 """Compares the switch of a standalone host with what was proven of its ports."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from agent_flows.agent.flows import Switch
+from agent_flows.agent.wiring_audit import WiringAudit
 from agent_flows.engine.drift import Drift, Suspicion
 from agent_flows.engine.port_table import PortTable
 
@@ -12,18 +13,15 @@ class AgentAuditor:
 
     def __init__(self, switch: Switch, table: PortTable) -> None:
         self._switch, self._table = switch, table
+        self._wiring = WiringAudit(switch, table)
 
     def compare(self, suspicion: Suspicion) -> Mapping[str, Drift]:
         found: dict[str, Drift] = {}
         if suspicion.everything or suspicion.port_ids:
-            found |= self._wiring(None if suspicion.everything else suspicion.port_ids)
+            found |= self._wiring.compare(None if suspicion.everything else suspicion.port_ids)
         if suspicion.everything or suspicion.bridges or suspicion.deleted:
             found |= self._flows(suspicion)
         return found
-
-    def _wiring(self, port_ids: Collection[str] | None) -> Mapping[str, Drift]:
-        """Of these ports, or of all: tags, links and interfaces."""
-        return {}
 
     def _flows(self, suspicion: Suspicion) -> Mapping[str, Drift]:
         """Flows of the integration bridge, and ours on the physical networks' bridges."""

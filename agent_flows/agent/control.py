@@ -9,6 +9,7 @@ from oslo_log import log
 
 from agent_flows.agent.flows import Switch
 from agent_flows.agent.site import Specs
+from agent_flows.engine.drift import Suspicion
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.l2 import bridges as making
@@ -60,13 +61,16 @@ class Control:
         bridges: Bridges,
         reconciler: Reconciler,
         server: Specs,
+        suspect: Callable[[Suspicion], None],
         *,
         troubles: Troubles,
     ) -> None:
+        """``suspect`` has the switch compared with what was proven."""
         self._switch = switch
         self._bridges = bridges
         self._reconciler = reconciler
         self._server = server
+        self._suspect = suspect
         self._troubles = troubles
         self._changed = threading.Condition()
         self._pending: set[_Work] = set()
@@ -133,6 +137,9 @@ class Control:
 
     def interfaces_changed(self, port_ids: frozenset[str]) -> None:
         self._reconciler.submit(port_ids)
+
+    def wiring_changed(self, port_ids: frozenset[str]) -> None:
+        self._suspect(Suspicion(port_ids=port_ids))
 
     def bridges_changed(self) -> None:
         self._request(_Work.LOOK)

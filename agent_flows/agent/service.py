@@ -122,6 +122,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             bridges,
             self._reconciler,
             self._server,
+            self._drift_watch.suspect,
             troubles=self.troubles,
         )
         self._watch = SwitchWatch(

@@ -32,6 +32,14 @@ class Binding:
         return {"tag": self.vlan, "other_config": keys}
 
 
+@dataclass(frozen=True)
+class Carried:
+    """What the Port row of an interface has."""
+
+    tag: int | None
+    other_config: Mapping[str, str]
+
+
 _DEAD = {"tag": DEAD_VLAN, "other_config": {"tag": str(DEAD_VLAN)}}
 
 
@@ -61,10 +69,16 @@ class Bindings:
 
     def tags(self, names: Collection[str]) -> dict[str, int | None]:
         """The tags of those ports that exist."""
+        return {name: carried.tag for name, carried in self.carried(names).items()}
+
+    def carried(self, names: Collection[str]) -> dict[str, Carried]:
+        """Of those ports that exist."""
         with self._ovsdb.reading() as content:
             rows = {name: content.row("Port", name) for name in names}
             return {
-                name: next(iter(row.tag), None) for name, row in rows.items() if row is not None
+                name: Carried(next(iter(row.tag), None), row.other_config)
+                for name, row in rows.items()
+                if row is not None
             }
 
     def request_mtu(self, mtus: Mapping[str, int | None]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from agent_flows.errors import ErrorType
 from agent_flows.l2.ovsdb import Ovsdb
+from agent_flows.l2.replica import NO_OFPORT
 from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.report import TaskError
@@ -15,8 +16,6 @@ from agent_flows.report import TaskError
 # (vswitchd.conf.db(5), Interface:type). The others are ports of a userspace
 # datapath (dpdk, vhost-user), tunnels, patch ports, or nothing at all.
 _WITH_KERNEL_LINK = frozenset({"", "system", "internal", "tap", "afxdp", "afxdp-nonpmd"})
-# ovs-vswitchd writes this ofport for an interface it could not open (vswitchd.conf.db(5)).
-_NO_OFPORT = -1
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def missing(port_ids: Collection[str], found: Mapping[str, Interface]) -> dict[s
 def _interface(port_id: str, row: Any, port_row: uuid.UUID | None) -> Interface:
     ofport = next(iter(row.ofport), None)
     error = next(iter(row.error), None)
-    if ofport == _NO_OFPORT:
+    if ofport == NO_OFPORT:
         ofport, error = None, error or "ovs-vswitchd could not open it"
     return Interface(port_id, row.name, row.type, ofport, error, row.uuid, port_row)
 

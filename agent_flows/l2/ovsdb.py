@@ -34,7 +34,18 @@ _COLUMNS: Mapping[str, Sequence[str]] = {
         "external_ids",
     ),
     "Port": ("name", "interfaces", "tag", "other_config"),
-    "Interface": ("name", "type", "ofport", "error", "external_ids", "options", "mtu_request"),
+    "Interface": (
+        "name",
+        "type",
+        "ofport",
+        "error",
+        "external_ids",
+        "options",
+        "mtu_request",
+        # Only noticed: what the link is now, the kernel is asked.
+        "admin_state",
+        "mtu",
+    ),
 }
 
 

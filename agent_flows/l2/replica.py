@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from oslo_log import log
@@ -22,6 +23,15 @@ _NAMED = frozenset({"Bridge", "Port", "Interface"})
 # ovs-vswitchd empties the flow tables, or speaks otherwise, when one of these of a bridge changes
 # (ofproto/connmgr.c, connmgr_set_controllers and connmgr_set_fail_mode; vswitchd/bridge.c).
 _MAKE = ("fail_mode", "protocols", "datapath_type", "controller")
+# What a flow of ours sets of a port, as far as OVSDB has it. ovs-vswitchd writes the two of the
+# link within some 10 ms of a change in the kernel (measured on every type of interface).
+_OF_WIRING = {
+    "Port": frozenset({"tag", "other_config"}),
+    "Interface": frozenset({"admin_state", "mtu", "ofport", "error"}),
+}
+
+# ovs-vswitchd writes this ofport for an interface it could not open (vswitchd.conf.db(5)).
+NO_OFPORT = -1
 
 # Milliseconds without data from the server before it is probed, and then before the connection
 # counts as lost.
@@ -38,7 +48,12 @@ class Listener(Protocol):
     """Called on the connection's thread: must return at once."""
 
     def interfaces_changed(self, port_ids: frozenset[str]) -> None:
-        """Interfaces of these ports came, went or changed."""
+        """Interfaces of these ports came, went, or are usable now."""
+        ...
+
+    def wiring_changed(self, port_ids: frozenset[str]) -> None:
+        """The tag, the link or the ofport of these ports may have changed, also by a flow of
+        ours."""
         ...
 
     def bridges_changed(self) -> None:
@@ -122,23 +137,46 @@ class Content:
             return None
         return self._rows.setdefault(raw.uuid, Row(raw))
 
-    def note(self, table: str, event: str, raw: Any) -> set[str]:
-        """A row was created, updated or deleted; returns the ports it concerns."""
+    def note(self, table: str, event: str, raw: Any, old: Any = None) -> "Concerned":
+        """A row was created, updated or deleted; returns the ports it concerns.
+
+        ``old`` has the columns that an update changed.
+        """
         self._rows.pop(raw.uuid, None)
         row = Row(raw)
         if event != "delete":
             self._rows[raw.uuid] = row
         if table in _NAMED and event != "update":
             self._note_name((table, row.name), row.uuid, event)
+        if table not in _OF_WIRING:
+            return NOBODY
+        if event == "update":
+            return self._note_update(table, row, frozenset(old._data), Row(old))
         if table == "Interface":
-            return self._note_port(row, event)
-        return self._ports_of(row) if table == "Port" and event != "update" else set()
+            return Concerned(plugged=self._note_port(row, event))
+        return Concerned(plugged=self._ports_of(row))
 
-    def _ports_of(self, port: Row) -> set[str]:
-        """The ports whose interface is in a Port row, which came or went without it."""
+    def _note_update(self, table: str, row: Row, changed: frozenset[str], old: Row) -> "Concerned":
+        if table == "Port":
+            ports = self._ports_of(row)
+            if "interfaces" in changed:
+                return Concerned(plugged=ports)
+        else:
+            before = self._port_ids.get(row.uuid)
+            if "external_ids" in changed:
+                claims = self._note_port(row, "update")
+                if self._port_ids.get(row.uuid) != before:
+                    return Concerned(plugged=claims)
+            ports = frozenset() if before is None else frozenset({before})
+            if "type" in changed or _became_usable(changed, row, old):
+                return Concerned(plugged=ports)
+        return Concerned(rewired=ports if changed & _OF_WIRING[table] else frozenset())
+
+    def _ports_of(self, port: Row) -> frozenset[str]:
+        """The ports whose interface is in a Port row, which came, went or changed without it."""
         interface = self._by_name.get(("Interface", port.name))
         port_id = self._port_ids.get(interface) if interface is not None else None
-        return {port_id} if port_id is not None else set()
+        return frozenset({port_id}) if port_id is not None else frozenset()
 
     def _note_name(self, name: tuple[str, str], row_id: uuid.UUID, event: str) -> None:
         if event == "create":
@@ -146,7 +184,7 @@ class Content:
         elif self._by_name.get(name) == row_id:
             del self._by_name[name]
 
-    def _note_port(self, row: Row, event: str) -> set[str]:
+    def _note_port(self, row: Row, event: str) -> frozenset[str]:
         before = self._port_ids.pop(row.uuid, None)
         now = row.external_ids.get(IFACE_ID) if event != "delete" else None
         if not is_port_id(now):
@@ -158,7 +196,7 @@ class Content:
         if now:
             self._port_ids[row.uuid] = now
             self._by_port.setdefault(now, set()).add(row.uuid)
-        return {port for port in (before, now) if port}
+        return frozenset(port for port in (before, now) if port)
 
     def note_bridge(self, table: str, event: str, raw: Any, old: Any) -> bool:
         """Whether a row that was created, updated or deleted is a bridge's or a patch port's;
@@ -178,6 +216,30 @@ class Content:
         return was_patch or raw.uuid in self._patches
 
 
+@dataclass(frozen=True)
+class Concerned:
+    """The ports that a change concerns.
+
+    ``plugged``: their interfaces came, went, or are usable now. ``rewired``: what
+    a flow of ours sets may have changed.
+    """
+
+    plugged: frozenset[str] = frozenset()
+    rewired: frozenset[str] = frozenset()
+
+
+NOBODY = Concerned()
+
+
+def _became_usable(changed: frozenset[str], now: Row, old: Row) -> bool:
+    """Whether an interface that ovs-vswitchd had not opened, or could not, was opened or failed."""
+    if changed.isdisjoint(("ofport", "error")):
+        return False
+    ofport = (old if "ofport" in changed else now).ofport
+    error = (old if "error" in changed else now).error
+    return bool(error) or next(iter(ofport), NO_OFPORT) == NO_OFPORT
+
+
 # ovsdbapp publishes no types, so its classes are Any to mypy.
 class Replica(connection.OvsdbIdl):  # type: ignore[misc]
     """Keeps ``content`` and notifies the listener once per update of the database.
@@ -195,7 +257,8 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
         self._broken = ""
         self.content = Content(self.tables)
         self.listener: Listener | None = None
-        self._touched: set[str] = set()
+        self._plugged: set[str] = set()
+        self._rewired: set[str] = set()
         self._bridges = False
         self._reloaded = False
         self._configured = threading.Condition()
@@ -203,7 +266,9 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
 
     def notify(self, event: str, row: Any, updates: Any = None) -> None:
         table = row._table.name
-        self._touched |= self.content.note(table, event, row)
+        concerned = self.content.note(table, event, row, updates)
+        self._plugged |= concerned.plugged
+        self._rewired |= concerned.rewired
         self._bridges |= self.content.note_bridge(table, event, row, updates)
         if table == "Open_vSwitch" and event != "delete":
             # Its row is created once; if again, the whole content was read again. An update of it
@@ -245,7 +310,8 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
 
     def _follow(self) -> bool:
         changed: bool = super().run()
-        touched, self._touched = frozenset(self._touched), set()
+        plugged, self._plugged = frozenset(self._plugged), set()
+        rewired, self._rewired = frozenset(self._rewired), set()
         reloaded, self._reloaded = self._reloaded, False
         bridges, self._bridges = self._bridges, False
         if self.listener is not None:
@@ -253,8 +319,10 @@ class Replica(connection.OvsdbIdl):  # type: ignore[misc]
                 self.listener.database_reloaded()
             if bridges:
                 self.listener.bridges_changed()
-            if touched:
-                self.listener.interfaces_changed(touched)
+            if plugged:
+                self.listener.interfaces_changed(plugged)
+            if rewired:
+                self.listener.wiring_changed(rewired)
         return changed
 
     def cooperative_yield(self) -> None:

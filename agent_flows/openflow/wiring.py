@@ -31,7 +31,11 @@ def error(
     if now != before:
         return interface_changed(before, now)
     if tag not in allowed:
-        return TaskError(
-            ErrorType.WRONG_TAG, f"the tag of {name} is {tag or 'not set'} instead of {allowed[0]}"
-        )
+        return wrong_tag(name, tag, allowed[0])
     return None
+
+
+def wrong_tag(name: str, tag: int | None, vlan: int) -> TaskError:
+    return TaskError(
+        ErrorType.WRONG_TAG, f"the tag of {name} is {tag or 'not set'} instead of {vlan}"
+    )

@@ -23,6 +23,9 @@ class Recorder:
     def interfaces_changed(self, port_ids):
         self.ports.append(port_ids)
 
+    def wiring_changed(self, port_ids):
+        """The tests are about plugging."""
+
     def bridges_changed(self):
         self.bridges += 1
 

@@ -33,7 +33,7 @@ def recorder() -> Recorder:
 @pytest.fixture
 def control(recorder: Recorder) -> Control:
     part: Any = recorder
-    return Control(part, part, part, part, troubles=Troubles())
+    return Control(part, part, part, part, part, troubles=Troubles())
 
 
 def test_ports_named_by_the_server_are_submitted_as_asked(

@@ -47,7 +47,7 @@ def test_unwire_closes_before_it_removes_and_releases(switch):
     assert names == ["close-port", "remove-security-groups", "release-vlan"]
 
 
-@pytest.mark.parametrize("name", FlowName)
+@pytest.mark.parametrize("name", [name for name in FlowName if name is not FlowName.AUDIT])
 def test_reports_of_the_lab_have_the_tasks_of_the_flow(switch, name):
     composed = getattr(flows, name.value)(switch)
     assert list(model.TASKS[name].items()) == tasks(composed)

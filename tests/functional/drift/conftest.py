@@ -1,0 +1,5 @@
+"""The host, its VMs and how they are wired are those of the agent's tests."""
+
+from tests.functional.agent.conftest import host, make_vm, settled
+
+__all__ = ["host", "make_vm", "settled"]
