@@ -12,7 +12,7 @@ from oslo_config import cfg
 
 from agent_flows import conf as options
 from agent_flows.report import FlowName, FlowReport
-from agent_flows.rpc.answers import Receipt
+from agent_flows.rpc.answers import Held, Receipt
 from agent_flows.rpc.identity import Identity
 from agent_flows.server.core import database
 from agent_flows.server.core.casts import Caster, Casts
@@ -183,8 +183,8 @@ class FakeAgent:
         if alive:
             self.beat()
 
-    def beat(self, **state: Any) -> int:
-        """Send a heartbeat; the highest sequence that the server has."""
+    def beat(self, **state: Any) -> Held:
+        """Send a heartbeat; the server's answer."""
         return self.server.store.take_heartbeat(self.host, state, self.identity)
 
     def specs(self, *port_ids: str) -> DesiredState:

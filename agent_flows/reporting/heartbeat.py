@@ -8,8 +8,10 @@ import oslo_messaging
 from oslo_log import log
 
 from agent_flows.report import Trouble
+from agent_flows.reporting.comparison import Comparison
 from agent_flows.rpc.agent import host_taken
 from agent_flows.rpc.answers import Held
+from agent_flows.rpc.revisions import KEY
 from agent_flows.supervision import Backoff, Loop, Troubles
 
 LOG = log.getLogger(__name__)
@@ -29,7 +31,8 @@ class Heartbeat:
     """One thread; sends ``state()`` every ``interval`` seconds.
 
     ``on_answer`` gets the server's answer; ``on_return`` is called when the
-    server answers again.
+    server answers again. ``comparison`` adds its digest to the state, and gets
+    that of the answer.
     """
 
     def __init__(
@@ -38,15 +41,17 @@ class Heartbeat:
         interval: float,
         state: Callable[[], Mapping[str, Any]],
         on_answer: Callable[[Held], None],
-        on_return: Callable[[], None],
+        on_return: Callable[[], None] = lambda: None,
         *,
         troubles: Troubles | None = None,
+        comparison: Comparison | None = None,
     ) -> None:
         self._client = client
         self._interval = interval
         self._state = state
         self._on_answer = on_answer
         self._on_return = on_return
+        self._comparison = comparison
         self._missed = 0
         self._troubles = troubles or Troubles()
         self._soon = threading.Event()
@@ -71,13 +76,18 @@ class Heartbeat:
             self._loop.stopping.wait(_DEBOUNCE)
 
     def _beat(self) -> None:
+        state = dict(self._state())
+        if self._comparison is not None:
+            state[KEY] = self._comparison.digest()
         try:
-            held = self._client.heartbeat(self._state())
+            held = self._client.heartbeat(state)
         except oslo_messaging.MessagingException as exc:
             self._miss(exc)
             return
         self._troubles.clear(Trouble.IDENTITY)
         self._on_answer(held)
+        if self._comparison is not None:
+            self._comparison.answered(state[KEY], held.desired, after_outage=self._missed > 0)
         if self._missed:
             LOG.info("The server answers again, after %d missed heartbeats", self._missed)
             self._missed = 0

@@ -12,6 +12,7 @@ from agent_flows.rpc import codec, transport
 from agent_flows.rpc.answers import Held, Receipt
 from agent_flows.rpc.identity import HostTaken, Identity
 from agent_flows.rpc.refusals import Refusals
+from agent_flows.rpc.revisions import Revisions
 from agent_flows.spec import DesiredState
 from agent_flows.supervision import one_line
 from agent_flows.validation import Invalid, parse
@@ -20,6 +21,9 @@ LOG = log.getLogger(__name__)
 
 _HELD = pydantic.TypeAdapter(Held)
 _RECEIPT = pydantic.TypeAdapter(Receipt)
+_REVISIONS = pydantic.TypeAdapter(Revisions)
+# The version of the calls that a server of the first release does not have.
+_SINCE = {"get_revisions": "1.1"}
 
 
 class ServerClient:
@@ -58,12 +62,18 @@ class ServerClient:
         return codec.state_from_wire(self._call("get_ports", port_ids=ids))
 
     def heartbeat(self, state: Mapping[str, Any]) -> Held:
-        """Send the agent's state; the highest sequence that the server has of this host."""
+        """Send the agent's state; the highest sequence that the server has of this host, and the
+        digest of what it desires of it."""
         return parse(_HELD, self._call("heartbeat", state=dict(state)))
+
+    def get_revisions(self) -> Revisions:
+        """What the server desires of this host, by revision; since version 1.1."""
+        return parse(_REVISIONS, self._call("get_revisions"))
 
     def _call(self, method: str, **kwargs: object) -> Any:
         try:
-            return self._client.call(self._context, method, host=self._host, **kwargs)
+            client = self._client.prepare(version=_SINCE.get(method, transport.FIRST))
+            return client.call(self._context, method, host=self._host, **kwargs)
         except oslo_messaging.MessagingException:
             raise
         except Exception as exc:

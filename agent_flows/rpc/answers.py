@@ -5,6 +5,8 @@ from typing import Annotated
 import pydantic
 from pydantic.dataclasses import dataclass
 
+from agent_flows.rpc.revisions import NOT_COMPARED, Digest
+
 NO_SUCH_PORT = "there is no port"
 """Begins the reason why a report of a deleted port is rejected, which is no fault."""
 
@@ -18,11 +20,13 @@ class Held:
     """The highest sequence of a host's reports that the server has (0 for none).
 
     ``clock`` is the server's, in microseconds since the epoch; 0 from an older
-    server, which does not send it.
+    server, which does not send it. ``desired``, in the answer to a heartbeat, is the digest of
+    what the server desires of the host (:mod:`.revisions`).
     """
 
     sequence: _Count
     clock: _Count = 0
+    desired: Digest = NOT_COMPARED
 
 
 @dataclass(frozen=True, config=_LENIENT, kw_only=True)

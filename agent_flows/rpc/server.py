@@ -11,9 +11,10 @@ import pydantic
 
 from agent_flows.report import FlowReport
 from agent_flows.rpc import codec, identity, transport
-from agent_flows.rpc.answers import NO_SUCH_PORT, Receipt
+from agent_flows.rpc.answers import NO_SUCH_PORT, Held, Receipt
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.refusals import UNKNOWN, Refusals
+from agent_flows.rpc.revisions import KEY, Revisions, digest_of
 from agent_flows.spec import Spec
 from agent_flows.validation import Hostname, Invalid, parse
 
@@ -37,10 +38,16 @@ class Consumer(Protocol):
         self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
     ) -> Sequence[Spec]: ...
 
+    def get_revisions(self, host: str, agent: Identity | None = None) -> Revisions:
+        """What is desired of the host; :class:`agent_flows.validation.Invalid` if its agent gets
+        that from elsewhere."""
+        ...
+
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None
-    ) -> int:
-        """Record the heartbeat; the highest sequence of the host."""
+    ) -> Held:
+        """Record the heartbeat; the highest sequence of the host, and the digest of what is
+        desired of it. A digest in ``state`` is valid."""
         ...
 
 
@@ -109,12 +116,27 @@ class ServerEndpoint:
     def heartbeat(self, ctxt: Mapping[str, Any], host: object, state: object) -> dict[str, Any]:
         with self._counting(host) as sender:
             agent = identity.from_context(ctxt)
-            sequence = self._consumer.take_heartbeat(sender, _bounded_state(state), agent)
-        return {"sequence": sequence, "clock": _clock()}
+            held = self._consumer.take_heartbeat(sender, self._state(sender, state), agent)
+        return {"sequence": held.sequence, "clock": _clock(), KEY: held.desired}
+
+    def get_revisions(self, ctxt: Mapping[str, Any], host: object) -> dict[str, Any]:
+        with self._counting(host) as sender:
+            agent = identity.from_context(ctxt)
+            return self._consumer.get_revisions(sender, agent).to_wire()
 
     def ping(self, ctxt: Mapping[str, Any]) -> dict[str, Any]:
         """Shows that this server receives messages."""
         return {"clock": _clock()}
+
+    def _state(self, sender: str, raw: object) -> Mapping[str, Any]:
+        """An invalid digest is counted and left out: the agent is alive nevertheless."""
+        state = _bounded_state(raw)
+        try:
+            digest_of(state)
+        except Invalid as exc:
+            self.refusals.add(sender, [Invalid(KEY, state[KEY], exc.reason)])
+            return {name: value for name, value in state.items() if name != KEY}
+        return state
 
     @contextlib.contextmanager
     def _counting(self, host: object) -> Iterator[str]:

@@ -6,7 +6,10 @@ from oslo_config import cfg
 
 from agent_flows.validation import Invalid, Uuid, parse
 
-VERSION = "1.0"
+VERSION = "1.1"
+"""What a listener understands: every call of this minor version and below."""
+FIRST = "1.0"
+"""The version of calls and casts that peers of every release understand."""
 SERVER_TOPIC = "agent_flows"
 AGENT_TOPIC = "agent_flows_agent"
 
@@ -28,12 +31,12 @@ def get_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messagin
 
 def server_target(server: str | None = None) -> oslo_messaging.Target:
     """The target of calls to the server; ``server`` is the name of one listening process."""
-    return oslo_messaging.Target(topic=SERVER_TOPIC, server=server, version=VERSION)
+    return oslo_messaging.Target(topic=SERVER_TOPIC, server=server, version=FIRST)
 
 
 def agent_target(host: str | None = None) -> oslo_messaging.Target:
     """The target of casts to the agent of ``host``."""
-    return oslo_messaging.Target(topic=AGENT_TOPIC, server=host, version=VERSION)
+    return oslo_messaging.Target(topic=AGENT_TOPIC, server=host, version=FIRST)
 
 
 def id_list(field_name: str, ids: object) -> list[str]:

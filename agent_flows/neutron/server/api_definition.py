@@ -55,7 +55,10 @@ RESOURCE_ATTRIBUTE_MAP: dict[str, dict[str, Any]] = {
     AGENTS: {
         "id": _read_only(primary_key=True, filtered=True),
         "host": _read_only(filtered=True),
-        **{name: _read_only() for name in ("alive", "heartbeat_at", "state", "conflict", "ports")},
+        **{
+            name: _read_only()
+            for name in ("alive", "heartbeat_at", "state", "conflict", "desired", "ports")
+        },
     },
     PORTS: {SYNC_STATE: _read_only(filtered=True)},
 }

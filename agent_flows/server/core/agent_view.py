@@ -33,6 +33,7 @@ def shown(
             "sequence": row.sequence,
             "state": condition.of_text(row.state).shown(),
             "conflict": _conflict(liveness.conflict(row)),
+            "desired": _desired(row),
             "ports": ports.get(row.host, {}),
         }
         for row in rows
@@ -43,6 +44,18 @@ def _conflict(conflict: Conflict | None) -> View | None:
     if conflict is None:
         return None
     return {"boot_id": conflict.boot_id, "heard_at": clock.shown(conflict.heard_at)}
+
+
+def _desired(row: Agent) -> View | None:
+    """Whether the agent has the current desired state, as of its last heartbeat; None if that is
+    not compared."""
+    if row.desired is None:
+        return None
+    since = row.differs_since
+    return {
+        "in_step": since is None,
+        "differs_since": None if since is None else clock.shown(since),
+    }
 
 
 def troubled(session: Session, liveness: Liveness) -> dict[str, str]:

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from agent_flows.report import SyncState
 from agent_flows.rpc.identity import HostTaken, Identity
-from agent_flows.server.core import clock, condition, unknown
+from agent_flows.rpc.revisions import NOT_COMPARED
+from agent_flows.server.core import clock, condition, in_step, unknown
 from agent_flows.server.core.casts import Casts, to_hosts
 from agent_flows.server.core.condition import Condition
 from agent_flows.server.core.directory import CLAIMED, PortDirectory
@@ -29,6 +30,7 @@ _UNTRUE_LATER = frozenset({SyncState.IN_SYNC, SyncState.SYNCING, SyncState.ABSEN
 class Heartbeat:
     """A call from the agent of ``host``: which process it is, and the condition it reports.
 
+    ``desired`` is the digest of the desired state it has; it has a meaning only with a ``state``.
     ``vouched``: another service, which knows no identities, reports that the agent is alive.
     """
 
@@ -37,17 +39,20 @@ class Heartbeat:
     at: datetime.datetime
     state: Condition | None = None
     vouched: bool = False
+    desired: str = NOT_COMPARED
 
 
 @dataclass(frozen=True)
 class Admitted:
     """The host's row, locked, and the casts to its agent; or who has the host.
 
-    With ``taken`` the call is refused, after the commit.
+    ``desired`` is the digest of what is desired of the host. With ``taken`` the
+    call is refused, after the commit.
     """
 
     row: Agent
     casts: Casts = field(default_factory=Casts)
+    desired: str = NOT_COMPARED
     taken: HostTaken | None = None
 
 
@@ -94,8 +99,16 @@ def record_heartbeat(
     session.flush()
     if after.untrue:
         _doubt(session, directory, beat, before, after)
+        if beat.state is not None:
+            in_step.compare(row, NOT_COMPARED, NOT_COMPARED, now)
         return Admitted(row)
-    return Admitted(row, _ask_again(session, directory, host, now) if returned else Casts())
+    casts = _ask_again(session, directory, host, now) if returned else Casts()
+    if beat.state is None or vouched:
+        return Admitted(row, casts)
+    ours = directory.desired_digest(session, host)
+    in_step.compare(row, beat.desired, ours, now)
+    casts |= in_step.doubt(session, directory, row, rules, now)
+    return Admitted(row, casts, ours)
 
 
 def reports_for(session: Session, host: str, agent: Identity | None) -> bool:

@@ -13,9 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from agent_flows.report import PortStatus, SyncState
+from agent_flows.rpc.revisions import NOT_COMPARED, Revisions
 from agent_flows.server.core.gate import PortState
 from agent_flows.server.core.models import PortRow
 from agent_flows.spec import Spec
+from agent_flows.validation import Invalid
 
 # The states of a port whose agent looked, reported or is to report.
 CLAIMED = frozenset(SyncState) - {SyncState.UNKNOWN}
@@ -69,6 +71,19 @@ class PortDirectory(abc.ABC):
         self, session: Session, host: str, port_ids: Collection[str], now: datetime.datetime
     ) -> None:
         """An agent found interfaces for these ports: from ABSENT they become SYNCING."""
+
+    def desired_digest(self, session: Session, host: str) -> str:
+        """The digest of what is desired of ``host``, which its agent calculates of what it has
+        (:mod:`agent_flows.rpc.revisions`); ``NOT_COMPARED`` if there is nothing to compare.
+
+        Called for every heartbeat: it may cost a few milliseconds.
+        """
+        return NOT_COMPARED
+
+    def revisions(self, session: Session, host: str) -> Revisions:
+        """What is desired of ``host``; raises :class:`agent_flows.validation.Invalid` if its agent
+        gets that from elsewhere."""
+        raise Invalid("call", "get_revisions", "agents get the desired state from elsewhere")
 
     def _locked(
         self, session: Session, *where: sa.ColumnElement[bool], limit: int | None = None

@@ -109,3 +109,12 @@ def add_identities() -> None:
         sa.Column("contended_at", moment, nullable=True),
     ):
         op.add_column("agent_flows_agents", column)
+
+
+def add_desired() -> None:
+    """The digest of the desired state that an agent has, and since when it differs."""
+    for column in (
+        sa.Column("desired", sa.String(length=32), nullable=True),
+        sa.Column("differs_since", moment, nullable=True),
+    ):
+        op.add_column("agent_flows_agents", column)

@@ -112,6 +112,9 @@ class Agent(Base):
     release without identities, ``spoke_at`` its own last call (in Neutron a state
     report of the OVS agent is a heartbeat too). ``contender`` is the last other
     process that claimed the host, ``contended_at`` its last call, None without one.
+    ``desired`` is the digest of the desired state that the agent has, as of its last heartbeat,
+    None if that is not compared; ``differs_since`` is since when it has that and no other
+    although the server's differs, None while they are equal.
     """
 
     __tablename__ = "agent_flows_agents"
@@ -125,6 +128,8 @@ class Agent(Base):
     spoke_at: Mapped[datetime.datetime | None]
     contender: Mapped[str | None] = mapped_column(Uuid)
     contended_at: Mapped[datetime.datetime | None]
+    desired: Mapped[str | None] = mapped_column(sa.String(32))
+    differs_since: Mapped[datetime.datetime | None]
 
 
 class Attempt(Base):

@@ -17,8 +17,9 @@ from oslo_log import log
 from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowReport, SyncState
-from agent_flows.rpc.answers import NO_SUCH_PORT, Receipt
+from agent_flows.rpc.answers import NO_SUCH_PORT, Held, Receipt
 from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.revisions import Revisions, digest_of
 from agent_flows.server.core import agents, clock, condition, gate, history
 from agent_flows.server.core.agents import Heartbeat
 from agent_flows.server.core.casts import Caster, Casts, to_hosts
@@ -124,29 +125,43 @@ class Store:
                 self._directory.asked_for(session, host, port_ids, now)
             return self._directory.specs(session, host, port_ids), admitted.casts
 
+    @retried
+    def get_revisions(self, host: str, agent: Identity | None = None) -> Revisions:
+        """What is desired of the host. Raises HostTaken if another agent reports for it."""
+        with self._database.reader() as session:
+            if agents.reports_for(session, host, agent):
+                return self._directory.revisions(session, host)
+        with self._admitted(Heartbeat(host, agent, clock.now())) as (session, _):
+            return self._directory.revisions(session, host)
+
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None
-    ) -> int:
-        """Record that the agent is alive, and the condition of its host.
+    ) -> Held:
+        """Record that the agent is alive, the condition of its host, and whether it has the
+        current desired state.
 
-        Answers the highest sequence held for the host. Raises HostTaken if
-        another agent reports for it.
+        Answers the highest sequence held for the host, and the digest of what is desired of it.
+        Raises HostTaken if another agent reports for it.
         """
-        return self._take_heartbeat(Heartbeat(host, agent, clock.now(), condition.of(state)))
+        at, desired = clock.now(), digest_of(state)
+        return self._take_heartbeat(
+            Heartbeat(host, agent, at, condition.of(state), desired=desired)
+        )
 
-    def vouch(self, host: str) -> int:
+    def vouch(self, host: str) -> Held:
         """Another service, which knows no identities, reports that the agent is alive."""
         return self._take_heartbeat(Heartbeat(host, None, clock.now(), vouched=True))
 
-    def _take_heartbeat(self, beat: Heartbeat) -> int:
-        sequence, casts = self._record(beat)
+    def _take_heartbeat(self, beat: Heartbeat) -> Held:
+        held, casts = self._record(beat)
         self._caster.cast(casts)
-        return sequence
+        return held
 
     @retried
-    def _record(self, beat: Heartbeat) -> tuple[int, Casts]:
+    def _record(self, beat: Heartbeat) -> tuple[Held, Casts]:
         with self._admitted(beat) as (_, admitted):
-            return agents.hold(admitted.row, 0, beat.at), admitted.casts
+            sequence = agents.hold(admitted.row, 0, beat.at)
+            return Held(sequence, desired=admitted.desired), admitted.casts
 
     @contextlib.contextmanager
     def _admitted(self, beat: Heartbeat) -> Iterator[tuple[Session, agents.Admitted]]:

@@ -8,12 +8,17 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from agent_flows.report import SyncState
+from agent_flows.rpc.revisions import Revisions
 from agent_flows.server.core.directory import PortDirectory
 from agent_flows.server.core.gate import PortState
 from agent_flows.server.standalone import models, specs
 from agent_flows.spec import Spec
 
 _Port = models.Port
+# Rows, not objects of the ORM: these take less time.
+_ports = models.Port.__table__.c
+_groups = models.SecurityGroup.__table__.c
+_memberships = models.Membership.__table__.c
 
 
 class OwnDirectory(PortDirectory):
@@ -33,6 +38,28 @@ class OwnDirectory(PortDirectory):
 
     def specs(self, session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
         return specs.read(session, host, port_ids)
+
+    def desired_digest(self, session: Session, host: str) -> str:
+        return self.revisions(session, host).digest()
+
+    def revisions(self, session: Session, host: str) -> Revisions:
+        connection = session.connection()
+        ports: dict[str, int] = {}
+        awaited = []
+        query = sa.select(_ports.id, _ports.revision_number, _ports.sync_state)
+        for port_id, revision, state in connection.execute(query.where(_ports.host == host)):
+            ports[port_id] = revision
+            if state == SyncState.UNKNOWN:
+                awaited.append(port_id)
+        # Without port security no flow depends on a group, and no report names one.
+        inside = (
+            sa.select(_memberships.security_group_id)
+            .join_from(models.Membership.__table__, _Port.__table__)
+            .where(_ports.host == host, _ports.port_security_enabled)
+        )
+        in_use = sa.select(_groups.id, _groups.revision).where(_groups.id.in_(inside))
+        groups = {row.id: row.revision for row in connection.execute(in_use)}
+        return Revisions(ports, groups, tuple(awaited))
 
     def asked_for(
         self, session: Session, host: str, port_ids: Collection[str], now: datetime.datetime

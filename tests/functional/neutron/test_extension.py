@@ -20,10 +20,12 @@ from agent_flows.neutron.agent.firewall_driver import FIREWALL
 from agent_flows.report import FlowReport, Trouble
 from agent_flows.reporting.state_dir import StateDirTaken
 from agent_flows.rpc import transport
-from agent_flows.rpc.answers import Receipt
+from agent_flows.rpc.answers import Held, Receipt
 from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.revisions import Revisions
 from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.spec import Spec
+from agent_flows.validation import Invalid
 from lab.process import wait_until
 from tests.functional.neutron.cloud import WEB, Cloud
 from tests.functional.secgroups.host import BRIDGE, Vm, outsider
@@ -55,11 +57,14 @@ class Server:
 
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None
-    ) -> int:
+    ) -> Held:
         with self._lock:
             self.states.append(state)
             self.agents.add(agent)
-        return 1
+        return Held(1)
+
+    def get_revisions(self, host: str, agent: Identity | None = None) -> Revisions:
+        raise Invalid("call", "get_revisions", "agents get the desired state from elsewhere")
 
     def trouble(self, source: Trouble) -> str:
         """Its line in the last heartbeat."""

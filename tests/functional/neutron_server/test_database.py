@@ -50,7 +50,7 @@ def test_neutrons_own_tool_makes_the_tables_of_the_models(migrated: Path) -> Non
 def test_both_branches_have_a_head_of_their_own(migrated: Path) -> None:
     argv = [BIN / "neutron-db-manage", "--config-file", migrated, "--subproject", "agent_flows"]
     current = run(*argv, "current")
-    assert "agent_flows_expand_0002" in current.stdout
+    assert "agent_flows_expand_0003" in current.stdout
     assert "agent_flows_contract_0001" in current.stdout
     for phase in ("--expand", "--contract"):
         assert run(*argv, "upgrade", phase).returncode == 0

@@ -83,7 +83,7 @@ def test_a_host_whose_stored_sequences_are_poisoned_recovers_with_the_next_repor
     with server.database.writer() as session:
         session.execute(sa.update(models.Agent).values(sequence=poison))
         session.execute(sa.update(Port).values(sequence=poison))
-    assert agent.beat() == 0
+    assert agent.beat().sequence == 0
     gone = agent.report(port, FlowName.UNWIRE, sequence=microseconds())
     assert agent.send(gone).sequence == gone.sequence
     assert server.state(port) == ("DOWN", "ABSENT")

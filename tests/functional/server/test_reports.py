@@ -286,8 +286,8 @@ def test_the_agent_goes_on_from_the_highest_sequence_held(
     one, other = make_port(), make_port()
     agent.send(agent.report(one, sequence=900))
     agent.send(agent.report(other, sequence=300))
-    assert server.store.take_heartbeat("host-a", {}) == 900
-    assert server.store.take_heartbeat("host-b", {}) == 0
+    assert server.store.take_heartbeat("host-a", {}).sequence == 900
+    assert server.store.take_heartbeat("host-b", {}).sequence == 0
 
 
 def test_refresh_and_unwire_move_a_port(

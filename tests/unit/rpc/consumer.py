@@ -5,14 +5,17 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from agent_flows.report import FlowReport
-from agent_flows.rpc.answers import Receipt
+from agent_flows.rpc.answers import Held, Receipt
 from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.revisions import Revisions
 from agent_flows.spec import Spec
 from lab import model
 
 HOST = "compute-1"
 PORT = model.numbered_id(1, 1)
 GROUP = model.group(model.ingress(protocol="tcp"), revision=4)
+
+REVISIONS = Revisions({PORT: 3}, {GROUP.id: 4}, (PORT,))
 
 
 LONGEST = 20  # seconds until a test gives up; it waits only as long as it must
@@ -77,10 +80,14 @@ class Consumer:
 
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None
-    ) -> int:
+    ) -> Held:
         self._fail()
         self.heartbeats.append((host, state))
-        return 42
+        return Held(42, desired=REVISIONS.digest())
+
+    def get_revisions(self, host: str, agent: Identity | None = None) -> Revisions:
+        self._fail()
+        return REVISIONS
 
     def _fail(self) -> None:
         if self.error is not None:

@@ -1,6 +1,8 @@
 """Calls and casts between server and agent over the embedded bus."""
 
-from collections.abc import Iterator
+import queue
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import oslo_messaging
@@ -9,10 +11,13 @@ from oslo_config import cfg
 
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
+from agent_flows.rpc.answers import Held
 from agent_flows.rpc.dispatch import Endpoint, listener
 from agent_flows.rpc.identity import HostTaken
+from agent_flows.rpc.refusals import Refusals
+from agent_flows.rpc.revisions import NOT_COMPARED
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
-from tests.unit.rpc.consumer import GROUP, LONGEST, PORT, Agent, Consumer, report
+from tests.unit.rpc.consumer import GROUP, LONGEST, PORT, REVISIONS, Agent, Consumer, report
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +82,20 @@ def test_a_heartbeat_returns_the_highest_sequence(server: Consumer, client: Serv
     assert client.heartbeat({"version": "1.0"}).sequence == 42
 
 
+def test_an_agent_learns_what_the_server_desires_of_its_host(
+    server: Consumer, client: ServerClient
+) -> None:
+    assert client.heartbeat({}).desired == REVISIONS.digest()
+    assert client.get_revisions() == REVISIONS
+
+
+def test_an_agent_of_the_first_release_is_answered(
+    server: Consumer, raw: oslo_messaging.RPCClient
+) -> None:
+    answer = raw.prepare(version="1.0").call({}, "heartbeat", host="compute-1", state={})
+    assert answer["sequence"] == 42
+
+
 def test_an_agent_receives_every_kind_of_cast(bus: oslo_messaging.Transport, agent: Agent) -> None:
     caster = AgentClient(bus)
     caster.ports_changed("compute-1", [PORT])
@@ -118,7 +137,7 @@ def raw(bus: oslo_messaging.Transport) -> oslo_messaging.RPCClient:
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        (("nonsense", {}), "must be one of get_ports, heartbeat, ping, report"),
+        (("nonsense", {}), "must be one of get_ports, get_revisions, heartbeat, ping, report"),
         (("_host", {"host": "compute-1"}), "must be one of"),
         (("refusals", {}), "must be one of"),
         (("report", {"hots": "compute-1", "reports": []}), "wrong arguments"),
@@ -150,7 +169,7 @@ def test_an_invalid_message_is_refused_in_one_line_without_a_traceback(
 def test_a_call_of_another_major_version_is_refused(
     server: Consumer, raw: oslo_messaging.RPCClient
 ) -> None:
-    with pytest.raises(oslo_messaging.RemoteError, match=r"must be version 1.0"):
+    with pytest.raises(oslo_messaging.RemoteError, match=r"must be version 1.1"):
         raw.prepare(version="2.0").call({}, "heartbeat", host="compute-1", state={})
 
 
@@ -180,3 +199,51 @@ def test_a_failure_of_the_server_shows_its_type_only_and_the_call_can_be_repeate
 
 def test_a_server_answers_a_ping(server: Consumer, raw: oslo_messaging.RPCClient) -> None:
     assert raw.call({}, "ping")["clock"] > 0
+
+
+class ServerOfTheFirstRelease:
+    """Version 1.0: it compares nothing, and has no ``get_revisions``."""
+
+    target = oslo_messaging.Target(version="1.0")
+
+    def __init__(self) -> None:
+        self.refusals = Refusals()
+
+    def heartbeat(self, ctxt: Mapping[str, Any], host: str, state: object) -> dict[str, Any]:
+        return {"sequence": 7, "clock": 8}
+
+
+class AgentOfTheFirstRelease:
+    target = oslo_messaging.Target(version="1.0")
+
+    def __init__(self) -> None:
+        self.refusals = Refusals()
+        self.casts = queue.SimpleQueue[list[str]]()
+
+    def ports_changed(self, ctxt: Mapping[str, Any], port_ids: list[str]) -> None:
+        self.casts.put(port_ids)
+
+
+def test_a_server_of_the_first_release_answers_an_agent_of_this_one() -> None:
+    with other_bus() as bus:
+        for _ in listening(bus, transport.server_target("old"), ServerOfTheFirstRelease()):
+            client = ServerClient(bus, "compute-1", timeout=LONGEST)
+            assert client.heartbeat({"desired": "0" * 32}) == Held(7, 8, NOT_COMPARED)
+            with pytest.raises(oslo_messaging.RemoteError, match="must be one of heartbeat"):
+                client.get_revisions()
+
+
+def test_an_agent_of_the_first_release_receives_casts_of_this_one() -> None:
+    with other_bus() as bus:
+        agent = AgentOfTheFirstRelease()
+        for _ in listening(bus, transport.agent_target("old-agent"), agent):
+            AgentClient(bus).ports_changed("old-agent", [PORT])
+            assert agent.casts.get(timeout=LONGEST) == [PORT]
+
+
+@contextmanager
+def other_bus() -> Iterator[oslo_messaging.Transport]:
+    """Apart from the module's: calls go to any server that listens."""
+    made = transport.get_transport(cfg.CONF, f"{transport.EMBEDDED_URL}/other")
+    yield made
+    made.cleanup()

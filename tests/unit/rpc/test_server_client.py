@@ -7,7 +7,9 @@ import pytest
 
 from agent_flows.rpc.agent import ServerClient, host_taken
 from agent_flows.rpc.answers import Held, Receipt
+from agent_flows.rpc.revisions import Revisions
 from agent_flows.validation import Invalid
+from tests.unit.rpc.consumer import PORT
 
 
 @pytest.fixture
@@ -34,6 +36,10 @@ INVALID: list[Any] = [
     {**GOOD, "sequence": -1},
     {**GOOD, "sequence": 3.5},
     {**GOOD, "clock": "noon"},
+    {**GOOD, "desired": None},
+    {**GOOD, "desired": "0" * 31},
+    {**GOOD, "desired": "0" * 32 + "\n"},
+    {**GOOD, "desired": "A" * 32},
 ]
 
 
@@ -46,7 +52,7 @@ def test_an_invalid_answer_to_reports_is_refused(
         client.report([])
 
 
-@pytest.mark.parametrize("answer", [*INVALID[:4], *INVALID[-4:]], ids=repr)
+@pytest.mark.parametrize("answer", [*INVALID[:4], *INVALID[-8:]], ids=repr)
 def test_an_invalid_answer_to_a_heartbeat_is_refused(
     monkeypatch: pytest.MonkeyPatch, client: ServerClient, answer: Any
 ) -> None:
@@ -62,6 +68,36 @@ def test_fields_of_a_newer_server_are_ignored_and_an_older_one_has_no_clock(
     assert client.report([]) == Receipt(3, 4, accepted=[], rejected={})
     answering(monkeypatch, client, {"sequence": 3})
     assert client.heartbeat({}) == Held(3, 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        {},
+        {"ports": [], "security_groups": {}},
+        {"ports": {"../etc": 1}, "security_groups": {}},
+        {"ports": {PORT: -1}, "security_groups": {}},
+        {"ports": {PORT: "1"}, "security_groups": {}},
+        {"ports": {}, "security_groups": {PORT: 2**62}},
+        {"ports": {}, "security_groups": {}, "awaited": ["all"]},
+        {"ports": {}, "security_groups": {}, "awaited": PORT},
+    ],
+    ids=repr,
+)
+def test_invalid_revisions_are_refused(
+    monkeypatch: pytest.MonkeyPatch, client: ServerClient, answer: Any
+) -> None:
+    answering(monkeypatch, client, answer)
+    with pytest.raises(Invalid):
+        client.get_revisions()
+
+
+def test_revisions_of_a_newer_server_may_have_more_fields(
+    monkeypatch: pytest.MonkeyPatch, client: ServerClient
+) -> None:
+    answering(monkeypatch, client, {"ports": {PORT: 1}, "security_groups": {}, "mood": {}})
+    assert client.get_revisions() == Revisions({PORT: 1}, {})
 
 
 def test_only_the_servers_own_error_means_that_a_host_is_taken() -> None:

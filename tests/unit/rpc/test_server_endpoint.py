@@ -10,7 +10,7 @@ from agent_flows.rpc.answers import NO_SUCH_PORT
 from agent_flows.rpc.refusals import KINDS, UNKNOWN
 from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.validation import Invalid
-from tests.unit.rpc.consumer import HOST, PORT, Consumer, report
+from tests.unit.rpc.consumer import HOST, PORT, REVISIONS, Consumer, report
 
 CONTEXT: dict[str, Any] = {}
 
@@ -190,3 +190,23 @@ def test_invented_hosts_fill_the_log_within_the_limit_of_a_minute(
     monkeypatch.setattr(time, "monotonic", lambda: began + 61)
     endpoint.report(CONTEXT, HOST, "nonsense")
     assert f"Refused from {HOST}" in caplog.records[-1].message
+
+
+def test_a_heartbeat_with_a_digest_is_passed_on_and_answered_with_the_servers() -> None:
+    consumer = Consumer()
+    answer = ServerEndpoint(consumer).heartbeat(CONTEXT, HOST, {"desired": "0f" * 16})
+    assert consumer.heartbeats == [(HOST, {"desired": "0f" * 16})]
+    assert answer["desired"] == REVISIONS.digest()
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [None, 7, True, [], {}, "0" * 31, "0" * 33, "0F" * 16, "0" * 31 + "\n", "'; --", "x" * 4096],
+    ids=repr,
+)
+def test_a_hostile_digest_is_counted_and_left_out_of_the_heartbeat(hostile: object) -> None:
+    consumer = Consumer()
+    endpoint = ServerEndpoint(consumer)
+    assert endpoint.heartbeat(CONTEXT, HOST, {"bridge": "b", "desired": hostile})["sequence"] == 42
+    assert consumer.heartbeats == [(HOST, {"bridge": "b"})]
+    assert dict(endpoint.refusals.counts) == {"desired": 1}

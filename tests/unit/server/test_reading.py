@@ -142,7 +142,7 @@ def test_ports_are_filtered_and_sorted(server: Server) -> None:
 
 @pytest.mark.usefixtures("ports")
 def test_agents_are_shown_with_their_ports(server: Server, agent: FakeAgent) -> None:
-    assert server.store.take_heartbeat("host-a", {"ports": 2}) == agent.sequence
+    assert server.store.take_heartbeat("host-a", {"ports": 2}).sequence == agent.sequence
     (shown,) = server.find("agents")
     assert shown == {
         "id": "host-a",
@@ -152,6 +152,7 @@ def test_agents_are_shown_with_their_ports(server: Server, agent: FakeAgent) -> 
         "sequence": agent.sequence,
         "state": {"ports": 2, "trouble": None, "troubles": {}},
         "conflict": None,
+        "desired": None,
         "ports": {"IN_SYNC": 2},
     }
     assert server.show("agents", "host-a") == shown

@@ -161,7 +161,7 @@ def agents(rules: Rules) -> Kind:
             plural="agents",
             query=sa.select(Agent),
             view=view,
-            fields=names("id host alive heartbeat_at sequence state conflict ports"),
+            fields=names("id host alive heartbeat_at sequence state conflict desired ports"),
             filters=text_filters(Agent.host),
             sort_keys={"host": Agent.host, "heartbeat_at": Agent.heartbeat_at},
             default=(Order(Agent.host),),

@@ -1,0 +1,68 @@
+"""Desired state of a host in short: revisions, and the digest that agent and server compare.
+
+Equal digests mean that the agent has the desired state that the server has, so
+that a message between them that was lost is noticed at the next heartbeat.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import pydantic
+from pydantic.dataclasses import dataclass
+
+from agent_flows.rpc.transport import MAX_IDS
+from agent_flows.validation import Revision, Uuid, parse
+
+NOT_COMPARED = ""
+"""In the place of a digest: there is nothing to compare, or the peer's release does not compare."""
+
+_BYTES = 16
+Digest = Annotated[str, pydantic.Strict(), pydantic.StringConstraints(pattern=r"^([0-9a-f]{32})?$")]
+"""As :func:`digest` makes it, or :data:`NOT_COMPARED`."""
+_DIGEST: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Digest)
+
+KEY = "desired"
+"""The field of a heartbeat's state, and of its answer, that contains the digest."""
+
+
+def digest(lines: Iterable[tuple[str, str, int]]) -> str:
+    """The digest of these (kind, id, revision), in any order and with repetitions: 32 hex digits.
+
+    Not a protection against collisions that somebody makes: both sides are ours.
+    """
+    texts = sorted({f"{kind} {id_} {revision}" for kind, id_, revision in lines})
+    return hashlib.blake2b("\n".join(texts).encode(), digest_size=_BYTES).hexdigest()
+
+
+def digest_of(state: Mapping[str, Any]) -> str:
+    """The agent's digest in its heartbeat's ``state``; :class:`Invalid` if it cannot be one."""
+    return parse(_DIGEST, state.get(KEY, NOT_COMPARED))
+
+
+@dataclass(frozen=True, config=pydantic.ConfigDict(extra="ignore"))
+class Revisions:
+    """What a server desires of a host: every port bound to it, and every security group of those
+    with port security. ``awaited`` are ports of which the server knows nothing (UNKNOWN), and
+    wants a report. A newer server may add fields.
+    """
+
+    ports: Annotated[dict[Uuid, Revision], pydantic.Field(max_length=MAX_IDS)]
+    security_groups: Annotated[dict[Uuid, Revision], pydantic.Field(max_length=MAX_IDS)]
+    awaited: Annotated[tuple[Uuid, ...], pydantic.Field(max_length=MAX_IDS)] = ()
+
+    def digest(self) -> str:
+        return digest(
+            [
+                *(("port", port, revision) for port, revision in self.ports.items()),
+                *(("security_group", id_, rev) for id_, rev in self.security_groups.items()),
+                *(("awaited", port, 0) for port in self.awaited),
+            ]
+        )
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "ports": dict(self.ports),
+            "security_groups": dict(self.security_groups),
+            "awaited": list(self.awaited),
+        }
