@@ -30,17 +30,26 @@ _BYTES = 7
 
 def of_rules(rules: Iterable[Mapping[str, object]]) -> int:
     """The digest of a group with these rules, valid or not, in any order and with repetitions."""
-    texts = sorted({_text(rule) for rule in rules})
-    digest = hashlib.sha256("\n".join(texts).encode(errors="surrogatepass")).digest()
-    return int.from_bytes(digest[:_BYTES])
+    return of_lines(map(_line, rules))
 
 
 def of_objects(rules: Iterable[object]) -> int:
     """The same of Neutron's objects, or rows of its table."""
-    return of_rules({name: getattr(rule, name) for name in NAMES} for rule in rules)
+    return of_lines(map(line_of_object, rules))
 
 
-def _text(rule: Mapping[str, object]) -> str:
+def line_of_object(rule: object) -> str:
+    """What :func:`of_lines` takes for this rule."""
+    return _line({name: getattr(rule, name) for name in NAMES})
+
+
+def of_lines(lines: Iterable[str]) -> int:
+    """The digest of a group with the rules of these lines."""
+    text = "\n".join(sorted(set(lines)))
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:_BYTES])
+
+
+def _line(rule: Mapping[str, object]) -> str:
     fields = {name: rule[name] for name in NAMES if rule.get(name) is not None}
     for name in _DRIVERS_PREFIXES:
         if rule.get(name) is not None:

@@ -12,7 +12,7 @@ from agent_flows.rpc import codec, transport
 from agent_flows.rpc.answers import Held, Receipt
 from agent_flows.rpc.identity import HostTaken, Identity
 from agent_flows.rpc.refusals import Refusals
-from agent_flows.rpc.revisions import Revisions
+from agent_flows.rpc.revisions import ByIds, Revisions
 from agent_flows.spec import DesiredState
 from agent_flows.supervision import one_line
 from agent_flows.validation import Invalid, parse
@@ -22,8 +22,9 @@ LOG = log.getLogger(__name__)
 _HELD = pydantic.TypeAdapter(Held)
 _RECEIPT = pydantic.TypeAdapter(Receipt)
 _REVISIONS = pydantic.TypeAdapter(Revisions)
+_MEMBERS: pydantic.TypeAdapter[dict[str, int]] = pydantic.TypeAdapter(ByIds)
 # The version of the calls that a server of the first release does not have.
-_SINCE = {"get_revisions": "1.1"}
+_SINCE = {"get_revisions": "1.1", "get_members": "1.1"}
 
 
 class ServerClient:
@@ -69,6 +70,11 @@ class ServerClient:
     def get_revisions(self) -> Revisions:
         """What the server desires of this host, by revision; since version 1.1."""
         return parse(_REVISIONS, self._call("get_revisions"))
+
+    def get_members(self, security_group: str) -> Mapping[str, int]:
+        """A revision of each port in the security group that has an address; since version 1.1,
+        and only inside Neutron."""
+        return parse(_MEMBERS, self._call("get_members", security_group=security_group))
 
     def _call(self, method: str, **kwargs: object) -> Any:
         try:

@@ -5,7 +5,8 @@ that a message between them that was lost is noticed at the next heartbeat.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import field
 from typing import Annotated, Any
 
 import pydantic
@@ -40,23 +41,35 @@ def digest_of(state: Mapping[str, Any]) -> str:
     return parse(_DIGEST, state.get(KEY, NOT_COMPARED))
 
 
+ByIds = Annotated[dict[Uuid, Revision], pydantic.Field(max_length=MAX_IDS)]
+
+
 @dataclass(frozen=True, config=pydantic.ConfigDict(extra="ignore"))
 class Revisions:
     """What a server desires of a host: every port bound to it, and every security group of those
     with port security. ``awaited`` are ports of which the server knows nothing (UNKNOWN), and
     wants a report. A newer server may add fields.
+
+    Inside Neutron revisions are digests of contents (:mod:`agent_flows.neutron.content`);
+    ``members`` has one of the members of each security group that rules refer to, and
+    ``address_groups`` one of the addresses. In the own server's the revisions of
+    ``security_groups`` cover both.
     """
 
-    ports: Annotated[dict[Uuid, Revision], pydantic.Field(max_length=MAX_IDS)]
-    security_groups: Annotated[dict[Uuid, Revision], pydantic.Field(max_length=MAX_IDS)]
+    ports: ByIds
+    security_groups: ByIds
     awaited: Annotated[tuple[Uuid, ...], pydantic.Field(max_length=MAX_IDS)] = ()
+    members: ByIds = field(default_factory=dict)
+    address_groups: ByIds = field(default_factory=dict)
 
     def digest(self) -> str:
         return digest(
             [
-                *(("port", port, revision) for port, revision in self.ports.items()),
-                *(("security_group", id_, rev) for id_, rev in self.security_groups.items()),
+                *_lines("port", self.ports),
+                *_lines("security_group", self.security_groups),
                 *(("awaited", port, 0) for port in self.awaited),
+                *_lines("members", self.members),
+                *_lines("address_group", self.address_groups),
             ]
         )
 
@@ -65,4 +78,10 @@ class Revisions:
             "ports": dict(self.ports),
             "security_groups": dict(self.security_groups),
             "awaited": list(self.awaited),
+            "members": dict(self.members),
+            "address_groups": dict(self.address_groups),
         }
+
+
+def _lines(kind: str, revisions: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:
+    return ((kind, id_, revision) for id_, revision in revisions.items())

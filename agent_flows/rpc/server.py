@@ -43,6 +43,12 @@ class Consumer(Protocol):
         that from elsewhere."""
         ...
 
+    def get_members(
+        self, host: str, security_group: str, agent: Identity | None = None
+    ) -> Mapping[str, int]:
+        """A revision of each member of the security group, by port; Invalid as above."""
+        ...
+
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None
     ) -> Held:
@@ -123,6 +129,14 @@ class ServerEndpoint:
         with self._counting(host) as sender:
             agent = identity.from_context(ctxt)
             return self._consumer.get_revisions(sender, agent).to_wire()
+
+    def get_members(
+        self, ctxt: Mapping[str, Any], host: object, security_group: object
+    ) -> dict[str, int]:
+        with self._counting(host) as sender:
+            agent = identity.from_context(ctxt)
+            [group] = transport.id_list("security_group", [security_group])
+            return dict(self._consumer.get_members(sender, group, agent))
 
     def ping(self, ctxt: Mapping[str, Any]) -> dict[str, Any]:
         """Shows that this server receives messages."""

@@ -16,8 +16,10 @@ from neutron.api.rpc.callbacks import resources
 from neutron_lib import context
 from neutron_lib.callbacks import events, registry
 
+from agent_flows.neutron.agent.cached_state import CachedState
 from agent_flows.neutron.resource_cache import retry_read
 from agent_flows.report import Trouble
+from agent_flows.rpc.revisions import Revisions
 from agent_flows.supervision import Loop, Troubles
 
 # Values in one request: the server makes one SQL condition of them.
@@ -32,43 +34,77 @@ class Server(Protocol):
     ) -> Sequence[Any]: ...
 
 
+class Desired(Protocol):
+    """What our part of the server desires of this host, by revisions
+    (:class:`agent_flows.rpc.agent.ServerClient`)."""
+
+    def get_revisions(self) -> Revisions: ...
+
+    def get_members(self, security_group: str) -> Mapping[str, int]: ...
+
+
 class CacheUpdate:
     """Brings ``cache`` to what ``server`` has. The cache's subscribers, Neutron's agent and ours,
-    are notified of each difference."""
+    are notified of each difference.
 
-    def __init__(self, cache: Any, server: Server, host: str) -> None:
-        self._cache, self._server, self._host = cache, server, host
+    ``state`` is what the cache has, and ``desired`` what it should have.
+    """
+
+    def __init__(self, cache: Any, server: Server, state: CachedState, desired: Desired) -> None:
+        self._cache, self._server = cache, server
+        self._state, self._desired = state, desired
         self._context = context.get_admin_context()
 
     def run(self, port_ids: Collection[str] | None) -> None:
-        """Update these ports (None: all of this host) and all that their rules depend on.
+        """Update these ports and all that their rules depend on; None: what differs from what the
+        server desires of this host.
 
-        Raises :class:`oslo_messaging.MessagingException` if the server does not answer, and
-        :class:`neutron_lib.exceptions.NeutronException` for an error of the server's.
+        Raises :class:`oslo_messaging.MessagingException` if the server does not answer,
+        :class:`agent_flows.validation.Invalid` if its answer is invalid, and
+        :class:`neutron_lib.exceptions.NeutronException` for an error of Neutron's.
         """
-        ports = self._ports_here() if port_ids is None else frozenset(port_ids)
+        if port_ids is None:
+            self._update_what_differs()
+        else:
+            self._update_ports(frozenset(port_ids))
+
+    def _update_ports(self, ports: Collection[str]) -> None:
         self._update(resources.PORT, "id", ports)
         groups = {
             group
             for port in self._cached(resources.PORT, "id", ports)
             for group in port.security_group_ids
         }
+        self._update_groups(groups)
+        rules = self._cached(resources.SECURITYGROUPRULE, "security_group_id", groups)
+        self._update_members(_ids(rule.remote_group_id for rule in rules))
+        self._update_address_groups(_ids(rule.remote_address_group_id for rule in rules))
+
+    def _update_what_differs(self) -> None:
+        desired = self._desired.get_revisions()
+        self._state.count_all()
+        ports = self._state.revisions().ports
+        self._update(resources.PORT, "id", _differing(ports, desired.ports))
+        self._state.count_only(desired.ports)
+        # Only now it is known which groups the ports have, and then to which the rules refer.
+        groups = self._state.revisions().security_groups
+        self._update_groups(_only_desired(groups, desired.security_groups))
+        had = self._state.revisions()
+        for group in _only_desired(had.members, desired.members):
+            # A member is a whole port, and takes milliseconds of the server's time.
+            members = self._desired.get_members(group)
+            self._update(resources.PORT, "id", _differing(self._state.members(group), members))
+        self._update_address_groups(_only_desired(had.address_groups, desired.address_groups))
+
+    def _update_groups(self, groups: Collection[str]) -> None:
         self._update(resources.SECURITYGROUP, "id", groups)
         self._update(resources.SECURITYGROUPRULE, "security_group_id", groups)
-        rules = self._cached(resources.SECURITYGROUPRULE, "security_group_id", groups)
-        self._update(
-            resources.PORT, "security_group_ids", _ids(rule.remote_group_id for rule in rules)
-        )
-        self._update(
-            resources.ADDRESSGROUP, "id", _ids(rule.remote_address_group_id for rule in rules)
-        )
 
-    def _ports_here(self) -> frozenset[str]:
-        def here(port: Any) -> bool:
-            return any(binding.host == self._host for binding in port.bindings)
+    def _update_members(self, groups: Collection[str]) -> None:
+        self._update(resources.PORT, "security_group_ids", groups)
 
-        found = retry_read(lambda: self._cache.match_resources_with_func(resources.PORT, here))
-        return frozenset(port.id for port in found)
+    def _update_address_groups(self, groups: Collection[str]) -> None:
+        self._update(resources.ADDRESSGROUP, "id", groups)
 
     def _cached(self, kind: str, field: str, values: Collection[str]) -> list[Any]:
         """The cached resources whose ``field`` is, or contains, one of ``values``."""
@@ -113,6 +149,16 @@ def _ids(values: Iterable[str | None]) -> frozenset[str]:
     return frozenset(filter(None, values))
 
 
+def _differing(had: Mapping[str, int], desired: Mapping[str, int]) -> frozenset[str]:
+    """The ids whose revision here is not the desired one, or that only one of them has."""
+    return frozenset(id_ for id_, _ in had.items() ^ desired.items())
+
+
+def _only_desired(had: Mapping[str, int], desired: Mapping[str, int]) -> frozenset[str]:
+    """Those that are desired."""
+    return _differing(had, desired) & desired.keys()
+
+
 def _batches(values: Iterable[str]) -> Iterator[tuple[str, ...]]:
     ordered = iter(sorted(values))
     while batch := tuple(itertools.islice(ordered, _BATCH)):
@@ -121,7 +167,10 @@ def _batches(values: Iterable[str]) -> Iterator[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class _Request:
-    port_ids: Collection[str] | None
+    """``differing``: also what differs from what the server desires of this host."""
+
+    port_ids: frozenset[str] = frozenset()
+    differing: bool = False
     then: Callable[[], None] = lambda: None
 
 
@@ -134,8 +183,7 @@ class CatchUpLoop:
     ) -> None:
         self._update = update
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
-        # The ports of the last request, if it got no answer; None: all ports.
-        self._unanswered: frozenset[str] | None = frozenset()
+        self._unanswered = _Request()
         self._loop = Loop(
             "agent_flows catch up",
             self._step,
@@ -148,38 +196,40 @@ class CatchUpLoop:
     def stop(self, timeout: float) -> None:
         """End the thread and drop the waiting requests."""
         self._loop.stopping.set()
-        self._requests.put(_Request(frozenset()))
+        self._requests.put(_Request())
         self._loop.stop(timeout)
 
     def request(
         self, port_ids: Collection[str] | None, then: Callable[[], None] = lambda: None
     ) -> None:
-        """Update these ports (None: all of this host) soon, and call ``then`` after the first
-        attempt, answered or not."""
-        self._requests.put(_Request(port_ids, then))
+        """Update these ports (None: what differs) soon, and call ``then`` after the first attempt,
+        answered or not."""
+        self._requests.put(_Request(frozenset(port_ids or ()), port_ids is None, then))
 
     def _step(self) -> None:
         requests = self._waiting()
-        ports = _union([self._unanswered, *(request.port_ids for request in requests)])
-        self._unanswered = ports
+        self._unanswered = _joined([self._unanswered, *requests])
         try:
-            if ports != frozenset():
-                self._update(ports)
-            self._unanswered = frozenset()
+            if self._unanswered.differing:
+                self._update(None)
+            if self._unanswered.port_ids:
+                self._update(self._unanswered.port_ids)
+            self._unanswered = _Request()
         finally:
             for request in requests:
                 request.then()
 
     def _waiting(self) -> list[_Request]:
         requests: list[_Request] = []
-        if self._unanswered == frozenset():
+        if not (self._unanswered.differing or self._unanswered.port_ids):
             requests.append(self._requests.get())
         while not self._requests.empty():
             requests.append(self._requests.get())
         return requests
 
 
-def _union(chosen: Collection[Collection[str] | None]) -> frozenset[str] | None:
-    if any(ports is None for ports in chosen):
-        return None
-    return frozenset().union(*filter(None, chosen))
+def _joined(requests: Collection[_Request]) -> _Request:
+    return _Request(
+        frozenset().union(*(request.port_ids for request in requests)),
+        any(request.differing for request in requests),
+    )

@@ -1,9 +1,7 @@
 """The OVS agent's extension (``[agent] extensions = agent_flows``): closes new ports, sends reports
 and heartbeats."""
 
-import random
 import sqlite3
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +23,7 @@ from agent_flows.engine.transcript import utcnow
 from agent_flows.neutron import privileged
 from agent_flows.neutron.agent import events as port_events
 from agent_flows.neutron.agent import probe
+from agent_flows.neutron.agent.cached_state import CachedState
 from agent_flows.neutron.agent.catch_up import CacheUpdate, CatchUpLoop
 from agent_flows.neutron.agent.events import EventLoop, Firewall
 from agent_flows.neutron.agent.firewall_driver import FIREWALL
@@ -34,6 +33,7 @@ from agent_flows.neutron.resource_cache import CachedRevisions, SecurityGroupInf
 from agent_flows.neutron.verify.verifier import Verifier
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.report import FlowName, Trouble
+from agent_flows.reporting.comparison import Comparison
 from agent_flows.reporting.heartbeat import Heartbeat
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.reporting.reporter import Reporter
@@ -41,16 +41,13 @@ from agent_flows.reporting.state_dir import take
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
 from agent_flows.rpc.listener import Listener
+from agent_flows.rpc.revisions import NOT_COMPARED
 from agent_flows.secgroups.tasks import ApplySecurityGroups
 from agent_flows.supervision import Troubles, described
 
 LOG = log.getLogger(__name__)
 
 _VERSION = metadata.version("agent-flows")
-_AFTER_RETURN = (30.0, 60.0)
-"""Seconds between the message bus' return and the request for what was missed. Casts arrive only
-when the agent's own connections are back, too: oslo.messaging tries them every 30 s
-(``rabbit_interval_max``). The range spreads the agents' requests."""
 
 
 class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[misc]  # untyped
@@ -89,9 +86,9 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             revision=CachedRevisions(SecurityGroupInfo(cache)).of_details,
         )
         self._firewall: Firewall | None = None
-        self._catch_up = CatchUpLoop(
-            CacheUpdate(cache, ResourcesPullRpcApi(), conf.host).run, self.troubles
-        )
+        self._cached = CachedState(cache, conf.host)
+        update = CacheUpdate(cache, ResourcesPullRpcApi(), self._cached, client)
+        self._catch_up = CatchUpLoop(update.run, self.troubles)
         self._events = EventLoop(
             self._firewall_for, SecurityGroupInfo(cache), self.troubles, self._failed
         )
@@ -101,13 +98,13 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             ours.heartbeat_interval,
             self.state,
             self._outbox.raise_sequence,
-            self._bus_returned,
             troubles=self.troubles,
+            comparison=Comparison(
+                self._digest, lambda: self._catch_up.request(None), ours.heartbeat_interval
+            ),
         )
         self.troubles.changed = self._heartbeat.soon
-        self._reporter = Reporter(
-            self._outbox, client, self.troubles, on_return=self._bus_returned, lost=self._lost
-        )
+        self._reporter = Reporter(self._outbox, client, self.troubles, lost=self._lost)
         self._listener = Listener(
             n_rpc.TRANSPORT, transport.agent_target(conf.host), AgentEndpoint(self), self.troubles
         )
@@ -176,6 +173,19 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             self.troubles.report(Trouble.OUTBOX, described(exc))
             return None
 
+    def _digest(self) -> str:
+        """Of the desired state that the agent has (:mod:`agent_flows.rpc.revisions`)."""
+        try:
+            digest = self._cached.revisions().digest()
+        # The one door of Neutron's objects: heartbeats go on without a digest.
+        except Exception as exc:
+            LOG.exception("Could not read the desired state")
+            reason = f"the desired state could not be compared: {described(exc)}"
+            self.troubles.report(Trouble.RESYNC, reason)
+            return NOT_COMPARED
+        self.troubles.clear(Trouble.RESYNC)
+        return digest
+
     def _bridge_exists(self) -> bool:
         try:
             return bool(self._bridge.bridge_exists(self._bridge.br_name))
@@ -188,12 +198,6 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
     def _lost(self, port_ids: Collection[str]) -> None:
         """The stored reports of these ports are unreadable."""
         self._events.put(port_events.Resync(port_ids))
-
-    def _bus_returned(self) -> None:
-        wait = random.uniform(*_AFTER_RETURN)  # noqa: S311  # spreads load, guards nothing
-        timer = threading.Timer(wait, self._catch_up.request, [None])
-        timer.daemon = True
-        timer.start()
 
     def _firewall_loaded(
         self, resource: str, event: str, trigger: Firewall, payload: object = None

@@ -40,6 +40,15 @@ def is_bound(host: str | None, vif_type: str | None) -> bool:
     return bool(host) and vif_type in _OVS_VIFS
 
 
+def is_filtered(device_owner: str, port_security: bool | None) -> bool:
+    """Whether security groups apply: not to trusted ports (neutron.common.utils.is_port_trusted).
+
+    Without the extension driver ``port_security`` there is no such row, and they apply.
+    """
+    trusted = device_owner.startswith(constants.DEVICE_OWNER_NETWORK_PREFIX)
+    return port_security is not False and not trusted
+
+
 @dataclass(frozen=True)
 class Wiring:
     """The fields of a port in Neutron that its wiring depends on."""

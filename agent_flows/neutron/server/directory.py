@@ -20,9 +20,10 @@ from neutron_lib.db.standard_attr import StandardAttribute
 from sqlalchemy.orm import Session
 
 from agent_flows.neutron import rules_digest
-from agent_flows.neutron.server import block_policy, live_migration
+from agent_flows.neutron.server import block_policy, desired, live_migration
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.report import PortStatus, SyncState
+from agent_flows.rpc.revisions import Revisions
 from agent_flows.server.core import clock
 from agent_flows.server.core.casts import Casts, Ids, by_host
 from agent_flows.server.core.database import Transactions, retried
@@ -88,6 +89,7 @@ class NeutronDirectory(PortDirectory):
         self._arrived = arrived
         self._ask = ask
         self._database = database
+        self._desired = desired.DesiredContent()
         super().__init__(_Row, _Row.port_id, _Row.revision)
 
     def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, PortState]:
@@ -163,6 +165,15 @@ class NeutronDirectory(PortDirectory):
         self, session: Session, host: str, port_ids: Collection[str], now: datetime.datetime
     ) -> None:
         self._refuse()
+
+    def desired_digest(self, session: Session, host: str) -> str:
+        return self.revisions(session, host).digest()
+
+    def revisions(self, session: Session, host: str) -> Revisions:
+        return self._desired.of_host(session, host)
+
+    def members(self, session: Session, security_group: str) -> Mapping[str, int]:
+        return desired.members(session, security_group)
 
     def _refuse(self) -> NoReturn:
         raise Invalid("port_ids", None, "in Neutron, agents get the desired state from Neutron")
@@ -241,19 +252,10 @@ def _facts(session: Session, port_ids: Collection[str]) -> dict[str, _Facts]:
             active=row.status == constants.PORT_STATUS_ACTIVE,
             admin_state_up=row.admin_state_up,
             revision=row.revision_number,
-            filtered=_is_filtered(row.device_owner or "", row.port_security_enabled),
+            filtered=block_policy.is_filtered(row.device_owner or "", row.port_security_enabled),
         )
         for row in session.execute(query)
     }
-
-
-def _is_filtered(device_owner: str, port_security: bool | None) -> bool:
-    """Whether security groups apply: not to trusted ports (neutron.common.utils.is_port_trusted).
-
-    Without the extension driver ``port_security`` there is no such row, and they apply.
-    """
-    trusted = device_owner.startswith(constants.DEVICE_OWNER_NETWORK_PREFIX)
-    return port_security is not False and not trusted
 
 
 def _group_revisions(session: Session, port_ids: Sequence[str]) -> dict[str, dict[str, int]]:

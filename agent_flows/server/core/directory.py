@@ -85,6 +85,11 @@ class PortDirectory(abc.ABC):
         gets that from elsewhere."""
         raise Invalid("call", "get_revisions", "agents get the desired state from elsewhere")
 
+    def members(self, session: Session, security_group: str) -> Mapping[str, int]:
+        """A revision of each port in the security group that has an address; raises
+        :class:`agent_flows.validation.Invalid` if agents get them with the group's spec."""
+        raise Invalid("call", "get_members", "agents get members with the spec of the group")
+
     def _locked(
         self, session: Session, *where: sa.ColumnElement[bool], limit: int | None = None
     ) -> list[PortState]:

@@ -9,9 +9,9 @@ import contextlib
 import dataclasses
 import datetime
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from oslo_log import log
 from sqlalchemy.orm import Session
@@ -31,6 +31,8 @@ from agent_flows.server.core.metrics import Metrics
 from agent_flows.spec import Spec
 
 LOG = log.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,25 @@ class Store:
                 self._directory.asked_for(session, host, port_ids, now)
             return self._directory.specs(session, host, port_ids), admitted.casts
 
-    @retried
     def get_revisions(self, host: str, agent: Identity | None = None) -> Revisions:
         """What is desired of the host. Raises HostTaken if another agent reports for it."""
+        return self._read(host, agent, lambda session: self._directory.revisions(session, host))
+
+    def get_members(
+        self, host: str, security_group: str, agent: Identity | None = None
+    ) -> Mapping[str, int]:
+        """A revision of each member of the group. Raises HostTaken as above."""
+        return self._read(
+            host, agent, lambda session: self._directory.members(session, security_group)
+        )
+
+    @retried
+    def _read(self, host: str, agent: Identity | None, read: Callable[[Session], T]) -> T:
         with self._database.reader() as session:
             if agents.reports_for(session, host, agent):
-                return self._directory.revisions(session, host)
+                return read(session)
         with self._admitted(Heartbeat(host, agent, clock.now())) as (session, _):
-            return self._directory.revisions(session, host)
+            return read(session)
 
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None

@@ -11,7 +11,8 @@ from lab.neutron.host import BRIDGE, Host
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import CLOSED, SERVED, Tenant
 from lab.process import wait_until
-from tests.e2e.neutron.conftest import OURS, WATCHED
+from lab.vm import Vm
+from tests.e2e.neutron.conftest import OURS, PLAIN, WATCHED
 from tests.e2e.neutron.ports import are, healthy, nothing_is_active_unproven, tasks
 
 _OUTAGE_SECONDS = 30
@@ -32,6 +33,12 @@ def open_the_closed_port(neutron: Neutron, tenant: Tenant) -> None:
     rule = ingress(protocol="tcp", port=CLOSED)
     with contextlib.closing(neutron.nova()) as impatient, contextlib.suppress(OSError):
         impatient.create("security_group_rules", security_group_id=tenant.group, **rule)
+
+
+def put_into(neutron: Neutron, vm: Vm, *groups: str) -> None:
+    """These security groups only. Without the message bus Neutron commits and does not answer."""
+    with contextlib.closing(neutron.nova()) as impatient, contextlib.suppress(OSError):
+        impatient.update("ports", vm.port_id, security_groups=list(groups))
 
 
 def test_an_agent_killed_in_the_middle_of_its_work_leaves_nothing_active_unproven(
@@ -115,3 +122,40 @@ def test_changes_during_an_outage_of_the_message_bus_are_applied_after_it(
     assert one.connect(coming.ip, CLOSED)
     assert one.connect(watched[0].ip, CLOSED)
     wait_until(lambda: host.reports_waiting() == 0, 30, "every report was acknowledged")
+
+
+def test_members_of_a_remote_group_that_changed_during_an_outage_of_the_message_bus_are_applied(
+    neutron: Neutron, tenant: Tenant
+) -> None:
+    """On hosts that had nothing to report."""
+    friends = neutron.api.group("friends", [])
+    rule = ingress(protocol="tcp", port=CLOSED, remote_group_id=friends)
+    neutron.api.create("security_group_rules", security_group_id=tenant.group, **rule)
+    ours, watched = healthy(tenant, 1, OURS)[0], healthy(tenant, 1, WATCHED)[0]
+    coming, leaving = tenant.boot(2, host=PLAIN)
+    tenant.active(coming, leaving)
+    put_into(neutron, leaving, tenant.group, friends)
+
+    def reached(vm: Vm) -> list[bool]:
+        return [each.connect(vm.ip, CLOSED, timeout=0.5) for each in (coming, leaving)]
+
+    for vm in (ours, watched):
+        wait_until(lambda vm=vm: reached(vm) == [False, True], 30, "the group has one member")
+    with neutron.controller.bus_away():
+        back = time.monotonic() + _OUTAGE_SECONDS
+        changes = [
+            Thread(target=put_into, args=[neutron, coming, tenant.group, friends]),
+            Thread(target=put_into, args=[neutron, leaving, tenant.group]),
+        ]
+        for change in changes:
+            change.start()
+        while time.monotonic() < back:
+            time.sleep(0.5)
+    for change in changes:
+        change.join()
+    for vm in (ours, watched):
+        wait_until(lambda vm=vm: reached(vm) == [True, False], 60, "the members are as they are")
+    are(neutron, [ours, watched], status="ACTIVE", sync_state="IN_SYNC")
+    for vm in (coming, leaving):
+        put_into(neutron, vm, tenant.group)
+    neutron.api.delete("security_groups", friends)

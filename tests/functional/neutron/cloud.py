@@ -22,6 +22,7 @@ from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.utils.net import AuthenticEUI
 
 from agent_flows.neutron import rules_digest
+from agent_flows.neutron.agent.cached_state import CachedState
 from agent_flows.neutron.agent.catch_up import CacheUpdate
 from agent_flows.neutron.agent.firewall_driver import AgentFlowsFirewallDriver
 from agent_flows.neutron.reporting import Reporting
@@ -29,6 +30,7 @@ from agent_flows.neutron.resource_cache import CachedRevisions, SecurityGroupInf
 from agent_flows.openflow.dump import FlowEntry
 from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.report import FlowReport, TaskError, TaskState
+from agent_flows.rpc.revisions import Revisions
 from lab.process import wait_until
 from lab.switch import Switch
 from tests.functional.secgroups.host import BRIDGE, Host, Vm
@@ -54,6 +56,16 @@ class _Server:
 
     def delete(self, kind: str, identity: str) -> None:
         del self._known[kind, identity]
+
+    def match_resources_with_func(self, kind: str, matches: Callable[[Any], bool]) -> list[Any]:
+        """As the cache has it."""
+        return [each for (of, _), each in self._known.items() if of == kind and matches(each)]
+
+    def get_revisions(self) -> Revisions:
+        return CachedState(self, HOST).revisions()
+
+    def get_members(self, security_group: str) -> dict[str, int]:
+        return CachedState(self, HOST).members(security_group)
 
     def bulk_pull(
         self, _context: Any, resource_type: str, filter_kwargs: Mapping[str, Collection[str]]
@@ -234,9 +246,10 @@ class Cloud(Host):
         self._bus_is_away = False
 
     def catch_up(self, *vms: Vm) -> None:
-        """Ask the server what was missed, of these ports or of all."""
+        """Ask the server for these ports, or what differs."""
         ids = [vm.id for vm in vms]
-        CacheUpdate(self._cache, self.server, HOST).run(ids or None)
+        had = CachedState(self._cache, HOST)
+        CacheUpdate(self._cache, self.server, had, self.server).run(ids or None)
 
     # The hypervisor, and the agent's loop.
 

@@ -15,6 +15,8 @@ from neutron_lib.callbacks import events, registry
 from oslo_config import cfg
 
 from agent_flows import conf as options
+from agent_flows.neutron.agent import extension as agent_extension
+from agent_flows.neutron.agent.catch_up import Desired
 from agent_flows.neutron.agent.extension import AgentFlowsAgentExtension
 from agent_flows.neutron.agent.firewall_driver import FIREWALL
 from agent_flows.report import FlowReport, Trouble
@@ -25,9 +27,9 @@ from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.revisions import Revisions
 from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.spec import Spec
-from agent_flows.validation import Invalid
+from lab import model
 from lab.process import wait_until
-from tests.functional.neutron.cloud import WEB, Cloud
+from tests.functional.neutron.cloud import SSH, WEB, Cloud
 from tests.functional.secgroups.host import BRIDGE, Vm, outsider
 
 SECONDS = 20
@@ -40,6 +42,8 @@ class Server:
         self.reports: list[FlowReport] = []
         self.states: list[Mapping[str, Any]] = []
         self.agents: set[Identity | None] = set()
+        # What is desired of the host: nothing is compared without it.
+        self.desired: Desired | None = None
         self._lock = threading.Lock()
 
     def take_reports(
@@ -61,10 +65,18 @@ class Server:
         with self._lock:
             self.states.append(state)
             self.agents.add(agent)
-        return Held(1)
+        desired = self.desired
+        return Held(1) if desired is None else Held(1, desired=desired.get_revisions().digest())
 
     def get_revisions(self, host: str, agent: Identity | None = None) -> Revisions:
-        raise Invalid("call", "get_revisions", "agents get the desired state from elsewhere")
+        assert self.desired is not None
+        return self.desired.get_revisions()
+
+    def get_members(
+        self, host: str, security_group: str, agent: Identity | None = None
+    ) -> Mapping[str, int]:
+        assert self.desired is not None
+        return self.desired.get_members(security_group)
 
     def trouble(self, source: Trouble) -> str:
         """Its line in the last heartbeat."""
@@ -86,12 +98,17 @@ def server(cloud: Cloud) -> Iterator[Server]:
 @pytest.fixture
 def state_dir(tmp_path: Path) -> Iterator[Path]:
     cfg.CONF.set_override("state_dir", str(tmp_path / "state"), options.AGENT)
+    cfg.CONF.set_override("heartbeat_interval", 1.0, options.AGENT)
     yield tmp_path / "state"
+    cfg.CONF.clear_override("heartbeat_interval", options.AGENT)
     cfg.CONF.clear_override("state_dir", options.AGENT)
 
 
 @pytest.fixture
-def extension(cloud: Cloud, server: Server, state_dir: Path) -> Iterator[AgentFlowsAgentExtension]:
+def extension(
+    cloud: Cloud, server: Server, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[AgentFlowsAgentExtension]:
+    monkeypatch.setattr(agent_extension, "ResourcesPullRpcApi", lambda: cloud.server)
     made = extension_of(cloud)
     registry.publish(FIREWALL, events.AFTER_INIT, cloud.driver)
     yield made
@@ -243,3 +260,30 @@ def test_unreadable_details_fail_their_port_only(
     extension.delete_port(None, {"port_id": odd.id})
     wait_until(lambda: not server.states[-1]["troubles"], SECONDS, "no trouble")
     assert cloud.tcp(outsider(), vm, 80)
+
+
+def test_members_that_changed_while_the_message_bus_was_away_are_applied(
+    cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, vm: Vm, group: str
+) -> None:
+    friends = cloud.security_group()
+    cloud.rule(group, remote_group_id=friends, **SSH)
+    coming, leaving = (
+        outsider().but(ip="10.0.1.1"),
+        outsider().but(ip="10.0.1.2", id=model.new_id()),
+    )
+    cloud.neutron_port(leaving, friends, host="compute-2")
+    cloud.loop()
+    assert cloud.tcp(leaving, vm, 22)
+    server.desired = cloud.server
+    with cloud.bus_away():
+        cloud.neutron_port(coming, friends, host="compute-2")
+        cloud.delete_port(leaving)
+
+    def applied() -> bool:
+        cloud.loop()
+        return (cloud.tcp(coming, vm, 22), cloud.tcp(leaving, vm, 22)) == (True, False)
+
+    wait_until(applied, SECONDS, "the members are as they are", poll=0.5)
+    number = len(server.states)
+    wait_until(lambda: len(server.states) > number, SECONDS, "another heartbeat")
+    assert server.states[-1]["desired"] == cloud.server.get_revisions().digest()

@@ -14,8 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from wsgiref import simple_server, util
 
+import pydantic
 import webob
+from neutron.agent import resource_cache
 from neutron.api import extensions
+from neutron.api.rpc.callbacks import events as rpc_events
+from neutron.api.rpc.callbacks import resources
+from neutron.api.rpc.handlers import resources_rpc
 from neutron.common import config
 from neutron.conf.plugins.ml2.drivers import driver_type
 from neutron.db import agents_db, provisioning_blocks
@@ -28,12 +33,17 @@ from neutron_lib.plugins import directory
 from oslo_config import cfg
 from oslo_utils import timeutils
 
+from agent_flows.neutron.agent.cached_state import CachedState
+from agent_flows.neutron.agent.catch_up import CacheUpdate
 from agent_flows.neutron.server.api_definition import PLUGIN_TYPE
+from agent_flows.neutron.server.desired import DesiredContent
 from agent_flows.neutron.server.models import GatedPort
+from agent_flows.rpc.revisions import Revisions
 from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.server.core import clock
 from agent_flows.server.core.casts import Casts
 from agent_flows.server.core.models import Agent
+from agent_flows.validation import parse
 
 # Nova, which binds ports, is a service.
 _ADMIN = ["admin", "member", "reader", "service"]
@@ -134,6 +144,26 @@ class Process:
         """The extension's own; ``agent`` is its identity as the RPC context has it."""
         return self._endpoint.heartbeat(agent or {}, host, state)
 
+    def start_agent(self, host: str) -> None:
+        """The only agent, as far as its resource cache goes: it is empty."""
+        _CACHES.clear()
+        _CACHES[host] = PlayedCache(self._endpoint, host)
+
+    def lose_pushes(self, host: str) -> None:
+        """From now on what Neutron pushes to its agents does not reach the one of ``host``."""
+        _CACHES[host].lost = True
+
+    def catch_up(self, host: str) -> int:
+        """The agent of ``host`` asks what differs; how many resources the server then sent."""
+        return _CACHES[host].catch_up()
+
+    def revisions(self, host: str) -> list[Any]:
+        """What the server desires of ``host``, and what its agent has."""
+        # As if what is kept for some seconds was read long ago.
+        self._reports.directory._desired = DesiredContent()
+        desired = self._endpoint.get_revisions({}, host)
+        return [desired, _CACHES[host].state.revisions().to_wire()]
+
     def poison(self, host: str, port: str, sequence: int) -> None:
         """What an earlier release let in: a sequence that no clock has reached."""
         with self._reports.database.writer() as session:
@@ -203,6 +233,67 @@ class Process:
         return getattr(self, work.pop("do"))(**work)
 
 
+class PlayedCache:
+    """The resource cache of an OVS agent. What the server sends it goes through the form it has on
+    the wire."""
+
+    def __init__(self, endpoint: ServerEndpoint, host: str) -> None:
+        self.lost = False
+        self._pulled = 0
+        types = [resources.PORT, resources.SECURITYGROUP,
+                 resources.SECURITYGROUPRULE, resources.ADDRESSGROUP]  # fmt: skip
+        self._cache = resource_cache.RemoteResourceCache(types)
+        self._cache._puller = self
+        self.state = CachedState(self._cache, host)
+        self._endpoint, self._host = endpoint, host
+        self._update = CacheUpdate(self._cache, self, self.state, self)
+
+    def catch_up(self) -> int:
+        before = self._pulled
+        self._update.run(None)
+        return self._pulled - before
+
+    def get_revisions(self) -> Revisions:
+        return parse(_REVISIONS, self._endpoint.get_revisions({}, self._host))
+
+    def get_members(self, security_group: str) -> Any:
+        return self._endpoint.get_members({}, self._host, security_group)
+
+    def bulk_pull(self, context: Any, resource_type: str, filter_kwargs: Any) -> list[Any]:
+        of_type = resources.get_resource_cls(resource_type)
+        found = resources_rpc.ResourcesPullRpcCallback().bulk_pull(
+            context, resource_type, of_type.VERSION, _sent(filter_kwargs)
+        )
+        self._pulled += len(found)
+        return [of_type.clean_obj_from_primitive(each) for each in _sent(found)]
+
+    def pushed(self, context: Any, objects: list[Any], event: str) -> None:
+        for each in objects:
+            kind = resources.get_resource_type(type(each))
+            if self.lost or kind not in self._cache.resource_types:
+                continue
+            if event == rpc_events.DELETED:
+                self._cache.record_resource_delete(context, kind, each.id)
+            else:
+                raw = _sent(each.obj_to_primitive())
+                resource = type(each).clean_obj_from_primitive(raw)
+                self._cache.record_resource_update(context, kind, resource)
+
+
+_CACHES: dict[str, PlayedCache] = {}
+
+
+def _sent(value: Any) -> Any:
+    """As the bus delivers it."""
+    return json.loads(json.dumps(value))
+
+
+def _push(self: object, context: Any, objects: list[Any], event: str) -> None:
+    for cache in _CACHES.values():
+        cache.pushed(context, objects, event)
+
+
+_REVISIONS: pydantic.TypeAdapter[Revisions] = pydantic.TypeAdapter(Revisions)
 _CASTS: list[Any] = []
 _NOVA: list[Any] = []
 
@@ -214,6 +305,7 @@ def _admin() -> Any:
 def main(config_file: str) -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     process = Process(config_file)
+    resources_rpc.ResourcesPushRpcApi.push = _push
 
     class Bus:
         """Where casts to agents would go."""

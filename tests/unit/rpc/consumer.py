@@ -15,7 +15,8 @@ HOST = "compute-1"
 PORT = model.numbered_id(1, 1)
 GROUP = model.group(model.ingress(protocol="tcp"), revision=4)
 
-REVISIONS = Revisions({PORT: 3}, {GROUP.id: 4}, (PORT,))
+REVISIONS = Revisions({PORT: 3}, {GROUP.id: 4}, (PORT,), {GROUP.id: 5}, {PORT: 6})
+MEMBERS = {GROUP.id: {PORT: 7}}
 
 
 LONGEST = 20  # seconds until a test gives up; it waits only as long as it must
@@ -88,6 +89,12 @@ class Consumer:
     def get_revisions(self, host: str, agent: Identity | None = None) -> Revisions:
         self._fail()
         return REVISIONS
+
+    def get_members(
+        self, host: str, security_group: str, agent: Identity | None = None
+    ) -> Mapping[str, int]:
+        self._fail()
+        return MEMBERS.get(security_group, {})
 
     def _fail(self) -> None:
         if self.error is not None:

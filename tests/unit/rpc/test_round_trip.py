@@ -17,7 +17,16 @@ from agent_flows.rpc.identity import HostTaken
 from agent_flows.rpc.refusals import Refusals
 from agent_flows.rpc.revisions import NOT_COMPARED
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
-from tests.unit.rpc.consumer import GROUP, LONGEST, PORT, REVISIONS, Agent, Consumer, report
+from tests.unit.rpc.consumer import (
+    GROUP,
+    LONGEST,
+    MEMBERS,
+    PORT,
+    REVISIONS,
+    Agent,
+    Consumer,
+    report,
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +96,7 @@ def test_an_agent_learns_what_the_server_desires_of_its_host(
 ) -> None:
     assert client.heartbeat({}).desired == REVISIONS.digest()
     assert client.get_revisions() == REVISIONS
+    assert client.get_members(GROUP.id) == MEMBERS[GROUP.id]
 
 
 def test_an_agent_of_the_first_release_is_answered(
@@ -137,7 +147,10 @@ def raw(bus: oslo_messaging.Transport) -> oslo_messaging.RPCClient:
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        (("nonsense", {}), "must be one of get_ports, get_revisions, heartbeat, ping, report"),
+        (
+            ("nonsense", {}),
+            "must be one of get_members, get_ports, get_revisions, heartbeat, ping, report",
+        ),
         (("_host", {"host": "compute-1"}), "must be one of"),
         (("refusals", {}), "must be one of"),
         (("report", {"hots": "compute-1", "reports": []}), "wrong arguments"),

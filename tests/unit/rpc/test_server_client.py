@@ -82,6 +82,8 @@ def test_fields_of_a_newer_server_are_ignored_and_an_older_one_has_no_clock(
         {"ports": {}, "security_groups": {PORT: 2**62}},
         {"ports": {}, "security_groups": {}, "awaited": ["all"]},
         {"ports": {}, "security_groups": {}, "awaited": PORT},
+        {"ports": {}, "security_groups": {}, "members": {"all": 1}},
+        {"ports": {}, "security_groups": {}, "address_groups": {PORT: 1.5}},
     ],
     ids=repr,
 )
@@ -91,6 +93,17 @@ def test_invalid_revisions_are_refused(
     answering(monkeypatch, client, answer)
     with pytest.raises(Invalid):
         client.get_revisions()
+
+
+@pytest.mark.parametrize(
+    "answer", [None, [], {"all": 1}, {PORT: -1}, {PORT: {}}, {"\n": 1}], ids=repr
+)
+def test_invalid_members_are_refused(
+    monkeypatch: pytest.MonkeyPatch, client: ServerClient, answer: Any
+) -> None:
+    answering(monkeypatch, client, answer)
+    with pytest.raises(Invalid):
+        client.get_members(PORT)
 
 
 def test_revisions_of_a_newer_server_may_have_more_fields(
