@@ -139,6 +139,12 @@ AGENT_OPTS: list[Opt] = [
         help="Seconds between two comparisons of everything in the switch with what was proven. "
         "Most changes by other programs are found at once; this finds the rest.",
     ),
+    cfg.BoolOpt(
+        "remove_strange_flows",
+        default=True,
+        help="Remove flows of other programs from the integration bridge. If not, they are only "
+        "reported, and ports they decide about fail. Inside Neutron they are never removed.",
+    ),
     cfg.FloatOpt(
         "slow_flow",
         default=10.0,

@@ -111,6 +111,8 @@ class Trouble(enum.StrEnum):
     """The clocks of this host and the server differ by more than a day."""
     DRIFT = "drift"
     """Another program changes the switch again and again, or that could not be compared."""
+    MONITOR = "monitor"
+    """Changes of flows by other programs are not seen at once, only by the audit."""
     CONTROL = "control"
     """Work for the whole host failed."""
     RESYNC = "resync"

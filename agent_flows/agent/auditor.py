@@ -1,28 +1,74 @@
 """Compares the switch of a standalone host with what was proven of its ports."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+from oslo_log import log
 
 from agent_flows.agent.flows import Switch
 from agent_flows.agent.wiring_audit import WiringAudit
 from agent_flows.engine.drift import Drift, Suspicion
 from agent_flows.engine.port_table import PortTable
+from agent_flows.openflow.monitor import Changes
+from agent_flows.report import Step
+
+LOG = log.getLogger(__name__)
 
 
 class AgentAuditor:
-    """A :class:`agent_flows.engine.drift.Auditor`. ``table`` has the lives of the host's ports."""
+    """A :class:`agent_flows.engine.drift.Auditor`. ``table`` has the lives of the host's ports.
 
-    def __init__(self, switch: Switch, table: PortTable) -> None:
-        self._switch, self._table = switch, table
+    Not ``is_intact``: the switch has lost all flows, with which every port is wired again.
+    """
+
+    def __init__(self, switch: Switch, table: PortTable, is_intact: Callable[[], bool]) -> None:
+        self._switch, self._table, self._is_intact = switch, table, is_intact
         self._wiring = WiringAudit(switch, table)
 
     def compare(self, suspicion: Suspicion) -> Mapping[str, Drift]:
         found: dict[str, Drift] = {}
         if suspicion.everything or suspicion.port_ids:
             found |= self._wiring.compare(None if suspicion.everything else suspicion.port_ids)
-        if suspicion.everything or suspicion.bridges or suspicion.deleted:
-            found |= self._flows(suspicion)
+        if self._is_intact() and (suspicion.everything or self._concerns_flows(suspicion)):
+            found = {**self._flows(), **found}
         return found
 
-    def _flows(self, suspicion: Suspicion) -> Mapping[str, Drift]:
-        """Flows of the integration bridge, and ours on the physical networks' bridges."""
-        return {}
+    def _concerns_flows(self, suspicion: Suspicion) -> bool:
+        firewall = self._switch.firewall
+        if self._switch.bridge in suspicion.bridges:
+            return True
+        if suspicion.counted:
+            return not firewall.counts()
+        return bool(suspicion.deleted) and not firewall.counts(suspicion.deleted)
+
+    def _flows(self) -> Mapping[str, Drift]:
+        """Of the integration bridge. What concerns no proven port is repaired at once: there is
+        no port to report it of."""
+        differing = self._switch.firewall.audit()
+        if differing is None:
+            return {}
+        lives = self._table.lives()
+        proven = {
+            port_id: Drift(Step.SECURITY_GROUPS, error)
+            for port_id, error in differing.items()
+            if port_id in lives and lives[port_id].proven
+        }
+        if not proven:
+            LOG.warning("Flows that another program changed concern no proven port: repairing them")
+            self._switch.firewall.repair()
+        return proven
+
+
+def suspicion_of(bridge: str, changes: Changes) -> Suspicion:
+    """What changes of the integration bridge's flows give reason to compare.
+
+    Flows of ours that were deleted may be what a bundle of ours replaced. On our own
+    bridge no one else writes flows.
+    """
+    if changes.missed:
+        return Suspicion(bridges=frozenset({bridge}))
+    written = changes.modified or bool(changes.foreign)
+    return Suspicion(
+        changes.deleted,
+        frozenset({bridge}) if written else frozenset(),
+        counted=changes.paused,
+    )

@@ -9,17 +9,17 @@ from oslo_log import log
 
 from agent_flows.agent.flows import Switch
 from agent_flows.agent.site import Specs
-from agent_flows.engine.drift import Drift, Suspicion
+from agent_flows.engine.drift import Suspicion
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.task import PortErrors, TaskFailed
-from agent_flows.errors import ErrorType
 from agent_flows.l2 import bridges as making
 from agent_flows.l2 import interfaces
 from agent_flows.l2.bridges import Bridges, Make, Uplink
 from agent_flows.l2.interfaces import PresentPorts
 from agent_flows.l2.ovsdb import OvsdbUnreachable
 from agent_flows.l2.vswitchd import SwitchWatch
-from agent_flows.report import Step, TaskError, Trouble
+from agent_flows.openflow.monitor import FlowMonitor
+from agent_flows.report import Trouble
 from agent_flows.supervision import Backoff, Loop, Troubles
 from agent_flows.validation import Invalid
 
@@ -76,7 +76,9 @@ class Control:
         self._changed = threading.Condition()
         self._pending: set[_Work] = set()
         self._switch_is_gone = False
-        self._loss = ""
+        # Whether the switch has the flows that the firewall believes it has: not before it was
+        # prepared, nor after a restart until it is prepared again.
+        self._intact = False
         self._resync_wanted = threading.Event()
         # The integration bridge that has our flows, and the uplinks our networks use.
         self._made: Make | None = None
@@ -117,9 +119,9 @@ class Control:
         )
         self._stopping = threading.Event()
 
-    def start(self, watch: SwitchWatch) -> None:
-        """``watch`` is started once there is a bridge to watch."""
-        self._watch = watch
+    def start(self, watch: SwitchWatch, monitor: FlowMonitor) -> None:
+        """Both are started once there is a bridge to watch."""
+        self._watch, self._monitor = watch, monitor
         self._troubles.report(Trouble.CONTROL, "starting")
         self._request(_Work.CONNECT)
         for loop in self._loops:
@@ -156,6 +158,7 @@ class Control:
         """The switch closed the connection, or does not answer any more."""
         with self._changed:
             self._switch_is_gone = True
+            self._intact = False
         self._stopping.wait(_UNTIL_OVSDB_SHOWS)
         if self._bridges.is_missing(self._bridges.integration):
             self._request(_Work.LOOK)
@@ -165,14 +168,14 @@ class Control:
     def switch_restarted(self) -> None:
         """The bridge is served again, by a switch that has none of our flows."""
         with self._changed:
-            self._switch_is_gone = False
-        bridge = self._bridges.integration
-        self._restore(f"bridge {bridge} lost its flows: ovs-vswitchd, or the bridge, was restarted")
+            self._switch_is_gone = self._intact = False
+        self._request(_Work.PREPARE)
 
     def switch_answers(self) -> None:
         """The switch did not answer for a while; it still has its flows."""
         with self._changed:
             self._switch_is_gone = False
+            self._intact = True
         self._troubles.clear(Trouble.SWITCH)
         self._resync_wanted.set()
 
@@ -195,6 +198,10 @@ class Control:
         else:
             self._reconciler.submit(port_ids, forced=True)
 
+    def is_intact(self) -> bool:
+        """Whether flows may be compared: the switch is not known to have lost them."""
+        return self._intact
+
     # The loops.
 
     def _act(self) -> None:
@@ -215,12 +222,6 @@ class Control:
         with self._changed:
             self._pending.add(work)
             self._changed.notify_all()
-
-    def _restore(self, reason: str) -> None:
-        """``reason``: why the integration bridge has lost its flows, or is not as it must be."""
-        with self._changed:
-            self._loss = self._loss or reason
-        self._request(_Work.PREPARE)
 
     def _resync(self) -> None:
         self._resync_wanted.wait()
@@ -245,11 +246,9 @@ class Control:
 
     def _prepare(self) -> None:
         """The switch as it must be before any port; what it lost is not taken for proven."""
-        with self._changed:
-            reason, self._loss = self._loss, ""
         if self._made is not None:
             self._switch.networks.forget()
-            self._reconciler.table.lose(_drift(reason) if reason else None)
+            self._reconciler.table.lose()
             if self._bridges.integration_make() is None:
                 self._stopping.wait(_GRACE)
         # Whatever happens to the bridge from here on is another make of it.
@@ -261,7 +260,7 @@ class Control:
         self._made = made
         self._troubles.clear(Trouble.BRIDGE)
         with self._changed:
-            serves = not self._switch_is_gone
+            serves = self._intact = not self._switch_is_gone
         if serves:
             self._troubles.clear(Trouble.SWITCH)
         self._join()
@@ -275,6 +274,7 @@ class Control:
     def _start_watch(self) -> None:
         try:
             self._watch.start()
+            self._monitor.start()
         except OSError as exc:
             self._troubles.report(
                 Trouble.SWITCH,
@@ -292,7 +292,7 @@ class Control:
             reason = making.difference(self._bridges.integration, self._made, now)
             self._troubles.report(Trouble.BRIDGE, f"{reason}; restoring it and its ports")
             LOG.warning("%s; restoring it and its ports", reason)
-            self._restore(reason)
+            self._request(_Work.PREPARE)
             return
         self._switch.networks.mend_records()
         self._join()
@@ -318,16 +318,9 @@ class Control:
             self._troubles.report(Trouble.UPLINK, "; ".join(lines))
         else:
             self._troubles.clear(Trouble.UPLINK)
-        for physical_network, reason in self._switch.networks.cut_off().items():
-            moved.add(physical_network)
-            lost = _drift(
-                f"the uplink to physical network {physical_network} was changed: {reason}"
-            )
-            wired = self._wired_on({physical_network}, proven=True)
-            self._reconciler.drifted(dict.fromkeys(wired, lost))
-        unproven = self._wired_on(moved, proven=False)
-        if unproven:
-            self._reconciler.submit(unproven, forced=True)
+        moved |= self._switch.networks.cut_off()
+        if moved:
+            self._reconciler.submit(self._wired_on(moved), forced=True)
         if failed:
             raise failed[0]
 
@@ -356,19 +349,13 @@ class Control:
     def _known(self) -> frozenset[str]:
         return frozenset(self._reconciler.table.known())
 
-    def _wired_on(self, physical_networks: Collection[str], *, proven: bool) -> frozenset[str]:
+    def _wired_on(self, physical_networks: Collection[str]) -> frozenset[str]:
         """Ports whose network is on one of these physical networks."""
         return frozenset(
             port_id
             for port_id, applied in self._reconciler.table.known().items()
-            if applied.proven is proven
-            and applied.wiring.network.physical_network in physical_networks
+            if applied.wiring.network.physical_network in physical_networks
         )
 
     def _present(self) -> frozenset[str]:
         return frozenset(interfaces.find_all(self._switch.ovsdb, self._switch.bridge))
-
-
-def _drift(reason: str) -> Drift:
-    """Of every port concerned: what happened to its bridge."""
-    return Drift(Step.L2, TaskError(ErrorType.DRIFT, reason))

@@ -14,7 +14,7 @@ from oslo_service.backend.base import ServiceBase
 
 from agent_flows import conf as options
 from agent_flows import process
-from agent_flows.agent.auditor import AgentAuditor
+from agent_flows.agent.auditor import AgentAuditor, suspicion_of
 from agent_flows.agent.control import Control
 from agent_flows.agent.flows import Switch
 from agent_flows.agent.site import AgentSite
@@ -28,6 +28,7 @@ from agent_flows.l2.networks import Networks
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.l2.vlans import VlanRecords
 from agent_flows.l2.vswitchd import SwitchWatch
+from agent_flows.openflow.monitor import FlowMonitor
 from agent_flows.openflow.ofctl import SLOW_CALL, Ofctl
 from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.report import Trouble
@@ -100,7 +101,12 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             self._ovsdb,
             networks,
             Bindings(self._ovsdb),
-            Firewall(self._ofctl(bridge), pipeline, networks=networks),
+            Firewall(
+                self._ofctl(bridge),
+                pipeline,
+                networks=networks,
+                remove_strange=conf.remove_strange_flows,
+            ),
         )
         runner = Runner(conf.host, watch=self._watchdog.watch(Trouble.FLOW, conf.slow_flow))
         self._reconciler = Reconciler(
@@ -112,7 +118,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             troubles=self.troubles,
         )
         self._drift_watch = DriftWatch(
-            AgentAuditor(switch, self._reconciler.table),
+            AgentAuditor(switch, self._reconciler.table, self._is_intact),
             self._reconciler.drifted,
             conf.audit_interval,
             self.troubles,
@@ -132,6 +138,12 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             on_gone=self._control.switch_gone,
             on_answer=self._control.switch_answers,
             troubles=self.troubles,
+        )
+        self._monitor = FlowMonitor(
+            conf.ovs_run_dir,
+            bridge,
+            lambda changes: self._drift_watch.suspect(suspicion_of(bridge, changes)),
+            self.troubles,
         )
         self._reporter = Reporter(
             self._outbox,
@@ -162,7 +174,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._listener.start()
         self._reporter.start()
         self._heartbeat.start()
-        self._control.start(self._watch)
+        self._control.start(self._watch, self._monitor)
         LOG.info("The agent of host %s has started, bridge %s", conf.host, bridge)
 
     def stop(self) -> None:
@@ -175,6 +187,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._reporter.stop(_CALL_PATIENCE)
         self._watchdog.stop(_CALL_PATIENCE)
         self._watch.stop()
+        self._monitor.stop(_CALL_PATIENCE)
         self._ovsdb.stop()
 
     def wait(self) -> None:
@@ -210,6 +223,9 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             "boot_id": self._outbox.identity.boot_id,
             "started_at": self._started_at.isoformat(),
         }
+
+    def _is_intact(self) -> bool:
+        return self._control.is_intact()
 
     def _unreported(self) -> int | None:
         try:

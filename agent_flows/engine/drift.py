@@ -54,12 +54,14 @@ class Suspicion:
 
     ``deleted``: cookies of deleted flows of the integration bridge, which a flow
     of ours may have replaced. ``bridges``: their flows were changed by another
-    program. ``port_ids``: their tag, link or interface changed. ``everything``
+    program. ``counted``: the number of flows of the integration bridge is in
+    question. ``port_ids``: their tag, link or interface changed. ``everything``
     includes all of it.
     """
 
     deleted: frozenset[int] = frozenset()
     bridges: frozenset[str] = frozenset()
+    counted: bool = False
     port_ids: frozenset[str] = frozenset()
     everything: bool = False
 
@@ -67,7 +69,12 @@ class Suspicion:
         deleted = self.deleted | other.deleted
         if self.everything or other.everything or len(deleted) > _MOST_COOKIES:
             return EVERYTHING
-        return Suspicion(deleted, self.bridges | other.bridges, self.port_ids | other.port_ids)
+        return Suspicion(
+            deleted,
+            self.bridges | other.bridges,
+            self.counted or other.counted,
+            self.port_ids | other.port_ids,
+        )
 
     def __bool__(self) -> bool:
         return self != NONE

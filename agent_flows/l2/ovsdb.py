@@ -32,10 +32,8 @@ _COLUMNS: Mapping[str, Sequence[str]] = {
         "protocols",
         "controller",
         "external_ids",
-        "other_config",
     ),
-    "Controller": ("target",),
-    "Port": ("name", "interfaces", "tag", "trunks", "vlan_mode", "other_config"),
+    "Port": ("name", "interfaces", "tag", "other_config"),
     "Interface": (
         "name",
         "type",

@@ -78,6 +78,7 @@ class Audit:
             found.missing,
             tuple(each for each in found.surplus if not needed(each)),
             self._bridge.strange(found.strange, _ofports(installed)) if judging else (),
+            found.changed,
         )
 
     def removable(self, found: Difference) -> Sequence[FlowEntry]:
@@ -118,10 +119,26 @@ class Audit:
                 continue
             ofport = port.flows.ofport
             strange = [e for e in found.strange if self._bridge.decides(e, ofport, ofports)]
-            error = strangers.error(strange) if strange else found.error_of(ofport)
+            error = strangers.error(strange) if strange else found.error_of(ofport, port.flows.vlan)
             if error is not None:
                 errors[port_id] = error
         return errors
+
+    def drifts(self, found: Difference, installed: Installed) -> dict[str, TaskError]:
+        """What of ``found`` concerns which port, for ports that were as compiled before."""
+        ofports = _ofports(installed)
+        drifts: dict[str, TaskError] = {}
+        for port_id, port in installed.ports.items():
+            ofport = port.flows.ofport
+            lines = found.of_port(ofport, port.flows.vlan)
+            lines += [
+                ("of another program", entry)
+                for entry in found.strange
+                if self._bridge.decides(entry, ofport, ofports)
+            ]
+            if lines:
+                drifts[port_id] = difference.drift(lines)
+        return drifts
 
 
 def _ofports(installed: Installed) -> frozenset[int]:

@@ -21,6 +21,7 @@ from agent_flows.openflow.ofctl import Ofctl, SwitchError, SwitchUnreachable, Ti
 from agent_flows.openflow.outcome import switch_errors
 from agent_flows.openflow.pipeline import OWN_PIPELINE, Pipeline
 from agent_flows.openflow.priorities import CONJUNCTIONS
+from agent_flows.report import TaskError
 from agent_flows.secgroups import takeover
 from agent_flows.secgroups.audit import Audit, NetworkFlows
 from agent_flows.secgroups.base import base_flows
@@ -50,7 +51,8 @@ class Firewall:
 
     Flows of others are judged only if their owners are known: on our own
     bridge only those of ``networks`` are allowed, on Neutron's those with a
-    ``reserved`` cookie.
+    ``reserved`` cookie. ``remove_strange``: whether others are removed from our own bridge, or
+    fail the ports about whose packets they decide.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Firewall:
         *,
         networks: NetworkFlows | None = None,
         reserved: Callable[[int], bool] | None = None,
+        remove_strange: bool = True,
     ) -> None:
         self._ofctl = ofctl
         self._pipeline = pipeline
@@ -67,9 +70,10 @@ class Firewall:
         self._base = base_flows(pipeline)
         self._bridge = Bridge()
         if networks is not None:
-            self._bridge = OwnBridge()
+            self._bridge = OwnBridge(removes=remove_strange)
         elif reserved is not None:
             self._bridge = NeutronsBridge(reserved)
+        self._judges = networks is not None
         self._audit = Audit(ofctl, self._base, networks, self._bridge)
         self._forget()
 
@@ -157,6 +161,56 @@ class Firewall:
         bridge judge those of strangers."""
         with self._lock:
             self._distrusted = self._judging = True
+
+    def counts(self, deleted: Set[int] | None = None) -> bool:
+        """Whether the bridge holds as many flows as it should; one call, however many.
+
+        ``deleted``: cookies of deleted flows; without a flow of ours that has one of them
+        nothing is asked of the switch. Raises :class:`TaskFailed`.
+        """
+        with self._lock:
+            self._resolve_unanswered()
+            if deleted is not None:
+                expected = self._installed.cookies().keys() | self._base.keys()
+                networks = {each for each in deleted if cookie.kind(each) == Kind.NETWORK}
+                if not networks and expected.isdisjoint(deleted):
+                    return True
+            if self._installed.strays:
+                # Flows of an older process are not counted.
+                return True
+            with switch_errors():
+                return self._audit.counts(self._installed)
+
+    def audit(self) -> Mapping[str, TaskError] | None:
+        """Compare every flow with what was compiled, those of strangers too.
+
+        The error of each port that is concerned; None if nothing differs. What
+        differs is corrected when a port is next applied or proven, or by
+        :meth:`repair`. Flows may be changed meanwhile: a difference counts only if it is found
+        again while none of ours changes. Raises :class:`TaskFailed`.
+        """
+        with self._lock:
+            self._resolve_unanswered()
+            before = self._installed, self._conjunctions, self._kept
+        with switch_errors():
+            if not self._audit.compare(*before, judging=True):
+                return None
+        with self._lock:
+            self._resolve_unanswered()
+            self._judging = True
+            found = self._compare()
+            return self._audit.drifts(found, self._installed) if found else None
+
+    def repair(self) -> None:
+        """Correct what differs on behalf of no port: as far as we may.
+
+        Raises :class:`TaskFailed`.
+        """
+        with self._lock:
+            self._resolve_unanswered()
+            found = self._compare()
+            if found:
+                self._correct(found, ())
 
     def prove(self, port_ids: Collection[str]) -> None:
         """Verify that these ports' flows are installed as applied; correct what differs, and
@@ -309,7 +363,7 @@ class Firewall:
 
     def _compare(self) -> Difference:
         """Compare every flow with what was compiled; those of other owners are left out."""
-        judging = self._bridge.removes or self._judging
+        judging = self._judges or self._judging
         with switch_errors():
             found = self._audit.compare(
                 self._installed, self._conjunctions, self._kept, judging=judging
@@ -324,7 +378,8 @@ class Firewall:
         for each in self._audit.removable(found):
             LOG.warning("Removing a flow that was not compiled: %s", each)
         if found.missing:
-            number, lost = len(found.missing), shown(found.missing)
+            number = len(found.missing)
+            lost = shown(("missing", entry) for entry in found.missing)
             LOG.warning("Writing %d flows that were lost or changed:\n%s", number, lost)
         self._execute(todo)
 

@@ -35,13 +35,15 @@ class Bridge:
 class OwnBridge(Bridge):
     """Ours as a whole."""
 
-    removes = True
+    def __init__(self, *, removes: bool = True) -> None:
+        self.removes = removes
 
     def strange(self, flows: Iterable[FlowEntry], ofports: Set[int]) -> tuple[FlowEntry, ...]:
         return tuple(flows)
 
     def decides(self, flow: FlowEntry, ofport: int, ofports: Set[int]) -> bool:
-        return True
+        named = flow.matched_ports | flow.receivers
+        return ofport in named or ofport in _rest(flow, ofports)
 
 
 class NeutronsBridge(Bridge):
@@ -117,5 +119,5 @@ def error(flows: Iterable[FlowEntry]) -> TaskError:
         ErrorType.STRANGERS_FLOW,
         f"{len(found)} flows decide about the port's packets that neither agent_flows nor a known "
         "owner wrote",
-        shown(found),
+        shown(("of another program", entry) for entry in found),
     )

@@ -28,6 +28,7 @@ from lab.vm import Vm, plug
 
 _WAIT_SECONDS = 30.0
 _POLL = 0.1
+_SHORT_POLL = 0.02
 
 
 @dataclasses.dataclass
@@ -38,6 +39,7 @@ class Document:
     connections: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     failure: dict[str, Any] | None = None
     recovered: bool = False
+    drift: dict[str, Any] | None = None
     seconds: float = 0.0
 
 
@@ -87,6 +89,7 @@ class Demo:
             self._try_connections()
             self._refuse_the_seventh()
             self._recover()
+            self._delete_flows_by_hand()
             self._cut()
         except (OSError, CommandFailed, Ended, Refused) as wrong:
             self._problem(str(wrong))
@@ -212,11 +215,7 @@ class Demo:
             "status": after["status"],
             "sync_state": after["sync_state"],
             "passed_traffic": bool(passed),
-            "task": {
-                "name": failed["name"],
-                "task_state": failed["task_state"],
-                "error": {key: error[key] for key in ("type", "message", "detail")},
-            },
+            "task": self._task_entry(failed),
         }
         self._expect(not passed, f"{seventh.name} passes traffic: {'; '.join(passed)}")
         self._expect(after["status"] == "DOWN", f"{seventh.name} is {after['status']}")
@@ -231,6 +230,15 @@ class Demo:
 
         return wait_until(failed_tasks, _WAIT_SECONDS, f"a failed task of {vm.name}", poll=_POLL)[0]
 
+    @staticmethod
+    def _task_entry(task: Body) -> dict[str, Any]:
+        error = task["error"]
+        return {
+            "name": task["name"],
+            "task_state": task["task_state"],
+            "error": {key: error[key] for key in ("type", "message", "detail")},
+        }
+
     def _recover(self) -> None:
         seventh = self._vms[SEVENTH.name]
         self._cloud.switch.lift_flow_limit(BRIDGE, RULES_INGRESS)
@@ -241,6 +249,41 @@ class Demo:
         self._document.recovered = True
         self._log("port", f"{seventh.name}: {port['status']}, {port['sync_state']}")
         self._try(Attempt("web1", seventh.name, "tcp", 5432), "pass")
+
+    def _delete_flows_by_hand(self) -> None:
+        web = self._vms["web1"]
+        switch = self._cloud.switch
+        match = f"table={RULES_INGRESS},reg5={switch.ofport(web.tap)}"
+        before = len(switch.flows(BRIDGE, match))
+        switch.ofctl("del-flows", switch.management(BRIDGE), match)
+        deleted = time.monotonic()
+        self._log("by hand", f"ovs-ofctl del-flows {BRIDGE} {match}: {before} flows of {web.name}")
+
+        def drifts() -> list[Body]:
+            tasks = self._cloud.api.tasks(web.port_id, "FAILED")
+            return [task for task in tasks if task["flow"] == "audit"]
+
+        found = wait_until(drifts, _WAIT_SECONDS, f"drift of {web.name}", poll=_SHORT_POLL)[0]
+        told = time.monotonic() - deleted
+        self._log("drift", f"{found['name']}: {found['error']['message']}")
+        self._log("drift", f"  {found['error']['detail'].splitlines()[0]}")
+        port = self._cloud.api.wait_port(web.port_id, _WAIT_SECONDS, sync_state="IN_SYNC")
+        repaired = time.monotonic() - deleted
+        self._log(
+            "port",
+            f"{web.name}: {port['status']}, {port['sync_state']}; found after {told:.2f} s, "
+            f"repaired after {repaired:.2f} s",
+        )
+        self._document.drift = {
+            "port_id": web.port_id,
+            "told_seconds": round(told, 3),
+            "repaired_seconds": round(repaired, 3),
+            "task": self._task_entry(found),
+        }
+        self._expect(port["status"] == "ACTIVE", f"{web.name} is {port['status']}")
+        after = len(switch.flows(BRIDGE, match))
+        self._expect(after == before, f"{after} of the {before} flows are back")
+        self._try(Attempt("client", web.name, "tcp", 80), "pass")
 
     def _cut(self) -> None:
         web, db = self._vms["web1"], self._vms["db1"]

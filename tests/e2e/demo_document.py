@@ -5,7 +5,7 @@ from typing import Any
 
 def check_document(document: dict[str, Any]) -> None:
     """Raises AssertionError."""
-    assert set(document) == {"ports", "connections", "failure", "recovered", "seconds"}
+    assert set(document) == {"ports", "connections", "failure", "recovered", "drift", "seconds"}
     assert len(document["ports"]) == 6
     for port in document["ports"]:
         assert (port["status"], port["sync_state"]) == ("ACTIVE", "IN_SYNC")
@@ -22,4 +22,10 @@ def check_document(document: dict[str, Any]) -> None:
     assert failure["task"]["error"]["type"] == "FlowRefused"
     assert "OFPFMFC_TABLE_FULL" in failure["task"]["error"]["detail"]
     assert document["recovered"] is True
+    drift = document["drift"]
+    assert drift["port_id"] in {port["id"] for port in document["ports"]}
+    assert 0 < drift["told_seconds"] <= drift["repaired_seconds"]
+    assert (drift["task"]["name"], drift["task"]["task_state"]) == ("compare-switch", "FAILED")
+    assert drift["task"]["error"]["type"] == "Drift"
+    assert "table=82" in drift["task"]["error"]["detail"]
     assert document["seconds"] > 0
