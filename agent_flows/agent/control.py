@@ -9,9 +9,10 @@ from oslo_log import log
 
 from agent_flows.agent.flows import Switch
 from agent_flows.agent.site import Specs
-from agent_flows.engine.drift import Suspicion
+from agent_flows.engine.drift import Drift, Suspicion
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.task import PortErrors, TaskFailed
+from agent_flows.errors import ErrorType
 from agent_flows.l2 import bridges as making
 from agent_flows.l2 import interfaces
 from agent_flows.l2.bridges import Bridges, Make, Uplink
@@ -19,7 +20,7 @@ from agent_flows.l2.interfaces import PresentPorts
 from agent_flows.l2.ovsdb import OvsdbUnreachable
 from agent_flows.l2.vswitchd import SwitchWatch
 from agent_flows.openflow.monitor import FlowMonitor
-from agent_flows.report import Trouble
+from agent_flows.report import Step, TaskError, Trouble
 from agent_flows.supervision import Backoff, Loop, Troubles
 from agent_flows.validation import Invalid
 
@@ -79,6 +80,7 @@ class Control:
         # Whether the switch has the flows that the firewall believes it has: not before it was
         # prepared, nor after a restart until it is prepared again.
         self._intact = False
+        self._loss = ""
         self._resync_wanted = threading.Event()
         # The integration bridge that has our flows, and the uplinks our networks use.
         self._made: Make | None = None
@@ -169,7 +171,8 @@ class Control:
         """The bridge is served again, by a switch that has none of our flows."""
         with self._changed:
             self._switch_is_gone = self._intact = False
-        self._request(_Work.PREPARE)
+        bridge = self._bridges.integration
+        self._restore(f"bridge {bridge} lost its flows: ovs-vswitchd, or the bridge, was restarted")
 
     def switch_answers(self) -> None:
         """The switch did not answer for a while; it still has its flows."""
@@ -223,6 +226,13 @@ class Control:
             self._pending.add(work)
             self._changed.notify_all()
 
+    def _restore(self, reason: str) -> None:
+        """``reason``: why the integration bridge has lost its flows, or is not as it must be."""
+        with self._changed:
+            self._loss = self._loss or reason
+            self._intact = False
+        self._request(_Work.PREPARE)
+
     def _resync(self) -> None:
         self._resync_wanted.wait()
         self._resync_wanted.clear()
@@ -246,9 +256,11 @@ class Control:
 
     def _prepare(self) -> None:
         """The switch as it must be before any port; what it lost is not taken for proven."""
+        with self._changed:
+            reason, self._loss = self._loss, ""
         if self._made is not None:
             self._switch.networks.forget()
-            self._reconciler.table.lose()
+            self._reconciler.table.lose(_drift(reason) if reason else None)
             if self._bridges.integration_make() is None:
                 self._stopping.wait(_GRACE)
         # Whatever happens to the bridge from here on is another make of it.
@@ -292,7 +304,7 @@ class Control:
             reason = making.difference(self._bridges.integration, self._made, now)
             self._troubles.report(Trouble.BRIDGE, f"{reason}; restoring it and its ports")
             LOG.warning("%s; restoring it and its ports", reason)
-            self._request(_Work.PREPARE)
+            self._restore(reason)
             return
         self._switch.networks.mend_records()
         self._join()
@@ -318,9 +330,16 @@ class Control:
             self._troubles.report(Trouble.UPLINK, "; ".join(lines))
         else:
             self._troubles.clear(Trouble.UPLINK)
-        moved |= self._switch.networks.cut_off()
-        if moved:
-            self._reconciler.submit(self._wired_on(moved), forced=True)
+        for physical_network, reason in self._switch.networks.cut_off().items():
+            moved.add(physical_network)
+            lost = _drift(
+                f"the uplink to physical network {physical_network} was changed: {reason}"
+            )
+            wired = self._wired_on({physical_network}, proven=True)
+            self._reconciler.drifted(dict.fromkeys(wired, lost))
+        unproven = self._wired_on(moved, proven=False)
+        if unproven:
+            self._reconciler.submit(unproven, forced=True)
         if failed:
             raise failed[0]
 
@@ -349,13 +368,19 @@ class Control:
     def _known(self) -> frozenset[str]:
         return frozenset(self._reconciler.table.known())
 
-    def _wired_on(self, physical_networks: Collection[str]) -> frozenset[str]:
+    def _wired_on(self, physical_networks: Collection[str], *, proven: bool) -> frozenset[str]:
         """Ports whose network is on one of these physical networks."""
         return frozenset(
             port_id
             for port_id, applied in self._reconciler.table.known().items()
-            if applied.wiring.network.physical_network in physical_networks
+            if applied.proven is proven
+            and applied.wiring.network.physical_network in physical_networks
         )
 
     def _present(self) -> frozenset[str]:
         return frozenset(interfaces.find_all(self._switch.ovsdb, self._switch.bridge))
+
+
+def _drift(reason: str) -> Drift:
+    """Of every port concerned: what happened to its bridge."""
+    return Drift(Step.L2, TaskError(ErrorType.DRIFT, reason))

@@ -78,6 +78,10 @@ class PortTable:
                     self._lives[port_id] = dataclasses.replace(life, superseding=newer)
                 elif life.phase in _PENDING:
                     self._request(life, event, life.request.with_newer(new, afresh=afresh))
+                elif life.phase is Phase.STALE:
+                    # What became of it is not reported yet.
+                    lost = dataclasses.replace(new, drift=life.request.drift)
+                    self._request(life, event, lost)
                 else:
                     self._request(life, event, new)
             self._changed.notify_all()
@@ -130,13 +134,20 @@ class PortTable:
         with self._changed:
             self._lives[port_id] = dataclasses.replace(self._lives[port_id], **changes)
 
-    def lose(self) -> None:
-        """The switch has lost its flows: nothing that was applied is proven any more."""
+    def lose(self, drift: Drift | None = None) -> None:
+        """The switch has lost its flows: nothing that was applied is proven any more.
+
+        ``drift`` is why: it is reported before a proven port is wired again.
+        """
         with self._changed:
             for port_id, life in self._lives.items():
-                if life.applied is not None:
-                    lost = dataclasses.replace(life.applied, proven=False)
-                    self._lives[port_id] = dataclasses.replace(life, applied=lost)
+                if life.applied is None:
+                    continue
+                request = life.request
+                if life.proven and life.phase in _PENDING | {Phase.PROVEN}:
+                    request = dataclasses.replace(request, drift=drift or request.drift)
+                lost = dataclasses.replace(life.applied, proven=False)
+                self._lives[port_id] = dataclasses.replace(life, applied=lost, request=request)
             for life in list(self._lives.values()):
                 if life.phase is Phase.PROVEN:
                     self._move(life, Event.LOSE)

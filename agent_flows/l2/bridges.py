@@ -24,8 +24,14 @@ LOG = log.getLogger(__name__)
 
 # For ovs-ofctl: bundles came with OpenFlow 1.4.
 _OPENFLOW = "OpenFlow14"
+# A controller reached over IP adds flows above all others, which no dump of OpenFlow shows: they
+# let what belongs to its connection pass (ofproto/in-band.c; vswitchd.conf.db(5), Bridge).
+_NO_IN_BAND = {"disable-in-band": "true"}
 # What ovs-vswitchd understands an empty datapath_type as (vswitchd.conf.db(5)).
 _KERNEL = "system"
+# Columns of a Port row that restrict the VLANs it carries (vswitchd.conf.db(5), "VLAN
+# Configuration").
+_OF_VLANS = ("tag", "trunks", "vlan_mode")
 # IFNAMSIZ less the final zero byte; longer patch port names are cut as Neutron
 # cuts them (neutron_lib/plugins/utils.py, get_interface_name).
 _NAME_CHARS = 15
@@ -41,6 +47,9 @@ class Make:
     fail_mode: str
     protocols: frozenset[str]
     datapath_type: str
+    in_band: bool
+    """Whether a controller may add flows that overrule ours, and are hidden."""
+    controllers: frozenset[str]
     changes: int
     """How often one of these was changed, and perhaps changed back, while we were connected."""
 
@@ -55,14 +64,24 @@ class Uplink:
     """Where the integration bridge meets the bridge of a physical network.
 
     ``ofport`` is the patch port's on the integration bridge, ``peer_ofport``
-    the other end's on ``bridge``; ``parts`` is the identity of all it is made of.
+    the other end's on ``bridge``; ``made_of`` is the identity of all it is made of.
     """
 
     physical_network: str
     bridge: str
     ofport: int
     peer_ofport: int
-    parts: tuple[Make | uuid.UUID, ...] = ()
+    made_of: "MadeOf | None" = None
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """The physical network's bridge, and the rows of the patch ports' interfaces: that of the
+    integration bridge, and the other."""
+
+    make: Make
+    near: uuid.UUID
+    far: uuid.UUID
 
 
 def patch_names(bridge: str) -> tuple[str, str]:
@@ -83,7 +102,7 @@ def difference(name: str, before: Make, now: Make | None) -> str:
         return f"bridge {name} does not exist: it was deleted"
     if now.row != before.row:
         return f"bridge {name} was deleted and created again, without its flows"
-    for column in ("fail_mode", "datapath_type", "protocols"):
+    for column in ("fail_mode", "datapath_type", "protocols", "controllers"):
         was, is_ = getattr(before, column), getattr(now, column)
         if was != is_:
             was, is_ = (
@@ -91,7 +110,9 @@ def difference(name: str, before: Make, now: Make | None) -> str:
                 for value in (was, is_)
             )
             return f"{column} of bridge {name} was changed from {was or 'none'} to {is_ or 'none'}"
-    return f"fail_mode, controller, protocols or datapath_type of bridge {name} was changed"
+    if now.in_band and not before.in_band:
+        return f"in-band control of bridge {name} was enabled: it adds hidden flows"
+    return f"a setting of bridge {name} was changed and changed back, which empties its flow tables"
 
 
 class Bridges:
@@ -144,6 +165,8 @@ class Bridges:
             commands.append(self._set(self.integration, datapath_type=datapath_type))
         if now is None or now.fail_mode != "secure":
             commands.append(self._set(self.integration, fail_mode="secure"))
+        if now is None or now.in_band:
+            commands.append(self._set(self.integration, other_config=_NO_IN_BAND))
         return [*commands, *self._to_speak_openflow(self.integration, now)]
 
     def current_uplink(self, physical_network: str) -> Uplink | None:
@@ -161,7 +184,28 @@ class Bridges:
         (near_row, ofport), (far_row, peer_ofport) = here, there
         if min(ofport, peer_ofport) < 1:
             return None
-        return Uplink(physical_network, bridge, ofport, peer_ofport, (make, near_row, far_row))
+        made_of = MadeOf(make, near_row, far_row)
+        return Uplink(physical_network, bridge, ofport, peer_ofport, made_of)
+
+    def change_of_uplink(self, before: Uplink) -> str:
+        """What happened to an uplink, in one line."""
+        near, far = patch_names(before.bridge)
+        was = before.made_of
+        with self._ovsdb.reading() as content:
+            make = _make(content, before.bridge)
+            if was is not None and make != was.make:
+                return difference(before.bridge, was.make, make)
+            reason = _fault(content, self.integration, near, far, was.near if was else None)
+            reason = reason or _fault(content, before.bridge, far, near, was.far if was else None)
+        if reason:
+            return reason
+        now = self.current_uplink(before.physical_network)
+        if now is None:
+            return f"patch ports {near} and {far} have no ofport"
+        return (
+            f"the ofports of patch ports {near} and {far} are {now.ofport} and {now.peer_ofport} "
+            f"instead of {before.ofport} and {before.peer_ofport}"
+        )
 
     def uplink(self, physical_network: str) -> Uplink:
         """The uplink to a physical network, created if it is not complete.
@@ -239,6 +283,7 @@ class Bridges:
             api.db_set(
                 "Interface", name, ("type", "patch"), ("options", {"peer": peer}), if_exists=False
             ),
+            api.db_set("Port", name, *((column, []) for column in _OF_VLANS), if_exists=False),
         ]
 
     def _to_speak_openflow(self, bridge: str, make: Make | None) -> list[Any]:
@@ -269,20 +314,37 @@ def _make(content: Content, bridge: str) -> Make | None:
         next(iter(row.fail_mode), ""),
         frozenset(row.protocols),
         row.datapath_type or _KERNEL,
+        not _NO_IN_BAND.items() <= row.other_config.items(),
+        frozenset(each.target for each in row.controller if each is not None),
         content.makes(row),
     )
 
 
 def _patch(content: Content, bridge: str, name: str, peer: str) -> tuple[uuid.UUID, int] | None:
     """The row and the ofport (-1: none yet) of a patch port, if it is as it must be."""
+    if _fault(content, bridge, name, peer):
+        return None
     interface = content.row("Interface", name)
-    port = content.row("Port", name)
-    if (
-        interface is None
-        or port is None
-        or port.uuid not in content.ports_on(bridge)
-        or interface.type != "patch"
-        or interface.options.get("peer") != peer
-    ):
+    if interface is None:
         return None
     return interface.uuid, int(next(iter(interface.ofport), -1))
+
+
+def _fault(
+    content: Content, bridge: str, name: str, peer: str, row: uuid.UUID | None = None
+) -> str:
+    """Why a patch port is not as it must be; "" if it is. ``row`` is its interface's, as far as
+    known."""
+    interface, port = content.row("Interface", name), content.row("Port", name)
+    if interface is None or port is None or port.uuid not in content.ports_on(bridge):
+        return f"bridge {bridge} has no patch port {name}: it was deleted"
+    if row is not None and interface.uuid != row:
+        return f"patch port {name} was deleted and created again"
+    if interface.type != "patch":
+        return f"the type of {name} is {interface.type or 'system'} instead of patch"
+    if (is_ := interface.options.get("peer")) != peer:
+        return f"the peer of patch port {name} is {is_ or 'not set'} instead of {peer}"
+    changed = [column for column in _OF_VLANS if getattr(port, column)]
+    if changed:
+        return f"{' and '.join(changed)} of patch port {name} is set: it does not carry all VLANs"
+    return ""

@@ -62,7 +62,7 @@ class Networks:
         self._lock = threading.Lock()
         self._users: dict[str, _User] = {}
         self._provisioned: dict[str, Provisioned] = {}
-        self._cut_off: set[str] = set()
+        self._cut_off: dict[str, str] = {}
 
     def provision(self, ports: Mapping[str, PortSpec], *, rewrite: bool = False) -> dict[str, int]:
         """Make the networks of ``ports`` work here; returns each port's local VLAN.
@@ -120,11 +120,11 @@ class Networks:
         with self._lock:
             return self._join(physical_network)
 
-    def cut_off(self) -> frozenset[str]:
-        """The physical networks whose networks were cut off since the last call: their ports must
-        be provisioned again."""
+    def cut_off(self) -> Mapping[str, str]:
+        """The physical networks whose networks were cut off since the last call, and why: their
+        ports must be provisioned again."""
         with self._lock:
-            cut_off, self._cut_off = frozenset(self._cut_off), set()
+            cut_off, self._cut_off = self._cut_off, {}
             return cut_off
 
     def mend_records(self) -> None:
@@ -203,23 +203,27 @@ class Networks:
 
     def _join(self, physical_network: str) -> Uplink:
         now = self._bridges.current_uplink(physical_network)
-        moved = [
-            each
+        moved = {
+            each: each.uplink
             for each in self._provisioned.values()
             if each.uplink is not None
             and each.uplink.physical_network == physical_network
             and each.uplink != now
-        ]
-        if moved and self._bridges.exists(self._bridges.integration):
+        }
+        if not moved:
+            return self._bridges.uplink(physical_network)
+        reason = self._bridges.change_of_uplink(next(iter(moved.values())))
+        if self._bridges.exists(self._bridges.integration):
             LOG.warning(
-                "The uplink to physical network %s has changed; cutting off %d networks",
+                "The uplink to physical network %s has changed (%s); cutting off %d networks",
                 physical_network,
+                reason,
                 len(moved),
             )
             removals = [network_flows.removal(each.vlan) for each in moved]
             self._write(self._bridges.integration, removals)
+        self._cut_off[physical_network] = reason
         for each in moved:
-            self._cut_off.add(physical_network)
             del self._provisioned[each.network.id]
         return self._bridges.uplink(physical_network)
 

@@ -32,8 +32,10 @@ _COLUMNS: Mapping[str, Sequence[str]] = {
         "protocols",
         "controller",
         "external_ids",
+        "other_config",
     ),
-    "Port": ("name", "interfaces", "tag", "other_config"),
+    "Controller": ("target",),
+    "Port": ("name", "interfaces", "tag", "trunks", "vlan_mode", "other_config"),
     "Interface": (
         "name",
         "type",

@@ -205,6 +205,11 @@ class Content:
             if old is not None and any(column in old._data for column in _MAKE):
                 self._makes[raw.uuid] = self._makes.get(raw.uuid, 0) + 1
             return True
+        if table == "Port":
+            # Whether one came or went shows in the bridge's row.
+            return (
+                old is not None and self._by_name.get(("Interface", Row(raw).name)) in self._patches
+            )
         if table != "Interface":
             return False
         was_patch = raw.uuid in self._patches

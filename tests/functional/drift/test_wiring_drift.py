@@ -1,9 +1,16 @@
 """The wiring of proven ports is changed by another program: found, reported and repaired."""
 
+from collections.abc import Callable
+
 import pytest
 
-from agent_flows.report import FlowName
+from agent_flows.report import FlowName, Trouble
+from lab.vm import Vm
+from tests.functional.agent.host import Host
+from tests.functional.agent.test_provider_networks import vlan
 from tests.functional.drift.repairs import repaired, right
+
+BRIDGE = "br-int"
 
 
 @pytest.mark.parametrize(
@@ -57,3 +64,144 @@ def test_several_changes_of_a_port_are_one_report(host, pair):
         f"the tag of {two.tap} is 999 instead of 1; other_config of {two.tap} was changed: tag"
     )
     right(one, two)
+
+
+# The integration bridge.
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ["set-fail-mode", "br-int", "standalone"],
+            "fail_mode of bridge br-int was changed from secure to standalone",
+        ),
+        (["del-fail-mode", "br-int"], "fail_mode of bridge br-int was changed from secure to none"),
+        (
+            ["set-controller", "br-int", "tcp:127.0.0.1:1"],
+            "controllers of bridge br-int was changed from none to tcp:127.0.0.1:1",
+        ),
+        (
+            ["set", "Bridge", "br-int", "protocols=OpenFlow13"],
+            "protocols of bridge br-int was changed from none to OpenFlow13",
+        ),
+        (
+            ["remove", "Bridge", "br-int", "other_config", "disable-in-band"],
+            "in-band control of bridge br-int was enabled: it adds hidden flows",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_changed_integration_bridge_is_reported_for_every_port_and_repaired(
+    host, pair, words, expected
+):
+    one, two = pair
+    host.switch.vsctl(*words)
+    assert repaired(host, one).message == expected
+    assert repaired(host, two).message == expected
+    assert host.switch.vsctl("get", "Bridge", BRIDGE, "fail_mode") == "secure"
+    right(one, two)
+    host.without_trouble()
+
+
+def test_a_controller_adds_no_hidden_flows_that_let_forbidden_packets_pass(host, pair):
+    one, two = pair
+    host.switch.vsctl("set-controller", BRIDGE, f"tcp:{one.ip}:80")
+    repaired(host, one)
+    assert not two.connect(one.ip, 80, timeout=0.4)
+    assert "NORMAL" not in host.switch.appctl("bridge/dump-flows", BRIDGE)
+
+
+def test_nothing_forbidden_passes_once_a_standalone_bridge_was_found(host, pair):
+    one, two = pair
+    for _ in range(3):
+        before = len(host.server.of(one.port_id))
+        host.switch.vsctl("set-fail-mode", BRIDGE, "standalone")
+        repaired(host, one, before)
+        assert not two.connect(one.ip, 80, timeout=0.4)
+        assert host.switch.vsctl("get", "Bridge", BRIDGE, "fail_mode") == "secure"
+
+
+@pytest.mark.parametrize("kill", ["kill_vswitchd", "stop_vswitchd"])
+def test_a_restarted_switch_is_reported_for_every_port_and_each_is_proven_again(host, pair, kill):
+    getattr(host.switch, kill)()
+    assert "ovs-vswitchd" in host.trouble(Trouble.SWITCH)
+    host.switch.start_vswitchd()
+    for vm in pair:
+        assert "lost its flows" in repaired(host, vm).message
+    right(*pair)
+    host.without_trouble()
+
+
+# The physical networks.
+
+
+@pytest.fixture
+def outside(
+    host: Host, make_vm: Callable[..., Vm], settled: Callable[..., list[Vm]]
+) -> tuple[Vm, Vm]:
+    """A VM on VLAN 100 of physnet1, and what it reaches there."""
+    host.switch.add_bridge("br-ex", fail_mode="standalone")
+    host.mappings = {"physnet1": "br-ex"}
+    (inside,) = settled(make_vm("inside"), net=vlan(100))
+    machine = make_vm("machine")
+    machine.plug("br-ex")
+    machine.raise_link()
+    host.switch.vsctl("set", "Port", machine.tap, "tag=100")
+    machine.listen(80)
+    assert inside.connect(machine.ip, 80)
+    return inside, machine
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ["set-fail-mode", "br-ex", "secure"],
+            "fail_mode of bridge br-ex was changed from standalone to secure",
+        ),
+        (
+            ["set-controller", "br-ex", "tcp:127.0.0.1:1"],
+            "controllers of bridge br-ex was changed from none to tcp:127.0.0.1:1",
+        ),
+        (
+            ["set", "Bridge", "br-ex", "protocols=OpenFlow10"],
+            "protocols of bridge br-ex was changed from none to OpenFlow10",
+        ),
+        (["del-port", "phy-br-ex"], "bridge br-ex has no patch port phy-br-ex: it was deleted"),
+        (["del-port", "int-br-ex"], "bridge br-int has no patch port int-br-ex: it was deleted"),
+        (
+            ["set", "Interface", "phy-br-ex", "options:peer=elsewhere"],
+            "the peer of patch port phy-br-ex is elsewhere instead of int-br-ex",
+        ),
+        (
+            ["set", "Port", "phy-br-ex", "tag=7"],
+            "tag of patch port phy-br-ex is set: it does not carry all VLANs",
+        ),
+        (
+            ["set", "Port", "phy-br-ex", "trunks=7", "vlan_mode=trunk"],
+            "trunks and vlan_mode of patch port phy-br-ex is set: it does not carry all VLANs",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_changed_uplink_is_reported_and_repaired(host, outside, words, expected):
+    inside, machine = outside
+    host.switch.vsctl(*words)
+    change = repaired(host, inside).message.removeprefix(
+        "the uplink to physical network physnet1 was "
+    )
+    assert change == f"changed: {expected}"
+    host.until(lambda: inside.connect(machine.ip, 80, timeout=0.4), "it works again")
+    host.without_trouble()
+
+
+def test_a_physical_bridge_deleted_and_created_again_is_reported_and_repaired(host, outside):
+    inside, machine = outside
+    host.switch.vsctl(
+        "del-br", "br-ex", "--", "add-br", "br-ex", "--", "set", "Bridge", "br-ex",
+        "datapath_type=netdev", "--", "add-port", "br-ex", machine.tap, "tag=100",
+    )  # fmt: skip
+    assert "bridge br-ex was deleted and created again" in repaired(host, inside).message
+    host.until(lambda: inside.connect(machine.ip, 80, timeout=0.4), "it works again")
+    host.without_trouble()

@@ -405,7 +405,7 @@ def test_replaced_bridge_gets_patch_ports_and_flows(switch, ovsdb, bridges, netw
     assert inside(switch) == [], "what is not translated must not get out"
     switch.add_bridge("br-ex", fail_mode="standalone")
     ovsdb.settle()
-    assert networks.join("physnet1").parts != before.parts
+    assert networks.join("physnet1").made_of != before.made_of
     provision(networks, provider)
     assert len(translated(switch)) == len(inside(switch)) == 1
 

@@ -75,6 +75,25 @@ def test_verdict_and_flow_decide_the_phase_of_a_released_port() -> None:
     assert ports.lives() == {}
 
 
+def test_why_a_proven_port_was_lost_is_reported_at_its_next_flow() -> None:
+    ports = table()
+    ports.submit([PORT])
+    after(ports, Verdict.DONE, applied=PROVEN)
+    ports.lose(DRIFT)
+    ports.submit([PORT], forced=True)
+    (claimed,) = ports.claim(wait=False)
+    assert claimed.request.drift == DRIFT
+    assert claimed.request.forced
+
+
+def test_a_port_that_was_not_proven_has_nothing_to_lose() -> None:
+    ports = table()
+    ports.submit([PORT])
+    after(ports, Verdict.RETRY, applied=dataclasses.replace(PROVEN, proven=False))
+    ports.lose(DRIFT)
+    assert ports.life(PORT).request.drift is None
+
+
 def test_awaited_port_is_claimed_only_when_submitted() -> None:
     ports = table()
     ports.submit([PORT], event=Event.AWAIT)
