@@ -1,7 +1,9 @@
 """Keeps the switch ready for ports, and has every port looked at when that is called for."""
 
+import collections
 import enum
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 
 import oslo_messaging
@@ -9,7 +11,7 @@ from oslo_log import log
 
 from agent_flows.agent.flows import Switch
 from agent_flows.agent.site import Specs
-from agent_flows.engine.drift import Drift, Suspicion
+from agent_flows.engine.drift import EVERYTHING, Drift, Suspicion
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.errors import ErrorType
@@ -32,6 +34,12 @@ _SERVER_BACKOFF = Backoff(0.5, 10.0)
 _OVSDB_BACKOFF = Backoff(1.0, 3.0)
 # Seconds between two looks at the connection to OVSDB.
 _OVSDB_TICK = 0.5
+# Another program that changes the integration bridge again and again: the bridge is restored at
+# once each time, but its ports, which are closed until then, are proven again less and less often.
+# So many changes in so many seconds are no reason to wait.
+_FEW = 3
+_RECENT = 60.0
+_PORTS_BACKOFF = Backoff(2.0, 30.0)
 # Seconds in which an operator who deleted the integration bridge may make it again.
 _GRACE = 1.0
 # Seconds until OVSDB shows that the bridge was deleted, after the switch closed the connection.
@@ -81,6 +89,8 @@ class Control:
         # prepared, nor after a restart until it is prepared again.
         self._intact = False
         self._loss = ""
+        # When another program changed the integration bridge.
+        self._changes: collections.deque[float] = collections.deque(maxlen=1000)
         self._resync_wanted = threading.Event()
         # The integration bridge that has our flows, and the uplinks our networks use.
         self._made: Make | None = None
@@ -151,10 +161,11 @@ class Control:
         self._request(_Work.LOOK)
 
     def database_reloaded(self) -> None:
-        """Changes were missed while the connection was lost: every port is looked at."""
-        LOG.info("The connection to OVSDB was lost and is back; looking at every port")
+        """Changes were missed while the connection was lost: everything is looked at."""
+        LOG.info("The connection to OVSDB was lost and is back; looking at everything")
         self._request(_Work.LOOK)
-        self._resync_wanted.set()
+        self._request(_Work.SUBMIT)
+        self._suspect(EVERYTHING)
 
     def switch_gone(self, reason: str) -> None:
         """The switch closed the connection, or does not answer any more."""
@@ -170,7 +181,7 @@ class Control:
     def switch_restarted(self) -> None:
         """The bridge is served again, by a switch that has none of our flows."""
         with self._changed:
-            self._switch_is_gone = self._intact = False
+            self._switch_is_gone = False
         bridge = self._bridges.integration
         self._restore(f"bridge {bridge} lost its flows: ovs-vswitchd, or the bridge, was restarted")
 
@@ -235,6 +246,7 @@ class Control:
 
     def _resync(self) -> None:
         self._resync_wanted.wait()
+        self._pace()
         self._resync_wanted.clear()
         if self._stopping.is_set():
             return
@@ -243,6 +255,22 @@ class Control:
         except BaseException:
             self._resync_wanted.set()
             raise
+
+    def _pace(self) -> None:
+        """Wait, if another program changes the integration bridge again and again."""
+        with self._changed:
+            since = time.monotonic() - _RECENT
+            number = sum(moment > since for moment in self._changes)
+        if number <= _FEW:
+            return
+        pause = _PORTS_BACKOFF.delay(number - _FEW)
+        self._troubles.report(
+            Trouble.RESYNC,
+            f"bridge {self._bridges.integration} was changed {number} times in the last "
+            f"{_RECENT:g} s; its ports, which are closed, are wired again in {pause:.0f} s",
+        )
+        self._stopping.wait(pause)
+        self._troubles.clear(Trouble.RESYNC)
 
     def _watch_ovsdb(self) -> None:
         self._stopping.wait(_OVSDB_TICK)
@@ -304,6 +332,8 @@ class Control:
             reason = making.difference(self._bridges.integration, self._made, now)
             self._troubles.report(Trouble.BRIDGE, f"{reason}; restoring it and its ports")
             LOG.warning("%s; restoring it and its ports", reason)
+            with self._changed:
+                self._changes.append(time.monotonic())
             self._restore(reason)
             return
         self._switch.networks.mend_records()

@@ -142,8 +142,6 @@ def test_a_stopped_database_is_the_hosts_trouble_and_is_followed_again_when_it_i
     host.switch.stop_ovsdb()
     assert host.switch.database in host.trouble(Trouble.OVSDB)
     host.switch.start_ovsdb()
-    for vm in pair:
-        host.server.wait_for(lambda vm=vm: host.server.of(vm.port_id, FlowName.RESYNC), 20)
     host.without_trouble(20)
     late = make_vm("late")
     host.bind(late, host.server.ports[two.port_id].network, [closed()])

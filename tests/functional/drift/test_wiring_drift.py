@@ -122,6 +122,44 @@ def test_nothing_forbidden_passes_once_a_standalone_bridge_was_found(host, pair)
         assert host.switch.vsctl("get", "Bridge", BRIDGE, "fail_mode") == "secure"
 
 
+def test_a_bridge_that_is_changed_again_and_again_is_closed_at_once_and_its_ports_wait(host, pair):
+    one, two = pair
+    for _ in range(6):
+        host.switch.vsctl("set-fail-mode", BRIDGE, "standalone")
+        host.until(
+            lambda: host.switch.vsctl("get", "Bridge", BRIDGE, "fail_mode") == "secure",
+            "it is closed",
+        )
+    assert "was changed" in host.trouble(Trouble.RESYNC)
+    assert not two.connect(one.ip, 80, timeout=0.4)
+    host.server.wait_for(
+        lambda: host.server.of(two.port_id)[-1].flow is FlowName.RESYNC, 40, "the last repair"
+    )
+    host.until(lambda: one.connect(two.ip, 80, timeout=0.4), "it works again", 40)
+    assert len(host.server.of(two.port_id, FlowName.AUDIT)) < 6
+
+
+def test_a_link_that_went_down_while_the_database_was_away_is_found_when_it_is_back(host, pair):
+    one, two = pair
+    host.switch.stop_ovsdb()
+    host.trouble(Trouble.OVSDB)
+    host.switch.namespace.ip("link", "set", two.tap, "down")
+    host.switch.start_ovsdb()
+    assert repaired(host, two).message == f"link {two.tap} is down"
+    right(one, two)
+
+
+def test_each_port_is_proven_again_when_a_switch_that_hung_answers(host, pair):
+    before = [len(host.server.of(vm.port_id)) for vm in pair]
+    with host.switch.held_vswitchd():
+        assert "hangs" in host.trouble(Trouble.SWITCH)
+    for vm, number in zip(pair, before, strict=True):
+        host.server.wait_for(lambda vm=vm, number=number: host.server.of(vm.port_id)[number:])
+    host.server.wait_wired([vm.port_id for vm in pair])
+    right(*pair)
+    host.without_trouble()
+
+
 @pytest.mark.parametrize("kill", ["kill_vswitchd", "stop_vswitchd"])
 def test_a_restarted_switch_is_reported_for_every_port_and_each_is_proven_again(host, pair, kill):
     getattr(host.switch, kill)()
