@@ -10,8 +10,10 @@ import oslo_messaging
 from oslo_log import log
 
 from agent_flows.agent.flows import Switch
+from agent_flows.agent.knowledge import Knowledge
 from agent_flows.agent.site import Specs
 from agent_flows.engine.drift import EVERYTHING, Drift, Suspicion
+from agent_flows.engine.port_life import Phase
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.errors import ErrorType
@@ -56,13 +58,24 @@ class _Work(enum.IntEnum):
     SWEEP = enum.auto()
 
 
+class _Question(enum.Enum):
+    """What the server is asked about this host as a whole."""
+
+    WHAT_DIFFERS = enum.auto()
+    ALL_PORTS = enum.auto()
+
+
+# A port in another phase is reported without being asked for.
+_SETTLED = frozenset({Phase.NEW, Phase.PROVEN, Phase.STALE, Phase.ABSENT})
+
+
 class Control:
     """Acts on what concerns the whole host; everything else goes port by port.
 
     It is the listener of the database, of the switch and of the server's
     casts: those methods only note what is to be done. One loop does what
     concerns the switch, so that it never waits for the server; another asks
-    the server for all ports, and a third looks whether OVSDB answers.
+    the server about all ports, and a third looks whether OVSDB answers.
     """
 
     def __init__(
@@ -73,14 +86,19 @@ class Control:
         server: Specs,
         suspect: Callable[[Suspicion], None],
         *,
+        knowledge: Knowledge,
+        unreported: Callable[[], bool],
         troubles: Troubles,
     ) -> None:
-        """``suspect`` has the switch compared with what was proven."""
+        """``suspect`` has the switch compared with what was proven; ``knowledge`` is the desired
+        state that the agent has; ``unreported`` is whether reports wait for the server."""
         self._switch = switch
         self._bridges = bridges
         self._reconciler = reconciler
         self._server = server
         self._suspect = suspect
+        self._knowledge = knowledge
+        self._unreported = unreported
         self._troubles = troubles
         self._changed = threading.Condition()
         self._pending: set[_Work] = set()
@@ -91,7 +109,7 @@ class Control:
         self._loss = ""
         # When another program changed the integration bridge.
         self._changes: collections.deque[float] = collections.deque(maxlen=1000)
-        self._resync_wanted = threading.Event()
+        self._questions: set[_Question] = set()
         # The integration bridge that has our flows, and the uplinks our networks use.
         self._made: Make | None = None
         self._ready = False
@@ -114,7 +132,7 @@ class Control:
             ),
             Loop(
                 "resync",
-                self._resync,
+                self._ask_server,
                 troubles,
                 Trouble.RESYNC,
                 _SERVER_BACKOFF,
@@ -143,7 +161,6 @@ class Control:
         self._stopping.set()
         for loop in self._loops:
             loop.stopping.set()
-        self._resync_wanted.set()
         with self._changed:
             self._changed.notify_all()
         for loop in self._loops:
@@ -191,11 +208,17 @@ class Control:
             self._switch_is_gone = False
             self._intact = True
         self._troubles.clear(Trouble.SWITCH)
-        self._resync_wanted.set()
+        self._ask(_Question.ALL_PORTS)
 
     def server_back(self) -> None:
-        """Casts may have been lost while it was away."""
-        self._request(_Work.SUBMIT)
+        """Ports whose specs could not be read while it was away need not wait any longer."""
+        lives = self._reconciler.table.lives().values()
+        delayed = [life.port_id for life in lives if life.phase is Phase.DELAYED]
+        self._reconciler.submit(delayed, afresh=False)
+
+    def catch_up(self) -> None:
+        """The server desires something else of this host than what the agent has."""
+        self._ask(_Question.WHAT_DIFFERS)
 
     # The casts of the server.
 
@@ -208,7 +231,7 @@ class Control:
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
         if port_ids is None:
-            self._resync_wanted.set()
+            self._ask(_Question.ALL_PORTS)
         else:
             self._reconciler.submit(port_ids, forced=True)
 
@@ -244,16 +267,30 @@ class Control:
             self._intact = False
         self._request(_Work.PREPARE)
 
-    def _resync(self) -> None:
-        self._resync_wanted.wait()
-        self._pace()
-        self._resync_wanted.clear()
+    def _ask(self, *questions: _Question) -> None:
+        with self._changed:
+            self._questions.update(questions)
+            self._changed.notify_all()
+
+    def _ask_server(self) -> None:
+        with self._changed:
+            while not self._questions and not self._stopping.is_set():
+                self._changed.wait()
+            all_ports = _Question.ALL_PORTS in self._questions
+        if all_ports:
+            self._pace()
         if self._stopping.is_set():
             return
+        with self._changed:
+            questions, self._questions = self._questions, set()
         try:
-            self._submit_all()
+            # All ports include those that differ.
+            if _Question.ALL_PORTS in questions:
+                self._submit_all()
+            else:
+                self._submit_differing()
         except BaseException:
-            self._resync_wanted.set()
+            self._ask(*questions)
             raise
 
     def _pace(self) -> None:
@@ -309,7 +346,7 @@ class Control:
             self._ready = True
             self._troubles.clear(Trouble.CONTROL)
         self._request(_Work.LOOK)
-        self._resync_wanted.set()
+        self._ask(_Question.ALL_PORTS)
 
     def _start_watch(self) -> None:
         try:
@@ -383,6 +420,24 @@ class Control:
         present = self._present()
         self._reconciler.watch_for(present, lambda: self._request(_Work.SWEEP))
         self._reconciler.submit(present | self._known() | bound.keys(), forced=True)
+
+    def _submit_differing(self) -> None:
+        """Ports of which the agent has another desired state than the server, and those the server
+        knows nothing of: a message about them was lost."""
+        theirs = self._server.get_revisions()
+        lives = self._reconciler.table.lives()
+        absent = {id_ for id_, life in lives.items() if life.phase is Phase.ABSENT}
+        differing = self._knowledge.differing(theirs, absent)
+        busy = {id_ for id_, life in lives.items() if life.phase not in _SETTLED}
+        awaited = set() if self._unreported() else set(theirs.awaited) - busy
+        if differing or awaited:
+            LOG.info(
+                "The server has another desired state of %d ports, and knows nothing of %d ports",
+                len(differing),
+                len(awaited),
+            )
+        self._reconciler.submit(differing - awaited, asked=True)
+        self._reconciler.submit(awaited, forced=True)
 
     def _sweep(self) -> None:
         """Remove the flows of no port; only after every port was tried, for it may need them."""

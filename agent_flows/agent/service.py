@@ -32,6 +32,7 @@ from agent_flows.openflow.monitor import FlowMonitor
 from agent_flows.openflow.ofctl import SLOW_CALL, Ofctl
 from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.report import Trouble
+from agent_flows.reporting.comparison import Comparison
 from agent_flows.reporting.heartbeat import Heartbeat
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.reporting.reporter import Reporter
@@ -109,8 +110,9 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             ),
         )
         runner = Runner(conf.host, watch=self._watchdog.watch(Trouble.FLOW, conf.slow_flow))
+        site = AgentSite(switch, self._server, self._outbox)
         self._reconciler = Reconciler(
-            AgentSite(switch, self._server, self._outbox),
+            site,
             runner,
             backoff=Backoff(conf.retry_initial, conf.retry_max),
             max_batch=conf.max_batch,
@@ -129,6 +131,8 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             self._reconciler,
             self._server,
             self._drift_watch.suspect,
+            knowledge=site.knowledge,
+            unreported=lambda: self._unreported() != 0,
             troubles=self.troubles,
         )
         self._watch = SwitchWatch(
@@ -160,6 +164,9 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             self._outbox.raise_sequence,
             self._control.server_back,
             troubles=self.troubles,
+            comparison=Comparison(
+                site.knowledge.digest, self._control.catch_up, conf.heartbeat_interval
+            ),
         )
         self.troubles.changed = self._heartbeat.soon
         # Its start waits for the message bus; ports are not to wait for that.

@@ -10,6 +10,7 @@ from taskflow.flow import Flow
 
 from agent_flows.agent import flows
 from agent_flows.agent.flows import Switch
+from agent_flows.agent.knowledge import Knowledge
 from agent_flows.engine.port_life import Life
 from agent_flows.engine.reconciler import Desired, Sight, is_concerned
 from agent_flows.engine.tasks import LocateInterface
@@ -17,6 +18,7 @@ from agent_flows.errors import ErrorType
 from agent_flows.l2 import interfaces
 from agent_flows.report import FlowName, FlowReport, TaskError
 from agent_flows.reporting.outbox import Outbox
+from agent_flows.rpc.revisions import Revisions
 from agent_flows.spec import DesiredState, PortSpec
 from agent_flows.validation import Invalid
 
@@ -28,6 +30,8 @@ class Specs(Protocol):
 
     def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState: ...
 
+    def get_revisions(self) -> Revisions: ...
+
 
 class AgentSite:
     """A :class:`agent_flows.engine.reconciler.Site`."""
@@ -37,6 +41,7 @@ class AgentSite:
 
     def __init__(self, switch: Switch, server: Specs, outbox: Outbox) -> None:
         self._switch, self._server, self._outbox = switch, server, outbox
+        self.knowledge = Knowledge()
         # Ports are closed before others open.
         self.flows: Mapping[FlowName, Callable[[], Flow]] = {
             FlowName.UNWIRE: partial(flows.unwire, switch),
@@ -71,6 +76,7 @@ class AgentSite:
                 str(exc).partition("\n")[0],
             )
             return Sight(present, {}, early, frozenset(concerned), DesiredState({}))
+        self.knowledge.learn(concerned, state)
         return Sight(present, desired, early, context=state)
 
     def inputs(self, flow: FlowName, port_ids: Sequence[str], sight: Sight) -> Mapping[str, object]:

@@ -13,7 +13,7 @@ import pydantic
 from pydantic.dataclasses import dataclass
 
 from agent_flows.rpc.transport import MAX_IDS
-from agent_flows.validation import Revision, Uuid, parse
+from agent_flows.validation import Invalid, Revision, Uuid, parse
 
 NOT_COMPARED = ""
 """In the place of a digest: there is nothing to compare, or the peer's release does not compare."""
@@ -38,7 +38,11 @@ def digest(lines: Iterable[tuple[str, str, int]]) -> str:
 
 def digest_of(state: Mapping[str, Any]) -> str:
     """The agent's digest in its heartbeat's ``state``; :class:`Invalid` if it cannot be one."""
-    return parse(_DIGEST, state.get(KEY, NOT_COMPARED))
+    value = state.get(KEY, NOT_COMPARED)
+    try:
+        return parse(_DIGEST, value)
+    except Invalid:
+        raise Invalid(KEY, value, "must be 32 hexadecimal digits in lower case") from None
 
 
 ByIds = Annotated[dict[Uuid, Revision], pydantic.Field(max_length=MAX_IDS)]

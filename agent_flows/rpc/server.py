@@ -148,7 +148,7 @@ class ServerEndpoint:
         try:
             digest_of(state)
         except Invalid as exc:
-            self.refusals.add(sender, [Invalid(KEY, state[KEY], exc.reason)])
+            self.refusals.add(sender, [exc])
             return {name: value for name, value in state.items() if name != KEY}
         return state
 

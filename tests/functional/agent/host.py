@@ -15,6 +15,7 @@ from agent_flows.openflow import cookie
 from agent_flows.report import FlowName, FlowReport, Trouble
 from agent_flows.rpc import transport
 from agent_flows.rpc.answers import Held, Receipt
+from agent_flows.rpc.revisions import Revisions
 from agent_flows.rpc.server import AgentClient
 from agent_flows.spec import (
     AddressGroupSpec,
@@ -44,6 +45,7 @@ class FakeServer:
         self.asked: list[Collection[str] | None] = []
         self.silent = False
         self.gives_specs = True
+        self.compares = False
         self._changed = threading.Condition()
 
     def report(self, reports: Sequence[FlowReport]) -> Receipt:
@@ -72,7 +74,20 @@ class FakeServer:
     def heartbeat(self, state: Mapping[str, Any]) -> Held:
         self._speak()
         self.states.append(state)
-        return Held(0)
+        return Held(0, desired=self.get_revisions().digest() if self.compares else "")
+
+    def get_revisions(self) -> Revisions:
+        self._speak()
+        groups = {
+            group
+            for port in self.ports.values()
+            for group in port.security_groups
+            if port.port_security_enabled
+        }
+        return Revisions(
+            {port.id: port.revision for port in self.ports.values()},
+            {id_: group.revision for id_, group in self.groups.items() if id_ in groups},
+        )
 
     def _speak(self) -> None:
         if self.silent:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from agent_flows.agent.control import Control
+from agent_flows.agent.knowledge import Knowledge
 from agent_flows.supervision import Troubles
 
 
@@ -33,7 +34,16 @@ def recorder() -> Recorder:
 @pytest.fixture
 def control(recorder: Recorder) -> Control:
     part: Any = recorder
-    return Control(part, part, part, part, part, troubles=Troubles())
+    return Control(
+        part,
+        part,
+        part,
+        part,
+        part,
+        knowledge=Knowledge(),
+        unreported=lambda: False,
+        troubles=Troubles(),
+    )
 
 
 def test_ports_named_by_the_server_are_submitted_as_asked(

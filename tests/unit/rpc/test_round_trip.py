@@ -1,8 +1,6 @@
 """Calls and casts between server and agent over the embedded bus."""
 
-import queue
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import oslo_messaging
@@ -11,11 +9,8 @@ from oslo_config import cfg
 
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
-from agent_flows.rpc.answers import Held
 from agent_flows.rpc.dispatch import Endpoint, listener
 from agent_flows.rpc.identity import HostTaken
-from agent_flows.rpc.refusals import Refusals
-from agent_flows.rpc.revisions import NOT_COMPARED
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
 from tests.unit.rpc.consumer import (
     GROUP,
@@ -212,51 +207,3 @@ def test_a_failure_of_the_server_shows_its_type_only_and_the_call_can_be_repeate
 
 def test_a_server_answers_a_ping(server: Consumer, raw: oslo_messaging.RPCClient) -> None:
     assert raw.call({}, "ping")["clock"] > 0
-
-
-class ServerOfTheFirstRelease:
-    """Version 1.0: it compares nothing, and has no ``get_revisions``."""
-
-    target = oslo_messaging.Target(version="1.0")
-
-    def __init__(self) -> None:
-        self.refusals = Refusals()
-
-    def heartbeat(self, ctxt: Mapping[str, Any], host: str, state: object) -> dict[str, Any]:
-        return {"sequence": 7, "clock": 8}
-
-
-class AgentOfTheFirstRelease:
-    target = oslo_messaging.Target(version="1.0")
-
-    def __init__(self) -> None:
-        self.refusals = Refusals()
-        self.casts = queue.SimpleQueue[list[str]]()
-
-    def ports_changed(self, ctxt: Mapping[str, Any], port_ids: list[str]) -> None:
-        self.casts.put(port_ids)
-
-
-def test_a_server_of_the_first_release_answers_an_agent_of_this_one() -> None:
-    with other_bus() as bus:
-        for _ in listening(bus, transport.server_target("old"), ServerOfTheFirstRelease()):
-            client = ServerClient(bus, "compute-1", timeout=LONGEST)
-            assert client.heartbeat({"desired": "0" * 32}) == Held(7, 8, NOT_COMPARED)
-            with pytest.raises(oslo_messaging.RemoteError, match="must be one of heartbeat"):
-                client.get_revisions()
-
-
-def test_an_agent_of_the_first_release_receives_casts_of_this_one() -> None:
-    with other_bus() as bus:
-        agent = AgentOfTheFirstRelease()
-        for _ in listening(bus, transport.agent_target("old-agent"), agent):
-            AgentClient(bus).ports_changed("old-agent", [PORT])
-            assert agent.casts.get(timeout=LONGEST) == [PORT]
-
-
-@contextmanager
-def other_bus() -> Iterator[oslo_messaging.Transport]:
-    """Apart from the module's: calls go to any server that listens."""
-    made = transport.get_transport(cfg.CONF, f"{transport.EMBEDDED_URL}/other")
-    yield made
-    made.cleanup()
