@@ -13,7 +13,7 @@ class Tenant:
     """
 
     def __init__(self, site: Site, vlan: int | None = None) -> None:
-        self.site = site
+        self.site, self.vlan = site, vlan
         self.cloud = Cloud(site.api, site.host)
         physical = {"physical_network": "physnet1", "segmentation_id": vlan, "mtu": 1500}
         self.network = self.cloud.network("vlan", **physical) if vlan else self.cloud.network()

@@ -83,6 +83,35 @@ def test_an_outage_of_rabbitmq_disturbs_no_traffic_and_loses_no_change(
     assert web3.reach(db1.ip, 5432) == "db1"
 
 
+def test_a_member_that_joined_elsewhere_during_an_outage_is_in_force_soon_after_it(
+    site: Site, rabbit: Rabbit, switch: Switch, tenant: Tenant
+) -> None:
+    """This host has nothing to report meanwhile, and the server's cast is lost with its process."""
+    db1 = tenant.boot("db1", tenant.db)
+    tenant.plug(db1)
+    tenant.active(db1)
+    elsewhere = tenant.boot("elsewhere", declared=False)
+    with ExitStack() as undo:
+        undo.callback(elsewhere.unplug, "br-phys")
+        switch.vsctl("add-port", "br-phys", elsewhere.tap, f"tag={tenant.vlan}")
+        elsewhere.raise_link()
+        assert not elsewhere.connect(db1.ip, 5432)
+        rabbit.pause()
+        try:
+            undo.callback(site.api.delete, "ports", elsewhere.port_id)
+            fields = {"binding:host_id": "compute-2"}
+            tenant.cloud.port(elsewhere, tenant.network, [tenant.web], **fields)
+            assert site.api.port(db1.port_id)["sync_state"] == "SYNCING"
+            site.server.kill()
+        finally:
+            rabbit.resume()
+        site.start_server()
+        wait_until(
+            lambda: elsewhere.connect(db1.ip, 5432), 60, "the new member reaches the database"
+        )
+        site.api.wait_port(db1.port_id, 10, status="ACTIVE", sync_state="IN_SYNC")
+
+
 def test_a_killed_agent_still_delivers_the_reports_it_had_written(
     site: Site, rabbit: Rabbit, switch: Switch, tenant: Tenant
 ) -> None:
