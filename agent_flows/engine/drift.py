@@ -99,11 +99,17 @@ class Auditor(Protocol):
 
 def cpu_seconds() -> float:
     """CPU time of this process and of its children that ended."""
-    used = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
-        used += usage.ru_utime + usage.ru_stime
-    return used
+    return time.process_time() + _of_children()
+
+
+def own_cpu_seconds() -> float:
+    """CPU time of this thread and of the process's children that ended."""
+    return time.thread_time() + _of_children()
+
+
+def _of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class Budget:
@@ -145,10 +151,11 @@ class DriftWatch:
         *,
         clock: Callable[[], float] = time.monotonic,
         cpu: Callable[[], float] = cpu_seconds,
+        own_cpu: Callable[[], float] = own_cpu_seconds,
     ) -> None:
         self._auditor, self._drifted = auditor, drifted
         self._interval, self._troubles = audit_interval, troubles
-        self._clock, self._cpu = clock, cpu
+        self._clock, self._cpu, self._own_cpu = clock, cpu, own_cpu
         self._changed = threading.Condition()
         self._suspicion = NONE
         self._next_audit = clock() + self._spread()
@@ -180,7 +187,7 @@ class DriftWatch:
             suspicion, self._suspicion = self._suspicion, NONE
         if self._clock() >= self._next_audit:
             suspicion |= EVERYTHING
-        before = self._cpu()
+        before, own_before = self._cpu(), self._own_cpu()
         try:
             found = self._auditor.compare(suspicion)
         except BaseException:
@@ -191,7 +198,7 @@ class DriftWatch:
         if found:
             self._found(found, before)
         else:
-            self._budget.spend(self._cpu() - before)
+            self._budget.spend(self._own_cpu() - own_before)
         self._report_often()
 
     def _wait(self) -> bool:
@@ -231,8 +238,9 @@ class DriftWatch:
     def _pause(self) -> float:
         """Seconds to wait before the next comparison."""
         if self._charged_from is not None:
-            # The repair ran in other threads, in the time since then.
-            self._budget.spend(max(_LEAST_COST, self._cpu() - self._charged_from))
+            # The repair ran in other threads since then, beside whatever else the agent did.
+            used = self._cpu() - self._charged_from
+            self._budget.spend(min(max(_LEAST_COST, used), _CREDIT))
             self._charged_from = None
         return _DEBOUNCE + min(self._budget.pause(), self._interval)
 
