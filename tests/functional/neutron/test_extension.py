@@ -287,3 +287,14 @@ def test_members_that_changed_while_the_message_bus_was_away_are_applied(
     number = len(server.states)
     wait_until(lambda: len(server.states) > number, SECONDS, "another heartbeat")
     assert server.states[-1]["desired"] == cloud.server.get_revisions().digest()
+
+
+def test_heartbeats_go_on_if_what_the_agent_has_cannot_be_read(
+    cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, vm: Vm
+) -> None:
+    ports = cloud._cache._type_cache("Port")
+    ports["odd"] = object()
+    wait_until(lambda: server.trouble(Trouble.RESYNC), SECONDS, "the trouble")
+    assert "could not be compared" in server.trouble(Trouble.RESYNC)
+    del ports["odd"]
+    wait_until(lambda: not server.states[-1]["troubles"], SECONDS, "no trouble")

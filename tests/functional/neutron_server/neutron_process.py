@@ -157,6 +157,10 @@ class Process:
         """The agent of ``host`` asks what differs; how many resources the server then sent."""
         return _CACHES[host].catch_up()
 
+    def digest(self, host: str) -> str:
+        """Of what the agent of ``host`` has."""
+        return _CACHES[host].state.revisions().digest()
+
     def revisions(self, host: str) -> list[Any]:
         """What the server desires of ``host``, and what its agent has."""
         # As if what is kept for some seconds was read long ago.

@@ -162,3 +162,73 @@ def test_a_change_that_the_switch_does_not_depend_on_makes_no_difference(
     scene.host.reports(scene.port)
     assert neutron.state(scene.port) == ("ACTIVE", "IN_SYNC")
     assert scene.same()
+
+
+def beats(scene: Scene, later: float = 0.0) -> str:
+    """The agent's heartbeat, with the digest of what it has; the server's digest. ``later``: so
+    many seconds from now."""
+    scene.neutron.do("later", seconds=later)
+    digest = scene.neutron.do("digest", host=scene.host.name)
+    state = {"bridge": "br-int", "desired": digest}
+    same = scene.same()
+    answer = scene.neutron.do("heartbeat", host=scene.host.name, state=state)
+    assert (digest == answer["desired"]) == same
+    return str(answer["desired"])
+
+
+def test_ports_on_a_host_that_lacks_a_change_wait_for_a_report_and_are_unknown_without_one(
+    neutron: Neutron, scene: Scene, make_port: MakePort
+) -> None:
+    scene.host.plug(scene.port)
+    scene.host.reports(scene.port)
+    in_step = beats(scene)
+    neutron.do("lose_pushes", host=scene.host.name)
+    add_member(scene, make_port)
+    assert beats(scene) != in_step
+    assert neutron.state(scene.port) == ("ACTIVE", "IN_SYNC")
+    neutron.do("casts")
+    beats(scene, later=80)
+    assert neutron.state(scene.port) == ("ACTIVE", "SYNCING")
+    assert ["resync", scene.host.name, [scene.port]] in neutron.do("casts")
+    beats(scene, later=150)
+    neutron.do("sweep")
+    assert neutron.state(scene.port) == ("ACTIVE", "UNKNOWN")
+    scene.catch_up()
+    scene.host.reports(scene.port)
+    beats(scene, later=160)
+    assert neutron.state(scene.port) == ("ACTIVE", "IN_SYNC")
+
+
+def test_a_port_that_no_agent_has_reported_yet_is_no_difference(
+    neutron: Neutron, plain: Host, make_port: MakePort
+) -> None:
+    """It was bound before the host got our extension."""
+    port = make_port(plain)["id"]
+    plain.sends_state("agent_flows")
+    counted = make_port(plain)["id"]
+    neutron.do("start_agent", host=plain.name)
+    neutron.change(port, name="new")
+    neutron.do("catch_up", host=plain.name)
+    desired, had = neutron.do("revisions", host=plain.name)
+    assert list(had["ports"]) == [counted]
+    assert desired == had
+    plain.reports(port)
+    desired, had = neutron.do("revisions", host=plain.name)
+    assert desired != had
+    neutron.do("catch_up", host=plain.name)
+    desired, had = neutron.do("revisions", host=plain.name)
+    assert had["ports"].keys() == {port, counted}
+    assert desired == had
+
+
+def test_of_a_large_group_only_the_members_that_changed_are_fetched(
+    neutron: Neutron, scene: Scene, make_port: MakePort
+) -> None:
+    for _ in range(5):
+        make_port(security_groups=[scene.friends])
+    scene.catch_up()
+    neutron.do("lose_pushes", host=scene.host.name)
+    add_member(scene, make_port)
+    neutron.rest("DELETE", f"/ports/{scene.member}")
+    assert scene.catch_up() == 1
+    assert scene.same()
