@@ -32,10 +32,9 @@ class Client(Protocol):
 class Reporter:
     """One thread that sends reports, oldest first, with backoff until the server acknowledges.
 
-    The thread calls ``on_return`` when the server answers again, and ``lost``
-    with the ports whose stored reports are unreadable: they must be reported
-    again. While reports cannot be delivered the trouble is REPORTER, or IDENTITY
-    if another agent reports for this host.
+    The thread calls ``lost`` with the ports whose stored reports are unreadable:
+    they must be reported again. While reports cannot be delivered the trouble is
+    REPORTER, or IDENTITY if another agent reports for this host.
     """
 
     def __init__(
@@ -45,13 +44,11 @@ class Reporter:
         troubles: Troubles | None = None,
         *,
         backoff: Backoff = _BACKOFF,
-        on_return: Callable[[], None] = lambda: None,
         lost: Callable[[Collection[str]], None] = lambda port_ids: None,
     ) -> None:
         self._outbox = outbox
         self._client = client
         self._troubles = troubles or Troubles()
-        self._on_return = on_return
         self._lost = lost
         self._loop = Loop(
             "reporter",
@@ -62,7 +59,6 @@ class Reporter:
             expected=(oslo_messaging.MessagingException,),
         )
         self._introduced = False
-        self._failed = False
         self._set_aside: frozenset[str] = frozenset()
 
     def start(self) -> None:
@@ -115,7 +111,6 @@ class Reporter:
         try:
             self.send_once()
         except Exception as exc:
-            self._failed = True
             if (reason := host_taken(exc)) is None:
                 raise
             # Once: the reason contains a time, and every change would be sent at once.
@@ -125,9 +120,6 @@ class Reporter:
             return
         self._troubles.clear(Trouble.IDENTITY)
         self._report_set_aside()
-        if self._failed:
-            self._failed = False
-            self._on_return()
 
     def _report_set_aside(self) -> None:
         """Until these ports are reported again, the loss is a trouble of this host."""

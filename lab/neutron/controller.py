@@ -64,9 +64,18 @@ class Controller(Lifetime):
 
     def start_server(self) -> None:
         """The API and the RPC server; wait until the API answers."""
-        for daemon in (self.api, self.rpc_server):
-            daemon.start()
+        self.rpc_server.start()
+        self.start_api()
+
+    def start_api(self) -> None:
+        """The API alone."""
+        self.api.start()
         self.api.ready(self.client.answers, _READY_SECONDS)
+
+    def kill_api(self) -> None:
+        """With it go the casts that it has not sent yet."""
+        self.client.close()
+        self.api.kill()
 
     def stop_server(self) -> None:
         """Both, at once: they have nothing to lose."""

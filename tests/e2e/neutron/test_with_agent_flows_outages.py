@@ -139,20 +139,29 @@ def test_members_of_a_remote_group_that_changed_during_an_outage_of_the_message_
     def reached(vm: Vm) -> list[bool]:
         return [each.connect(vm.ip, CLOSED, timeout=0.5) for each in (coming, leaving)]
 
+    def groups_of(vm: Vm) -> set[str]:
+        [port] = neutron.api.find("ports", id=vm.port_id)
+        return set(port["security_groups"])
+
     for vm in (ours, watched):
         wait_until(lambda vm=vm: reached(vm) == [False, True], 30, "the group has one member")
+    wanted = {coming: {tenant.group, friends}, leaving: {tenant.group}}
     with neutron.controller.bus_away():
         back = time.monotonic() + _OUTAGE_SECONDS
         changes = [
-            Thread(target=put_into, args=[neutron, coming, tenant.group, friends]),
-            Thread(target=put_into, args=[neutron, leaving, tenant.group]),
+            Thread(target=put_into, args=[neutron, vm, *groups]) for vm, groups in wanted.items()
         ]
         for change in changes:
             change.start()
+        for vm, groups in wanted.items():
+            wait_until(lambda vm=vm, groups=groups: groups_of(vm) == groups, 20, "it is committed")
+        # Otherwise it might send the casts when the agents are connected again.
+        neutron.controller.kill_api()
+        for change in changes:
+            change.join()
         while time.monotonic() < back:
             time.sleep(0.5)
-    for change in changes:
-        change.join()
+    neutron.controller.start_api()
     for vm in (ours, watched):
         wait_until(lambda vm=vm: reached(vm) == [True, False], 60, "the members are as they are")
     are(neutron, [ours, watched], status="ACTIVE", sync_state="IN_SYNC")
