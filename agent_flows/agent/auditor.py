@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from oslo_log import log
 
 from agent_flows.agent.flows import Switch
+from agent_flows.agent.network_audit import NetworkAudit
 from agent_flows.agent.wiring_audit import WiringAudit
-from agent_flows.engine.drift import Drift, Suspicion
+from agent_flows.engine.drift import NONE, Drift, Suspicion
 from agent_flows.engine.port_table import PortTable
 from agent_flows.openflow.monitor import Changes
+from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.report import Step
 
 LOG = log.getLogger(__name__)
@@ -20,15 +22,27 @@ class AgentAuditor:
     Not ``is_intact``: the switch has lost all flows, with which every port is wired again.
     """
 
-    def __init__(self, switch: Switch, table: PortTable, is_intact: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        switch: Switch,
+        table: PortTable,
+        ofctl: Callable[[str], Ofctl],
+        is_intact: Callable[[], bool],
+    ) -> None:
         self._switch, self._table, self._is_intact = switch, table, is_intact
         self._wiring = WiringAudit(switch, table)
+        self._networks = NetworkAudit(switch.networks, table, ofctl)
 
     def compare(self, suspicion: Suspicion) -> Mapping[str, Drift]:
         found: dict[str, Drift] = {}
         if suspicion.everything or suspicion.port_ids:
             found |= self._wiring.compare(None if suspicion.everything else suspicion.port_ids)
-        if self._is_intact() and (suspicion.everything or self._concerns_flows(suspicion)):
+        if not self._is_intact():
+            return found
+        if suspicion.everything or suspicion.bridges:
+            outside = self._networks.compare(None if suspicion.everything else suspicion.bridges)
+            found = {**outside, **found}
+        if suspicion.everything or self._concerns_flows(suspicion):
             found = {**self._flows(), **found}
         return found
 
@@ -72,3 +86,10 @@ def suspicion_of(bridge: str, changes: Changes) -> Suspicion:
         frozenset({bridge}) if written else frozenset(),
         counted=changes.paused,
     )
+
+
+def suspicion_outside(bridge: str, changes: Changes) -> Suspicion:
+    """The same for a physical network's bridge, where others write flows as well: one of theirs
+    that replaced one of ours is left to the audit."""
+    ours = changes.missed or changes.deleted or changes.modified
+    return Suspicion(bridges=frozenset({bridge})) if ours else NONE

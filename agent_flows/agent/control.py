@@ -4,7 +4,7 @@ import collections
 import enum
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import oslo_messaging
 from oslo_log import log
@@ -149,9 +149,9 @@ class Control:
         )
         self._stopping = threading.Event()
 
-    def start(self, watch: SwitchWatch, monitor: FlowMonitor) -> None:
-        """Both are started once there is a bridge to watch."""
-        self._watch, self._monitor = watch, monitor
+    def start(self, watch: SwitchWatch, monitors: Sequence[FlowMonitor]) -> None:
+        """All are started once there is a bridge to watch."""
+        self._watch, self._monitors = watch, monitors
         self._troubles.report(Trouble.CONTROL, "starting")
         self._request(_Work.CONNECT)
         for loop in self._loops:
@@ -351,7 +351,8 @@ class Control:
     def _start_watch(self) -> None:
         try:
             self._watch.start()
-            self._monitor.start()
+            for monitor in self._monitors:
+                monitor.start()
         except OSError as exc:
             self._troubles.report(
                 Trouble.SWITCH,

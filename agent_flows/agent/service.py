@@ -2,7 +2,7 @@
 
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from oslo_service.backend.base import ServiceBase
 
 from agent_flows import conf as options
 from agent_flows import process
-from agent_flows.agent.auditor import AgentAuditor, suspicion_of
+from agent_flows.agent.auditor import AgentAuditor, suspicion_of, suspicion_outside
 from agent_flows.agent.control import Control
 from agent_flows.agent.flows import Switch
 from agent_flows.agent.site import AgentSite
-from agent_flows.engine.drift import DriftWatch
+from agent_flows.engine.drift import DriftWatch, Suspicion
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.runner import Runner
 from agent_flows.engine.transcript import utcnow
@@ -28,7 +28,7 @@ from agent_flows.l2.networks import Networks
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.l2.vlans import VlanRecords
 from agent_flows.l2.vswitchd import SwitchWatch
-from agent_flows.openflow.monitor import FlowMonitor
+from agent_flows.openflow.monitor import Changes, FlowMonitor
 from agent_flows.openflow.ofctl import SLOW_CALL, Ofctl
 from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.report import Trouble
@@ -120,7 +120,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             troubles=self.troubles,
         )
         self._drift_watch = DriftWatch(
-            AgentAuditor(switch, self._reconciler.table, self._is_intact),
+            AgentAuditor(switch, self._reconciler.table, self._ofctl, self._is_intact),
             self._reconciler.drifted,
             conf.audit_interval,
             self.troubles,
@@ -143,12 +143,13 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             on_answer=self._control.switch_answers,
             troubles=self.troubles,
         )
-        self._monitor = FlowMonitor(
-            conf.ovs_run_dir,
-            bridge,
-            lambda changes: self._drift_watch.suspect(suspicion_of(bridge, changes)),
-            self.troubles,
-        )
+        self._monitors = [
+            self._monitor(bridge, suspicion_of),
+            *(
+                self._monitor(physical, suspicion_outside)
+                for physical in sorted(set(conf.bridge_mappings.values()))
+            ),
+        ]
         self._reporter = Reporter(
             self._outbox,
             self._server,
@@ -181,7 +182,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._listener.start()
         self._reporter.start()
         self._heartbeat.start()
-        self._control.start(self._watch, self._monitor)
+        self._control.start(self._watch, self._monitors)
         LOG.info("The agent of host %s has started, bridge %s", conf.host, bridge)
 
     def stop(self) -> None:
@@ -194,7 +195,8 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._reporter.stop(_CALL_PATIENCE)
         self._watchdog.stop(_CALL_PATIENCE)
         self._watch.stop()
-        self._monitor.stop(_CALL_PATIENCE)
+        for monitor in self._monitors:
+            monitor.stop(_CALL_PATIENCE)
         self._ovsdb.stop()
 
     def wait(self) -> None:
@@ -245,6 +247,15 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             self._unreadable = False
             self.troubles.clear(Trouble.OUTBOX)
         return unreported
+
+    def _monitor(self, bridge: str, suspicion: Callable[[str, Changes], Suspicion]) -> FlowMonitor:
+        return FlowMonitor(
+            self._conf.ovs_run_dir,
+            bridge,
+            lambda changes: self._drift_watch.suspect(suspicion(bridge, changes)),
+            self.troubles,
+            is_missing=lambda: self._bridges.is_missing(bridge),
+        )
 
     def _ofctl(self, bridge: str) -> Ofctl:
         return Ofctl(

@@ -36,6 +36,16 @@ class Provisioned:
 
 
 @dataclass(frozen=True)
+class Outside:
+    """What is ours on a physical network's bridge: flows by cookie, and the networks by local
+    VLAN. Not ``swept``: flows of an older process may be there too."""
+
+    flows: Mapping[int, Sequence[Flow]]
+    networks: Mapping[int, str]
+    swept: bool
+
+
+@dataclass(frozen=True)
 class _User:
     """A port of a network, and the addresses it sends from."""
 
@@ -63,6 +73,7 @@ class Networks:
         self._users: dict[str, _User] = {}
         self._provisioned: dict[str, Provisioned] = {}
         self._cut_off: dict[str, str] = {}
+        self._swept = False
 
     def provision(self, ports: Mapping[str, PortSpec], *, rewrite: bool = False) -> dict[str, int]:
         """Make the networks of ``ports`` work here; returns each port's local VLAN.
@@ -145,6 +156,52 @@ class Networks:
                 cookie.network(each.vlan): self._inside(each) for each in self._provisioned.values()
             }
 
+    def outside(self) -> dict[str, Outside]:
+        """What each physical network's bridge should hold of ours.
+
+        A bridge whose uplink is not the one its networks were provisioned with is
+        left out: they are about to be cut off, or provisioned again.
+        """
+        provisioned = list(self._provisioned.copy().values())
+        uplinks = {each.uplink for each in provisioned if each.uplink}
+        moved = {
+            each.bridge
+            for each in uplinks
+            if each != self._bridges.current_uplink(each.physical_network)
+        }
+        flows: dict[str, dict[int, Sequence[Flow]]] = {}
+        networks: dict[str, dict[int, str]] = {}
+        for each in provisioned:
+            if each.uplink is None or each.uplink.bridge in moved:
+                continue
+            base = {cookie.network(0): network_flows.base_of_physical_bridge(each.uplink)}
+            flows.setdefault(each.uplink.bridge, dict(base))[cookie.network(each.vlan)] = (
+                network_flows.on_physical_bridge(each.network, each.vlan, each.uplink)
+            )
+            networks.setdefault(each.uplink.bridge, {})[each.vlan] = each.network.id
+        return {
+            bridge: Outside(its_flows, networks[bridge], self._swept)
+            for bridge, its_flows in flows.items()
+        }
+
+    @contextlib.contextmanager
+    def held_outside(self) -> Iterator[dict[str, Outside]]:
+        """The same; nothing of it changes inside the block."""
+        with self._lock:
+            yield self.outside()
+
+    def rewrite_outside(self, bridge: str) -> None:
+        """Write what is ours on a physical network's bridge again. Raises :class:`TaskFailed`."""
+        with self._lock:
+            outside = self.outside().get(bridge)
+            if outside is not None:
+                lines = [
+                    line
+                    for value, flows in outside.flows.items()
+                    for line in network_flows.replacement(flows, cookie.serial(value))
+                ]
+                self._write(bridge, lines)
+
     @staticmethod
     def _inside(each: Provisioned) -> list[Flow]:
         return network_flows.on_integration_bridge(each.network, each.vlan, each.uplink)
@@ -179,6 +236,7 @@ class Networks:
             for bridge in self._all_bridges():
                 stale = self._installed_vlans(bridge) - live
                 self._write(bridge, [network_flows.removal(vlan) for vlan in sorted(stale)])
+            self._swept = True
 
     def forget(self) -> None:
         """The switch lost all flows."""

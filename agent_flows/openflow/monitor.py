@@ -26,11 +26,15 @@ _READ = 1 << 16
 # Seconds that a killed child may take to end.
 _PATIENCE = 2.0
 _BACKOFF = Backoff(0.1, 5.0)
+# Seconds between two looks whether a missing bridge exists.
+_MISSING_PAUSE = 0.5
 # Each line of an update, as ovs-ofctl prints it (lib/ofp-monitor.c, ofputil_flow_update_format).
-_EVENT = rb"^ event=%s (?:reason=\w+ )?table=\d+ cookie=%s(?= |$)"
+_EVENT = rb"^ event=%s (?:reason=\w+ )?table=\d+ (?:\w+_timeout=\d+ )*cookie=%s(?= |$)"
 _OURS = b"0x%x[0-9a-f]{12}" % cookie.OWNER
 _ANY = rb"(0x[0-9a-f]+|0)"
-_FOREIGN = re.compile(_EVENT % (rb"(?:ADDED|MODIFIED)", rb"(?!" + _OURS + rb" )" + _ANY), re.M)
+_FOREIGN = re.compile(
+    _EVENT % (rb"(?:ADDED|MODIFIED)", rb"(?!" + _OURS + rb"(?: |$))" + _ANY), re.M
+)
 _MODIFIED = re.compile(_EVENT % (rb"MODIFIED", _OURS), re.M)
 _DELETED = re.compile(_EVENT % (rb"DELETED", b"(" + _OURS + b")"), re.M)
 _PAUSED = b" event=PAUSED"
@@ -120,9 +124,9 @@ class FlowMonitor:
     """One bridge's changes, given to ``on_changes`` in the monitor's thread.
 
     A monitor that ends is started again, and reports that changes may have been missed.
-    While there is none, that is the trouble MONITOR. The switch buffers 128 KiB for a slow
-    reader and then pauses (ofproto/connmgr.c, ``ofmonitor_report``), so ``on_changes`` may
-    take its time.
+    While there is none, that is the trouble MONITOR, unless the bridge ``is_missing``. The
+    switch buffers 128 KiB for a slow reader and then pauses (ofproto/connmgr.c,
+    ``ofmonitor_report``), so ``on_changes`` may take its time.
     """
 
     def __init__(
@@ -132,6 +136,8 @@ class FlowMonitor:
         on_changes: Callable[[Changes], None],
         troubles: Troubles,
         start: Start = _Process,
+        *,
+        is_missing: Callable[[], bool] = lambda: False,
     ) -> None:
         self._bridge, self._on_changes, self._start = bridge, on_changes, start
         target = f"unix:{run_dir}/{bridge}.mgmt"
@@ -140,6 +146,7 @@ class FlowMonitor:
             "ovs-ofctl", "-O", "OpenFlow14", "--no-names", "--unixctl=none",
             "monitor", target, "watch:!initial,!actions",
         )  # fmt: skip
+        self._is_missing = is_missing
         self._child: Child | None = None
         # What it has printed since its last whole line.
         self._rest = b""
@@ -166,10 +173,12 @@ class FlowMonitor:
     def _step(self) -> None:
         """Connect, or one piece of what the child prints."""
         try:
-            if self._child is None:
-                self._connect()
-            else:
+            if self._child is not None:
                 self._read_changes(self._child)
+            elif self._is_missing():
+                self._loop.stopping.wait(_MISSING_PAUSE)
+            else:
+                self._connect()
         except MonitorEnded:
             if not self._loop.stopping.is_set():
                 raise

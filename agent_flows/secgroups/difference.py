@@ -66,6 +66,10 @@ class Difference:
         """What is wrong for a port, of what is ours."""
         return self._concerned.of(ofport, vlan)
 
+    def of_vlan(self, vlan: int) -> list[Line]:
+        """What is wrong with the flows of the network that has this local VLAN."""
+        return self._concerned.vlans.get(vlan, [])
+
     def error_of(self, ofport: int, vlan: int) -> TaskError | None:
         """The error of a port's flow that left this difference."""
         lines = self.of_port(ofport, vlan)
@@ -81,7 +85,7 @@ class Difference:
         )
 
 
-def drift(lines: Iterable[Line]) -> TaskError:
+def drift(lines: Iterable[Line], where: str = "") -> TaskError:
     """The error of a port whose flows were as compiled, until another program changed them."""
     found = list(lines)
     numbers = {
@@ -91,7 +95,9 @@ def drift(lines: Iterable[Line]) -> TaskError:
         "of another program": sum(what == "of another program" for what, _ in found),
     }
     listed = ", ".join(f"{number} {what}" for what, number in numbers.items() if number)
-    return TaskError(ErrorType.DRIFT, f"flows that the port depends on: {listed}", shown(found))
+    return TaskError(
+        ErrorType.DRIFT, f"flows {where}that the port depends on: {listed}", shown(found)
+    )
 
 
 def of(found: Differences) -> Difference:

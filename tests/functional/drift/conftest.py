@@ -8,8 +8,9 @@ from lab.model import egress_to_anywhere, group, network
 from lab.vm import Vm
 from tests.functional.agent.conftest import host, make_vm, settled
 from tests.functional.agent.host import Host
+from tests.functional.agent.test_provider_networks import vlan
 
-__all__ = ["host", "make_vm", "pair", "settled"]
+__all__ = ["host", "make_vm", "outside", "pair", "settled"]
 
 
 @pytest.fixture
@@ -22,3 +23,20 @@ def pair(host: Host, make_vm: Callable[..., Vm], settled: Callable[..., list[Vm]
         vm.listen(80)
     assert one.connect(two.ip, 80)
     return [one, two]
+
+
+@pytest.fixture
+def outside(
+    host: Host, make_vm: Callable[..., Vm], settled: Callable[..., list[Vm]]
+) -> tuple[Vm, Vm]:
+    """A VM on VLAN 100 of physnet1, and what it reaches there."""
+    host.switch.add_bridge("br-ex", fail_mode="standalone")
+    host.mappings = {"physnet1": "br-ex"}
+    (inside,) = settled(make_vm("inside"), net=vlan(100))
+    machine = make_vm("machine")
+    machine.plug("br-ex")
+    machine.raise_link()
+    host.switch.vsctl("set", "Port", machine.tap, "tag=100")
+    machine.listen(80)
+    assert inside.connect(machine.ip, 80)
+    return inside, machine

@@ -1,13 +1,8 @@
 """The wiring of proven ports is changed by another program: found, reported and repaired."""
 
-from collections.abc import Callable
-
 import pytest
 
 from agent_flows.report import FlowName, Trouble
-from lab.vm import Vm
-from tests.functional.agent.host import Host
-from tests.functional.agent.test_provider_networks import vlan
 from tests.functional.drift.repairs import repaired, right
 
 BRIDGE = "br-int"
@@ -172,23 +167,6 @@ def test_a_restarted_switch_is_reported_for_every_port_and_each_is_proven_again(
 
 
 # The physical networks.
-
-
-@pytest.fixture
-def outside(
-    host: Host, make_vm: Callable[..., Vm], settled: Callable[..., list[Vm]]
-) -> tuple[Vm, Vm]:
-    """A VM on VLAN 100 of physnet1, and what it reaches there."""
-    host.switch.add_bridge("br-ex", fail_mode="standalone")
-    host.mappings = {"physnet1": "br-ex"}
-    (inside,) = settled(make_vm("inside"), net=vlan(100))
-    machine = make_vm("machine")
-    machine.plug("br-ex")
-    machine.raise_link()
-    host.switch.vsctl("set", "Port", machine.tap, "tag=100")
-    machine.listen(80)
-    assert inside.connect(machine.ip, 80)
-    return inside, machine
 
 
 @pytest.mark.parametrize(
