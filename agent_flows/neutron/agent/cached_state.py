@@ -5,6 +5,7 @@ member that it has reaches the switch, and one that it lacks does not.
 """
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from operator import is_
@@ -16,9 +17,12 @@ from neutron_lib import constants
 from agent_flows.neutron import content, rules_digest
 from agent_flows.neutron.content import PortContent, comparable
 from agent_flows.neutron.resource_cache import retry_read
-from agent_flows.rpc.revisions import Revisions
+from agent_flows.rpc.revisions import NOT_COMPARED, Revisions
 
 T = TypeVar("T")
+
+_FILLING_SECONDS = 60.0
+"""The longest that the agent's first requests are waited for."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,25 @@ class CachedState:
                 }
             ),
         )
+
+
+class SettledDigest:
+    """The digest of what ``read`` finds, or ``NOT_COMPARED`` while the agent fills its cache: after
+    its start it asks for everything itself, and must not be served twice. ``clock`` is monotonic,
+    in seconds."""
+
+    def __init__(
+        self, read: Callable[[], Revisions], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._read, self._clock = read, clock
+        self._filled_at = clock() + _FILLING_SECONDS
+        self._last = NOT_COMPARED
+
+    def __call__(self) -> str:
+        found = self._read()
+        last, self._last = self._last, found.digest()
+        settled = bool(found.ports) and self._last == last
+        return self._last if settled or self._clock() >= self._filled_at else NOT_COMPARED
 
 
 class _Kept(Generic[T]):

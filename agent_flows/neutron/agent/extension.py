@@ -23,7 +23,7 @@ from agent_flows.engine.transcript import utcnow
 from agent_flows.neutron import privileged
 from agent_flows.neutron.agent import events as port_events
 from agent_flows.neutron.agent import probe
-from agent_flows.neutron.agent.cached_state import CachedState
+from agent_flows.neutron.agent.cached_state import CachedState, SettledDigest
 from agent_flows.neutron.agent.catch_up import CacheUpdate, CatchUpLoop
 from agent_flows.neutron.agent.events import EventLoop, Firewall
 from agent_flows.neutron.agent.firewall_driver import FIREWALL
@@ -86,8 +86,9 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             revision=CachedRevisions(SecurityGroupInfo(cache)).of_details,
         )
         self._firewall: Firewall | None = None
-        self._cached = CachedState(cache, conf.host)
-        update = CacheUpdate(cache, ResourcesPullRpcApi(), self._cached, client)
+        cached = CachedState(cache, conf.host)
+        self._desired = SettledDigest(cached.revisions)
+        update = CacheUpdate(cache, ResourcesPullRpcApi(), cached, client)
         self._catch_up = CatchUpLoop(update.run, self.troubles)
         self._events = EventLoop(
             self._firewall_for, SecurityGroupInfo(cache), self.troubles, self._failed
@@ -176,7 +177,7 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
     def _digest(self) -> str:
         """Of the desired state that the agent has (:mod:`agent_flows.rpc.revisions`)."""
         try:
-            digest = self._cached.revisions().digest()
+            digest = self._desired()
         # The one door of Neutron's objects: heartbeats go on without a digest.
         except Exception as exc:
             LOG.exception("Could not read the desired state")
