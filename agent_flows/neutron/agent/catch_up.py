@@ -47,12 +47,20 @@ class CacheUpdate:
     """Brings ``cache`` to what ``server`` has. The cache's subscribers, Neutron's agent and ours,
     are notified of each difference.
 
-    ``state`` is what the cache has, and ``desired`` what it should have.
+    ``state`` is what the cache has, and ``desired`` what it should have. ``awaited``
+    is called with ports of which the server knows nothing: they are to be reported.
     """
 
-    def __init__(self, cache: Any, server: Server, state: CachedState, desired: Desired) -> None:
+    def __init__(
+        self,
+        cache: Any,
+        server: Server,
+        state: CachedState,
+        desired: Desired,
+        awaited: Callable[[Collection[str]], None] = lambda port_ids: None,
+    ) -> None:
         self._cache, self._server = cache, server
-        self._state, self._desired = state, desired
+        self._state, self._desired, self._awaited = state, desired, awaited
         self._context = context.get_admin_context()
 
     def run(self, port_ids: Collection[str] | None) -> None:
@@ -95,6 +103,8 @@ class CacheUpdate:
             members = self._desired.get_members(group)
             self._update(resources.PORT, "id", _differing(self._state.members(group), members))
         self._update_address_groups(_only_desired(had.address_groups, desired.address_groups))
+        if desired.awaited:
+            self._awaited(desired.awaited)
 
     def _update_groups(self, groups: Collection[str]) -> None:
         self._update(resources.SECURITYGROUP, "id", groups)

@@ -2,6 +2,7 @@
 and heartbeats."""
 
 import sqlite3
+import time
 from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -47,6 +48,9 @@ from agent_flows.supervision import Troubles, described
 
 LOG = log.getLogger(__name__)
 
+_BETWEEN_RESYNCS = 60.0
+"""Seconds between two resyncs of ports of which the server knows nothing: each compares every flow
+of the bridge."""
 _VERSION = metadata.version("agent-flows")
 
 
@@ -86,9 +90,10 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             revision=CachedRevisions(SecurityGroupInfo(cache)).of_details,
         )
         self._firewall: Firewall | None = None
+        self._next_resync = 0.0
         cached = CachedState(cache, conf.host)
         self._desired = SettledDigest(cached.revisions)
-        update = CacheUpdate(cache, ResourcesPullRpcApi(), cached, client)
+        update = CacheUpdate(cache, ResourcesPullRpcApi(), cached, client, self._awaited)
         self._catch_up = CatchUpLoop(update.run, self.troubles)
         self._events = EventLoop(
             self._firewall_for, SecurityGroupInfo(cache), self.troubles, self._failed
@@ -199,6 +204,13 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
     def _lost(self, port_ids: Collection[str]) -> None:
         """The stored reports of these ports are unreadable."""
         self._events.put(port_events.Resync(port_ids))
+
+    def _awaited(self, port_ids: Collection[str]) -> None:
+        """The server knows nothing of these ports. Their reports may be on their way."""
+        now = time.monotonic()
+        if self._unreported() == 0 and now >= self._next_resync:
+            self._next_resync = now + _BETWEEN_RESYNCS
+            self._events.put(port_events.Resync(port_ids))
 
     def _firewall_loaded(
         self, resource: str, event: str, trigger: Firewall, payload: object = None

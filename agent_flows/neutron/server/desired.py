@@ -17,6 +17,7 @@ from agent_flows.neutron import content, rules_digest
 from agent_flows.neutron.content import PortContent, comparable
 from agent_flows.neutron.server import block_policy
 from agent_flows.neutron.server.models import GatedPort
+from agent_flows.report import SyncState
 from agent_flows.rpc.revisions import Revisions
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class DesiredContent:
         return Revisions(
             ports=comparable({id_: port.revision for id_, port in ports.items()}),
             security_groups=comparable({id_: group.revision for id_, group in groups.items()}),
+            awaited=_awaited(session, host),
             members=comparable(self._members.of(session, remotes)),
             address_groups=comparable(self._address_groups.of(session, addresses)),
         )
@@ -136,6 +138,14 @@ def _ports(session: Session, host: str) -> dict[str, PortContent]:
         )
         for id_, mac, admin_state_up, owner, port_security in session.execute(query)
     }
+
+
+def _awaited(session: Session, host: str) -> tuple[str, ...]:
+    """The ports of which nothing is known: their agent is to report them."""
+    unknown = GatedPort.sync_state == SyncState.UNKNOWN.value
+    return tuple(
+        session.scalars(sa.select(GatedPort.port_id).where(GatedPort.host == host, unknown))
+    )
 
 
 def _of_host(session: Session, host: str, port_id: Any, *columns: Any) -> sa.Result[Any]:

@@ -80,10 +80,14 @@ class Watchlist:
 
     def again(self, port_ids: Collection[str] | None) -> frozenset[str]:
         """Look at ports (None: all) and report them, changed or not. Returns those that the agent
-        never passed."""
+        never passed. The driver gets no more time for a port it has not finished: it would never
+        be reported if this was called again and again."""
         with self._lock:
             chosen = self._watched.keys() if port_ids is None else frozenset(port_ids)
-            self._await((w for w in self._staying() if w.port.port_id in chosen), forced=True)
+            ports = {w.port.port_id: w for w in self._staying() if w.port.port_id in chosen}
+            unfinished = ports.keys() & self._in({Phase.AWAITED}).keys()
+            self._table.submit(unfinished, forced=True, asked=True, event=Event.AWAIT)
+            self._await((ports[id_] for id_ in ports.keys() - unfinished), forced=True)
             return frozenset(chosen - self._watched.keys())
 
     def audit(self) -> None:

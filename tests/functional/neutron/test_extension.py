@@ -1,6 +1,7 @@
 """The extension beside our driver, and a server: troubles of the host are reported, and an event
 that fails delays no other."""
 
+import dataclasses
 import sqlite3
 import threading
 import types
@@ -44,6 +45,7 @@ class Server:
         self.agents: set[Identity | None] = set()
         # What is desired of the host: nothing is compared without it.
         self.desired: Desired | None = None
+        self.awaited: tuple[str, ...] = ()
         self._lock = threading.Lock()
 
     def take_reports(
@@ -65,12 +67,13 @@ class Server:
         with self._lock:
             self.states.append(state)
             self.agents.add(agent)
-        desired = self.desired
-        return Held(1) if desired is None else Held(1, desired=desired.get_revisions().digest())
+        if self.desired is None:
+            return Held(1)
+        return Held(1, desired=self.get_revisions(host).digest())
 
     def get_revisions(self, host: str, agent: Identity | None = None) -> Revisions:
         assert self.desired is not None
-        return self.desired.get_revisions()
+        return dataclasses.replace(self.desired.get_revisions(), awaited=self.awaited)
 
     def get_members(
         self, host: str, security_group: str, agent: Identity | None = None
@@ -297,3 +300,12 @@ def test_heartbeats_go_on_if_what_the_agent_has_cannot_be_read(
     assert "could not be compared" in server.trouble(Trouble.RESYNC)
     del ports["odd"]
     wait_until(lambda: not server.states[-1]["troubles"], SECONDS, "no trouble")
+
+
+def test_a_port_of_which_the_server_knows_nothing_is_reported_again(
+    cloud: Cloud, extension: AgentFlowsAgentExtension, server: Server, vm: Vm
+) -> None:
+    number = len(server.reports)
+    server.awaited = (vm.id,)
+    server.desired = cloud.server
+    assert reported(server, vm, after=number).failed is None

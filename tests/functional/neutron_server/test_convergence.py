@@ -194,6 +194,9 @@ def test_ports_on_a_host_that_lacks_a_change_wait_for_a_report_and_are_unknown_w
     neutron.do("sweep")
     assert neutron.state(scene.port) == ("ACTIVE", "UNKNOWN")
     scene.catch_up()
+    # Whatever casts are lost, its agent learns that a report is missing.
+    desired, _ = neutron.do("revisions", host=scene.host.name)
+    assert desired["awaited"] == [scene.port]
     scene.host.reports(scene.port)
     beats(scene, later=160)
     assert neutron.state(scene.port) == ("ACTIVE", "IN_SYNC")

@@ -195,6 +195,13 @@ def test_unknown_port_that_is_gone_is_ignored(host: Host) -> None:
     assert host.looks_at(1) == []
 
 
+def test_resync_gives_no_more_time_to_a_port_that_is_not_finished(host: Host) -> None:
+    host.watchlist.here(port(), settled=False)
+    assert host.look(PATIENCE - 1) == []
+    host.watchlist.again(["a"])
+    assert host.look(PATIENCE) == ["a"]
+
+
 def test_resync_wires_chosen_ports_or_all(host: Host) -> None:
     host.prove()
     assert host.watchlist.again(["unknown"]) == {"unknown"}
