@@ -35,8 +35,10 @@ class AgentAuditor:
 
     def compare(self, suspicion: Suspicion) -> Mapping[str, Drift]:
         found: dict[str, Drift] = {}
-        if suspicion.everything or suspicion.port_ids:
-            found |= self._wiring.compare(None if suspicion.everything else suspicion.port_ids)
+        if suspicion.everything:
+            found |= self._wiring.compare(None, ask_switch=self._is_intact())
+        elif suspicion.port_ids:
+            found |= self._wiring.compare(suspicion.port_ids)
         if not self._is_intact():
             return found
         if suspicion.everything or suspicion.bridges:

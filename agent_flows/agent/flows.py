@@ -17,6 +17,7 @@ from agent_flows.l2.tasks import (
     ReleaseVlan,
     VerifyWiring,
 )
+from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.report import FlowName
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.secgroups.tasks import (
@@ -36,6 +37,7 @@ class Switch:
     networks: Networks
     bindings: Bindings
     firewall: Firewall
+    ofctl: Ofctl
 
 
 def wire(switch: Switch) -> Flow:
@@ -68,7 +70,7 @@ def resync(switch: Switch) -> Flow:
 def _wiring(switch: Switch, name: FlowName) -> Flow:
     return linear_flow.Flow(name).add(
         LocateInterface(),
-        RaiseLink(switch.bindings),
+        RaiseLink(switch.bindings, switch.ofctl if name is FlowName.RESYNC else None),
         ProvisionNetwork(switch.networks, rewrite=name is FlowName.RESYNC),
         ApplySecurityGroups(switch.firewall),
         VerifySecurityGroups(switch.firewall),

@@ -108,6 +108,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
                 networks=networks,
                 remove_strange=conf.remove_strange_flows,
             ),
+            self._ofctl(bridge),
         )
         runner = Runner(conf.host, watch=self._watchdog.watch(Trouble.FLOW, conf.slow_flow))
         site = AgentSite(switch, self._server, self._outbox)

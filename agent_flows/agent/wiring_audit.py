@@ -14,6 +14,7 @@ from agent_flows.l2.drift import Seen
 from agent_flows.l2.interfaces import Interface
 from agent_flows.l2.links import Link
 from agent_flows.l2.tasks import linkless
+from agent_flows.openflow.outcome import switch_errors
 from agent_flows.report import TaskError
 
 # Seconds. When a VM ends, its link is removed first and then its interface in OVSDB, which
@@ -31,17 +32,21 @@ class WiringAudit:
         # Ports whose link is missing, and since when.
         self._gone: dict[str, float] = {}
 
-    def compare(self, port_ids: Collection[str] | None) -> Mapping[str, Drift]:
+    def compare(
+        self, port_ids: Collection[str] | None, *, ask_switch: bool = False
+    ) -> Mapping[str, Drift]:
         """What differs of these ports, or of all; of those only that were proven all the time.
 
-        Raises :class:`agent_flows.engine.task.TaskFailed` if OVSDB is busy for too long.
+        ``ask_switch`` for what neither OVSDB nor the kernel shows. Raises
+        :class:`agent_flows.engine.task.TaskFailed` if the switch cannot be asked, or OVSDB
+        is busy for too long.
         """
         lives = self._proven(port_ids)
         if port_ids is None:
             self._gone = {id_: since for id_, since in self._gone.items() if id_ in lives}
         vlans = self._switch.networks.vlans()
         applied = {port_id: life.applied for port_id, life in lives.items() if life.applied}
-        seen = self._look(applied)
+        seen = self._look(applied, self._blocked() if ask_switch else {})
         found: dict[str, Drift] = {}
         for port_id, each in applied.items():
             network = each.wiring.network
@@ -65,14 +70,26 @@ class WiringAudit:
             if port_id in lives and lives[port_id].proven and lives[port_id].phase is Phase.PROVEN
         }
 
-    def _look(self, applied: Mapping[str, Applied]) -> dict[str, Seen]:
+    def _blocked(self) -> Mapping[int, Collection[str]]:
+        with switch_errors():
+            return self._switch.ofctl.blocked()
+
+    def _look(
+        self, applied: Mapping[str, Applied], blocked: Mapping[int, Collection[str]]
+    ) -> dict[str, Seen]:
         switch = self._switch
         with switch.ovsdb.reading():
             found = interfaces.find(switch.ovsdb, switch.bridge, applied)
             carried = switch.bindings.carried({each.name for each in found.values()})
         errors = self._wrong_links(applied, found)
         return {
-            port_id: Seen(interface, row.tag, row.other_config, errors.get(port_id))
+            port_id: Seen(
+                interface,
+                row.tag,
+                row.other_config,
+                errors.get(port_id),
+                blocked.get(interface.ofport or 0, ()),
+            )
             for port_id, interface in found.items()
             if (row := carried.get(interface.name)) is not None
         }

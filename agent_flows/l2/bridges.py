@@ -9,7 +9,7 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from oslo_log import log
@@ -47,11 +47,13 @@ class Make:
     fail_mode: str
     protocols: frozenset[str]
     datapath_type: str
-    in_band: bool
-    """Whether a controller may add flows that overrule ours, and are hidden."""
     controllers: frozenset[str]
     changes: int
     """How often one of these was changed, and perhaps changed back, while we were connected."""
+    spanning_tree: bool = False
+    """Whether it may block ports, whatever the flows are. Known of the integration bridge only."""
+    in_band: bool = False
+    """Whether a controller may add flows that overrule ours, and are hidden. Likewise."""
 
     @property
     def speaks_openflow(self) -> bool:
@@ -110,6 +112,8 @@ def difference(name: str, before: Make, now: Make | None) -> str:
                 for value in (was, is_)
             )
             return f"{column} of bridge {name} was changed from {was or 'none'} to {is_ or 'none'}"
+    if now.spanning_tree and not before.spanning_tree:
+        return f"a spanning tree protocol was enabled on bridge {name}"
     if now.in_band and not before.in_band:
         return f"in-band control of bridge {name} was enabled: it adds hidden flows"
     return f"a setting of bridge {name} was changed and changed back, which empties its flow tables"
@@ -132,7 +136,14 @@ class Bridges:
     def integration_make(self) -> Make | None:
         """How the integration bridge is configured now; None if it does not exist."""
         with self._ovsdb.reading() as content:
-            return _make(content, self.integration)
+            make, row = _make(content, self.integration), content.row("Bridge", self.integration)
+            if make is None or row is None:
+                return None
+            return replace(
+                make,
+                spanning_tree=row.stp_enable or row.rstp_enable,
+                in_band=not _NO_IN_BAND.items() <= row.other_config.items(),
+            )
 
     def ensure_integration(self) -> Make:
         """Have an integration bridge that drops what no flow allows.
@@ -165,6 +176,8 @@ class Bridges:
             commands.append(self._set(self.integration, datapath_type=datapath_type))
         if now is None or now.fail_mode != "secure":
             commands.append(self._set(self.integration, fail_mode="secure"))
+        if now is not None and now.spanning_tree:
+            commands.append(self._set(self.integration, stp_enable=False, rstp_enable=False))
         if now is None or now.in_band:
             commands.append(self._set(self.integration, other_config=_NO_IN_BAND))
         return [*commands, *self._to_speak_openflow(self.integration, now)]
@@ -314,7 +327,6 @@ def _make(content: Content, bridge: str) -> Make | None:
         next(iter(row.fail_mode), ""),
         frozenset(row.protocols),
         row.datapath_type or _KERNEL,
-        not _NO_IN_BAND.items() <= row.other_config.items(),
         frozenset(each.target for each in row.controller if each is not None),
         content.makes(row),
     )

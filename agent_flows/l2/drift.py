@@ -1,6 +1,6 @@
 """What another program changed of a proven port's wiring. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from agent_flows.engine.drift import Drift
@@ -14,13 +14,17 @@ from agent_flows.report import Step, TaskError
 
 @dataclass(frozen=True)
 class Seen:
-    """What OVSDB and the kernel have of a port. ``link`` is what is wrong with its link, if it
-    has one that we raise."""
+    """What OVSDB, the kernel and the switch have of a port.
+
+    ``link`` is what is wrong with its link, if it has one that we raise. ``forbidden``:
+    what the port's OpenFlow configuration forbids, whatever the flows are.
+    """
 
     interface: Interface
     tag: int | None
     other_config: Mapping[str, str]
     link: TaskError | None = None
+    forbidden: Collection[str] = ()
 
 
 def of_port(applied: Interface, binding: Binding, seen: Seen | None) -> Drift | None:
@@ -34,6 +38,9 @@ def of_port(applied: Interface, binding: Binding, seen: Seen | None) -> Drift | 
     found = [*_of_interface(applied, seen.interface), *_of_binding(binding, seen)]
     if seen.link is not None:
         found.append(seen.link)
+    if seen.forbidden:
+        message = f"OpenFlow port {binding.name} must not {' or '.join(seen.forbidden)} packets"
+        found.append(TaskError(ErrorType.DRIFT, message))
     if not found:
         return None
     message = "; ".join(each.message for each in found)

@@ -33,6 +33,8 @@ _COLUMNS: Mapping[str, Sequence[str]] = {
         "controller",
         "external_ids",
         "other_config",
+        "stp_enable",
+        "rstp_enable",
     ),
     "Controller": ("target",),
     "Port": ("name", "interfaces", "tag", "trunks", "vlan_mode", "other_config"),

@@ -15,6 +15,8 @@ from agent_flows.l2.networks import Networks
 from agent_flows.l2.ovsdb import Ovsdb
 from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
+from agent_flows.openflow.ofctl import Ofctl
+from agent_flows.openflow.outcome import switch_errors
 from agent_flows.report import Step, TaskError
 from agent_flows.spec import DesiredState
 
@@ -25,13 +27,17 @@ class RaiseLink(FlowTask):
     name_ = "raise-link"
     step = Step.L2
 
-    def __init__(self, bindings: Bindings) -> None:
+    def __init__(self, bindings: Bindings, ofctl: Ofctl | None = None) -> None:
+        """With ``ofctl`` also have the switch take packets from the ports and give them to them,
+        if another program forbade that."""
         super().__init__()
-        self._bindings = bindings
+        self._bindings, self._ofctl = bindings, ofctl
 
     def execute(
         self, port_ids: Collection[str], interfaces: Mapping[str, Interface], desired: DesiredState
     ) -> Skipped:
+        if self._ofctl is not None:
+            self._unblock(self._ofctl, {interfaces[port_id].ofport for port_id in port_ids})
         absent = linkless(interfaces[port_id] for port_id in port_ids)
         wanted = _links(port_ids, absent, interfaces, desired)
         # ovs-vswitchd gives an internal port the smallest MTU of its bridge
@@ -46,6 +52,13 @@ class RaiseLink(FlowTask):
         if errors := _by_port(wanted, links.raise_links(wanted.values())):
             raise PortErrors(errors)
         return Skipped(absent)
+
+    @staticmethod
+    def _unblock(ofctl: Ofctl, ofports: Collection[int | None]) -> None:
+        with switch_errors():
+            for ofport, forbidden in ofctl.blocked().items():
+                if ofport in ofports:
+                    ofctl.unblock(ofport, forbidden)
 
 
 class ProvisionNetwork(FlowTask):

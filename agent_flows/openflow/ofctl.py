@@ -31,6 +31,10 @@ _REFUSED = re.compile(
 _UNREADABLE = re.compile(r"^ovs-ofctl: -:(?P<line>\d+): (?P<reason>.*)$", re.MULTILINE)
 _FLOW_COUNT = re.compile(r"\bflow_count=(\d+)")
 _SEALED = re.compile(r"^ (\d+)\(.*\n\s+config: +.*NO_FWD", re.MULTILINE)
+_CONFIG = re.compile(r"^ (\d+)\(.*\n\s+config: +(.*)$", re.MULTILINE)
+# Bits of a port's configuration that stop its packets whatever the flows say, and what undoes each
+# (ovs-ofctl(8), "mod-port").
+_BLOCKS = {"NO_RECV": "receive", "NO_FWD": "forward"}
 _UNREACHABLE = re.compile(r"^ovs-ofctl: .*(?:connecting to|failed to connect).*$", re.MULTILINE)
 
 
@@ -232,6 +236,22 @@ class Ofctl:
         """The ports that are sealed. Raises :class:`SwitchError` or :class:`Timeout`."""
         output = self._run("dump-ports-desc", self._target)
         return frozenset(int(found[1]) for found in _SEALED.finditer(output))
+
+    def blocked(self) -> dict[int, tuple[str, ...]]:
+        """The ports whose configuration forbids to receive or to forward their packets, and which
+        of both. Raises :class:`SwitchError` or :class:`Timeout`."""
+        output = self._run("dump-ports-desc", self._target)
+        words = {int(found[1]): found[2].split() for found in _CONFIG.finditer(output)}
+        blocked = {
+            ofport: tuple(undo for bit, undo in _BLOCKS.items() if bit in config)
+            for ofport, config in words.items()
+        }
+        return {ofport: forbidden for ofport, forbidden in blocked.items() if forbidden}
+
+    def unblock(self, ofport: int, forbidden: Collection[str]) -> None:
+        """Undo what :meth:`blocked` found of a port."""
+        for each in forbidden:
+            self._run("mod-port", self._target, str(ofport), each)
 
     def flush_connections(self, zone: int, field: str = "") -> None:
         """End the connections in a conntrack zone, or those of it with ``field``, as

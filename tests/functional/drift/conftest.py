@@ -38,5 +38,5 @@ def outside(
     machine.raise_link()
     host.switch.vsctl("set", "Port", machine.tap, "tag=100")
     machine.listen(80)
-    assert inside.connect(machine.ip, 80)
+    host.until(lambda: inside.connect(machine.ip, 80), "it reaches the machine")
     return inside, machine

@@ -3,6 +3,7 @@
 import pytest
 
 from agent_flows.report import FlowName, Trouble
+from lab.model import network
 from tests.functional.drift.repairs import repaired, right
 
 BRIDGE = "br-int"
@@ -52,6 +53,22 @@ def test_a_changed_link_is_reported_and_repaired(host, pair, words, expected):
     right(one, two)
 
 
+@pytest.mark.parametrize("forbidden", ["receive", "forward"])
+def test_a_port_that_openflow_blocks_is_found_by_the_audit_and_repaired(
+    host, make_vm, settled, forbidden
+):
+    host.start(audit_interval=2)
+    host.ready()
+    net = network()
+    one, two = settled(make_vm("one"), make_vm("two"), net=net)
+    two.listen(80)
+    assert one.connect(two.ip, 80)
+    bridge = host.switch.management(BRIDGE)
+    host.switch.ofctl("mod-port", bridge, two.tap, f"no-{forbidden}")
+    assert repaired(host, two).message == f"OpenFlow port {two.tap} must not {forbidden} packets"
+    assert one.connect(two.ip, 80)
+
+
 def test_several_changes_of_a_port_are_one_report(host, pair):
     one, two = pair
     host.switch.vsctl("set", "Port", two.tap, "tag=999", "other_config:tag=7")
@@ -83,6 +100,14 @@ def test_several_changes_of_a_port_are_one_report(host, pair):
         (
             ["remove", "Bridge", "br-int", "other_config", "disable-in-band"],
             "in-band control of bridge br-int was enabled: it adds hidden flows",
+        ),
+        (
+            ["set", "Bridge", "br-int", "stp_enable=true"],
+            "a spanning tree protocol was enabled on bridge br-int",
+        ),
+        (
+            ["set", "Bridge", "br-int", "rstp_enable=true"],
+            "a spanning tree protocol was enabled on bridge br-int",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

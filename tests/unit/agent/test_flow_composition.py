@@ -24,7 +24,7 @@ WIRE = [
 def switch():
     # A flow is composed without any call to the switch.
     part = mock.sentinel.untouched
-    return flows.Switch("br-int", part, part, part, part)
+    return flows.Switch("br-int", part, part, part, part, part)
 
 
 def tasks(flow):
