@@ -116,7 +116,8 @@ class Trouble(enum.StrEnum):
     CONTROL = "control"
     """Work for the whole host failed."""
     RESYNC = "resync"
-    """The ports of this host could not be read from the server."""
+    """The ports of this host could not be read from the server, or wait because another program
+    changes the integration bridge again and again."""
     OTHER = "other"
     """Any trouble that only a newer agent knows."""
 
