@@ -187,13 +187,14 @@ class Ofctl:
             self._run("--bundle", "add-flows", self._target, "-", stdin="\n".join(lines) + "\n")
 
     def dump(self, value: int = cookie.OURS[0], mask: int = cookie.OURS[1]) -> list[FlowEntry]:
-        """The flows whose cookie is ``value`` under ``mask``, but for those with a cookie of 0.
+        """The flows whose cookie is ``value`` under ``mask``.
 
         Raises :class:`SwitchError` or :class:`Timeout`.
         """
         selector = cookie.selector(value, mask)
         out = self._run("--no-stats", "dump-flows", self._target, selector)
-        return [dump.read(line) for line in out.splitlines() if "cookie=" in line]
+        # The other lines are headings. A flow with a cookie of 0 is printed without it.
+        return [dump.read(line) for line in out.splitlines() if "actions=" in line]
 
     def count(self, value: int, mask: int) -> int:
         """How many flows have the cookie ``value`` under ``mask``.

@@ -4,11 +4,22 @@ from collections.abc import Callable
 
 import pytest
 
-from agent_flows.report import FlowName
+from agent_flows.engine.drift import COMPARE_SWITCH
+from agent_flows.engine.transcript import utcnow
+from agent_flows.errors import ErrorType
+from agent_flows.report import FlowName, Step, TaskError, TaskOutcome, TaskState
 from tests.functional.neutron_server.stage import Body, Host, Neutron
 
 MakePort = Callable[..., Body]
 REFUSAL = "apply-security-groups"
+FOUND = TaskOutcome(
+    COMPARE_SWITCH,
+    Step.SECURITY_GROUPS,
+    TaskState.FAILED,
+    utcnow(),
+    0.0,
+    TaskError(ErrorType.DRIFT, "1 flow of the port is missing", "table=82,tcp"),
+)
 
 
 def test_a_port_of_a_host_without_the_extension_is_active_without_a_report(
@@ -120,6 +131,29 @@ def test_a_failed_refresh_takes_an_active_port_down_until_one_succeeds(
     assert neutron.state(active) == ("DOWN", "OUT_OF_SYNC")
     ours.reports(active, flow=FlowName.REFRESH)
     assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
+
+
+def test_found_drift_leaves_an_active_port_active_and_sends_nova_nothing(
+    neutron: Neutron, ours: Host, active: str
+) -> None:
+    neutron.do("nova")
+    ours.reports(active, flow=FlowName.AUDIT, tasks=(FOUND,))
+    neutron.do("sweep")
+    assert neutron.state(active) == ("ACTIVE", "OUT_OF_SYNC")
+    (task,) = neutron.tasks(f"?resource_id={active}&flow=audit")
+    assert (task["name"], task["task_state"]) == (FOUND.name, "FAILED")
+    assert (task["error"]["type"], task["error"]["detail"]) == ("Drift", "table=82,tcp")
+    ours.reports(active)
+    assert neutron.state(active) == ("ACTIVE", "IN_SYNC")
+    assert neutron.do("nova") == []
+
+
+def test_drift_that_could_not_be_repaired_takes_an_active_port_down(
+    neutron: Neutron, ours: Host, active: str
+) -> None:
+    ours.reports(active, flow=FlowName.AUDIT, tasks=(FOUND,))
+    ours.reports(active, fails=REFUSAL)
+    assert neutron.state(active) == ("DOWN", "OUT_OF_SYNC")
 
 
 def test_an_operator_can_keep_it_active(neutron: Neutron, ours: Host, active: str) -> None:
