@@ -11,8 +11,8 @@ The path of a packet on our own bridge::
 
 and on Neutron's, where everything comes from Neutron's tables to 60::
 
-    a VM's    60 -> 71 -> (conntrack) -> 72 -> 73 -> 81 of a local port, or (91 ->) 94
-    others'   60 -> 81 of a local port, or Neutron's NORMAL
+    a VM's    60 -> 71 -> (conntrack) -> 72 -> 73 -> 81 of a local port, or 96 -> (91 ->) 94
+    others'   60 -> 81 of a local port, or 94
     into a VM 81 -> (conntrack) -> 82 -> 83 -> 84
 """
 
@@ -62,6 +62,9 @@ class Table(enum.IntEnum):
     """Out by the network's uplink; on Neutron's bridge NORMAL."""
     FLOOD = 95
     """Ours. Broadcast, multicast: to every port of the network through its own ingress rules."""
+    NO_LOCAL_PORT = 96
+    """Ours, on Neutron's bridge. Allowed to leave, and no delivery flow took it: dropped if a
+    filtered local port has the MAC, else on to 91 or 94."""
 
 
 class Register(enum.IntEnum):

@@ -16,10 +16,10 @@ class LocalSwitching(enum.IntEnum):
 
 @enum.unique
 class Transient(enum.IntEnum):
-    """Written by secgroups.base (UNKNOWN_PORT), secgroups.port_flows (SENDER, TAGGED),
+    """Written by secgroups.base (UNKNOWN_PORT, TO_UPLINK), secgroups.port_flows (SENDER, TAGGED),
     secgroups.delivery (DELIVERY, SEGMENT, UNKNOWN_UNICAST), l2.network_flows (DELIVERY of
-    multicast) and neutron.agent.quarantine (CLOSED, CLOSED_SEGMENT). On Neutron's bridge also by
-    Neutron's agent: NORMAL is 3, frames still tagged with their segment 20, its highest 102 (DNS
+    multicast) and neutron.agent.quarantine (CLOSED, CLOSED_SEGMENT, FLOOR). On Neutron's bridge
+    also by Neutron's agent: NORMAL is 1, frames still tagged with their segment 20, its highest 102 (DNS
     forwarder)."""
 
     CLOSED = 200
@@ -39,6 +39,11 @@ class Transient(enum.IntEnum):
     """To a MAC that no port here has."""
     UNKNOWN_PORT = 5
     """On Neutron's bridge: an untagged packet of a port without flows is dropped."""
+    TO_UPLINK = 4
+    """On Neutron's bridge: what no flow delivers goes to NORMAL through the uplink's table, which
+    drops it if a filtered port has its MAC."""
+    FLOOR = 2
+    """On Neutron's bridge, with the quarantine's cookie: without the pipeline nothing passes."""
 
 
 @enum.unique
@@ -112,9 +117,16 @@ older process keep theirs, so that neither disturbs the other."""
 
 @enum.unique
 class Accepted(enum.IntEnum):
-    """Of ACCEPT_INGRESS and ACCEPTED_EGRESS, and of ACCEPT_OR_INGRESS on Neutron's bridge."""
+    """Of ACCEPT_INGRESS and ACCEPTED_EGRESS, and of NO_LOCAL_PORT on Neutron's bridge."""
 
     COMMIT = 50
+
+
+@enum.unique
+class NoLocalPort(enum.IntEnum):
+    LOCAL_MAC = 100
+    """A filtered port has this MAC: its delivery flow is missing, and NORMAL would bypass its
+    rules."""
 
 
 @enum.unique
@@ -127,6 +139,8 @@ class Uplink(enum.IntEnum):
     CLOSED = 200
     """On Neutron's bridge: to a port in quarantine."""
     NETWORK = 100
+    LOCAL_MAC = 90
+    """On Neutron's bridge, as that of NO_LOCAL_PORT, for what comes from an uplink."""
 
 
 @enum.unique

@@ -93,8 +93,10 @@ def _neutrons_bridge() -> Iterator[Flow]:
     # What comes from other bridges has the tag of its network by now.
     yield Flow(Table.TRANSIENT, Transient.UNKNOWN_PORT, (flow.UNTAGGED,))
     yield _cleared(Table.BASE_EGRESS, BaseEgress.CLEAR_TRACKED)
-    yield from _accepted(Table.ACCEPT_OR_INGRESS, Table.ACCEPTED_EGRESS)
-    yield Flow(Table.ACCEPT_OR_INGRESS, 0, (), (flow.to(Table.UPLINK),))
+    yield Flow(Table.TRANSIENT, Transient.TO_UPLINK, (), (flow.to(Table.UPLINK),))
+    yield Flow(Table.ACCEPT_OR_INGRESS, 0, (), (flow.to(Table.NO_LOCAL_PORT),))
+    yield from _accepted(Table.NO_LOCAL_PORT, Table.ACCEPTED_EGRESS)
+    yield Flow(Table.NO_LOCAL_PORT, 0, (), (flow.to(Table.UPLINK),))
     yield Flow(Table.UPLINK, 0, (), (flow.NORMAL,))
 
 

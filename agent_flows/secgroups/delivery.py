@@ -15,7 +15,7 @@ from typing import NamedTuple
 from agent_flows.openflow import flow
 from agent_flows.openflow.flow import Action, Flow
 from agent_flows.openflow.pipeline import Register, Table
-from agent_flows.openflow.priorities import AcceptOrIngress, Flood, Transient
+from agent_flows.openflow.priorities import AcceptOrIngress, Flood, NoLocalPort, Transient, Uplink
 
 
 class Everyone(enum.StrEnum):
@@ -30,12 +30,14 @@ class Destination(NamedTuple):
     """``to`` is a MAC or one of :class:`Everyone`, on the network of a local VLAN.
 
     With ``segment``, a MAC's frames that still carry their physical network's
-    tag (0: none).
+    tag (0: none). ``beside_normal``: on Neutron's bridge, where NORMAL must not
+    deliver to the MAC either if its delivery flow is missing.
     """
 
     vlan: int
     to: str
     segment: int | None = None
+    beside_normal: bool = False
 
 
 Receivers = Mapping[int, bool]
@@ -70,6 +72,12 @@ def flows_to(destination: Destination, receivers: Receivers) -> Iterator[Flow]:
             uplink = ()
     yield Flow(Table.ACCEPT_OR_INGRESS, local, (network, *mac), (*hand_over, *uplink))
     yield Flow(Table.TRANSIENT, remote, (tag, *mac), (*untag, *hand_over))
+    if destination.beside_normal:
+        # In other tables than the flows that they stand in for, so that they are not deleted with
+        # them. They drop: the registers only show whose they are.
+        whose = tuple(flow.load(Register.PORT, ofport) for ofport in sorted(receivers))
+        yield Flow(Table.NO_LOCAL_PORT, NoLocalPort.LOCAL_MAC, (network, *mac), whose)
+        yield Flow(Table.UPLINK, Uplink.LOCAL_MAC, (tag, *mac), whose)
 
 
 def _from_segment(destination: Destination, segment: int, hand_over: tuple[Action, ...]) -> Flow:

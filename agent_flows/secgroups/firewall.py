@@ -107,7 +107,7 @@ class Firewall:
         Raises :class:`TaskFailed`.
         """
         with self._lock:
-            found = takeover.read(self._dump())
+            found = takeover.read(self._dump(), self._pipeline.home)
             missing = [
                 flow.add(text, key) for key, text in self._base.items() if key not in found.base
             ]

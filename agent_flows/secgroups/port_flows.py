@@ -220,7 +220,7 @@ def _destinations(
         found = {Destination(vlan, mac): own for mac, own in macs.items()}
         found[Destination(vlan, Everyone.FLOOD)] = True
         return found
-    found = {Destination(vlan, mac): True for mac in macs}
+    found = {Destination(vlan, mac, beside_normal=True): True for mac in macs}
     network = port.network
     if pipeline.distributed_routing and network.physical_network is not None:
         segment = network.segmentation_id or 0

@@ -73,6 +73,7 @@ _OURS = frozenset(
         Table.ACCEPTED_INGRESS,
         Table.DROPPED,
         Table.UPLINK,
+        Table.NO_LOCAL_PORT,
     }
 )
 """Of Neutron's bridge: tables in which Neutron's own flows decide nothing."""

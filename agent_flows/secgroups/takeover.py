@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent_flows.openflow import cookie
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.dump import FlowEntry
-from agent_flows.openflow.pipeline import Register, Table
+from agent_flows.openflow.pipeline import Home, Register, Table
 from agent_flows.openflow.priorities import CONJUNCTIONS, Transient
 from agent_flows.secgroups.delivery import Destination, Everyone, flows_to
 from agent_flows.secgroups.installed import Installed
@@ -32,7 +32,7 @@ class TakenOver:
     next_conjunction_id: int
 
 
-def read(entries: Iterable[FlowEntry]) -> TakenOver:
+def read(entries: Iterable[FlowEntry], home: Home) -> TakenOver:
     """Take over the flows of an older process from a dump of all of ours."""
     base: set[int] = set()
     strays: defaultdict[int, set[int]] = defaultdict(set)
@@ -57,7 +57,7 @@ def read(entries: Iterable[FlowEntry]) -> TakenOver:
                 newest_id = max(newest_id, _newest_id(entry))
             case Kind.DELIVERY:
                 seen.add(value)
-                _note_receivers(entry, receivers)
+                _note_receivers(entry, receivers, beside_normal=home is Home.NEUTRON)
     installed = Installed(
         receivers=receivers,
         shared=_delivery_flows(receivers, seen),
@@ -74,7 +74,9 @@ def _newest_id(entry: FlowEntry) -> int:
     return max([*ids, entry.number("conj_id") or 0])
 
 
-def _note_receivers(entry: FlowEntry, receivers: dict[Destination, dict[int, bool]]) -> None:
+def _note_receivers(
+    entry: FlowEntry, receivers: dict[Destination, dict[int, bool]], *, beside_normal: bool
+) -> None:
     """A flow that is not the one that its cookie is the digest of was changed, or copied, by
     somebody else: its ports must not become receivers."""
     network = entry.number(_NETWORK) or 0
@@ -83,7 +85,8 @@ def _note_receivers(entry: FlowEntry, receivers: dict[Destination, dict[int, boo
     if entry.table == Table.FLOOD:
         destination = Destination(network, Everyone.FLOOD)
     elif entry.table == Table.ACCEPT_OR_INGRESS:
-        destination = Destination(network, mac or Everyone.UNKNOWN)
+        beside = beside_normal and bool(mac)
+        destination = Destination(network, mac or Everyone.UNKNOWN, beside_normal=beside)
     elif mac and entry.priority == Transient.SEGMENT:
         loaded = next(iter(entry.loaded(Register.NETWORK)), 0)
         destination = Destination(loaded, mac, entry.number("dl_vlan") or 0)

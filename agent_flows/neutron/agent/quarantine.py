@@ -26,6 +26,10 @@ _OURS = (OWNER << 48, 0xFFFF << 48)
 _PORTS = (cookie.OWNER << 48 | Kind.PORT << 40, 0xFFFF_FF << 40)
 
 
+_FLOOR = flow.add(str(Flow(Table.TRANSIENT, Transient.FLOOR)), OWNER << 48)
+"""Below all of the pipeline and above Neutron's NORMAL: if the flows of the pipeline are deleted,
+nothing passes. Its cookie is not theirs, so that it stays."""
+
 HeldMac = tuple[int | None, str]
 """A local VLAN, and a MAC address there."""
 
@@ -88,8 +92,10 @@ class Quarantine:
         self._sealed: frozenset[int] = frozenset()
 
     def start(self) -> None:
-        """Read the closed and the programmed ports from the switch."""
+        """Read the closed and the programmed ports from the switch. To be called when the pipeline
+        is installed: from then on nothing passes without it."""
         with self._lock, switch_errors(ErrorType.QUARANTINE_FAILED):
+            self._ofctl.bundle([_FLOOR])
             self._closed = read(self._ofctl.dump(*_OURS))
             self._sealed = self._ofctl.sealed()
             self._find_programmed()
@@ -191,6 +197,8 @@ def read(entries: Iterable[FlowEntry]) -> dict[int, Endpoint]:
     closed: dict[int, Endpoint] = {}
     for entry in entries:
         ofport = cookie.serial(entry.cookie)
+        if not ofport:
+            continue  # The floor: no port has the ofport 0.
         known = closed.setdefault(ofport, Endpoint("", ofport))
         mac = entry.fields.get("dl_dst")
         if entry.table == Table.TRANSIENT and mac is not None:

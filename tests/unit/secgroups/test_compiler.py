@@ -230,7 +230,8 @@ def test_on_neutrons_bridge_only_our_tables_are_written() -> None:
     base = base_flows(NEUTRON).values()
     assert not [line for line in base if line.startswith(neutrons)]
     assert [line for line in base if line.startswith("table=60,")] == [
-        "table=60,priority=5,vlan_tci=0x0000/0x1000 actions=drop"
+        "table=60,priority=5,vlan_tci=0x0000/0x1000 actions=drop",
+        "table=60,priority=4 actions=resubmit(,94)",
     ]
 
 
