@@ -6,7 +6,7 @@ stored with them when it bound their ports.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pydantic
 from ovsdbapp import exceptions
@@ -45,7 +45,8 @@ class Interface:
     """A port's interface on the integration bridge.
 
     The agent bound it to ``network``, with local VLAN ``vlan``; ``mac`` is the
-    hypervisor's attached-mac, if there is one.
+    hypervisor's attached-mac, if there is one. ``row`` is OVSDB's id of its
+    Port: another one after it was unplugged and plugged in again.
     """
 
     name: str
@@ -53,17 +54,19 @@ class Interface:
     vlan: int
     network: NetworkSpec
     mac: str | None
+    row: object = None
 
 
 @dataclass(frozen=True)
 class Located:
-    """``ofports`` includes those of ports that cannot be wired. The ports in ``absent`` have no
-    interface at all, and are in ``errors``, too."""
+    """``ofports`` and ``rows`` include those of ports that cannot be wired. The ports in ``absent``
+    have no interface at all, and are in ``errors``, too."""
 
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
     errors: Mapping[str, TaskError] = field(default_factory=dict)
     ofports: Mapping[str, int] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()
+    rows: Mapping[str, object] = field(default_factory=dict)
 
     def attachments(self, port_ids: Collection[str]) -> dict[str, Attachment]:
         return {
@@ -86,35 +89,47 @@ def locate(bridge: Bridge, port_ids: Collection[str]) -> Located:
     interfaces: dict[str, Interface] = {}
     errors: dict[str, TaskError] = {}
     ofports: dict[str, int] = {}
+    rows: dict[str, object] = {}
     for port_id in port_ids:
         vif = vifs.get(port_id)
+        if vif is not None and vif.port_name in bound:
+            rows[port_id] = bound[vif.port_name].row
         if vif is None:
             errors[port_id] = wiring.NO_INTERFACE
         elif vif.ofport in _NO_OFPORT:
             errors[port_id] = wiring.no_ofport(vif.port_name)
         else:
             ofports[port_id] = vif.ofport
-            found = interface(vif.port_name, vif.ofport, vif.vif_mac, bound.get(vif.port_name, {}))
+            port = bound.get(vif.port_name, _UNBOUND)
+            found = interface(vif.port_name, vif.ofport, vif.vif_mac, port.binding, port.row)
             if isinstance(found, TaskError):
                 errors[port_id] = found
             else:
                 interfaces[port_id] = found
-    return Located(interfaces, errors, ofports, frozenset(port_ids) - vifs.keys())
+    return Located(interfaces, errors, ofports, frozenset(port_ids) - vifs.keys(), rows)
 
 
-def _bindings(bridge: Bridge, names: Sequence[str]) -> dict[str, Mapping[str, str]]:
+class _PortRow(NamedTuple):
+    binding: Mapping[str, str]
+    row: object
+
+
+_UNBOUND = _PortRow({}, None)
+
+
+def _bindings(bridge: Bridge, names: Sequence[str]) -> dict[str, _PortRow]:
     """Other_config of Port, which the agent writes (ovs_neutron_agent.py, port_bound). Not the
     column tag: that may be the dead VLAN at the moment."""
     if not names:
         return {}
     rows = bridge.get_ports_attributes(
-        "Port", columns=["name", "other_config"], ports=names, if_exists=True
+        "Port", columns=["name", "other_config", "_uuid"], ports=names, if_exists=True
     )
-    return {row["name"]: row["other_config"] for row in rows}
+    return {row["name"]: _PortRow(row["other_config"], row["_uuid"]) for row in rows}
 
 
 def interface(
-    name: str, ofport: int, mac: str | None, binding: Mapping[str, str]
+    name: str, ofport: int, mac: str | None, binding: Mapping[str, str], row: object = None
 ) -> Interface | TaskError:
     """An interface with OVSDB's values, or why no port can be wired with it."""
     tag = binding.get("tag", "")
@@ -134,7 +149,7 @@ def interface(
         "physical_network": None if physical == "None" else physical,
     }
     try:
-        return Interface(name, ofport, int(tag), parse(_NETWORK, fields), mac)
+        return Interface(name, ofport, int(tag), parse(_NETWORK, fields), mac, row)
     except Invalid as exc:
         return TaskError(
             ErrorType.INVALID_SPEC, f"invalid other_config of port {name}: {exc}", repr(binding)
@@ -152,6 +167,37 @@ def tags(bridge: Bridge, names: Sequence[str]) -> dict[str, int]:
     except (exceptions.OvsdbAppException, RuntimeError) as exc:
         raise TaskFailed(_ovsdb_error(exc), whole_batch=True) from exc
     return {row["name"]: row["tag"] for row in rows if isinstance(row["tag"], int)}
+
+
+@dataclass(frozen=True)
+class Link:
+    """``up``: None if Open vSwitch does not know. ``error``: why it cannot use the interface."""
+
+    up: bool | None
+    error: str
+
+
+def links(bridge: Bridge, names: Sequence[str]) -> dict[str, Link]:
+    """The interfaces as ovs-vswitchd has them. Internal ones, which may be in a namespace where it
+    does not see them, are left out. Raises :class:`TaskFailed`."""
+    if not names:
+        return {}
+    try:
+        columns = ["name", "type", "admin_state", "error"]
+        rows = bridge.get_ports_attributes("Interface", columns, names, if_exists=True)
+    except (exceptions.OvsdbAppException, RuntimeError) as exc:
+        raise TaskFailed(_ovsdb_error(exc), whole_batch=True) from exc
+    return {
+        row["name"]: _link(row["admin_state"], row["error"])
+        for row in rows
+        if row["type"] != "internal"
+    }
+
+
+def _link(admin_state: object, error: object) -> Link:
+    # OVSDB's value for an empty column is [].
+    up = {"up": True, "down": False}.get(admin_state) if isinstance(admin_state, str) else None
+    return Link(up, error if isinstance(error, str) else "")
 
 
 def ofports(bridge: Bridge) -> frozenset[int]:

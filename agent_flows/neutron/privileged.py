@@ -2,18 +2,27 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Sequence
 
+from neutron.agent.linux import utils as agent_utils
 from neutron.privileged.agent.linux import utils
+from neutron_lib import exceptions
+from oslo_log import log
 from oslo_privsep.comm import PrivsepTimeout
 
 from agent_flows.openflow import ofctl
+from agent_flows.openflow.monitor import Child, LocalChild
 from agent_flows.openflow.ofctl import Ran
+
+LOG = log.getLogger(__name__)
 
 # Seconds beyond the command's limit, in which the helper may report that it was killed.
 _GRACE = 2.0
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _NOT_RUN = (126, 127)
+# Seconds that a child of the root helper runs, and at most outlives the agent.
+_LONGEST_RUN = 3600
 
 
 def execute(argv: Sequence[str], stdin: str, limit: float) -> Ran:
@@ -38,3 +47,35 @@ def execute(argv: Sequence[str], stdin: str, limit: float) -> Ran:
         # The reason is timeout(1)'s.
         raise FileNotFoundError(ran.stderr.strip())
     return ran
+
+
+def start(argv: Sequence[str]) -> Child:
+    """Start a tool that runs as long as the agent. If the agent is not root, by the root helper of
+    Neutron (section ``AGENT``), whose filters allow ovs-ofctl; raises OSError.
+
+    The helper does not end its child with the agent, so that ovs-ofctl ends by itself from
+    time to time; it is started again.
+    """
+    if os.geteuid() == 0:
+        return LocalChild(argv)
+    return _HelpersChild([argv[0], f"--timeout={_LONGEST_RUN}", *argv[1:]])
+
+
+class _HelpersChild:
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._argv = list(argv)
+        self._popen, _ = agent_utils.create_process(self._argv, run_as_root=True)
+
+    def fileno(self) -> int:
+        return int(self._popen.stdout.fileno())
+
+    def end(self) -> None:
+        try:
+            pid = agent_utils.get_root_helper_child_pid(self._popen.pid, self._argv, True)
+            if pid is not None:
+                agent_utils.kill_process(pid, signal.SIGKILL, True)
+            self._popen.wait(_GRACE)
+        except (OSError, exceptions.ProcessExecutionError, subprocess.TimeoutExpired) as exc:
+            LOG.warning("%s could not be ended: %s", self._argv[0], exc)
+        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            pipe.close()

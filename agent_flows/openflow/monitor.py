@@ -32,11 +32,6 @@ _MISSING_PAUSE = 0.5
 _EVENT = rb"^ event=%s (?:reason=\w+ )?table=\d+ (?:\w+_timeout=\d+ )*cookie=%s(?= |$)"
 _OURS = b"0x%x[0-9a-f]{12}" % cookie.OWNER
 _ANY = rb"(0x[0-9a-f]+|0)"
-_FOREIGN = re.compile(
-    _EVENT % (rb"(?:ADDED|MODIFIED)", rb"(?!" + _OURS + rb"(?: |$))" + _ANY), re.M
-)
-_MODIFIED = re.compile(_EVENT % (rb"MODIFIED", _OURS), re.M)
-_DELETED = re.compile(_EVENT % (rb"DELETED", b"(" + _OURS + b")"), re.M)
 _PAUSED = b" event=PAUSED"
 # The switch answers the request with an empty list of flows.
 _FOLLOWS = b"FLOW_MONITOR reply"
@@ -66,14 +61,35 @@ class Changes:
 _NOTHING = Changes()
 
 
+def _reader(ours: bytes) -> Callable[[bytes], Changes]:
+    """``ours``: a pattern of the cookies that are ours."""
+    foreign = re.compile(_EVENT % (rb"(?:ADDED|MODIFIED)", rb"(?!" + ours + rb"(?: |$))" + _ANY), re.M)
+    modified = re.compile(_EVENT % (rb"MODIFIED", ours), re.M)
+    deleted = re.compile(_EVENT % (rb"DELETED", b"(" + ours + b")"), re.M)
+
+    def read(text: bytes) -> Changes:
+        return Changes(
+            frozenset(int(found, 16) for found in set(deleted.findall(text))),
+            modified.search(text) is not None,
+            frozenset(int(found, 0) for found in set(foreign.findall(text))),
+            _PAUSED in text,
+        )
+
+    return read
+
+
+_ours = _reader(_OURS)
+
+
 def changes(text: bytes) -> Changes:
     """What whole lines of ``ovs-ofctl monitor`` report. 22,000 lines take about 15 ms."""
-    return Changes(
-        frozenset(int(found, 16) for found in set(_DELETED.findall(text))),
-        _MODIFIED.search(text) is not None,
-        frozenset(int(found, 0) for found in set(_FOREIGN.findall(text))),
-        _PAUSED in text,
-    )
+    return _ours(text)
+
+
+def changes_of(value: int) -> Callable[[bytes], Changes]:
+    """As :func:`changes`, where another program's flows are looked after: in place of our
+    cookies that one."""
+    return _reader(b"0x%x" % value)
 
 
 class Child(Protocol):
@@ -92,7 +108,9 @@ Start = Callable[[Sequence[str]], Child]
 """Starts a command whose standard output and error are read. Raises OSError."""
 
 
-class _Process:
+class LocalChild:
+    """A process with this one's own rights."""
+
     def __init__(self, argv: Sequence[str]) -> None:
         # Killed by the kernel when the thread that started it ends, as with the agent.
         dying = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -135,11 +153,15 @@ class FlowMonitor:
         bridge: str,
         on_changes: Callable[[Changes], None],
         troubles: Troubles,
-        start: Start = _Process,
         *,
+        start: Start = LocalChild,
         is_missing: Callable[[], bool] = lambda: False,
+        read: Callable[[bytes], Changes] = changes,
     ) -> None:
+        """``read`` makes the changes of whole lines: another owner's than ours
+        (:func:`changes_of`)."""
         self._bridge, self._on_changes, self._start = bridge, on_changes, start
+        self._changes = read
         target = f"unix:{run_dir}/{bridge}.mgmt"
         # The actions would make it print twice as much, and are read by the comparison.
         self._argv = (
@@ -192,7 +214,7 @@ class FlowMonitor:
 
     def _read_changes(self, child: Child) -> None:
         whole, _, self._rest = (self._rest + self._read(child)).rpartition(b"\n")
-        found = changes(whole)
+        found = self._changes(whole)
         if found:
             self._on_changes(found)
 

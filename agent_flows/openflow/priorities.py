@@ -19,8 +19,8 @@ class Transient(enum.IntEnum):
     """Written by secgroups.base (UNKNOWN_PORT, TO_UPLINK), secgroups.port_flows (SENDER, TAGGED),
     secgroups.delivery (DELIVERY, SEGMENT, UNKNOWN_UNICAST), l2.network_flows (DELIVERY of
     multicast) and neutron.agent.quarantine (CLOSED, CLOSED_SEGMENT, FLOOR). On Neutron's bridge
-    also by Neutron's agent: NORMAL is 1, frames still tagged with their segment 20, its highest 102 (DNS
-    forwarder)."""
+    also by Neutron's agent: NORMAL is 1, frames still tagged with their segment 20, its highest
+    102 (DNS forwarder)."""
 
     CLOSED = 200
     """From and to a port in quarantine."""

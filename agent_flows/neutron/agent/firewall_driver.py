@@ -12,20 +12,26 @@ from oslo_config import cfg
 from oslo_log import log
 
 from agent_flows import conf as options
+from agent_flows.engine.drift import DriftWatch, Suspicion
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.runner import Runner
 from agent_flows.engine.task import TaskFailed
-from agent_flows.neutron import interfaces, parsing, privileged
+from agent_flows.neutron import interfaces, parsing, privileged, row_events
 from agent_flows.neutron.agent import bridge
+from agent_flows.neutron.agent.auditor import DriverAuditor, suspicion_of
 from agent_flows.neutron.agent.desired_state import DesiredPorts
 from agent_flows.neutron.agent.flows import Switch
 from agent_flows.neutron.agent.quarantine import Endpoint, Quarantine
 from agent_flows.neutron.agent.site import DriverSite
 from agent_flows.neutron.agent.upkeep import Upkeep
+from agent_flows.neutron.agent.wiring import Wiring
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.resource_cache import SecurityGroupInfo
+from agent_flows.openflow import cookie
 from agent_flows.openflow.connections import Connections
+from agent_flows.openflow.monitor import FlowMonitor
 from agent_flows.openflow.ofctl import SLOW_CALL, Ofctl
+from agent_flows.openflow.outcome import switch_errors
 from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.report import Trouble
 from agent_flows.secgroups.firewall import Firewall
@@ -79,14 +85,22 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         self._gone: set[str] = set()
         self._deferred = False
         self._put_back = False
+        reserved = bridge.Reserved(integration_bridge)
+        self._wiring = Wiring(integration_bridge)
         self._switch = Switch(
             integration_bridge,
-            Firewall(ofctl, pipeline, reserved=bridge.Reserved(integration_bridge)),
+            Firewall(ofctl, pipeline, reserved=reserved),
             Quarantine(ofctl),
             Connections(ofctl),
+            self._wiring,
         )
         backoff = Backoff(ours.retry_initial, ours.retry_max)
-        self._upkeep = Upkeep(self._switch, self._desired, self.troubles, backoff)
+
+        def note_cookies() -> None:
+            with switch_errors():
+                reserved.found(entry.cookie for entry in ofctl.dump(*cookie.ANY))
+
+        self._upkeep = Upkeep(self._switch, self._desired, note_cookies, self.troubles, backoff)
         self._site = DriverSite(
             self._switch, self._desired, self._upkeep, self.troubles, unwire=self._unwire
         )
@@ -97,10 +111,25 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
             max_batch=ours.max_batch,
             troubles=self.troubles,
         )
+        auditor = DriverAuditor(self._switch, self._reconciler.table, self._upkeep.is_prepared)
+        self._drift_watch = DriftWatch(
+            auditor, self._reconciler.drifted, ours.audit_interval, self.troubles
+        )
+        name = integration_bridge.br_name
+        self._monitor = FlowMonitor(
+            ours.ovs_run_dir,
+            name,
+            lambda changes: self._drift_watch.suspect(suspicion_of(name, changes, reserved)),
+            self.troubles,
+            start=privileged.start,
+        )
         self._watchdog.start()
         self._upkeep.start(self._reconciler.table)
         self._reconciler.start()
-        bridge.watch(integration_bridge, self._before_the_bridge_opens)
+        self._drift_watch.start()
+        self._monitor.start()
+        self._unwatch = row_events.watch(integration_bridge, self._row_changed)
+        bridge.watch(integration_bridge, self._before_the_bridge_opens, reserved.cleaned_up)
         registry.subscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
         registry.publish(FIREWALL, events.AFTER_INIT, self)
 
@@ -130,6 +159,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         """Prove again a port that is proven here and not ACTIVE on the server: nothing else would
         make it ACTIVE. Everything else the agent passes in by the calls below."""
         port_id = str(details["port_id"])
+        self._wiring.note_admin_state(port_id, up=bool(details.get("admin_state_up")))
         proven = self._reconciler.table.life(port_id).proven
         if proven and details.get("status") != constants.PORT_STATUS_ACTIVE:
             self._process([port_id], forced=True)
@@ -157,7 +187,9 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
     def stop(self, timeout: float) -> None:
         """End the threads, within ``timeout`` seconds each."""
         registry.unsubscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
-        self._reconciler.stop(timeout)
+        self._unwatch()
+        for part in (self._monitor, self._drift_watch, self._reconciler):
+            part.stop(timeout)
         self._upkeep.stop(timeout)
         self._watchdog.stop(timeout)
 
@@ -230,6 +262,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
             if port_id in self._desired.port_ids():
                 self._desired.remove(port_id)
                 self._gone.add(port_id)
+                self._wiring.forget([port_id])
                 self._changed.discard(port_id)
         self._apply()
 
@@ -253,6 +286,9 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
 
     def _unwire(self, gone: Collection[str]) -> None:
         self._reconciler.submit(gone, forced=True)
+
+    def _row_changed(self, port_id: str) -> None:
+        self._drift_watch.suspect(Suspicion(port_ids=frozenset({port_id})))
 
     def _before_the_bridge_opens(self) -> None:
         self._put_back = True

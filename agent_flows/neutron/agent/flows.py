@@ -18,6 +18,7 @@ from agent_flows.neutron.agent.tasks import (
     ReadDesiredState,
     VerifyWiring,
 )
+from agent_flows.neutron.agent.wiring import Wiring
 from agent_flows.neutron.interfaces import Bridge
 from agent_flows.openflow.connections import Connections
 from agent_flows.report import FlowName
@@ -38,6 +39,7 @@ class Switch:
     firewall: Firewall
     quarantine: Quarantine
     connections: Connections
+    wiring: Wiring
 
 
 def wire(switch: Switch) -> Flow:
@@ -48,7 +50,7 @@ def wire(switch: Switch) -> Flow:
         ReadDesiredState(),
         ApplySecurityGroups(switch.firewall),
         VerifySecurityGroups(switch.firewall),
-        VerifyWiring(switch.bridge),
+        VerifyWiring(switch.wiring),
         LiftQuarantine(switch.quarantine, switch.connections),
         CommitSecurityGroups(switch.firewall),
     )

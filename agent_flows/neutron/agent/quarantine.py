@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 
+from oslo_log import log
+
 from agent_flows.errors import ErrorType
 from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.cookie import Kind
@@ -19,6 +21,8 @@ from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.openflow.outcome import switch_errors
 from agent_flows.openflow.pipeline import Register, Table
 from agent_flows.openflow.priorities import AcceptOrIngress, Transient, Uplink
+
+LOG = log.getLogger(__name__)
 
 # Not the firewall's: it sweeps the flows with its own that it does not know.
 OWNER = 0xAF11
@@ -108,6 +112,22 @@ class Quarantine:
         }
         known = self._programmed
         self._programmed = {ofport: known.get(ofport) or Endpoint("", ofport) for ofport in ofports}
+
+    def restore(self) -> None:
+        """Write what another program deleted or changed of these flows."""
+        with self._lock, switch_errors(ErrorType.QUARANTINE_FAILED):
+            # By key: of two ports with one MAC the later has its flow.
+            expected = {
+                each.key: flow.add(str(each), cookie_of(port.ofport))
+                for port in self._closed.values()
+                for each in port.closing_flows()
+            }
+            found = self._ofctl.dump(*_OURS)
+            if len(found) == 1 + len(expected) and all(each.actions == "drop" for each in found):
+                return
+            LOG.warning("Writing the quarantine's %d flows again: they were changed", len(expected))
+            everything = f"delete {cookie.selector(*_OURS)}"
+            self._ofctl.bundle([everything, _FLOOR, *expected.values()])
 
     def close(self, ports: Iterable[Endpoint]) -> None:
         """Close those of ``ports`` that are not programmed; one bundle."""

@@ -6,15 +6,13 @@ from typing import Any, ClassVar
 from taskflow.types.failure import Failure
 
 from agent_flows.engine.task import FlowTask, raise_for
-from agent_flows.neutron import interfaces as plugging
 from agent_flows.neutron.agent.quarantine import Endpoint, Quarantine
-from agent_flows.neutron.interfaces import Bridge, Interface
+from agent_flows.neutron.agent.wiring import Wiring
+from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.parsing import macs_of
-from agent_flows.openflow import wiring
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.connections import Connections, Speaker, addresses_of
 from agent_flows.openflow.outcome import switch_errors
-from agent_flows.openflow.pipeline import DEAD_VLAN
 from agent_flows.report import Step, TaskError
 from agent_flows.spec import DesiredState
 
@@ -30,30 +28,18 @@ class ReadDesiredState(FlowTask):
 
 
 class VerifyWiring(FlowTask):
-    """Reads ofport and tag back: the agent has not changed them since the flow began.
-
-    The agent keeps a port whose admin_state_up is false on the dead VLAN.
-    """
+    """Reads interface, tag and link back: nothing has changed them since the flow began."""
 
     name_: ClassVar[str] = "verify-wiring"
     step: ClassVar[Step] = Step.L2
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, wiring: Wiring) -> None:
         super().__init__()
-        self._bridge = bridge
+        self._wiring = wiring
 
     def execute(self, port_ids: tuple[str, ...], interfaces: Mapping[str, Interface]) -> None:
-        now = plugging.locate(self._bridge, port_ids)
-        errors = dict(now.errors)
-        names = [interface.name for interface in now.interfaces.values()]
-        tags = plugging.tags(self._bridge, names)
-        for port_id, interface in now.interfaces.items():
-            before, name = interfaces[port_id], interface.name
-            allowed = interface.vlan, DEAD_VLAN
-            error = wiring.error(before, interface, name, tags.get(name), allowed)
-            if error is not None:
-                errors[port_id] = error
-        raise_for(port_ids, errors)
+        before = {port_id: interfaces[port_id] for port_id in port_ids}
+        raise_for(port_ids, self._wiring.look(before).errors)
 
 
 class _QuarantineTask(FlowTask):

@@ -1,6 +1,7 @@
 """Keeps Neutron's integration bridge ready for ports: pipeline, and flows of an earlier process."""
 
 import threading
+from collections.abc import Callable
 
 from oslo_log import log
 
@@ -25,9 +26,15 @@ class Upkeep:
     is proven or was tried often enough. A failure of it is the host's trouble and is retried."""
 
     def __init__(
-        self, switch: Switch, desired: DesiredPorts, troubles: Troubles, backoff: Backoff
+        self,
+        switch: Switch,
+        desired: DesiredPorts,
+        note_cookies: Callable[[], None],
+        troubles: Troubles,
+        backoff: Backoff,
     ) -> None:
-        self._switch, self._desired = switch, desired
+        """``note_cookies`` is called before anything is written; it raises :class:`TaskFailed`."""
+        self._switch, self._desired, self._note_cookies = switch, desired, note_cookies
         self._lock = threading.Lock()
         self._prepared = self._swept = False
         self._news = threading.Event()
@@ -57,9 +64,14 @@ class Upkeep:
         done. Raises :class:`TaskFailed`."""
         with self._lock:
             if not self._prepared:
+                self._note_cookies()
                 self._switch.firewall.start()
                 self._switch.quarantine.start()
                 self._prepared, self._swept = True, False
+
+    def is_prepared(self) -> bool:
+        """Whether the switch has the flows that it is believed to have."""
+        return self._prepared
 
     def switch_restarted(self) -> None:
         """The bridge has lost all flows."""

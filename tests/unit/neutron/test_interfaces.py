@@ -12,6 +12,7 @@ from agent_flows.neutron import interfaces
 from agent_flows.neutron.interfaces import Located, locate
 from agent_flows.spec import NetworkType
 
+ROW = uuid.UUID(int=7)
 PORT, NETWORK = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
 BINDING = {
     "tag": "3",
@@ -41,7 +42,7 @@ class Bridge:
     ) -> Sequence[Mapping[str, Any]]:
         self.reads += 1
         assert (table, if_exists) == ("Port", True)
-        return [{"name": name, "other_config": self._binding} for name in ports]
+        return [{"name": name, "other_config": self._binding, "_uuid": ROW} for name in ports]
 
     def get_vif_port_to_ofport_map(self) -> Mapping[str, int]:
         raise TimeoutException(timeout=10, cause="no answer", commands=[])

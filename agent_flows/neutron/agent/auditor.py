@@ -1,0 +1,124 @@
+"""Compares Neutron's bridge with what was proven of the ports of its agent."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+
+from oslo_log import log
+
+from agent_flows.engine.drift import Drift, Suspicion
+from agent_flows.engine.port_life import Life, Phase
+from agent_flows.engine.port_table import PortTable
+from agent_flows.errors import ErrorType
+from agent_flows.neutron.agent.flows import Switch
+from agent_flows.neutron.interfaces import Interface
+from agent_flows.openflow.monitor import Changes
+from agent_flows.report import Step, TaskError
+
+LOG = log.getLogger(__name__)
+
+_BEFORE_SECOND_LOOK = 0.3
+"""Seconds. Neutron's agent changes a port in several transactions, and is not asked: what is still
+so after this time counts."""
+
+
+class DriverAuditor:
+    """A :class:`agent_flows.engine.drift.Auditor`. ``table`` has the lives of the host's ports.
+
+    Not ``is_intact``: the bridge has lost its flows, with which every port is wired again.
+    """
+
+    def __init__(
+        self,
+        switch: Switch,
+        table: PortTable,
+        is_intact: Callable[[], bool],
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._switch, self._table, self._is_intact = switch, table, is_intact
+        self._pause = pause
+
+    def compare(self, suspicion: Suspicion) -> Mapping[str, Drift]:
+        found: dict[str, Drift] = {}
+        if suspicion.everything or suspicion.port_ids:
+            found |= self._wiring(None if suspicion.everything else suspicion.port_ids)
+        if not self._is_intact():
+            return found
+        if suspicion.everything:
+            self._switch.quarantine.restore()
+        if suspicion.everything or self._concerns_flows(suspicion):
+            # A port's wiring explains more than its flows.
+            found = {**self._flows(), **found}
+        return found
+
+    def _concerns_flows(self, suspicion: Suspicion) -> bool:
+        firewall = self._switch.firewall
+        if self._switch.bridge.br_name in suspicion.bridges:
+            return True
+        if suspicion.counted:
+            return not firewall.counts()
+        return bool(suspicion.deleted) and not firewall.counts(suspicion.deleted)
+
+    def _flows(self) -> dict[str, Drift]:
+        """What concerns no proven port is repaired at once: there is no port to report it of."""
+        differing = self._switch.firewall.audit()
+        if differing is None:
+            return {}
+        lives = self._table.lives()
+        proven = {
+            port_id: Drift(Step.SECURITY_GROUPS, error)
+            for port_id, error in differing.items()
+            if port_id in lives and lives[port_id].proven
+        }
+        if not proven:
+            LOG.warning("Flows that another program changed concern no proven port: repairing them")
+            self._switch.firewall.repair()
+        return proven
+
+    def _wiring(self, port_ids: Collection[str] | None) -> dict[str, Drift]:
+        """Of ports that were proven all the time. One that was unplugged, or plugged in again, is
+        for Neutron's agent to wire anew."""
+        lives = self._proven(port_ids)
+        first = self._wrong(lives)
+        if not first:
+            return {}
+        self._pause(_BEFORE_SECOND_LOOK)
+        second = self._wrong({port_id: lives[port_id] for port_id in first})
+        still = self._proven(second)
+        return {
+            port_id: Drift(Step.L2, TaskError(ErrorType.DRIFT, error.message, error.detail))
+            for port_id, error in second.items()
+            if still.get(port_id) is lives[port_id]
+        }
+
+    def _proven(self, port_ids: Collection[str] | None) -> dict[str, Life]:
+        lives = self._table.lives()
+        return {
+            port_id: lives[port_id]
+            for port_id in (lives if port_ids is None else port_ids)
+            if port_id in lives and lives[port_id].proven and lives[port_id].phase is Phase.PROVEN
+        }
+
+    def _wrong(self, lives: Mapping[str, Life]) -> dict[str, TaskError]:
+        applied = {
+            port_id: life.applied.interface
+            for port_id, life in lives.items()
+            if life.applied is not None and isinstance(life.applied.interface, Interface)
+        }
+        look = self._switch.wiring.look(applied)
+        return {id_: error for id_, error in look.errors.items() if id_ not in look.replugged}
+
+
+def suspicion_of(bridge: str, changes: Changes, is_known: Callable[[int], bool]) -> Suspicion:
+    """What changes of Neutron's bridge's flows give reason to compare.
+
+    Flows of ours that were deleted may be what a bundle of ours replaced. Those with a cookie
+    that ``is_known`` are of Neutron's agent, its extensions, or the quarantine.
+    """
+    if changes.missed:
+        return Suspicion(bridges=frozenset({bridge}))
+    written = changes.modified or not all(map(is_known, changes.foreign))
+    return Suspicion(
+        changes.deleted,
+        frozenset({bridge}) if written else frozenset(),
+        counted=changes.paused,
+    )
