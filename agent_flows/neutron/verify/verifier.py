@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from neutron.api.rpc.callbacks import resources as cached
@@ -13,12 +14,15 @@ from agent_flows import conf as options
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.runner import Runner, Work
 from agent_flows.engine.task import TaskFailed
+from agent_flows.neutron import privileged, row_events
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.resource_cache import CachedRevisions, SecurityGroupInfo
 from agent_flows.neutron.verify import factory, flows, plugged_port
 from agent_flows.neutron.verify.checks import Checks
+from agent_flows.neutron.verify.openvswitch import OpenvswitchInspector
 from agent_flows.neutron.verify.site import VerifierSite
 from agent_flows.neutron.verify.watchlist import Watched, Watchlist
+from agent_flows.openflow.monitor import Changes, FlowMonitor, changes_of
 from agent_flows.openflow.ofctl import SLOW_CALL
 from agent_flows.report import FlowName, Trouble
 from agent_flows.supervision import Backoff, Loop, Troubles
@@ -37,8 +41,9 @@ class Verifier:
 
     A port's flow runs as soon as everything the other driver must install is
     there, or when ``verify_timeout`` has passed; so no port waits for another.
-    Proven ports are looked at again every ``verify_timeout``: the driver writes
-    their flows again on many occasions, and reports no failure.
+    Proven ports are looked at again when something changes on the bridge, and every
+    ``verify_timeout``: the driver writes their flows again on many occasions, and
+    reports no failure.
 
     Changed rules are read from the agent's resource cache. Nothing here changes
     the switch.
@@ -57,7 +62,8 @@ class Verifier:
         self._watchdog.start()
         self._runner = Runner(conf.host, watch=self._watchdog.watch(Trouble.FLOW, ours.slow_flow))
         slow_calls = self._watchdog.watch(Trouble.OPENFLOW, SLOW_CALL)
-        self._checks = Checks(bridge, factory.configured(conf, bridge, cache, slow_calls))
+        inspector = factory.configured(conf, bridge, cache, slow_calls)
+        self._checks = Checks(bridge, inspector)
         self._site = VerifierSite(
             self._checks,
             CachedRevisions(SecurityGroupInfo(cache)),
@@ -77,6 +83,19 @@ class Verifier:
         self._pause = 0.0
         self._looks = Loop("agent_flows looks", self._look, self.troubles, Trouble.PORTS)
         self._looks.start()
+        self._unwatch = row_events.watch(bridge, lambda _: self._watchlist.audit())
+        self._bridge = bridge
+        self._monitor: FlowMonitor | None = None
+        if isinstance(inspector, OpenvswitchInspector):
+            self._monitor = FlowMonitor(
+                ours.ovs_run_dir,
+                bridge.br_name,
+                self._flows_changed,
+                self.troubles,
+                start=privileged.start,
+                read=changes_of(bridge.default_cookie),
+            )
+            self._monitor.start()
         for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
             registry.subscribe(self._rule_changed, cached.SECURITYGROUPRULE, event)
         registry.subscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
@@ -86,6 +105,9 @@ class Verifier:
         for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
             registry.unsubscribe(self._rule_changed, cached.SECURITYGROUPRULE, event)
         registry.unsubscribe(self._ovs_restarted, resources.AGENT, events.OVS_RESTARTED)
+        self._unwatch()
+        if self._monitor is not None:
+            self._monitor.stop(timeout)
         self._looks.stopping.set()
         self._watchlist.news.set()
         self._looks.stop(timeout)
@@ -139,6 +161,13 @@ class Verifier:
     ) -> None:
         """All flows are gone; the agent does not pass the ports again."""
         self._watchlist.audit()
+
+    def _flows_changed(self, changes: Changes) -> None:
+        """The flows of the driver may not be what they were. It is not known who deletes its flows:
+        itself, or another program."""
+        known = getattr(self._bridge, "reserved_cookies", ())
+        if replace(changes, foreign=changes.foreign.difference(known)):
+            self._watchlist.audit()
 
     # Looks.
 

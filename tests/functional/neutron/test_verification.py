@@ -1,7 +1,7 @@
 """With Neutron's own firewall driver: a port is proven by what that driver installed."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from oslo_config import cfg
 
 from agent_flows.neutron.verify import expected_flows
 from agent_flows.neutron.verify.checks import Checks
+from agent_flows.neutron.verify.watchlist import Watched
 from agent_flows.report import FlowName, Step, Trouble
 from lab.model import new_id
 from lab.process import wait_until
@@ -30,16 +31,22 @@ def firewall_driver() -> str:
 
 
 @pytest.fixture
+def verify_timeout() -> float:
+    return 1.0
+
+
+@pytest.fixture
 def cloud(
     dummy_switch: Switch,
     ofctl_calls: Path,
     firewall_driver: str,
+    verify_timeout: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[OtherCloud]:
     # Where Neutron's ovs-ofctl finds the bridge.
     monkeypatch.setenv("OVS_RUNDIR", str(dummy_switch.run_dir))
     cfg.CONF.set_override("firewall_driver", firewall_driver, "SECURITYGROUP")
-    cfg.CONF.set_override("verify_timeout", 1.0, "agent_flows")
+    cfg.CONF.set_override("verify_timeout", verify_timeout, "agent_flows")
     cfg.CONF.set_override("retry_max", 0.5, "agent_flows")
     dummy_switch.add_bridge(BRIDGE)
     cloud = OtherCloud(dummy_switch, ofctl_calls)
@@ -166,6 +173,44 @@ def test_flow_without_a_rule_is_surplus(cloud: OtherCloud, wired: Vm) -> None:
     assert "1 flows that no rule demands" in error.message
     cloud.remove_flows(f"table={RULES_INGRESS},tcp,reg5={ofport},tp_dst=23")
     cloud.proven(wired)
+
+
+def test_flow_without_a_cookie_is_surplus(cloud: OtherCloud, wired: Vm) -> None:
+    ofport = cloud.switch.ofport(wired.name)
+    match = f"table={RULES_INGRESS},priority=77,tcp,reg5={ofport},tp_dst=23"
+    cloud.write([f"{match} actions=output:{ofport}"])
+    assert "tp_dst=0x17" in cloud.fails(wired, "FlowsSurplus").detail
+
+
+CHANGES = {
+    "flows of the driver deleted": lambda cloud, vm: cloud.remove_flows(f"table={RULES_INGRESS}"),
+    "flow of another program": lambda cloud, vm: cloud.write(
+        [f"table={RULES_INGRESS},priority=77,tcp,reg5={cloud.switch.ofport(vm.name)} actions=drop"]
+    ),
+    "tag": lambda cloud, vm: cloud.switch.vsctl("set", "Port", vm.name, "tag=999"),
+}
+
+
+@pytest.mark.parametrize("verify_timeout", [600.0])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_changed_port_is_looked_at_at_once(
+    cloud: OtherCloud,
+    wired: Vm,
+    change: Callable[[OtherCloud, Vm], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found_bad = threading.Event()
+    good = Checks.good
+
+    def noting(checks: Checks, watched: Mapping[str, Watched]) -> set[str]:
+        found = good(checks, watched)
+        if wired.id in watched.keys() - found:
+            found_bad.set()
+        return found
+
+    monkeypatch.setattr(Checks, "good", noting)
+    change(cloud, wired)
+    assert found_bad.wait(SECONDS)
 
 
 def test_removed_member_is_missing(cloud: OtherCloud, wired: Vm, group: str) -> None:
