@@ -7,7 +7,7 @@ from neutron.agent import firewall
 from neutron.agent.linux.openvswitch_firewall.firewall import OVSFirewallDriver
 
 from agent_flows.neutron.agent import quarantine
-from agent_flows.neutron.agent.bridge import ReservedCookies, watch
+from agent_flows.neutron.agent.bridge import Reserved, ReservedCookies, watch
 from agent_flows.neutron.agent.firewall_driver import AgentFlowsFirewallDriver
 from agent_flows.openflow import cookie
 
@@ -48,8 +48,13 @@ class Bridge:
     def reserved_cookies(self) -> set[int]:
         return set(self._reserved_cookies)
 
+    default_cookie = 7
+
     def setup_default_table(self, dhcp: bool = False) -> None:
         self.calls.append(f"opened, dhcp={dhcp}")
+
+    def cleanup_flows(self) -> None:
+        self.calls.append("cleaned up")
 
 
 OURS = {cookie.port(5, 1), cookie.content(cookie.Kind.MEMBER, "x"), quarantine.cookie_of(5)}
@@ -57,17 +62,31 @@ OURS = {cookie.port(5, 1), cookie.content(cookie.Kind.MEMBER, "x"), quarantine.c
 
 def test_the_agent_keeps_our_flows_at_its_cleanup() -> None:
     bridge = Bridge()
-    watch(bridge, lambda: None)
+    watch(bridge, lambda: None, lambda: None)
     assert {7, 8, *OURS} - bridge.reserved_cookies == {8}
     assert set(ReservedCookies()) == set(), "they are not counted up"
 
 
 def test_ports_are_put_back_before_the_agent_opens_its_bridge() -> None:
     bridge = Bridge()
-    watch(bridge, lambda: bridge.calls.append("by a driver that is gone"))
-    watch(bridge, lambda: bridge.calls.append("put back"))
+    watch(bridge, lambda: bridge.calls.append("by a driver that is gone"), lambda: None)
+    watch(bridge, lambda: bridge.calls.append("put back"), lambda: None)
     bridge.setup_default_table(dhcp=True)
     assert bridge.calls == ["put back", "opened, dhcp=True"]
+
+
+def test_cookies_of_an_earlier_agent_are_known_until_the_agent_has_cleaned_up() -> None:
+    bridge = Bridge()
+    reserved = Reserved(bridge)
+    watch(bridge, lambda: None, reserved.cleaned_up)
+    # Nothing of Neutron's has the cookie 0.
+    reserved.found({0, 9})
+    assert [reserved(value) for value in (0, 7, 8, 9, quarantine.cookie_of(5))] == [
+        False, True, False, True, True,
+    ]  # fmt: skip
+    bridge.cleanup_flows()
+    assert bridge.calls == ["cleaned up"]
+    assert not reserved(9)
 
 
 def test_a_bridge_without_these_methods_is_left_as_it_is() -> None:
@@ -75,5 +94,5 @@ def test_a_bridge_without_these_methods_is_left_as_it_is() -> None:
         br_name = "br-int"
 
     bridge = Plain()
-    watch(bridge, lambda: None)
+    watch(bridge, lambda: None, lambda: None)
     assert type(bridge) is Plain
