@@ -204,7 +204,7 @@ class NeverMended(Difference):
         "a cut connection stays cut until its entry is deleted (`conntrack -D`), also when a rule "
         "allows it again"
     )
-    ours = "its next packet removes the mark (tables 83, 91; on Neutron's bridge 83, 73)"
+    ours = "its next packet removes the mark (tables 83, 91; on Neutron's bridge 83, 96)"
     because = "deleting entries from outside does not reach the userspace datapath"
 
     def mended(self) -> frozenset[Change]:
