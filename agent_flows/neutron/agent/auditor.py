@@ -43,11 +43,12 @@ class DriverAuditor:
             found |= self._wiring(None if suspicion.everything else suspicion.port_ids)
         if not self._is_intact():
             return found
-        if suspicion.everything:
-            self._switch.quarantine.restore()
         if suspicion.everything or self._concerns_flows(suspicion):
+            flows = self._flows()
+            if flows or suspicion.everything:
+                self._switch.quarantine.restore()
             # A port's wiring explains more than its flows.
-            found = {**self._flows(), **found}
+            found = {**flows, **found}
         return found
 
     def _concerns_flows(self, suspicion: Suspicion) -> bool:
