@@ -63,7 +63,9 @@ _NOTHING = Changes()
 
 def _reader(ours: bytes) -> Callable[[bytes], Changes]:
     """``ours``: a pattern of the cookies that are ours."""
-    foreign = re.compile(_EVENT % (rb"(?:ADDED|MODIFIED)", rb"(?!" + ours + rb"(?: |$))" + _ANY), re.M)
+    foreign = re.compile(
+        _EVENT % (rb"(?:ADDED|MODIFIED)", rb"(?!" + ours + rb"(?: |$))" + _ANY), re.M
+    )
     modified = re.compile(_EVENT % (rb"MODIFIED", ours), re.M)
     deleted = re.compile(_EVENT % (rb"DELETED", b"(" + ours + b")"), re.M)
 
