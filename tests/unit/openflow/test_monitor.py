@@ -46,7 +46,7 @@ class Followed:
         self.reported: list[str] = []
         self.troubles.changed = lambda: self.reported.extend(self.troubles.current().values())
         self._changed = threading.Condition()
-        self._monitor = FlowMonitor("/run", "br-int", self._add, self.troubles, self._start)
+        self._monitor = FlowMonitor("/run", "br-int", self._add, self.troubles, start=self._start)
 
     def _start(self, argv: Sequence[str]) -> Script:
         self.started.append(self._children.pop(0))
