@@ -1,7 +1,7 @@
 """Compares every flow of a bridge; corrects what differs, or names the ports it concerns."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from typing import Protocol
 
 from agent_flows.errors import ErrorType
@@ -47,20 +47,32 @@ class Audit:
         return self._ofctl.count(*cookie.ANY) == expected + self._networks.flow_count()
 
     def compare(
-        self, installed: Installed, conjunctions: Conjunctions, kept: Set[int], *, judging: bool
+        self,
+        installed: Installed,
+        conjunctions: Conjunctions,
+        kept: Set[int],
+        *,
+        judging: bool,
+        holding: bool = True,
     ) -> Difference:
         """Compare every flow. ``kept`` are cookies of flows that ports of an older process share;
-        with ``judging`` strangers' flows are judged.
+        with ``judging`` strangers' flows are judged. Unless ``holding``, the flows of networks may
+        change meanwhile, and then differ.
 
         Raises :class:`SwitchError` or :class:`Timeout`.
         """
-        with self._networks.held_flows() if self._networks else nullcontext({}) as held:
-            of_networks = (
+        with ExitStack() as stack:
+            held: Mapping[int, Sequence[Flow]] = {}
+            if self._networks is not None:
+                held = stack.enter_context(self._networks.held_flows())
+            of_networks = [
                 flow.with_cookie(str(each), value) for value in held for each in held[value]
-            )
+            ]
+            provisioned = {cookie.serial(value) for value in held if held[value]}
+            if not holding:
+                stack.close()
             expected = [*self._base, *flows(installed, conjunctions), *of_networks]
             found = difference.of(self._ofctl.differences(expected))
-        provisioned = {cookie.serial(value) for value in held if held[value]}
 
         def needed(each: FlowEntry) -> bool:
             """Not compiled here, but some port may need it."""

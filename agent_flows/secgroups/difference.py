@@ -48,6 +48,12 @@ class Difference:
     def __bool__(self) -> bool:
         return bool(self.missing or self.surplus or self.strange)
 
+    @property
+    def is_of_networks(self) -> bool:
+        """Whether a flow of a network is among what is missing or surplus."""
+        entries = itertools.chain(self.missing, self.surplus)
+        return any(cookie.kind(entry.cookie) == Kind.NETWORK for entry in entries)
+
     @cached_property
     def _concerned(self) -> _Concerned:
         found = _Concerned(defaultdict(list), defaultdict(list), [])

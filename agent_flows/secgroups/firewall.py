@@ -75,6 +75,7 @@ class Firewall:
             self._bridge = NeutronsBridge(reserved)
         self._judges = networks is not None
         self._audit = Audit(ofctl, self._base, networks, self._bridge)
+        self._bundles = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -92,6 +93,8 @@ class Firewall:
         # Until every flow was compared without a difference; and whether the last comparison
         # found one.
         self._distrusted, self._differs = True, False
+        # What the last comparison found, and how many bundles had been sent by then.
+        self._found, self._found_after = Difference(), -1
         # On Neutron's bridge only on request: what its agent wrote before its restart stays
         # for a while under a cookie that is not reserved any more.
         self._judging = False
@@ -135,7 +138,7 @@ class Firewall:
             members = {remote: _members(remote, desired) for remote in views}
             self._execute(plan(before, compiled.ports, members, self._conjunctions))
             if self._differs:
-                self._correct(self._compare(), attachments)
+                self._correct(self._difference(), attachments)
             for remote, view in views.items():
                 self._views.setdefault(remote, {}).update(view)
             self._taken_over |= {
@@ -186,19 +189,24 @@ class Firewall:
 
         The error of each port that is concerned; None if nothing differs. What
         differs is corrected when a port is next applied or proven, or by
-        :meth:`repair`. Flows may be changed meanwhile: a difference counts only if it is found
-        again while none of ours changes. Raises :class:`TaskFailed`.
+        :meth:`repair`. Flows may be changed meanwhile: then what differs counts only if it is
+        found again while none of ours changes. Raises :class:`TaskFailed`.
         """
         with self._lock:
             self._resolve_unanswered()
             before = self._installed, self._conjunctions, self._kept
+            bundles = self._bundles
         with switch_errors():
-            if not self._audit.compare(*before, judging=True):
-                return None
+            found = self._audit.compare(*before, judging=True, holding=False)
+        if not found:
+            return None
         with self._lock:
             self._resolve_unanswered()
             self._judging = True
-            found = self._compare()
+            if bundles == self._bundles and not found.is_of_networks:
+                self._note(found)
+            else:
+                found = self._compare()
             return self._audit.drifts(found, self._installed) if found else None
 
     def repair(self) -> None:
@@ -208,7 +216,7 @@ class Firewall:
         """
         with self._lock:
             self._resolve_unanswered()
-            found = self._compare()
+            found = self._difference()
             if found:
                 self._correct(found, ())
 
@@ -254,7 +262,7 @@ class Firewall:
                     changes[port_id] = committed
             self._execute(plan(self._installed, changes, {}, self._conjunctions))
             if self._differs:
-                self._correct(self._compare(), self._installed.ports)
+                self._correct(self._difference(), self._installed.ports)
 
     def commit(self, port_ids: Iterable[str]) -> None:
         """Make what is applied what a later revert falls back to."""
@@ -335,6 +343,7 @@ class Firewall:
             }
 
     def _execute(self, todo: Plan) -> None:
+        self._bundles += bool(todo.lines)
         with switch_errors():
             try:
                 self._ofctl.bundle(todo.lines)
@@ -368,9 +377,20 @@ class Firewall:
             found = self._audit.compare(
                 self._installed, self._conjunctions, self._kept, judging=judging
             )
+        self._note(found)
+        return found
+
+    def _note(self, found: Difference) -> None:
         self._differs = self._distrusted = bool(found)
         self._judging = self._judging and bool(found)
-        return found
+        self._found, self._found_after = found, self._bundles
+
+    def _difference(self) -> Difference:
+        """What the last comparison found, unless a flow of ours may have changed since: then
+        compare again."""
+        if self._found_after == self._bundles and not self._found.is_of_networks:
+            return self._found
+        return self._compare()
 
     def _correct(self, found: Difference, port_ids: Collection[str]) -> None:
         """Write the missing flows and remove the surplus ones, on behalf of these ports."""
@@ -381,6 +401,8 @@ class Firewall:
             number = len(found.missing)
             lost = shown(("missing", entry) for entry in found.missing)
             LOG.warning("Writing %d flows that were lost or changed:\n%s", number, lost)
+        # It may be as large as the bridge.
+        self._found, self._found_after = Difference(), -1
         self._execute(todo)
 
     def _blame(self, port_ids: Iterable[str], found: Difference) -> None:
