@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from agent_flows.report import FlowName
 from lab.process import wait_until
 from lab.vm import Vm
 from tests.functional.agent.host import Host
@@ -115,10 +116,12 @@ def test_changes_are_found_after_the_monitor_was_killed(host: Host, pair: list[V
 
 def test_changes_are_found_after_a_restart_of_the_switch(host: Host, pair: list[Vm]) -> None:
     one, two = pair
-    before = len(host.server.of(two.port_id))
     host.switch.restart_vswitchd()
-    host.server.wait_for(lambda: len(host.server.of(two.port_id)) > before, 20)
+    for vm in pair:
+        host.server.wait_for(lambda vm=vm: host.server.of(vm.port_id, FlowName.RESYNC), 20)
     host.without_trouble()
+    # What changes while a flow of the port runs is repaired without a report.
+    wait_until(lambda: host.server.states[-1]["wired"] == 2, PATIENCE, "both are proven again")
     before = len(host.server.of(two.port_id))
     ofctl(host, "del-flows", "table=82")
     repaired(host, two, before)
