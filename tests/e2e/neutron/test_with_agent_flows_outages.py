@@ -41,6 +41,12 @@ def put_into(neutron: Neutron, vm: Vm, *groups: str) -> None:
         impatient.update("ports", vm.port_id, security_groups=list(groups))
 
 
+def in_step(neutron: Neutron) -> set[str]:
+    """The hosts whose agents have what Neutron desires."""
+    agents = neutron.api.find("agent_flows_agents")
+    return {agent["host"] for agent in agents if (agent["desired"] or {}).get("in_step")}
+
+
 def test_an_agent_killed_in_the_middle_of_its_work_leaves_nothing_active_unproven(
     neutron: Neutron, tenant: Tenant, host: Host
 ) -> None:
@@ -165,6 +171,7 @@ def test_members_of_a_remote_group_that_changed_during_an_outage_of_the_message_
     for vm in (ours, watched):
         wait_until(lambda vm=vm: reached(vm) == [True, False], 60, "the members are as they are")
     are(neutron, [ours, watched], status="ACTIVE", sync_state="IN_SYNC")
+    wait_until(lambda: in_step(neutron) == {OURS, WATCHED}, 60, "the digests are equal")
     for vm in (coming, leaving):
         put_into(neutron, vm, tenant.group)
     neutron.api.delete("security_groups", friends)
