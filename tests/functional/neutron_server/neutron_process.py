@@ -15,6 +15,7 @@ from typing import Any
 from wsgiref import simple_server, util
 
 import pydantic
+import sqlalchemy as sa
 import webob
 from neutron.agent import resource_cache
 from neutron.api import extensions
@@ -163,10 +164,28 @@ class Process:
 
     def revisions(self, host: str) -> list[Any]:
         """What the server desires of ``host``, and what its agent has."""
-        # As if what is kept for some seconds was read long ago.
-        self._reports.directory._desired = DesiredContent()
+        self.forget_content()
         desired = self._endpoint.get_revisions({}, host)
         return [desired, _CACHES[host].state.revisions().to_wire()]
+
+    def forget_content(self) -> None:
+        """As if what is kept for some seconds was read long ago."""
+        self._reports.directory._desired = DesiredContent()
+
+    def queries(self, host: str) -> int:
+        """How many the digest in an answer to ``host`` takes now."""
+        directory, number = self._reports.directory, 0
+
+        def count(*_: object) -> None:
+            nonlocal number
+            number += 1
+
+        with self._reports.database.reader() as session:
+            engine = session.get_bind()
+            sa.event.listen(engine, "before_cursor_execute", count)
+            directory.desired_digest(session, host)
+            sa.event.remove(engine, "before_cursor_execute", count)
+        return number
 
     def poison(self, host: str, port: str, sequence: int) -> None:
         """What an earlier release let in: a sequence that no clock has reached."""

@@ -235,3 +235,16 @@ def test_of_a_large_group_only_the_members_that_changed_are_fetched(
     neutron.rest("DELETE", f"/ports/{scene.member}")
     assert scene.catch_up() == 1
     assert scene.same()
+
+
+def test_what_was_read_of_a_group_serves_every_host_with_it_for_some_seconds(
+    neutron: Neutron, scene: Scene, make_port: MakePort
+) -> None:
+    other = Host(neutron, "agent_flows")
+    make_port(other, security_groups=[scene.group])
+    neutron.do("forget_content")
+    first, second = (neutron.do("queries", host=name) for name in (scene.host.name, other.name))
+    assert first > second
+    for _ in range(5):
+        make_port(other, security_groups=[scene.group])
+    assert neutron.do("queries", host=other.name) == second <= 5
