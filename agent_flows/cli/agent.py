@@ -45,6 +45,7 @@ class ShowAgent(ShowCommand):
         agent = self.api.show("agents", parsed_args.host)
         shown = dict(zip(_NAMES, _values(agent), strict=True))
         shown["trouble"] = columns.Lines(agent["state"].get("troubles") or {})
+        shown["desired"] = columns.Desired(agent.get("desired"))
         shown["sequence"] = agent.get("sequence")
         return tuple(shown), tuple(shown.values())
 

@@ -80,6 +80,16 @@ class Conflict(FormattableColumn[Mapping[str, Any] | None]):
         return f"another agent, boot id {boot_id}, {ago(self._value['heard_at'])}"
 
 
+class Desired(FormattableColumn[Mapping[str, Any] | None]):
+    """Whether an agent has the server's desired state."""
+
+    def human_readable(self) -> str:
+        if not self._value:
+            return ""
+        since = self._value.get("differs_since")
+        return "in step" if since is None else f"differs from the server's, first {ago(since)}"
+
+
 class Moment(FormattableColumn[str]):
     """A time, shown as its age."""
 

@@ -58,8 +58,16 @@ def _desired(row: Agent) -> View | None:
     }
 
 
+def _behind(row: Agent, liveness: Liveness) -> float | None:
+    """For how many seconds the agent has had another desired state than the server."""
+    if row.desired is None:
+        return None
+    since = row.differs_since
+    return 0.0 if since is None else max((liveness.now - since).total_seconds(), 0.0)
+
+
 def troubled(session: Session, liveness: Liveness) -> dict[str, str]:
-    """Hosts whose agent is silent, in trouble or not the only one, each with one line."""
+    """Hosts whose agent is silent, in trouble, not the only one or behind, each with one line."""
     found: dict[str, str] = {}
     for row in session.scalars(sa.select(Agent).order_by(Agent.host)):
         last = row.heartbeat_at.isoformat(timespec="seconds")
@@ -68,6 +76,11 @@ def troubled(session: Session, liveness: Liveness) -> dict[str, str]:
         lines += [f"{source.value}: {line}" for source, line in troubles.items()]
         if liveness.conflict(row) is not None:
             lines.append("another agent reports as this host")
+        if (_behind(row, liveness) or 0.0) > liveness.rules.down_time:
+            lines.append(
+                f"its agent has another desired state than the server since "
+                f"{clock.shown(row.differs_since)}"
+            )
         if lines:
             found[row.host] = "; ".join(lines)
     return found
@@ -85,6 +98,7 @@ def gauges(session: Session, liveness: Liveness) -> list[AgentGauges]:
                 age=max((liveness.now - row.heartbeat_at).total_seconds(), 0.0),
                 conflict=liveness.conflict(row) is not None,
                 troubles=frozenset(state.troubles),
+                behind=_behind(row, liveness),
                 numbers={name: state.facts[name] for name in AGENT_NUMBERS if name in state.facts},
             )
         )

@@ -27,13 +27,17 @@ AGENT_NUMBERS = {
 
 @dataclass(frozen=True)
 class AgentGauges:
-    """``age``: seconds since its last heartbeat. ``numbers`` are those of its heartbeat."""
+    """``age``: seconds since its last heartbeat. ``behind``: for how many seconds it has had another
+    desired state than the server; 0 if it has the same, None if that is not compared.
+    ``numbers`` are those of its heartbeat.
+    """
 
     host: str
     alive: bool
     age: float
     conflict: bool
     troubles: frozenset[Trouble]
+    behind: float | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -134,6 +138,10 @@ def _agents(agents: Sequence[AgentGauges]) -> Iterator[Metric]:
     up = _by_host("agent_flows_agent_up", "Whether the host's agent is alive.")
     age = _by_host("agent_flows_agent_heartbeat_age_seconds", "Seconds since its last heartbeat.")
     conflict = _by_host("agent_flows_agent_conflict", "Whether two agents report as this host.")
+    behind = _by_host(
+        "agent_flows_agent_behind_seconds",
+        "For how long the agent's desired state has not been the server's.",
+    )
     trouble = GaugeMetricFamily(
         "agent_flows_agent_trouble",
         "What keeps a host from its work.",
@@ -143,9 +151,11 @@ def _agents(agents: Sequence[AgentGauges]) -> Iterator[Metric]:
         up.add_metric([agent.host], float(agent.alive))
         age.add_metric([agent.host], agent.age)
         conflict.add_metric([agent.host], float(agent.conflict))
+        if agent.behind is not None:
+            behind.add_metric([agent.host], agent.behind)
         for source in sorted(agent.troubles):
             trouble.add_metric([agent.host, source.value], 1.0)
-    yield from (up, age, conflict, trouble)
+    yield from (up, age, conflict, behind, trouble)
     for name, what in AGENT_NUMBERS.items():
         family = _by_host(f"agent_flows_agent_{name}", what)
         for agent in agents:

@@ -129,6 +129,8 @@ def test_an_agent_that_stays_behind_loses_its_claims_and_is_asked_once(
     assert server.state(port) == ("ACTIVE", "SYNCING")
     assert server.state(absent) == ("DOWN", "ABSENT")
     assert server.new_casts() == [("host-a", "resync", frozenset({port}))]
+    health = server.rest.simulate_get("/healthz").json
+    assert health["agents"]["host-a"].startswith("its agent has another desired state")
     assert desired(server) == {"in_step": False, "differs_since": since}
     for _ in range(7):
         later(INTERVAL)
