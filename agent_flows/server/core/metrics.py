@@ -27,9 +27,8 @@ AGENT_NUMBERS = {
 
 @dataclass(frozen=True)
 class AgentGauges:
-    """``age``: seconds since its last heartbeat. ``behind``: for how many seconds it has had another
-    desired state than the server; 0 if it has the same, None if that is not compared.
-    ``numbers`` are those of its heartbeat.
+    """``age``: seconds since its last heartbeat. ``behind``: for how many seconds its desired state
+    has not been the server's; None if that is not compared. ``numbers`` are those of its heartbeat.
     """
 
     host: str
