@@ -19,6 +19,8 @@ LOG = log.getLogger(__name__)
 # Changes within this time are sent together.
 _DEBOUNCE = 0.2
 _BACKOFF = Backoff(0.5, 10.0)
+# Seconds until the next heartbeat after one without an answer.
+_AGAIN = 2.0
 
 
 class Client(Protocol):
@@ -71,19 +73,19 @@ class Heartbeat:
 
     def _step(self) -> None:
         self._soon.clear()
-        self._beat()
-        if self._soon.wait(self._interval):
+        silent = not self._beat()
+        if self._soon.wait(min(self._interval, _AGAIN) if silent else self._interval):
             self._loop.stopping.wait(_DEBOUNCE)
 
-    def _beat(self) -> None:
+    def _beat(self) -> bool:
+        """Whether the server answered."""
         state = dict(self._state())
         if self._comparison is not None:
             state[KEY] = self._comparison.digest()
         try:
             held = self._client.heartbeat(state)
         except oslo_messaging.MessagingException as exc:
-            self._miss(exc)
-            return
+            return self._miss(exc)
         self._troubles.clear(Trouble.IDENTITY)
         self._on_answer(held)
         if self._comparison is not None:
@@ -92,8 +94,10 @@ class Heartbeat:
             LOG.info("The server answers again, after %d missed heartbeats", self._missed)
             self._missed = 0
             self._on_return()
+        return True
 
-    def _miss(self, exc: oslo_messaging.MessagingException) -> None:
+    def _miss(self, exc: oslo_messaging.MessagingException) -> bool:
+        """Whether the server answered, if only with an error."""
         self._missed += 1
         if self._missed == 1:
             LOG.warning("The server does not answer heartbeats: %s", str(exc).partition("\n")[0])
@@ -101,3 +105,4 @@ class Heartbeat:
         # Once: the reason contains a time, and every change would be sent at once.
         if reason is not None and Trouble.IDENTITY not in self._troubles.current():
             self._troubles.report(Trouble.IDENTITY, reason)
+        return isinstance(exc, oslo_messaging.RemoteError)

@@ -18,7 +18,7 @@ LOG = log.getLogger(__name__)
 
 # Bytes of a message around its reports.
 _ENVELOPE_BYTES = 64 * 1024
-_BACKOFF = Backoff(initial=0.5, maximum=30.0)
+_BACKOFF = Backoff(initial=0.5, maximum=10.0)
 _IDLE = 1.0
 _TAKEN_PAUSE = 5.0
 

@@ -25,6 +25,11 @@ _REVISIONS = pydantic.TypeAdapter(Revisions)
 _MEMBERS: pydantic.TypeAdapter[dict[str, int]] = pydantic.TypeAdapter(ByIds)
 # The version of the calls that a server of the first release does not have.
 _SINCE = {"get_revisions": "1.1", "get_members": "1.1"}
+# Attempts to reach a message bus that is away. By default oslo.messaging tries without end, with
+# pauses of up to 30 s; every caller here tries again itself, and sooner.
+_RETRIES = 1
+# A heartbeat that takes longer than this is late; the next one is sent instead.
+_HEARTBEAT_SECONDS = 10.0
 
 
 class ServerClient:
@@ -45,8 +50,10 @@ class ServerClient:
         self._host = host
         self._context = identity.to_context() if identity is not None else {}
         self._client = oslo_messaging.get_rpc_client(
-            transport_, transport.server_target(), timeout=timeout
+            transport_, transport.server_target(), timeout=timeout, retry=_RETRIES
         )
+        self._timeouts = {"heartbeat": min(timeout, _HEARTBEAT_SECONDS)}
+        self._timeout = timeout
 
     def report(self, reports: Sequence[FlowReport]) -> Receipt:
         """Send at most :data:`transport.MAX_REPORTS` reports."""
@@ -78,7 +85,10 @@ class ServerClient:
 
     def _call(self, method: str, **kwargs: object) -> Any:
         try:
-            client = self._client.prepare(version=_SINCE.get(method, transport.FIRST))
+            client = self._client.prepare(
+                version=_SINCE.get(method, transport.FIRST),
+                timeout=self._timeouts.get(method, self._timeout),
+            )
             return client.call(self._context, method, host=self._host, **kwargs)
         except oslo_messaging.MessagingException:
             raise

@@ -93,6 +93,12 @@ def test_a_server_that_answers_again_is_noticed_once() -> None:
     assert returns == 1
 
 
+def test_a_heartbeat_without_an_answer_is_soon_followed_by_another() -> None:
+    server = Server(oslo_messaging.MessagingTimeout("no answer"))
+    with beating(server, 3600.0):
+        assert server.done.wait(10)
+
+
 def test_the_begin_and_the_end_of_a_trouble_are_sent_at_once() -> None:
     server, troubles = Server(), Troubles()
     with beating(server, troubles=troubles):
