@@ -1,6 +1,5 @@
 """Keeps the switch ready for ports, and has every port looked at when that is called for."""
 
-import collections
 import enum
 import threading
 import time
@@ -12,7 +11,7 @@ from oslo_log import log
 from agent_flows.agent.flows import Switch
 from agent_flows.agent.knowledge import Knowledge
 from agent_flows.agent.site import Specs
-from agent_flows.engine.drift import EVERYTHING, Drift, Suspicion
+from agent_flows.engine.drift import EVERYTHING, Budget, Drift, Suspicion
 from agent_flows.engine.port_life import Phase
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.task import PortErrors, TaskFailed
@@ -36,12 +35,6 @@ _SERVER_BACKOFF = Backoff(0.5, 10.0)
 _OVSDB_BACKOFF = Backoff(1.0, 3.0)
 # Seconds between two looks at the connection to OVSDB.
 _OVSDB_TICK = 0.5
-# Another program that changes the integration bridge again and again: the bridge is restored at
-# once each time, but its ports, which are closed until then, are proven again less and less often.
-# So many changes in so many seconds are no reason to wait.
-_FEW = 3
-_RECENT = 60.0
-_PORTS_BACKOFF = Backoff(2.0, 30.0)
 # Seconds in which an operator who deleted the integration bridge may make it again.
 _GRACE = 1.0
 # Seconds until OVSDB shows that the bridge was deleted, after the switch closed the connection.
@@ -107,8 +100,9 @@ class Control:
         # prepared, nor after a restart until it is prepared again.
         self._intact = False
         self._loss = ""
-        # When another program changed the integration bridge.
-        self._changes: collections.deque[float] = collections.deque(maxlen=1000)
+        # For a program that changes the integration bridge again and again: the bridge is restored
+        # at once each time, but its ports, closed until then, are wired again less often.
+        self._budget = Budget(time.monotonic)
         self._questions: set[_Question] = set()
         # The integration bridge that has our flows, and the uplinks our networks use.
         self._made: Make | None = None
@@ -296,15 +290,13 @@ class Control:
     def _pace(self) -> None:
         """Wait, if another program changes the integration bridge again and again."""
         with self._changed:
-            since = time.monotonic() - _RECENT
-            number = sum(moment > since for moment in self._changes)
-        if number <= _FEW:
+            pause = self._budget.pause()
+        if not pause:
             return
-        pause = _PORTS_BACKOFF.delay(number - _FEW)
         self._troubles.report(
             Trouble.RESYNC,
-            f"bridge {self._bridges.integration} was changed {number} times in the last "
-            f"{_RECENT:g} s; its ports, which are closed, are wired again in {pause:.0f} s",
+            f"bridge {self._bridges.integration} is changed again and again by another program; "
+            f"its ports, which are closed, are wired again in {pause:.0f} s",
         )
         self._stopping.wait(pause)
         self._troubles.clear(Trouble.RESYNC)
@@ -370,8 +362,9 @@ class Control:
             reason = making.difference(self._bridges.integration, self._made, now)
             self._troubles.report(Trouble.BRIDGE, f"{reason}; restoring it and its ports")
             LOG.warning("%s; restoring it and its ports", reason)
+            number = len(self._known())
             with self._changed:
-                self._changes.append(time.monotonic())
+                self._budget.spend_on(number)
             self._restore(reason)
             return
         self._switch.networks.mend_records()
