@@ -98,10 +98,7 @@ class CacheUpdate:
         groups = self._state.revisions().security_groups
         self._update_groups(_only_desired(groups, desired.security_groups))
         had = self._state.revisions()
-        for group in _only_desired(had.members, desired.members):
-            # A member is a whole port, and takes milliseconds of the server's time.
-            members = self._desired.get_members(group)
-            self._update(resources.PORT, "id", _differing(self._state.members(group), members))
+        self._update_members(_only_desired(had.members, desired.members))
         self._update_address_groups(_only_desired(had.address_groups, desired.address_groups))
         if desired.awaited:
             self._awaited(desired.awaited)
@@ -111,7 +108,16 @@ class CacheUpdate:
         self._update(resources.SECURITYGROUPRULE, "security_group_id", groups)
 
     def _update_members(self, groups: Collection[str]) -> None:
-        self._update(resources.PORT, "security_group_ids", groups)
+        """Only the members that differ: each is a whole port, and takes milliseconds of the
+        server's time."""
+        for group in sorted(groups):
+            try:
+                members = self._desired.get_members(group)
+            except oslo_messaging.RemoteError:
+                # A server of the first release, or one in trouble: Neutron's own part may answer.
+                self._update(resources.PORT, "security_group_ids", [group])
+            else:
+                self._update(resources.PORT, "id", _differing(self._state.members(group), members))
 
     def _update_address_groups(self, groups: Collection[str]) -> None:
         self._update(resources.ADDRESSGROUP, "id", groups)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import oslo_messaging
 import pytest
 
 from tests.functional.neutron.cloud import WEB, Cloud
@@ -84,6 +85,26 @@ def test_changed_members_of_a_remote_group_are_applied(
     cloud.loop()
     friendly = [each for each in (staying, moving, leaving, coming) if cloud.tcp(each, vm, 80)]
     assert friendly == [staying, coming]
+
+
+def test_a_server_of_the_first_release_is_asked_for_all_members(
+    cloud: Cloud, group: str, vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_members(security_group: str) -> dict[str, int]:
+        raise oslo_messaging.RemoteError("Invalid", "call: must be one of get_ports, report")
+
+    monkeypatch.setattr(cloud.server, "get_members", get_members)
+    friends = cloud.security_group()
+    cloud.rule(group, remote_group_id=friends, **WEB)
+    leaving, coming = elsewhere(1), elsewhere(2)
+    cloud.neutron_port(leaving, friends, host="compute-2")
+    cloud.loop()
+    with cloud.bus_away():
+        cloud.delete_port(leaving)
+        cloud.neutron_port(coming, friends, host="compute-2")
+    cloud.catch_up(vm)
+    cloud.loop()
+    assert [each for each in (leaving, coming) if cloud.tcp(each, vm, 80)] == [coming]
 
 
 def test_a_changed_address_group_is_applied(cloud: Cloud, group: str, vm: Vm) -> None:
