@@ -10,7 +10,7 @@ from lab.rest import Body
 from lab.switch import RULES_INGRESS
 from lab.vm import Vm
 
-_SECONDS = 60
+SECONDS = 60
 
 
 def healthy(tenant: Tenant, count: int, host: str) -> list[Vm]:
@@ -22,7 +22,7 @@ def healthy(tenant: Tenant, count: int, host: str) -> list[Vm]:
 
 def are(neutron: Neutron, vms: list[Vm], **fields: object) -> None:
     """Wait until the fields of the machines' ports are these."""
-    neutron.api.wait_fields([vm.port_id for vm in vms], _SECONDS, **fields)
+    neutron.api.wait_fields([vm.port_id for vm in vms], SECONDS, **fields)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ from lab.neutron.host import BRIDGE
 from lab.neutron.stack import Neutron
 from lab.neutron.tenant import CLOSED, SERVED, Tenant
 from lab.probe import passes_anything
+from lab.process import wait_until
 from tests.e2e.neutron.conftest import OURS, PLAIN, WATCHED
-from tests.e2e.neutron.ports import are, full_table, healthy, tasks
+from tests.e2e.neutron.ports import SECONDS, are, full_table, healthy, tasks
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +102,40 @@ def test_a_port_that_moves_is_proven_by_its_new_host(neutron: Neutron, tenant: T
     assert tasks(neutron, one)[0]["host"] == OURS
     assert other.connect(one.ip, SERVED)
     assert not other.connect(one.ip, CLOSED, timeout=0.5)
+
+
+def test_flows_deleted_by_hand_are_reported_and_repaired_and_the_port_stays_active(
+    neutron: Neutron, tenant: Tenant
+) -> None:
+    one, other = healthy(tenant, 2, OURS)
+    switch = neutron.hosts[OURS].switch
+    ofport = switch.ofport(other.tap)
+    own = f"cookie={0xAF1001 << 40 | ofport << 16:#x}/0xffffffffffff0000"
+    assert switch.flows(BRIDGE, own)
+    switch.ofctl("del-flows", switch.management(BRIDGE), own)
+    found = wait_until(lambda: tasks(neutron, other, flow="audit"), SECONDS, "drift is reported")
+    assert [(task["name"], task["task_state"]) for task in found] == [("compare-switch", "FAILED")]
+    assert found[0]["error"]["type"] == "Drift"
+    are(neutron, [other], status="ACTIVE", sync_state="IN_SYNC")
+    # It was never DOWN: that would be in the history of what was done for it.
+    assert {task["task_state"] for task in tasks(neutron, other, flow="wire")} == {"SUCCEEDED"}
+    assert one.connect(other.ip, SERVED)
+    assert not one.connect(other.ip, CLOSED, timeout=0.5)
+    assert tasks(neutron, one, flow="audit") == []
+
+
+@pytest.mark.parametrize("tag", [999, 4095])
+def test_a_changed_tag_is_reported_and_neutrons_agent_wires_the_port_again(
+    neutron: Neutron, tenant: Tenant, tag: int
+) -> None:
+    one, other = healthy(tenant, 2, OURS)
+    switch = neutron.hosts[OURS].switch
+    right = switch.vsctl("get", "Port", other.tap, "tag")
+    switch.vsctl("set", "Port", other.tap, f"tag={tag}")
+    found = wait_until(lambda: tasks(neutron, other, flow="audit"), SECONDS, "drift is reported")
+    assert f"is {tag} instead of" in found[0]["error"]["message"]
+    wait_until(
+        lambda: switch.vsctl("get", "Port", other.tap, "tag") == right, SECONDS, "the tag as before"
+    )
+    are(neutron, [other], status="ACTIVE", sync_state="IN_SYNC")
+    assert one.connect(other.ip, SERVED)
