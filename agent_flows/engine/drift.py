@@ -29,14 +29,16 @@ _DEBOUNCE = 0.1
 _SPREAD = 0.1
 # Comparing and repairing may take so much CPU at once, and so much of a core in the long run;
 # a finding counts as at least so much. So a program that fights with the agent costs a bounded
-# part of the host, and of the history: ten repairs at once, then one every four seconds.
-_CREDIT = 6.0
-_SHARE = 0.15
-_LEAST_COST = 0.6
+# part of the host, and of the history: ten repairs at once, then one every three seconds.
+# Over a minute that is 15 % of a core at most; what is left of 20 % is the rest of the agent's.
+_CREDIT = 3.0
+_SHARE = 0.1
+_LEAST_COST = 0.3
 # To wire a port again, in a batch of 500 (measured: 5 s with the switch's and the server's part).
 _COST_OF_PORT = 0.01
-# So many findings in so many seconds are a trouble of the host.
-_OFTEN = 5
+# So many findings in so many seconds are a trouble of the host; fewer ones if they use up what
+# comparing and repairing may cost.
+_OFTEN, _SEVERAL = 5, 2
 _RECENT = 60.0
 _BACKOFF = Backoff(0.5, 10.0)
 _MOST_COOKIES = 10_000
@@ -167,6 +169,8 @@ class DriftWatch:
         self._next_audit = clock() + self._spread()
         self._findings: collections.deque[float] = collections.deque(maxlen=1000)
         self._budget = Budget(clock)
+        # Whether that is a trouble now, and the number of findings that was reported last.
+        self._is_often, self._reported = False, 0
         # The CPU time at the start of the last comparison that found something.
         self._charged_from: float | None = None
         self._loop = Loop("drift-watch", self._step, troubles, Trouble.DRIFT, _BACKOFF)
@@ -248,7 +252,11 @@ class DriftWatch:
             used = self._cpu() - self._charged_from
             self._budget.spend(min(max(_LEAST_COST, used), _CREDIT))
             self._charged_from = None
-        return _DEBOUNCE + min(self._budget.pause(), self._interval)
+        pause = min(self._budget.pause(), self._interval)
+        if pause and self._recent()[0] >= _SEVERAL:
+            self._is_often = True
+            self._report_often()
+        return _DEBOUNCE + pause
 
     def _recent(self) -> tuple[int, float]:
         """The number of recent findings, and when the first of them was."""
@@ -259,9 +267,15 @@ class DriftWatch:
 
     def _report_often(self) -> None:
         number, since = self._recent()
-        if number < _OFTEN:
+        self._is_often = number >= (_SEVERAL if self._is_often else _OFTEN)
+        if not self._is_often:
+            self._reported = 0
             self._troubles.clear(Trouble.DRIFT)
             return
+        if number == self._reported:
+            # Each change of a trouble is sent to the server at once, and the time always changes.
+            return
+        self._reported = number
         seconds = max(1, round(self._clock() - since))
         self._troubles.report(
             Trouble.DRIFT,

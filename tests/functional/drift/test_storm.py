@@ -20,7 +20,7 @@ from lab.vm import Vm
 BRIDGE = "br-int"
 HISTORY_ATTEMPTS, HISTORY_FAILURES = 2, 4
 # The watch allows so many repairs at once, and then one in so many seconds.
-BURST, SECONDS_A_REPAIR = 10, 4.0
+BURST, SECONDS_A_REPAIR = 10, 3.0
 STORMS = {
     "deletes all flows": 'ovs-ofctl del-flows "$0"; sleep 0.5',
     "adds and deletes a flow": (

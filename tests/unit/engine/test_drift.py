@@ -111,17 +111,31 @@ def test_storm_of_changes_is_a_trouble_until_it_has_ended() -> None:
         seen(lambda: Trouble.DRIFT not in troubles.current())
 
 
+def test_few_findings_are_a_trouble_if_they_cost_too_much() -> None:
+    auditor, clock = Auditor({"port-1": TAG}), Clock()
+    used = iter(range(0, 1000, 2))
+    with watching(auditor, clock=clock, cpu=lambda: float(next(used))) as (watch, reported, trs):
+        for number in (1, 2):
+            watch.suspect(drift.EVERYTHING)
+            seen(lambda number=number: len(reported) == number)
+        assert Trouble.DRIFT not in trs.current()
+        watch.suspect(drift.EVERYTHING)
+        seen(lambda: Trouble.DRIFT in trs.current())
+        assert "found and repaired 2 times" in trs.current()[Trouble.DRIFT]
+        assert len(reported) == 2
+
+
 def test_budget_allows_a_burst_and_then_a_share_of_a_core() -> None:
     clock = Clock()
     budget = Budget(clock)
-    budget.spend(6.0)
+    budget.spend(3.0)
     assert budget.pause() == 0.0
     budget.spend(1.5)
-    assert budget.pause() == pytest.approx(10.0)
-    clock.now += 10.0
+    assert budget.pause() == pytest.approx(15.0)
+    clock.now += 15.0
     assert budget.pause() == pytest.approx(0.0)
     clock.now += 1000.0
-    budget.spend(6.0)
+    budget.spend(3.0)
     assert budget.pause() == 0.0
 
 
