@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Mapping
 
-from oslo_log import log
-
 from agent_flows.agent.flows import Switch
 from agent_flows.agent.network_audit import NetworkAudit
 from agent_flows.agent.wiring_audit import WiringAudit
@@ -12,8 +10,6 @@ from agent_flows.engine.port_table import PortTable
 from agent_flows.openflow.monitor import Changes
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.report import Step
-
-LOG = log.getLogger(__name__)
 
 
 class AgentAuditor:
@@ -54,11 +50,12 @@ class AgentAuditor:
             return True
         if suspicion.counted:
             return not firewall.counts()
-        return bool(suspicion.deleted) and not firewall.counts(suspicion.deleted)
+        return not firewall.explains(suspicion.deleted, suspicion.added)
 
     def _flows(self) -> Mapping[str, Drift]:
         """Of the integration bridge. What concerns no proven port is repaired at once: there is
-        no port to report it of."""
+        no port to report it of. A flow that must be left there is reported by the ports it fails.
+        """
         differing = self._switch.firewall.audit()
         if differing is None:
             return {}
@@ -69,7 +66,6 @@ class AgentAuditor:
             if port_id in lives and lives[port_id].proven
         }
         if not proven:
-            LOG.warning("Flows that another program changed concern no proven port: repairing them")
             self._switch.firewall.repair()
         return proven
 
@@ -77,7 +73,7 @@ class AgentAuditor:
 def suspicion_of(bridge: str, changes: Changes) -> Suspicion:
     """What changes of the integration bridge's flows give reason to compare.
 
-    Flows of ours that were deleted may be what a bundle of ours replaced. On our own
+    A bundle of ours may have added or deleted the flows with cookies of ours. On our own
     bridge no one else writes flows.
     """
     if changes.missed:
@@ -87,6 +83,7 @@ def suspicion_of(bridge: str, changes: Changes) -> Suspicion:
         changes.deleted,
         frozenset({bridge}) if written else frozenset(),
         counted=changes.paused,
+        added=changes.added,
     )
 
 

@@ -56,11 +56,11 @@ class Drift:
 class Suspicion:
     """What may differ, since something happened that no flow of ours may have done.
 
-    ``deleted``: cookies of deleted flows of the integration bridge, which a flow
-    of ours may have replaced. ``bridges``: their flows were changed by another
-    program. ``counted``: the number of flows of the integration bridge is in
-    question. ``port_ids``: their tag, link or interface changed. ``everything``
-    includes all of it.
+    ``deleted`` and ``added``: cookies of ours of which flows were deleted from, and
+    added to, the integration bridge, perhaps by a flow of ours. ``bridges``: their
+    flows were changed by another program. ``counted``: the number of flows of the
+    integration bridge is in question. ``port_ids``: their tag, link or interface
+    changed. ``everything`` includes all of it.
     """
 
     deleted: frozenset[int] = frozenset()
@@ -68,16 +68,18 @@ class Suspicion:
     counted: bool = False
     port_ids: frozenset[str] = frozenset()
     everything: bool = False
+    added: frozenset[int] = frozenset()
 
     def __or__(self, other: "Suspicion") -> "Suspicion":
-        deleted = self.deleted | other.deleted
-        if self.everything or other.everything or len(deleted) > _MOST_COOKIES:
+        deleted, added = self.deleted | other.deleted, self.added | other.added
+        if self.everything or other.everything or len(deleted) + len(added) > _MOST_COOKIES:
             return EVERYTHING
         return Suspicion(
             deleted,
             self.bridges | other.bridges,
             self.counted or other.counted,
             self.port_ids | other.port_ids,
+            added=added,
         )
 
     def __bool__(self) -> bool:

@@ -148,6 +148,11 @@ class Networks:
         """How many flows of networks the integration bridge should hold."""
         return sum(map(len, map(self._inside, self._provisioned.copy().values())))
 
+    def uplinks(self) -> frozenset[int]:
+        """The ofports of the integration bridge that lead to the physical networks."""
+        provisioned = self._provisioned.copy().values()
+        return frozenset(each.uplink.ofport for each in provisioned if each.uplink is not None)
+
     @contextlib.contextmanager
     def held_flows(self) -> Iterator[dict[int, list[Flow]]]:
         """These flows by cookie; none of them changes inside the block."""

@@ -78,6 +78,11 @@ def generation(cookie: int) -> int:
     return cookie & 0xFFFF
 
 
+def only(cookie: int) -> tuple[int, int]:
+    """Value and mask that select the flows with this very cookie."""
+    return cookie, _EVERY_BIT
+
+
 def selector(cookie: int, mask: int = _EVERY_BIT) -> str:
     """As ovs-ofctl selects flows by cookie; without a mask the switch uses its index."""
     return f"cookie={cookie:#x}/{mask:#x}"

@@ -27,6 +27,9 @@ class NetworkFlows(Protocol):
     def held_flows(self) -> AbstractContextManager[Mapping[int, Sequence[Flow]]]:
         """Them by cookie; none of them changes inside the block."""
 
+    def uplinks(self) -> Set[int]:
+        """The ofports that lead to the physical networks."""
+
 
 class Audit:
     """Without ``networks`` the flows of networks are not judged."""
@@ -42,9 +45,10 @@ class Audit:
     def counts(self, installed: Installed) -> bool:
         """Whether the bridge holds as many flows as it should: one call, however many."""
         expected = len(self._base) + installed.count()
-        if self._networks is None or not self._bridge.removes:
+        if self._networks is None:
             return self._ofctl.count(*cookie.FIREWALL) == expected
-        return self._ofctl.count(*cookie.ANY) == expected + self._networks.flow_count()
+        counted = cookie.ANY if self._bridge.removes else cookie.OURS
+        return self._ofctl.count(*counted) == expected + self._networks.flow_count()
 
     def compare(
         self,

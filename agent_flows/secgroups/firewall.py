@@ -70,7 +70,7 @@ class Firewall:
         self._base = base_flows(pipeline)
         self._bridge = Bridge()
         if networks is not None:
-            self._bridge = OwnBridge(removes=remove_strange)
+            self._bridge = OwnBridge(networks.uplinks, removes=remove_strange)
         elif reserved is not None:
             self._bridge = NeutronsBridge(reserved)
         self._judges = networks is not None
@@ -165,24 +165,50 @@ class Firewall:
         with self._lock:
             self._distrusted = self._judging = True
 
-    def counts(self, deleted: Set[int] | None = None) -> bool:
+    def counts(self) -> bool:
         """Whether the bridge holds as many flows as it should; one call, however many.
 
-        ``deleted``: cookies of deleted flows; without a flow of ours that has one of them
-        nothing is asked of the switch. Raises :class:`TaskFailed`.
+        Raises :class:`TaskFailed`.
         """
+        return self._holds(self._number_is_right)
+
+    def explains(self, deleted: Set[int], added: Set[int]) -> bool:
+        """Whether bundles of ours may have deleted and added the flows of these cookies of ours.
+
+        Flows are counted: all of them, and if few cookies have lost flows those of
+        each, for others may have been added in their place. Raises
+        :class:`TaskFailed`.
+        """
+        of_networks = any(cookie.kind(each) == Kind.NETWORK for each in deleted)
+
+        def is_right(installed: Installed) -> bool:
+            expected = installed.cookies()
+            expected.update(dict.fromkeys(self._base, 1))
+            lost = [each for each in deleted if each in expected]
+            many = len(lost) > _FEW
+            if (added or many or of_networks) and not self._number_is_right(installed):
+                return False
+            return many or all(
+                self._ofctl.count(*cookie.only(each)) == expected[each] for each in lost
+            )
+
+        return self._holds(is_right)
+
+    def _holds(self, is_right: Callable[[Installed], bool]) -> bool:
+        """Without the lock at first, so that no port waits while nothing is wrong."""
         with self._lock:
             self._resolve_unanswered()
-            if deleted is not None:
-                expected = self._installed.cookies().keys() | self._base.keys()
-                networks = {each for each in deleted if cookie.kind(each) == Kind.NETWORK}
-                if not networks and expected.isdisjoint(deleted):
-                    return True
-            if self._installed.strays:
-                # Flows of an older process are not counted.
+            installed = self._installed
+        with switch_errors():
+            if is_right(installed):
                 return True
-            with switch_errors():
-                return self._audit.counts(self._installed)
+            with self._lock:
+                self._resolve_unanswered()
+                return is_right(self._installed)
+
+    def _number_is_right(self, installed: Installed) -> bool:
+        # Flows of an older process are not counted.
+        return bool(installed.strays) or self._audit.counts(installed)
 
     def audit(self) -> Mapping[str, TaskError] | None:
         """Compare every flow with what was compiled, those of strangers too.

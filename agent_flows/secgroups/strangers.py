@@ -33,17 +33,28 @@ class Bridge:
 
 
 class OwnBridge(Bridge):
-    """Ours as a whole."""
+    """Ours as a whole. ``uplinks`` gives the ofports that lead to the physical networks."""
 
-    def __init__(self, *, removes: bool = True) -> None:
+    def __init__(
+        self, uplinks: Callable[[], Set[int]] = frozenset, *, removes: bool = True
+    ) -> None:
+        self._uplinks = uplinks
         self.removes = removes
 
     def strange(self, flows: Iterable[FlowEntry], ofports: Set[int]) -> tuple[FlowEntry, ...]:
-        return tuple(flows)
+        """Every one, if it is removed."""
+        return tuple(flow for flow in flows if self.removes or self._decided(flow, ofports))
 
     def decides(self, flow: FlowEntry, ofport: int, ofports: Set[int]) -> bool:
-        named = flow.matched_ports | flow.receivers
-        return ofport in named or ofport in _rest(flow, ofports)
+        return ofport in self._decided(flow, ofports)
+
+    def _decided(self, flow: FlowEntry, ofports: Set[int]) -> Set[int]:
+        """No flow of ours leads to a table that is not in the pipeline."""
+        if flow.table not in _PIPELINE:
+            return frozenset()
+        if flow.matched_ports & self._uplinks():
+            return ofports
+        return ((flow.matched_ports | flow.receivers) & ofports) | _rest(flow, ofports)
 
 
 class NeutronsBridge(Bridge):
@@ -60,6 +71,7 @@ class NeutronsBridge(Bridge):
         return ofport in overruled(flow, ofports)
 
 
+_PIPELINE = frozenset(Table)
 _OURS = frozenset(
     {
         Table.BASE_EGRESS,

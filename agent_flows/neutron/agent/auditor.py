@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from oslo_log import log
-
 from agent_flows.engine.drift import Drift, Suspicion
 from agent_flows.engine.port_life import Life, Phase
 from agent_flows.engine.port_table import PortTable
@@ -13,8 +11,6 @@ from agent_flows.neutron.agent.flows import Switch
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.openflow.monitor import Changes
 from agent_flows.report import Step, TaskError
-
-LOG = log.getLogger(__name__)
 
 _BEFORE_SECOND_LOOK = 0.3
 """Seconds. Neutron's agent changes a port in several transactions, and is not asked: what is still
@@ -57,7 +53,7 @@ class DriverAuditor:
             return True
         if suspicion.counted:
             return not firewall.counts()
-        return bool(suspicion.deleted) and not firewall.counts(suspicion.deleted)
+        return not firewall.explains(suspicion.deleted, suspicion.added)
 
     def _flows(self) -> dict[str, Drift]:
         """What concerns no proven port is repaired at once: there is no port to report it of."""
@@ -71,7 +67,6 @@ class DriverAuditor:
             if port_id in lives and lives[port_id].proven
         }
         if not proven:
-            LOG.warning("Flows that another program changed concern no proven port: repairing them")
             self._switch.firewall.repair()
         return proven
 
@@ -112,7 +107,7 @@ class DriverAuditor:
 def suspicion_of(bridge: str, changes: Changes, is_known: Callable[[int], bool]) -> Suspicion:
     """What changes of Neutron's bridge's flows give reason to compare.
 
-    Flows of ours that were deleted may be what a bundle of ours replaced. Those with a cookie
+    A bundle of ours may have added or deleted the flows with cookies of ours. Those with a cookie
     that ``is_known`` are of Neutron's agent, its extensions, or the quarantine.
     """
     if changes.missed:
@@ -122,4 +117,5 @@ def suspicion_of(bridge: str, changes: Changes, is_known: Callable[[int], bool])
         changes.deleted,
         frozenset({bridge}) if written else frozenset(),
         counted=changes.paused,
+        added=changes.added,
     )

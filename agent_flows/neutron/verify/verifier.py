@@ -166,7 +166,8 @@ class Verifier:
         """The flows of the driver may not be what they were. It is not known who deletes its flows:
         itself, or another program."""
         known = getattr(self._bridge, "reserved_cookies", ())
-        if replace(changes, foreign=changes.foreign.difference(known)):
+        foreign = changes.foreign.difference(known)
+        if replace(changes, foreign=foreign, added=frozenset()):
             self._watchlist.audit()
 
     # Looks.

@@ -79,6 +79,11 @@ class Followed:
             " event=ADDED table=0 idle_timeout=2 hard_timeout=1 cookie=0x7 ip",
             Changes(foreign=frozenset({7})),
         ),
+        (
+            f" event=ADDED table=82 cookie={OURS:#x} tcp,reg5=0x7",
+            Changes(added=frozenset({OURS})),
+        ),
+        (f" event=ADDED table=82 cookie={OURS:#x}", Changes(added=frozenset({OURS}))),
         (" event=MODIFIED table=0 cookie=0x7 tcp", Changes(foreign=frozenset({7}))),
         (f" event=MODIFIED table=82 cookie={OURS:#x} tcp,reg5=0x7", Changes(modified=True)),
         (f" event=MODIFIED table=82 cookie={OURS:#x}", Changes(modified=True)),

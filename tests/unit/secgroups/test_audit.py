@@ -33,6 +33,9 @@ class OneNetwork:
     def held_flows(self) -> Iterator[Mapping[int, Sequence[Flow]]]:
         yield {cookie.network(1): [self.flow]}
 
+    def uplinks(self) -> frozenset[int]:
+        return frozenset({7})
+
 
 class House:
     """Six wired ports, more than are compared in full each time."""
