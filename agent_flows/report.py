@@ -116,8 +116,7 @@ class Trouble(enum.StrEnum):
     CONTROL = "control"
     """Work for the whole host failed."""
     RESYNC = "resync"
-    """The ports of this host could not be read from the server, or wait because another program
-    changes the integration bridge again and again."""
+    """The ports of this host could not be read from the server."""
     OTHER = "other"
     """Any trouble that only a newer agent knows."""
 

@@ -103,6 +103,7 @@ class Control:
         # For a program that changes the integration bridge again and again: the bridge is restored
         # at once each time, but its ports, closed until then, are wired again less often.
         self._budget = Budget(time.monotonic)
+        self._changed_by_another = False
         self._questions: set[_Question] = set()
         # The integration bridge that has our flows, and the uplinks our networks use.
         self._made: Make | None = None
@@ -288,18 +289,26 @@ class Control:
             raise
 
     def _pace(self) -> None:
-        """Wait, if another program changes the integration bridge again and again."""
-        with self._changed:
-            pause = self._budget.pause()
-        if not pause:
+        """Wait, if another program changes the integration bridge again and again; meanwhile what
+        was proven of its ports is untrue."""
+        if not self._changed_by_another:
             return
-        self._troubles.report(
-            Trouble.RESYNC,
-            f"bridge {self._bridges.integration} is changed again and again by another program; "
-            f"its ports, which are closed, are wired again in {pause:.0f} s",
-        )
-        self._stopping.wait(pause)
-        self._troubles.clear(Trouble.RESYNC)
+        if pause := self._pause():
+            self._troubles.report(
+                Trouble.BRIDGE,
+                f"bridge {self._bridges.integration} is changed again and again by another "
+                f"program; its ports, which are closed, are wired again in {pause:.0f} s",
+            )
+            self._stopping.wait(pause)
+            self._troubles.clear(Trouble.BRIDGE)
+        number = len(self._known())
+        with self._changed:
+            self._changed_by_another = False
+            self._budget.spend_on(number)
+
+    def _pause(self) -> float:
+        with self._changed:
+            return self._budget.pause()
 
     def _watch_ovsdb(self) -> None:
         self._stopping.wait(_OVSDB_TICK)
@@ -327,7 +336,8 @@ class Control:
         self._switch.ovsdb.settle()
         self._switch.firewall.start()
         self._made = made
-        self._troubles.clear(Trouble.BRIDGE)
+        if not self._pause():
+            self._troubles.clear(Trouble.BRIDGE)
         with self._changed:
             serves = self._intact = not self._switch_is_gone
         if serves:
@@ -362,9 +372,8 @@ class Control:
             reason = making.difference(self._bridges.integration, self._made, now)
             self._troubles.report(Trouble.BRIDGE, f"{reason}; restoring it and its ports")
             LOG.warning("%s; restoring it and its ports", reason)
-            number = len(self._known())
             with self._changed:
-                self._budget.spend_on(number)
+                self._changed_by_another = True
             self._restore(reason)
             return
         self._switch.networks.mend_records()

@@ -151,7 +151,9 @@ def test_a_bridge_that_is_changed_again_and_again_is_closed_at_once_and_its_port
             lambda: host.switch.vsctl("get", "Bridge", BRIDGE, "fail_mode") == "secure",
             "it is closed",
         )
-    assert "again and again" in host.trouble(Trouble.RESYNC)
+    host.until(
+        lambda: "again and again" in host.troubles().get(Trouble.BRIDGE, ""), "its ports wait"
+    )
     assert not two.connect(one.ip, 80, timeout=0.4)
     host.server.wait_for(
         lambda: host.server.of(two.port_id)[-1].flow is FlowName.RESYNC, 40, "the last repair"
