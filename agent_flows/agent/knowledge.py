@@ -5,7 +5,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from agent_flows.rpc.revisions import NOT_COMPARED, Revisions, digest
+from agent_flows.rpc.revisions import Revisions, digest
 from agent_flows.spec import DesiredState, PortSpec
 
 # The revision of a group that was not in the answer with its port.
@@ -14,11 +14,15 @@ _MISSING = -1
 
 @dataclass(frozen=True)
 class _Learnt:
-    """A port's revision, and those of its groups: none without port security, None if its spec is
-    invalid and names none that can be trusted."""
+    """A port's revision, and those of its groups: none without port security.
+
+    ``refused``: its spec is invalid, so its groups are not known. It is asked for
+    again and again until it is valid.
+    """
 
     revision: int
-    groups: Mapping[str, int] | None
+    groups: Mapping[str, int]
+    refused: bool = False
 
 
 class Knowledge:
@@ -38,40 +42,40 @@ class Knowledge:
         with self._lock:
             for port_id in port_ids:
                 if refused := state.refused.get(port_id):
-                    self._ports[port_id] = _Learnt(refused.revision, None)
+                    before = self._ports.get(port_id)
+                    groups = before.groups if before and before.refused else {}
+                    self._ports[port_id] = _Learnt(refused.revision, groups, refused=True)
                 elif spec := state.ports.get(port_id):
                     self._ports[port_id] = _Learnt(spec.revision, _groups(spec, state))
                 else:
                     self._ports.pop(port_id, None)
 
     def digest(self) -> str:
-        """To compare with that of :class:`agent_flows.rpc.revisions.Revisions`.
-
-        ``NOT_COMPARED`` while a port's spec is invalid, because its groups are not known.
-        """
-        ports = self._copy()
-        if any(learnt.groups is None for learnt in ports.values()):
-            return NOT_COMPARED
-        return digest(_lines(ports))
+        """To compare with that of :class:`agent_flows.rpc.revisions.Revisions`."""
+        return digest(_lines(self._copy()))
 
     def differing(self, theirs: Revisions, absent: Collection[str]) -> set[str]:
         """Ports about which the server is to be asked again.
 
         Of ``absent`` ones, which have no interface and so no flows, the new
-        revisions of their groups are only noted.
+        revisions of their groups are only noted. Groups of no port with a valid
+        spec count as those of the ports with an invalid one.
         """
         asked = set()
         ports = self._copy()
+        known = {id_ for learnt in ports.values() if not learnt.refused for id_ in learnt.groups}
+        others = {id_: rev for id_, rev in theirs.security_groups.items() if id_ not in known}
         for port_id in ports.keys() | theirs.ports.keys():
             learnt = ports.get(port_id)
             if learnt is None or learnt.revision != theirs.ports.get(port_id):
                 asked.add(port_id)
                 continue
-            groups = learnt.groups or {}
-            newer = {id_: theirs.security_groups.get(id_, _MISSING) for id_ in groups}
-            if newer == groups:
+            newer = {id_: theirs.security_groups.get(id_, _MISSING) for id_ in learnt.groups}
+            if learnt.refused:
+                newer = others
+            if newer == learnt.groups:
                 continue
-            if port_id in absent and _MISSING not in newer.values():
+            if learnt.refused or (port_id in absent and _MISSING not in newer.values()):
                 self._note(port_id, learnt, newer)
             else:
                 asked.add(port_id)
@@ -102,5 +106,5 @@ def _lines(ports: Mapping[str, _Learnt]) -> Iterator[tuple[str, str, int]]:
     """A group of two ports that learnt different revisions of it has both: the digest differs."""
     for port_id, learnt in ports.items():
         yield "port", port_id, learnt.revision
-        for group, revision in (learnt.groups or {}).items():
+        for group, revision in learnt.groups.items():
             yield "security_group", group, revision

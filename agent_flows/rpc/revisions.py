@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import pydantic
 from pydantic.dataclasses import dataclass
 
-from agent_flows.rpc.transport import MAX_IDS
 from agent_flows.validation import Invalid, Revision, Uuid, parse
 
 NOT_COMPARED = ""
@@ -45,7 +44,9 @@ def digest_of(state: Mapping[str, Any]) -> str:
         raise Invalid(KEY, value, "must be 32 hexadecimal digits in lower case") from None
 
 
-ByIds = Annotated[dict[Uuid, Revision], pydantic.Field(max_length=MAX_IDS)]
+# As many as the server has, as in the answer to get_ports: a limit would make the heartbeats of a
+# large host fail.
+ByIds = dict[Uuid, Revision]
 
 
 @dataclass(frozen=True, config=pydantic.ConfigDict(extra="ignore"))
@@ -62,7 +63,7 @@ class Revisions:
 
     ports: ByIds
     security_groups: ByIds
-    awaited: Annotated[tuple[Uuid, ...], pydantic.Field(max_length=MAX_IDS)] = ()
+    awaited: tuple[Uuid, ...] = ()
     members: ByIds = field(default_factory=dict)
     address_groups: ByIds = field(default_factory=dict)
 

@@ -161,9 +161,9 @@ class Store:
             Heartbeat(host, agent, at, condition.of(state), desired=desired)
         )
 
-    def vouch(self, host: str) -> Held:
+    def vouch(self, host: str) -> None:
         """Another service, which knows no identities, reports that the agent is alive."""
-        return self._take_heartbeat(Heartbeat(host, None, clock.now(), vouched=True))
+        self._take_heartbeat(Heartbeat(host, None, clock.now(), vouched=True))
 
     def _take_heartbeat(self, beat: Heartbeat) -> Held:
         held, casts = self._record(beat)

@@ -7,12 +7,20 @@ import pytest
 
 from agent_flows.report import FlowName
 from agent_flows.rpc.revisions import Revisions
+from agent_flows.server.core import agent_view, clock
+from agent_flows.server.core.liveness import Liveness
+from agent_flows.server.core.metrics import AgentGauges
 from lab.model import new_id
 from lab.server_parts import FakeAgent, Server
 
 MakePort = Callable[..., str]
 OTHER = "0" * 32
 INTERVAL = 10
+
+
+def gauges(server: Server) -> list[AgentGauges]:
+    with server.database.reader() as session:
+        return agent_view.gauges(session, Liveness(server.rules, clock.now()))
 
 
 def desired(server: Server, host: str = "host-a") -> Any:
@@ -106,6 +114,7 @@ def test_an_agent_of_the_first_release_is_not_compared(
         later(INTERVAL)
         agent.beat()
     assert desired(server) is None
+    assert [each.behind for each in gauges(server)] == [None]
     assert server.state(port) == ("ACTIVE", "IN_SYNC")
 
 
@@ -132,6 +141,7 @@ def test_an_agent_that_stays_behind_loses_its_claims_and_is_asked_once(
     health = server.rest.simulate_get("/healthz").json
     assert health["agents"]["host-a"].startswith("its agent has another desired state")
     assert desired(server) == {"in_step": False, "differs_since": since}
+    assert [each.behind for each in gauges(server)] == [4 * INTERVAL]
     for _ in range(7):
         later(INTERVAL)
         agent.beat(desired=OTHER)

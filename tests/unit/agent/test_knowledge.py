@@ -87,11 +87,35 @@ def test_a_group_that_was_missing_in_the_answer_is_asked_about() -> None:
     assert knowledge.differing(theirs, ()) == {ONE}
 
 
-def test_nothing_is_compared_while_a_ports_spec_is_invalid() -> None:
-    knowledge = knowing(a_port(ONE))
-    knowledge.learn([TWO], DesiredState(refused={TWO: Refused("no", 4, "")}))
-    assert knowledge.digest() == ""
-    assert knowledge.differing(Revisions({ONE: 1, TWO: 4}, {WEB.id: 7}), ()) == set()
+def test_a_port_with_an_invalid_spec_hides_no_difference_of_others() -> None:
+    """Its groups are not known: those of the server that no other port is in count as its own."""
+    knowledge, other = knowing(a_port(ONE)), new_id()
+    refused = DesiredState(refused={TWO: Refused("no", 4, "")})
+    knowledge.learn([TWO], refused)
+    theirs = Revisions({ONE: 1, TWO: 4}, {WEB.id: 7, other: 2})
+    assert knowledge.differing(theirs, ()) == set()
+    assert knowledge.digest() == theirs.digest()
+    # It is asked for again and again, and nothing changes by that.
+    knowledge.learn([TWO], refused)
+    assert knowledge.digest() == theirs.digest()
+    for newer in (
+        Revisions({ONE: 1, TWO: 4}, {WEB.id: 8, other: 2}),
+        Revisions({ONE: 2, TWO: 4}, {WEB.id: 7, other: 2}),
+    ):
+        assert knowledge.digest() != newer.digest()
+        assert knowledge.differing(newer, ()) == {ONE}
+    later = Revisions({ONE: 1, TWO: 4}, {WEB.id: 7, other: 3})
+    assert knowledge.differing(later, ()) == set()
+    assert knowledge.digest() == later.digest()
+    assert knowledge.differing(Revisions({ONE: 1, TWO: 5}, {WEB.id: 7}), ()) == {TWO}
+
+
+def test_a_port_whose_spec_is_valid_again_has_its_own_groups() -> None:
+    knowledge = Knowledge()
+    knowledge.learn([ONE], DesiredState(refused={ONE: Refused("no", 4, "")}))
+    knowledge.differing(Revisions({ONE: 4}, {new_id(): 2}), ())
+    knowledge.learn([ONE], state(a_port(ONE, 5)))
+    assert knowledge.digest() == Revisions({ONE: 5}, {WEB.id: 7}).digest()
 
 
 def test_an_invalid_group_has_its_revision() -> None:

@@ -102,6 +102,16 @@ def test_an_agent_is_shown_with_troubles_and_the_age_of_its_heartbeat(
     assert run("agent", "show", "nope").code == 4
 
 
+def test_an_agent_shows_whether_it_has_the_desired_state(run: Run, server: Server) -> None:
+    server.store.take_heartbeat(HOST, {})
+    assert "in step" not in run("agent", "show", HOST).out
+    server.store.take_heartbeat(HOST, {"desired": server.store.get_revisions(HOST).digest()})
+    assert run("agent", "show", HOST, "-c", "desired").cells() == ["in step"]
+    server.store.take_heartbeat(HOST, {"desired": "0" * 32})
+    assert "differs from the server's, first " in run("agent", "show", HOST).out
+    assert run("agent", "show", HOST, "-f", "json").json["desired"]["in_step"] is False
+
+
 def test_resync_of_a_host_continues_after_an_unknown_one(run: Run) -> None:
     ran = run("agent", "resync", HOST)
     assert (ran.code, ran.err) == (0, f"{HOST}: resync of all its ports requested\n")

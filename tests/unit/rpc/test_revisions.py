@@ -35,3 +35,8 @@ def test_the_digest_is_the_same_in_every_release() -> None:
         [("port", ONE, 3), ("security_group", GROUP, 4)]
     )
     assert digest([("port", "a", 1)]) == "42127dd8d611b0988baf5ad4a8339cff"
+
+
+def test_a_host_may_have_any_number_of_ports() -> None:
+    ports = {numbered_id(1, number): 1 for number in range(20_000)}
+    assert Revisions(ports, {}, tuple(ports)).digest() != Revisions(ports, {}).digest()
