@@ -1,13 +1,19 @@
 """Runs tools as root from an agent that need not be root itself."""
 
+import contextlib
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Sequence
+from typing import IO, cast
 
+import psutil
 from neutron.agent.linux import utils as agent_utils
+from neutron.conf.agent.common import get_root_helper
 from neutron.privileged.agent.linux import utils
 from neutron_lib import exceptions
+from oslo_config import cfg
 from oslo_log import log
 from oslo_privsep.comm import PrivsepTimeout
 
@@ -64,18 +70,26 @@ def start(argv: Sequence[str]) -> Child:
 class _HelpersChild:
     def __init__(self, argv: Sequence[str]) -> None:
         self._argv = list(argv)
-        self._popen, _ = agent_utils.create_process(self._argv, run_as_root=True)
+        # Not with Neutron's create_process: ovs-ofctl prints what it monitors to standard error.
+        self._popen = subprocess.Popen(
+            [*shlex.split(get_root_helper(cfg.CONF)), *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self._output = cast(IO[bytes], self._popen.stdout)
 
     def fileno(self) -> int:
-        return int(self._popen.stdout.fileno())
+        return self._output.fileno()
 
     def end(self) -> None:
         try:
+            # None, or an error, if it has ended by itself.
             pid = agent_utils.get_root_helper_child_pid(self._popen.pid, self._argv, True)
             if pid is not None:
                 agent_utils.kill_process(pid, signal.SIGKILL, True)
+        except (OSError, psutil.Error, exceptions.ProcessExecutionError) as exc:
+            LOG.info("%s was not ended: %s", self._argv[0], exc)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(_GRACE)
-        except (OSError, exceptions.ProcessExecutionError, subprocess.TimeoutExpired) as exc:
-            LOG.warning("%s could not be ended: %s", self._argv[0], exc)
-        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
-            pipe.close()
+        self._output.close()

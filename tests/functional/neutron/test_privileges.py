@@ -9,8 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from neutron import privileged as neutrons
+from neutron.conf.agent.common import register_root_helper
+from oslo_config import cfg
 
+from agent_flows.neutron import privileged
 from agent_flows.openflow import cookie
+from agent_flows.openflow.monitor import Changes, FlowMonitor
+from agent_flows.supervision import Troubles
+from lab.process import wait_until
 from lab.switch import Switch
 from tests.functional.secgroups.host import BRIDGE
 
@@ -108,3 +115,46 @@ def test_a_helper_that_does_not_answer_delays_no_call(bridge: Switch) -> None:
     for each in helpers.split():
         os.kill(int(each), signal.SIGKILL)
     assert printed == ["ovs-ofctl probe did not end within 1 s; killed"] * 2
+
+
+def test_flow_monitor_is_started_and_ended_by_the_root_helper(
+    bridge: Switch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    helper = tmp_path / "helper"
+    # Like sudo, it stays between the agent and the tool.
+    helper.write_text(f'#!/bin/sh\necho "$@" >> {log}\n"$@"\n')
+    helper.chmod(0o755)
+    neutrons.default.set_client_mode(False)
+    register_root_helper(cfg.CONF)
+    cfg.CONF.set_override("root_helper", str(helper), "AGENT")
+    monkeypatch.setattr(os, "geteuid", lambda: _NOBODY)
+    seen: list[Changes] = []
+    monitor = FlowMonitor(
+        str(bridge.run_dir), BRIDGE, seen.append, Troubles(), start=privileged.start
+    )
+    monitor.start()
+    try:
+        wait_until(lambda: seen, 20, "the monitor is connected")
+        bridge.ofctl("add-flow", bridge.management(BRIDGE), "cookie=0x99,table=7,actions=drop")
+        wait_until(lambda: seen[-1].foreign == {0x99}, 20, "the flow is noticed")
+        assert log.read_text().startswith("ovs-ofctl --timeout=")
+        (pid,) = monitors(bridge)
+    finally:
+        monitor.stop(10)
+        cfg.CONF.clear_override("root_helper", "AGENT")
+    assert not runs(pid)
+
+
+def monitors(switch: Switch) -> list[str]:
+    """The ovs-ofctl that monitor the bridge."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            argv = each.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        target = switch.management(BRIDGE).encode()
+        if argv[0] == b"ovs-ofctl" and b"monitor" in argv and target in argv:
+            found.append(each.parent.name)
+    return found
