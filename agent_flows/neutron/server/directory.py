@@ -76,6 +76,9 @@ class NeutronDirectory(PortDirectory):
     are proven on the host they are being moved to, ``ask`` with casts to agents.
     """
 
+    # They name no members of remote groups and no address groups.
+    reports_name_all_desired = False
+
     def __init__(
         self,
         apply_soon: Callable[[Collection[str]], None],
@@ -89,7 +92,7 @@ class NeutronDirectory(PortDirectory):
         self._arrived = arrived
         self._ask = ask
         self._database = database
-        self._desired = desired.DesiredContent()
+        self._content = desired.DesiredContent()
         super().__init__(_Row, _Row.port_id, _Row.revision)
 
     def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, PortState]:
@@ -166,11 +169,11 @@ class NeutronDirectory(PortDirectory):
     ) -> None:
         self._refuse()
 
-    def desired_digest(self, session: Session, host: str) -> str:
-        return self.revisions(session, host).digest()
+    def desired(self, session: Session, host: str) -> Revisions:
+        return self._content.of_host(session, host)
 
     def revisions(self, session: Session, host: str) -> Revisions:
-        return self._desired.of_host(session, host)
+        return self.desired(session, host)
 
     def members(self, session: Session, security_group: str) -> Mapping[str, int]:
         return desired.members(session, security_group)

@@ -100,15 +100,15 @@ def record_heartbeat(
     if after.untrue:
         _doubt(session, directory, beat, before, after)
         if beat.state is not None:
-            in_step.compare(row, NOT_COMPARED, NOT_COMPARED, now)
+            in_step.compare(row, NOT_COMPARED, None, now)
         return Admitted(row)
     casts = _ask_again(session, directory, host, now) if returned else Casts()
     if beat.state is None or vouched:
         return Admitted(row, casts)
-    ours = directory.desired_digest(session, host)
+    ours = directory.desired(session, host)
     in_step.compare(row, beat.desired, ours, now)
     casts |= in_step.doubt(session, directory, row, rules, now)
-    return Admitted(row, casts, ours)
+    return Admitted(row, casts, NOT_COMPARED if ours is None else ours.digest())
 
 
 def reports_for(session: Session, host: str, agent: Identity | None) -> bool:

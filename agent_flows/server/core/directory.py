@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from agent_flows.report import PortStatus, SyncState
-from agent_flows.rpc.revisions import NOT_COMPARED, Revisions
+from agent_flows.rpc.revisions import Revisions
 from agent_flows.server.core.gate import PortState
 from agent_flows.server.core.models import PortRow
 from agent_flows.spec import Spec
@@ -28,6 +28,10 @@ class PortDirectory(abc.ABC):
 
     Rows are locked in the order of their ids, so that workers do not lock each other out.
     """
+
+    reports_name_all_desired = True
+    """Whether a report names everything that :meth:`desired` contains. Otherwise a report of a host
+    that lacks something may be right in all that it names."""
 
     def __init__(
         self,
@@ -72,13 +76,13 @@ class PortDirectory(abc.ABC):
     ) -> None:
         """An agent found interfaces for these ports: from ABSENT they become SYNCING."""
 
-    def desired_digest(self, session: Session, host: str) -> str:
-        """The digest of what is desired of ``host``, which its agent calculates of what it has
-        (:mod:`agent_flows.rpc.revisions`); ``NOT_COMPARED`` if there is nothing to compare.
+    def desired(self, session: Session, host: str) -> Revisions | None:
+        """What is desired of ``host``, whose digest its agent calculates of what it has
+        (:mod:`agent_flows.rpc.revisions`); None if there is nothing to compare.
 
         Called for every heartbeat: it may cost a few milliseconds.
         """
-        return NOT_COMPARED
+        return None
 
     def revisions(self, session: Session, host: str) -> Revisions:
         """What is desired of ``host``; raises :class:`agent_flows.validation.Invalid` if its agent

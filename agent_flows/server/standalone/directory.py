@@ -43,7 +43,7 @@ class OwnDirectory(PortDirectory):
     def specs(self, session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
         return specs.read(session, host, port_ids)
 
-    def desired_digest(self, session: Session, host: str) -> str:
+    def desired(self, session: Session, host: str) -> Revisions:
         ports, awaited = _ports_at(session, host)
         key = hash(frozenset(ports.items()))
         known, groups = self._groups_at.get(host, (None, ()))
@@ -52,7 +52,7 @@ class OwnDirectory(PortDirectory):
             if len(self._groups_at) >= _MOST_HOSTS:
                 self._groups_at.clear()
             self._groups_at[host] = key, groups
-        return Revisions(ports, _revisions_of(session, groups), awaited).digest()
+        return Revisions(ports, _revisions_of(session, groups), awaited)
 
     def revisions(self, session: Session, host: str) -> Revisions:
         ports, awaited = _ports_at(session, host)

@@ -169,8 +169,8 @@ class Process:
         return [desired, _CACHES[host].state.revisions().to_wire()]
 
     def forget_content(self) -> None:
-        """As if what is kept for some seconds was read long ago."""
-        self._reports.directory._desired = DesiredContent()
+        """As if what is kept for some seconds was read long ago. From now on no time passes."""
+        self._reports.directory._content = DesiredContent(lambda: 0.0)
 
     def queries(self, host: str) -> int:
         """How many the digest in an answer to ``host`` takes now."""
@@ -183,7 +183,7 @@ class Process:
         with self._reports.database.reader() as session:
             engine = session.get_bind()
             sa.event.listen(engine, "before_cursor_execute", count)
-            directory.desired_digest(session, host)
+            directory.desired(session, host)
             sa.event.remove(engine, "before_cursor_execute", count)
         return number
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.functional.neutron_server.stage import Body, Host, Neutron
+from tests.functional.neutron_server.test_agents import agent_of
 
 MakePort = Callable[..., Body]
 WEB = {"direction": "ingress", "protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
@@ -190,10 +191,18 @@ def test_ports_on_a_host_that_lacks_a_change_wait_for_a_report_and_are_unknown_w
     beats(scene, later=80)
     assert neutron.state(scene.port) == ("ACTIVE", "SYNCING")
     assert ["resync", scene.host.name, [scene.port]] in neutron.do("casts")
+    # A report names no members.
+    scene.host.reports(scene.port)
+    beats(scene, later=85)
+    assert neutron.state(scene.port) == ("ACTIVE", "SYNCING")
+    assert neutron.do("casts") == []
     beats(scene, later=150)
     neutron.do("sweep")
     assert neutron.state(scene.port) == ("ACTIVE", "UNKNOWN")
     scene.catch_up()
+    assert agent_of(neutron, scene.host)["desired"]["in_step"] is False
+    beats(scene, later=155)
+    assert agent_of(neutron, scene.host)["desired"]["in_step"] is True
     # Whatever casts are lost, its agent learns that a report is missing.
     desired, _ = neutron.do("revisions", host=scene.host.name)
     assert desired["awaited"] == [scene.port]
