@@ -18,7 +18,7 @@ from agent_flows.openflow.outcome import switch_errors
 from agent_flows.report import TaskError
 
 # Seconds. When a VM ends, its link is removed first and then its interface in OVSDB, which
-# unwires the port; only a link that is missing for longer is a difference.
+# unwires the port; what differs of a port without its link counts only after so long.
 _UNPLUGGING = 5.0
 
 
@@ -82,6 +82,7 @@ class WiringAudit:
             found = interfaces.find(switch.ovsdb, switch.bridge, applied)
             carried = switch.bindings.carried({each.name for each in found.values()})
         errors = self._wrong_links(applied, found)
+        leaving = self._leaving(applied, errors)
         return {
             port_id: Seen(
                 interface,
@@ -91,11 +92,12 @@ class WiringAudit:
                 blocked.get(interface.ofport or 0, ()),
             )
             for port_id, interface in found.items()
-            if (row := carried.get(interface.name)) is not None
+            if port_id not in leaving and (row := carried.get(interface.name)) is not None
         }
 
+    @staticmethod
     def _wrong_links(
-        self, applied: Mapping[str, Applied], found: Mapping[str, Interface]
+        applied: Mapping[str, Applied], found: Mapping[str, Interface]
     ) -> dict[str, TaskError]:
         """The kernel is asked: ovs-vswitchd may be late to write what it has of the links."""
         absent = linkless(found.values())
@@ -105,12 +107,17 @@ class WiringAudit:
             if port_id not in absent
         }
         by_name = links.verify_links(wanted.values())
-        errors = {id_: by_name[link.name] for id_, link in wanted.items() if link.name in by_name}
-        now = self._clock()
+        return {id_: by_name[link.name] for id_, link in wanted.items() if link.name in by_name}
+
+    def _leaving(
+        self, applied: Collection[str], errors: Mapping[str, TaskError]
+    ) -> Collection[str]:
+        """The ports that are about to be unplugged, it seems: their link is gone."""
+        now, leaving = self._clock(), set()
         for port_id in applied:
             error = errors.get(port_id)
             if error is None or error.type != ErrorType.LINK_NOT_FOUND:
                 self._gone.pop(port_id, None)
             elif now - self._gone.setdefault(port_id, now) < _UNPLUGGING:
-                del errors[port_id]
-        return errors
+                leaving.add(port_id)
+        return leaving

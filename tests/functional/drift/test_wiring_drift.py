@@ -69,6 +69,26 @@ def test_a_port_that_openflow_blocks_is_found_by_the_audit_and_repaired(
     assert one.connect(two.ip, 80)
 
 
+def test_a_link_that_vanished_while_its_interface_stayed_is_found_by_the_audit(
+    host, make_vm, settled
+):
+    host.start(audit_interval=1)
+    host.ready()
+    (vm,) = settled(make_vm())
+    host.switch.namespace.ip("link", "delete", vm.tap)
+    report = host.server.wait_for(lambda: host.server.of(vm.port_id, FlowName.AUDIT)[:1], 20)[0]
+    assert f"there is no link {vm.tap} on this host" in report.failed.error.message
+    assert host.server.wait_failed(vm.port_id, "raise-link").flow is FlowName.RESYNC
+
+
+def test_a_port_whose_link_goes_before_its_interface_has_no_drift(host, pair):
+    _, two = pair
+    host.switch.namespace.ip("link", "delete", two.tap)
+    two.unplug()
+    host.server.wait_for(lambda: host.server.of(two.port_id, FlowName.UNWIRE))
+    assert not host.server.of(two.port_id, FlowName.AUDIT)
+
+
 def test_several_changes_of_a_port_are_one_report(host, pair):
     one, two = pair
     host.switch.vsctl("set", "Port", two.tap, "tag=999", "other_config:tag=7")

@@ -30,7 +30,7 @@ class Host:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.life = Life(Request(ONE), Phase.PROVEN, applied=APPLIED)
-        self.row = RIGHT
+        self.row, self.interface = RIGHT, INTERFACE
         self.link: TaskError | None = None
         self.blocked: dict[int, tuple[str, ...]] = {}
         monkeypatch.setattr(interfaces, "find", self._find)
@@ -50,7 +50,7 @@ class Host:
 
     def _find(self, _ovsdb: object, _bridge: str, port_ids: Any) -> dict[str, Interface]:
         self.while_looking()
-        return {ONE: INTERFACE} if ONE in port_ids else {}
+        return {ONE: self.interface} if ONE in port_ids else {}
 
     def found(self, **more: Any) -> list[str]:
         return [drift.error.message for drift in self.audit.compare(None, **more).values()]
@@ -91,7 +91,9 @@ def test_a_port_whose_flow_ran_while_it_was_looked_at_is_not_found(host: Host) -
 
 def test_a_missing_link_is_found_only_if_its_port_is_not_unplugged_soon(host: Host) -> None:
     host.link = TaskError(ErrorType.LINK_NOT_FOUND, "there is no link tap1 on this host")
+    host.interface = dataclasses.replace(INTERFACE, ofport=None, error="no such device")
     assert host.found() == []
+    host.interface = INTERFACE
     host.now += 4
     assert host.found() == []
     host.now += 2
