@@ -40,6 +40,9 @@ _GRACE = 1.0
 # Seconds until OVSDB shows that the bridge was deleted, after the switch closed the connection.
 _UNTIL_OVSDB_SHOWS = 0.2
 
+# Seconds in which a port that the server awaits is forced once: its report may be on its way.
+_AWAITED_PAUSE = 60.0
+
 
 class _Work(enum.IntEnum):
     """Work that concerns the whole host, the most urgent first."""
@@ -105,6 +108,8 @@ class Control:
         self._budget = Budget(time.monotonic)
         self._changed_by_another = False
         self._questions: set[_Question] = set()
+        # Ports the server awaited, and when they were last forced for that.
+        self._forced: dict[str, float] = {}
         # The integration bridge that has our flows, and the uplinks our networks use.
         self._made: Make | None = None
         self._ready = False
@@ -433,6 +438,12 @@ class Control:
         differing = self._knowledge.differing(theirs, absent)
         busy = {id_ for id_, life in lives.items() if life.phase not in _SETTLED}
         awaited = set() if self._unreported() else set(theirs.awaited) - busy
+        now = time.monotonic()
+        self._forced = {
+            port_id: at for port_id, at in self._forced.items() if now < at + _AWAITED_PAUSE
+        }
+        awaited -= self._forced.keys()
+        self._forced |= dict.fromkeys(awaited, now)
         if differing or awaited:
             LOG.info(
                 "The server has another desired state of %d ports, and knows nothing of %d ports",

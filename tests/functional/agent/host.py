@@ -46,6 +46,7 @@ class FakeServer:
         self.silent = False
         self.gives_specs = True
         self.compares = False
+        self.awaited: tuple[str, ...] = ()
         self._changed = threading.Condition()
 
     def report(self, reports: Sequence[FlowReport]) -> Receipt:
@@ -87,6 +88,7 @@ class FakeServer:
         return Revisions(
             {port.id: port.revision for port in self.ports.values()},
             {id_: group.revision for id_, group in self.groups.items() if id_ in groups},
+            self.awaited,
         )
 
     def _speak(self) -> None:

@@ -46,7 +46,7 @@ def check(world: World, web: Vm, db: Vm, other: Vm) -> None:
 
 @pytest.mark.parametrize("answer", [False, True], ids=["call", "answer"])
 @pytest.mark.parametrize("method", ["report", "get_ports", "heartbeat"])
-def test_a_lost_call_or_answer_delays_and_changes_nothing(
+def test_invariant_12_a_lost_call_or_answer_delays_and_changes_nothing(
     world: World, wired: tuple[Vm, Vm], method: str, answer: bool
 ) -> None:
     web, db = wired
@@ -57,7 +57,9 @@ def test_a_lost_call_or_answer_delays_and_changes_nothing(
 
 
 @pytest.mark.parametrize("method", ["ports_changed", "security_groups_changed"])
-def test_a_lost_cast_is_repaired(world: World, wired: tuple[Vm, Vm], method: str) -> None:
+def test_invariant_12_a_lost_cast_is_repaired(
+    world: World, wired: tuple[Vm, Vm], method: str
+) -> None:
     web, db = wired
     world.bus.lose(method)
     other = change(world, web)
@@ -66,7 +68,7 @@ def test_a_lost_cast_is_repaired(world: World, wired: tuple[Vm, Vm], method: str
 
 
 @pytest.mark.parametrize("answer", [False, True], ids=["call", "answer"])
-def test_a_repair_whose_own_call_is_lost_is_repeated(
+def test_invariant_12_a_repair_whose_own_call_is_lost_is_repeated(
     world: World, wired: tuple[Vm, Vm], answer: bool
 ) -> None:
     web, db = wired
@@ -77,7 +79,9 @@ def test_a_repair_whose_own_call_is_lost_is_repeated(
     check(world, web, db, other)
 
 
-def test_a_host_that_receives_no_cast_at_all_converges(world: World, wired: tuple[Vm, Vm]) -> None:
+def test_invariant_12_a_host_that_receives_no_cast_at_all_converges(
+    world: World, wired: tuple[Vm, Vm]
+) -> None:
     web, db = wired
     for cast in CASTS:
         world.bus.lose(cast, times=EVER)
@@ -94,7 +98,7 @@ def test_a_host_that_receives_no_cast_at_all_converges(world: World, wired: tupl
     world.idle()
 
 
-def test_an_agent_that_was_silent_reports_again_although_it_is_never_asked(
+def test_invariant_12_an_agent_that_was_silent_reports_again_although_it_is_never_asked(
     world: World, wired: tuple[Vm, Vm]
 ) -> None:
     web, db = wired
