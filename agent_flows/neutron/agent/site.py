@@ -69,6 +69,7 @@ class DriverSite(ReportingSite):
         gone = {life.port_id for life in lives if life.request.looked} & located.absent
         for port_id in gone:
             self._desired.remove(port_id)
+        self._switch.wiring.forget(gone)
         self._unwire(gone)
         present = {**located.errors, **located.interfaces}
         desired = {
