@@ -34,6 +34,11 @@ _SPREAD = 0.1
 _CREDIT = 3.0
 _SHARE = 0.1
 _LEAST_COST = 0.3
+# So many seconds after a finding, all that the agent does counts as its repair; in a storm always.
+_REPAIRING = 10.0
+# A comparison while the repair runs is useless: the next one waits so many times as long as the
+# one that found something took.
+_PATIENCE = 4.0
 # To wire a port again, in a batch of 500 (measured: 5 s with the switch's and the server's part).
 _COST_OF_PORT = 0.01
 # So many findings in so many seconds are a trouble of the host; fewer ones if they use up what
@@ -173,8 +178,10 @@ class DriftWatch:
         self._budget = Budget(clock)
         # Whether that is a trouble now, and the number of findings that was reported last.
         self._is_often, self._reported = False, 0
-        # The CPU time at the start of the last comparison that found something.
+        # After a finding: the CPU time up to which the budget was charged, the least that is still
+        # to be charged, and the seconds that the comparison took.
         self._charged_from: float | None = None
+        self._least, self._took = 0.0, 0.0
         self._loop = Loop("drift-watch", self._step, troubles, Trouble.DRIFT, _BACKOFF)
 
     def start(self) -> None:
@@ -199,7 +206,7 @@ class DriftWatch:
             suspicion, self._suspicion = self._suspicion, NONE
         if self._clock() >= self._next_audit:
             suspicion |= EVERYTHING
-        before, own_before = self._cpu(), self._own_cpu()
+        before, own_before, began = self._cpu(), self._own_cpu(), self._clock()
         try:
             found = self._auditor.compare(suspicion)
         except BaseException:
@@ -208,8 +215,9 @@ class DriftWatch:
         if suspicion.everything:
             self._next_audit = self._clock() + self._spread()
         if found:
+            self._took = self._clock() - began
             self._found(found, before)
-        else:
+        elif self._charged_from is None:
             self._budget.spend(self._own_cpu() - own_before)
         self._report_often()
 
@@ -244,21 +252,27 @@ class DriftWatch:
         if number > 1:
             again = f"; finding number {number} of the last {max(1, round(now - since))} s"
             found = {port_id: _amended(drift, again) for port_id, drift in found.items()}
-        self._charged_from = cpu_before
+        self._least = _LEAST_COST
+        if self._charged_from is None:
+            self._charged_from = cpu_before
         self._drifted(found)
 
     def _pause(self) -> float:
         """Seconds to wait before the next comparison."""
+        patience = 0.0
         if self._charged_from is not None:
-            # The repair ran in other threads since then, beside whatever else the agent did.
-            used = self._cpu() - self._charged_from
-            self._budget.spend(min(max(_LEAST_COST, used), _CREDIT))
-            self._charged_from = None
+            # The repair runs in other threads, beside whatever else the agent does.
+            used = self._cpu()
+            self._budget.spend(min(max(self._least, used - self._charged_from), _CREDIT))
+            patience = _PATIENCE * self._took if self._least else 0.0
+            self._least = 0.0
+            repairing = self._findings and self._clock() - self._findings[-1] < _REPAIRING
+            self._charged_from = used if repairing or self._is_often else None
         pause = min(self._budget.pause(), self._interval)
         if pause and self._recent()[0] >= _SEVERAL:
             self._is_often = True
             self._report_often()
-        return _DEBOUNCE + pause
+        return _DEBOUNCE + max(pause, patience)
 
     def _recent(self) -> tuple[int, float]:
         """The number of recent findings, and when the first of them was."""
