@@ -92,6 +92,8 @@ class BaseIngress(enum.IntEnum):
 class Rules(enum.IntEnum):
     """Of RULES_EGRESS and RULES_INGRESS."""
 
+    SERVICE_OF_NETWORK = 97
+    """What BASE_EGRESS drops already: if its flow is missing there, nothing passes either."""
     UNTRACKABLE = 96
     """ICMPv6 that conntrack has no connections for."""
     INVALID = 95

@@ -108,19 +108,21 @@ def _cleared(table: Table, priority: int) -> Flow:
 
 
 def _egress(pipeline: Pipeline) -> Iterator[Flow]:
-    dropped = (flow.to(Table.DROPPED),)
-    for ethertype, (client, server) in DHCP_PORTS.items():
-        match = (flow.protocol(ethertype, UDP), flow.ports(server, client))
-        yield Flow(Table.BASE_EGRESS, BaseEgress.SERVICE_OF_NETWORK, match, dropped)
-    yield Flow(
-        Table.BASE_EGRESS,
-        BaseEgress.SERVICE_OF_NETWORK,
-        (flow.protocol(Ethertype.IPV6, ICMPV6), flow.icmp(ROUTER_ADVERTISEMENT)),
-        dropped,
-    )
+    yield from _services_of_network(Table.BASE_EGRESS, BaseEgress.SERVICE_OF_NETWORK)
+    yield from _services_of_network(Table.RULES_EGRESS, Rules.SERVICE_OF_NETWORK)
     accept = (flow.to(pipeline.without_rule),)
     for number in sorted(pipeline.permitted_ethertypes):
         yield Flow(Table.BASE_EGRESS, BaseEgress.NEIGHBOUR, (flow.ethertype(number),), accept)
+
+
+def _services_of_network(table: Table, priority: int) -> Iterator[Flow]:
+    """A VM is no DHCP server, and sends no router advertisements."""
+    dropped = (flow.to(Table.DROPPED),)
+    for ethertype, (client, server) in DHCP_PORTS.items():
+        match = (flow.protocol(ethertype, UDP), flow.ports(server, client))
+        yield Flow(table, priority, match, dropped)
+    match = (flow.protocol(Ethertype.IPV6, ICMPV6), flow.icmp(ROUTER_ADVERTISEMENT))
+    yield Flow(table, priority, match, dropped)
 
 
 def _ingress(pipeline: Pipeline) -> Iterator[Flow]:
