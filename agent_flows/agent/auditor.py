@@ -7,6 +7,7 @@ from agent_flows.agent.network_audit import NetworkAudit
 from agent_flows.agent.wiring_audit import WiringAudit
 from agent_flows.engine.drift import NONE, Drift, Suspicion
 from agent_flows.engine.port_table import PortTable
+from agent_flows.engine.task import TaskFailed
 from agent_flows.openflow.monitor import Changes
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.report import Step
@@ -37,11 +38,17 @@ class AgentAuditor:
             found |= self._wiring.compare(suspicion.port_ids)
         if not self._is_intact():
             return found
-        if suspicion.everything or suspicion.bridges:
-            outside = self._networks.compare(None if suspicion.everything else suspicion.bridges)
-            found = {**outside, **found}
         if suspicion.everything or self._concerns_flows(suspicion):
             found = {**self._flows(), **found}
+        if suspicion.everything or suspicion.bridges:
+            bridges = None if suspicion.everything else suspicion.bridges
+            try:
+                found = {**self._networks.compare(bridges), **found}
+            except TaskFailed:
+                # A bridge that cannot be read must not hide what was found elsewhere; the next
+                # audit reads it again.
+                if not found:
+                    raise
         return found
 
     def _concerns_flows(self, suspicion: Suspicion) -> bool:
