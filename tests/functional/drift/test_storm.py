@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent_flows.report import FlowName, Trouble
+from agent_flows.report import Trouble
 from lab.process import wait_until
 from lab.product import Site
-from lab.rest import Body
 from lab.switch import Switch
 from lab.tenant import Tenant
 from lab.vm import Vm
@@ -77,11 +76,6 @@ def attempts(tenant: Tenant, vm: Vm) -> set[str]:
     return {task["flow_id"] for task in tenant.site.api.tasks(vm.port_id)}
 
 
-def audits(tenant: Tenant, vm: Vm) -> list[Body]:
-    """The reports of drift that the server has kept."""
-    return [task for task in tenant.site.api.tasks(vm.port_id) if task["flow"] == FlowName.AUDIT]
-
-
 @pytest.mark.parametrize("command", STORMS.values(), ids=list(STORMS))
 def test_storm_is_reported_with_its_count_and_ends_with_everything_right(
     tenant: Tenant, tmp_path: Path, command: str
@@ -95,14 +89,11 @@ def test_storm_is_reported_with_its_count_and_ends_with_everything_right(
     with storm(tenant.site.switch, command, counted):
         line = wait_until(lambda: drift_trouble(tenant), 60, "the storm is a trouble of the host")
         wait_until(lambda: counted.stat().st_size >= 25, 60, "the program has run many times")
+        line = drift_trouble(tenant) or line
     passed = time.monotonic() - began
-    assert int(re.search(r"found and repaired (\d+) times", line)[1]) >= 5
-    found = max(
-        int(number)
-        for task in audits(tenant, web)
-        for number in re.findall(r"finding number (\d+)", task["error"]["message"])
-    )
-    assert found <= BURST + 1 + passed / SECONDS_A_REPAIR
+    found = re.search(r"found and repaired (\d+) times", line)
+    assert found is not None, line
+    assert 2 <= int(found[1]) <= BURST + 1 + passed / SECONDS_A_REPAIR
     wait_until(
         lambda: flows(tenant.site.switch) == before, 30, "the switch has the flows it should have"
     )
