@@ -47,7 +47,7 @@ class Make:
     fail_mode: str
     protocols: frozenset[str]
     datapath_type: str
-    controllers: frozenset[str]
+    controller: frozenset[str]
     changes: int
     """How often one of these was changed, and perhaps changed back, while we were connected."""
     spanning_tree: bool = False
@@ -104,7 +104,7 @@ def difference(name: str, before: Make, now: Make | None) -> str:
         return f"bridge {name} does not exist: it was deleted"
     if now.row != before.row:
         return f"bridge {name} was deleted and created again, without its flows"
-    for column in ("fail_mode", "datapath_type", "protocols", "controllers"):
+    for column in ("fail_mode", "datapath_type", "protocols", "controller"):
         was, is_ = getattr(before, column), getattr(now, column)
         if was != is_:
             was, is_ = (

@@ -111,7 +111,7 @@ def test_several_changes_of_a_port_are_one_report(host, pair):
         (["del-fail-mode", "br-int"], "fail_mode of bridge br-int was changed from secure to none"),
         (
             ["set-controller", "br-int", "tcp:127.0.0.1:1"],
-            "controllers of bridge br-int was changed from none to tcp:127.0.0.1:1",
+            "controller of bridge br-int was changed from none to tcp:127.0.0.1:1",
         ),
         (
             ["set", "Bridge", "br-int", "protocols=OpenFlow13"],
@@ -226,7 +226,7 @@ def test_a_restarted_switch_is_reported_for_every_port_and_each_is_proven_again(
         ),
         (
             ["set-controller", "br-ex", "tcp:127.0.0.1:1"],
-            "controllers of bridge br-ex was changed from none to tcp:127.0.0.1:1",
+            "controller of bridge br-ex was changed from none to tcp:127.0.0.1:1",
         ),
         (
             ["set", "Bridge", "br-ex", "protocols=OpenFlow10"],
