@@ -375,7 +375,9 @@ class Control:
         now = self._bridges.integration_make()
         if now != self._made:
             reason = making.difference(self._bridges.integration, self._made, now)
-            self._troubles.report(Trouble.BRIDGE, f"{reason}; restoring it and its ports")
+            if not self._pause():
+                # Otherwise the trouble that its ports wait stays to be read.
+                self._troubles.report(Trouble.BRIDGE, f"{reason}; restoring it and its ports")
             LOG.warning("%s; restoring it and its ports", reason)
             with self._changed:
                 self._changed_by_another = True

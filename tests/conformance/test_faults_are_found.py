@@ -42,7 +42,7 @@ FAULTS: dict[str, Bend] = {
     ),
     "connections are not remembered": _instead(r"ct\(commit,zone=[^,]*\),", ""),
     "connections are not cut": _without(r"priority=40,"),
-    "a VM may be a DHCP server": _without(r"table=71,priority=70,udp"),
+    "a VM may be a DHCP server": _without(r"table=7[12],priority=(70|97),udp"),
 }
 
 

@@ -164,16 +164,21 @@ def test_nothing_forbidden_passes_once_a_standalone_bridge_was_found(host, pair)
 
 def test_a_bridge_that_is_changed_again_and_again_is_closed_at_once_and_its_ports_wait(host, pair):
     one, two = pair
-    changes = 20
-    for _ in range(changes):
+    changes = 0
+
+    def changed_again() -> bool:
+        """One more time; whether the ports wait by now."""
+        nonlocal changes
+        changes += 1
         host.switch.vsctl("set-fail-mode", BRIDGE, "standalone")
         host.until(
             lambda: host.switch.vsctl("get", "Bridge", BRIDGE, "fail_mode") == "secure",
             "it is closed",
         )
-    host.until(
-        lambda: "again and again" in host.troubles().get(Trouble.BRIDGE, ""), "its ports wait"
-    )
+        lines = (state["troubles"].get(Trouble.BRIDGE, "") for state in list(host.server.states))
+        return any("again and again" in line for line in lines)
+
+    host.until(changed_again, "its ports wait", 60)
     assert not two.connect(one.ip, 80, timeout=0.4)
     host.server.wait_for(
         lambda: host.server.of(two.port_id)[-1].flow is FlowName.RESYNC, 40, "the last repair"
