@@ -41,4 +41,4 @@ def wiring(switch: LabSwitch, ovsdb: Ovsdb, bridges: Bridges) -> Switch:
     firewall = Firewall(ofctl("br-int"))
     firewall.start()
     networks = Networks(VlanRecords(ovsdb, "br-int"), bridges, ofctl)
-    return Switch("br-int", ovsdb, networks, Bindings(ovsdb), firewall)
+    return Switch("br-int", ovsdb, networks, Bindings(ovsdb), firewall, ofctl("br-int"))
