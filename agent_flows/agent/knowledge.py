@@ -55,7 +55,7 @@ class Knowledge:
         return digest(_lines(self._copy()))
 
     def differing(self, theirs: Revisions, absent: Collection[str]) -> set[str]:
-        """Ports about which the server is to be asked again.
+        """Ports whose specs the agent must read from the server again.
 
         Of ``absent`` ones, which have no interface and so no flows, the new
         revisions of their groups are only noted. Groups of no port with a valid

@@ -89,7 +89,7 @@ class Request:
 
     ``forced``: act even if nothing seems to have changed. ``asked``: the server
     named this port, so it is to be reported even if it has no interface here.
-    ``looked``: the last verdict was LATER. ``drift``: what is to be reported before
+    ``looked``: the last verdict was LATER. ``drift``: the finding that is reported before
     the port is repaired. ``since`` is when it was first asked
     for, in seconds of the table's clock.
     """

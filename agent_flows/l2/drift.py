@@ -31,7 +31,7 @@ def of_port(applied: Interface, binding: Binding, seen: Seen | None) -> Drift | 
     """The difference between a port as its last flow left it and as it is now.
 
     A port that was unplugged, or plugged again (with other rows in OVSDB), or that a
-    second interface claims has no drift: it is to be wired as it is now.
+    second interface claims has no drift: its next flow wires it as it is now.
     """
     if seen is None or _was_replugged(applied, seen.interface):
         return None

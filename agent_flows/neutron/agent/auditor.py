@@ -72,7 +72,7 @@ class DriverAuditor:
 
     def _wiring(self, port_ids: Collection[str] | None) -> dict[str, Drift]:
         """Of ports that were proven all the time. One that was unplugged, or plugged in again, is
-        for Neutron's agent to wire anew."""
+        for Neutron's agent to wire again."""
         lives = self._proven(port_ids)
         first = self._wrong(lives)
         if not first:
