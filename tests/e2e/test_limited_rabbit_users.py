@@ -62,6 +62,8 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
         if line.strip().startswith("rabbitmqctl ")
     ]
     with ExitStack() as stack:
+        # Neutron, once a test has imported it, changes the exchange of everyone in the process.
+        oslo_messaging.set_transport_defaults(control_exchange="openstack")
         rabbit = stack.enter_context(Rabbit())
         for command in commands:
             rabbit.ctl(*command)

@@ -100,9 +100,9 @@ class TestQuarantine:
     def test_it_costs_one_bundle_for_any_number_of_ports(self, cloud: Cloud, group: str) -> None:
         vms = [cloud.boot_port(number, group) for number in (1, 2, 3)]
         cloud.bind(*vms)
-        cloud.calls()
+        cloud.bundles()
         cloud.driver.quarantine([closed(cloud, vm) for vm in vms])
-        assert len(cloud.calls()) == 1
+        assert cloud.bundles() == 1
 
     def test_a_mac_that_a_wired_port_shares_stays_reachable(self, cloud: Cloud, group: str) -> None:
         shared = "fa:16:3e:00:01:aa"
