@@ -122,10 +122,14 @@ class NeutronDirectory(PortDirectory):
         if new:
             session.connection().execute(sa.insert(_Row), [_new_row(port) for port in new])
         moved = [port for port in ports if not isinstance(port, Newcomer)]
-        changed = _Row.__table__.c.status != sa.bindparam("new_status")
-        unsettled = sa.case((changed, True), else_=_Row.__table__.c.unsettled)
-        # First: MariaDB would compare with the status just written.
-        self._write(session, moved, ("unsettled", unsettled))
+        # Before the new status is written.
+        self._update(
+            session,
+            moved,
+            lambda _: {"unsettled": True},
+            lambda states: _Row.status != states.c.status,
+        )
+        self._write(session, moved)
 
     def moved(self, ports: Sequence[PortState]) -> None:
         if here := {port.id for port in ports if not isinstance(port, Arriving)}:

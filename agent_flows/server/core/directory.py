@@ -6,7 +6,7 @@ the transaction: every method takes its session.
 
 import abc
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,8 +14,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from agent_flows.report import PortStatus, SyncState
 from agent_flows.rpc.revisions import Revisions
+from agent_flows.server.core import records
 from agent_flows.server.core.gate import PortState
 from agent_flows.server.core.models import PortRow
+from agent_flows.server.core.records import Records
 from agent_flows.spec import Spec
 from agent_flows.validation import Invalid
 
@@ -116,29 +118,33 @@ class PortDirectory(abc.ABC):
             for row in session.execute(query).mappings()
         ]
 
-    def _write(
+    def _write(self, session: Session, ports: Sequence[PortState]) -> None:
+        """Write the states of locked ports."""
+        self._update(session, ports, lambda moved: {name: moved.c[name] for name in _WRITTEN})
+
+    def _update(
         self,
         session: Session,
         ports: Sequence[PortState],
-        *first: tuple[str, sa.ColumnElement[Any]],
+        values: Callable[[Records], Mapping[str, Any]],
+        *where: Callable[[Records], sa.ColumnElement[bool]],
     ) -> None:
-        """Write the states of locked ports, after the values ``first`` in the same statement.
+        """Give the rows of locked ports ``values``, in one statement however many they are.
 
-        In those ``new_status`` is the status that will be written.
+        Both are made of a table that contains the states of ``ports``.
         """
         if not ports:
             return
+        table = sa.inspect(self._table).local_table
+        types = {"id": records.Id, **{name: table.c[name].type for name in _WRITTEN}}
+        moved = Records("moved", sa.bindparam("moved", type_=sa.Text()), types)
         statement = (
-            sa.update(sa.inspect(self._table).local_table)
-            .where(self._id == sa.bindparam("moved_port"))
-            .ordered_values(*first, *((name, sa.bindparam(f"new_{name}")) for name in _WRITTEN))
+            sa.update(table)
+            .where(self._id == moved.c.id, *(condition(moved) for condition in where))
+            .values(values(moved))
         )
-        rows = [
-            {"moved_port": port.id}
-            | {f"new_{name}": value for name, value in written(port).items()}
-            for port in ports
-        ]
-        session.connection().execute(statement, rows)
+        rows = records.document({"id": port.id, **written(port)} for port in ports)
+        session.connection().execute(statement, {"moved": rows})
 
     def overdue(
         self,
