@@ -36,4 +36,4 @@ def hosts(
     if marker is not None:
         query = query.where(Agent.host > marker)
     rows = session.scalars(query).all()
-    return agent_view.shown(session, rows, Liveness(rules, now), GatedPort)
+    return agent_view.shown(session, rows, Liveness(rules, now), GatedPort, GatedPort.sync_state)

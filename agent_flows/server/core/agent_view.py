@@ -13,14 +13,20 @@ from agent_flows.server.core.models import Agent, PortRow
 
 
 def shown(
-    session: Session, rows: Sequence[Agent], liveness: Liveness, port: type[PortRow]
+    session: Session,
+    rows: Sequence[Agent],
+    liveness: Liveness,
+    port: type[PortRow],
+    sync_state: sa.SQLColumnExpression[str],
 ) -> list[View]:
-    """Agents with the number of their ports (rows of ``port``) in each sync_state."""
-    query = (
-        sa.select(port.host, port.sync_state, sa.func.count())
+    """Agents with the number of their ports (rows of ``port``) in each ``sync_state``."""
+    theirs = (
+        sa.select(port.host, sync_state.label("state"))
         .where(port.host.in_([row.host for row in rows]))
-        .group_by(port.host, port.sync_state)
+        .subquery()
     )
+    query = sa.select(theirs.c.host, theirs.c.state, sa.func.count())
+    query = query.group_by(theirs.c.host, theirs.c.state)
     ports: dict[str, dict[str, int]] = {}
     for host, state, number in session.execute(query):
         ports.setdefault(str(host), {})[state] = number

@@ -43,8 +43,12 @@ class PortState:
     """What the gate knows of a port.
 
     ``security_group_revisions`` are those its security depends on now (none
-    if port security is off). ``proven_revision`` is the revision at which the
-    last complete wiring was proven, None if the last one was not.
+    if port security is off). A report may name older ones of a group in ``rules_revisions``:
+    whether the host has realised the current one is decided when the port is read. The port
+    becomes ACTIVE if the report names at least these, at which the group's own rules last
+    changed. ``proven_groups`` are the revisions that the report just taken has proven.
+    ``proven_revision`` is the revision at which the last complete wiring was proven, None if the
+    last one was not.
 
     Neutron's number also rises for what no wiring depends on, as a name or a
     status. There ``revision`` is the one at which the wiring's desired state
@@ -64,6 +68,8 @@ class PortState:
     sequence: int = 0
     proven_revision: int | None = None
     security_group_revisions: Mapping[str, int] = field(default_factory=dict)
+    rules_revisions: Mapping[str, int] = field(default_factory=dict)
+    proven_groups: Mapping[str, int] = field(default_factory=dict)
     latest_revision: int | None = None
     syncing_since: datetime.datetime | None = None
     updated_at: datetime.datetime = NEVER
@@ -87,6 +93,7 @@ class Ruling(enum.Enum):
     STALE = "stale"  # acknowledged; it changes nothing
     OUTDATED = "outdated"  # about an older desired state
     PROVEN = "proven"
+    BEHIND = "behind"  # proven, but with older rules of a security group
     FAILED = "failed"
     DRIFTED = "drifted"  # found by an audit; the repair is reported by itself
     UNWIRED = "unwired"
@@ -144,14 +151,23 @@ def _ruled(port: PortState, taken: PortState, report: FlowReport, settings: Sett
     if report.flow is not FlowName.UNWIRE and all(
         _proves(port, report, step) for step in settings.required_steps
     ):
+        behind = any(
+            report.security_group_revisions[group] < revision
+            for group, revision in port.rules_revisions.items()
+        )
+        active = PortStatus.ACTIVE if port.admin_state_up else PortStatus.DOWN
         return Decision(
-            Ruling.PROVEN,
+            Ruling.BEHIND if behind else Ruling.PROVEN,
             dataclasses.replace(
                 taken,
-                status=PortStatus.ACTIVE if port.admin_state_up else PortStatus.DOWN,
+                status=port.status if behind else active,
                 # A step that is not required does not keep a port from being
                 # ACTIVE, but without it the switch does not hold what it should.
                 sync_state=SyncState.IN_SYNC if _complete(report) else SyncState.OUT_OF_SYNC,
+                proven_groups={
+                    group: report.security_group_revisions[group]
+                    for group in port.security_group_revisions
+                },
             ),
         )
     keep = report.flow is FlowName.REFRESH and settings.keep_active_on_refresh_failure
@@ -177,9 +193,12 @@ def _refusal(port: PortState, report: FlowReport, highest_sequence: int) -> str:
 
 
 def _current(port: PortState, report: FlowReport) -> bool:
-    """Whether the report is about the current desired state, the port's and its groups'."""
+    """Whether the report is about the current desired state, the port's and its groups'; of those
+    whose hosts are compared when the port is read, an older one will do."""
+    named = report.security_group_revisions
     return port.is_current(report.revision) and all(
-        report.security_group_revisions.get(group) == revision
+        named.get(group) == revision
+        or (group in port.rules_revisions and group in named and named[group] < revision)
         for group, revision in port.security_group_revisions.items()
     )
 

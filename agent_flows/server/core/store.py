@@ -94,7 +94,9 @@ class Store:
             sequence = agents.hold(admitted.row, batch.sequence, now)
         # An agent that reports an old desired state may have missed that there
         # is a newer one.
-        outdated = Casts(ports=to_hosts([host], batch.outdated))
+        outdated = Casts(
+            ports=to_hosts([host], batch.outdated), groups=to_hosts([host], batch.outdated_groups)
+        )
         return _Taken(
             Receipt(sequence, accepted=batch.accepted, rejected=batch.rejected),
             admitted.casts | outdated,
@@ -211,6 +213,7 @@ class _Batch:
         self.moved: dict[str, PortState] = {}
         self.kept: list[FlowReport] = []
         self.outdated: set[str] = set()
+        self.outdated_groups: set[str] = set()
         self.rulings: Counter[str] = Counter()
         self.sequence = 0
 
@@ -234,6 +237,8 @@ class _Batch:
             self.outdated.add(port.id)
         else:
             self.outdated.discard(port.id)
+        if decision.ruling is Ruling.BEHIND:
+            self.outdated_groups.update(port.rules_revisions)
         self.kept.append(history.not_of_the_future(report, self._now))
         after = _moved(port, decision.port, self._now)
         self._ports[report.resource_id] = self.moved[report.resource_id] = after

@@ -22,6 +22,9 @@ from agent_flows.server.standalone.directory import OwnDirectory
 # Ports with a report: their switch holds what was right until now.
 REPORTED = (SyncState.IN_SYNC, SyncState.OUT_OF_SYNC, SyncState.UNKNOWN)
 
+MEMBER_CHANGES_KEPT = 1000
+"""An agent that lacks more than so many changes of a group's members reads all of them."""
+
 Contribution = dict[str, frozenset[tuple[str, str]]]
 
 
@@ -36,11 +39,47 @@ def contribution(port: models.Port) -> Contribution:
 
 
 def members_changed(
-    session: Session, before: Contribution, after: Contribution, now: datetime.datetime
+    session: Session,
+    port_id: str,
+    before: Contribution,
+    after: Contribution,
+    now: datetime.datetime,
 ) -> Casts:
-    """A port's part in its groups went from ``before`` to ``after``."""
+    """The port's part in its groups went from ``before`` to ``after``."""
     changed = {group for group in {*before, *after} if before.get(group) != after.get(group)}
+    if not changed:
+        return Casts()
+    _note_member(session, port_id, changed)
     return _content_changed(session, changed, models.SecurityGroupRule.remote_group_id, now)
+
+
+def _note_member(session: Session, port_id: str, groups: Collection[str]) -> None:
+    """The newest of what agents may ask for: who changed since the members they have."""
+    group, change = models.SecurityGroup, models.MemberChange
+    session.execute(
+        sa.update(group)
+        .where(group.id.in_(list(groups)))
+        .values(members_revision=group.members_revision + 1)
+        .execution_options(synchronize_session=False)
+    )
+    newest = sa.select(group.id, group.members_revision).where(group.id.in_(list(groups)))
+    rows = session.execute(newest.order_by(group.id)).all()
+    session.execute(
+        sa.insert(change),
+        [
+            {"security_group_id": row.id, "revision": row.members_revision, "port_id": port_id}
+            for row in rows
+        ],
+    )
+    for row in rows:
+        session.execute(
+            sa.delete(change)
+            .where(
+                change.security_group_id == row.id,
+                change.revision <= row.members_revision - MEMBER_CHANGES_KEPT,
+            )
+            .execution_options(synchronize_session=False)
+        )
 
 
 def addresses_changed(session: Session, address_group: str, now: datetime.datetime) -> Casts:
@@ -49,9 +88,17 @@ def addresses_changed(session: Session, address_group: str, now: datetime.dateti
     return _content_changed(session, {address_group}, column, now)
 
 
-def rules_changed(session: Session, group: str, now: datetime.datetime) -> Casts:
+def rules_changed(session: Session, group_id: str, now: datetime.datetime) -> Casts:
     """The rules of a security group changed."""
-    return _revise(session, {group}, {group}, now)
+    casts = _revise(session, {group_id}, {group_id}, now)
+    group = models.SecurityGroup
+    session.execute(
+        sa.update(group)
+        .where(group.id == group_id)
+        .values(rules_revision=group.revision)
+        .execution_options(synchronize_session=False)
+    )
+    return casts
 
 
 def _content_changed(
@@ -60,8 +107,6 @@ def _content_changed(
     column: sa.orm.InstrumentedAttribute[str | None],
     now: datetime.datetime,
 ) -> Casts:
-    if not changed:
-        return Casts()
     query = sa.select(models.SecurityGroupRule.security_group_id).where(column.in_(list(changed)))
     dependent = set(session.scalars(query.distinct()))
     return _revise(session, dependent, {*changed, *dependent}, now)
@@ -70,10 +115,14 @@ def _content_changed(
 def _revise(
     session: Session, groups: Collection[str], changed: Collection[str], now: datetime.datetime
 ) -> Casts:
-    """Raise the revision of ``groups``; the agents of their ports get the ids ``changed``."""
+    """Raise the revision of ``groups``; the agents of their ports get the ids ``changed``.
+
+    The hosts are behind from now on: no row of a port is read or written, for a group may have
+    thousands. What a port claims follows from its host (:mod:`.groups_at_hosts`).
+    """
     if not groups:
         return Casts()
-    group = models.SecurityGroup
+    group, at_host = models.SecurityGroup, models.SecurityGroupHost
     lock_groups(session, groups)
     session.execute(
         sa.update(group)
@@ -81,20 +130,17 @@ def _revise(
         .values(revision=group.revision + 1)
         .execution_options(synchronize_session=False)
     )
-    # Every port in them is locked, in any state: if a report is being taken, this
-    # waits and reads the state after it.
-    port, membership = models.Port, models.Membership
-    inside = sa.select(membership.port_id).where(membership.security_group_id.in_(list(groups)))
-    rows = session.execute(
-        sa.select(port.id, port.host, port.sync_state)
-        .where(port.id.in_(inside), port.port_security_enabled)
-        .order_by(port.id)
-        .with_for_update()
-    ).all()
-    await_reports(session, [row.id for row in rows if row.sync_state in REPORTED], now)
+    theirs = at_host.security_group_id.in_(list(groups))
+    session.execute(
+        sa.update(at_host)
+        .where(theirs, at_host.behind_since.is_(None))
+        .values(behind_since=now)
+        .execution_options(synchronize_session=False)
+    )
     # Agents of ABSENT ports too: if ABSENT was a mistake, no switch keeps a rule
     # that was revoked.
-    return Casts(groups=to_hosts({row.host for row in rows}, changed))
+    hosts = session.scalars(sa.select(at_host.host).where(theirs).distinct())
+    return Casts(groups=to_hosts(hosts, changed))
 
 
 def lock_groups(session: Session, groups: Collection[str]) -> set[str]:

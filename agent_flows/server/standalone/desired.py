@@ -79,6 +79,7 @@ def put_address_group(
         row = models.AddressGroup(id=body.id)
         session.add(row)
     changed = _assign(row, addresses=sorted(str(each) for each in body.addresses))
+    row.revision = (row.revision or 0) + changed
     row.name = body.name
     session.flush()
     if created or not changed:
@@ -104,7 +105,13 @@ def put_security_group(
     rules = [_rule(rule) for rule in body.security_group_rules]
     if row is None:
         row = models.SecurityGroup(
-            id=body.id, name=body.name, stateful=body.stateful, revision=1, rules=[]
+            id=body.id,
+            name=body.name,
+            stateful=body.stateful,
+            revision=1,
+            rules_revision=1,
+            members_revision=1,
+            rules=[],
         )
         session.add(row)
         session.flush()

@@ -10,7 +10,7 @@ from agent_flows.server.core import agents
 from agent_flows.server.core.casts import Casts, to_hosts
 from agent_flows.server.core.errors import Conflict, NotFound
 from agent_flows.server.core.models import DeletedPort
-from agent_flows.server.standalone import bodies, dependents, models
+from agent_flows.server.standalone import bodies, dependents, groups_at_hosts, models
 from agent_flows.server.standalone.desired import Written, missing
 from agent_flows.validation import Invalid
 
@@ -36,6 +36,7 @@ def put_port(session: Session, body: bodies.Port, now: datetime.datetime) -> Wri
     _check_unique(session, body)
     member_before = {} if port is None else dependents.contribution(port)
     old_host = None if port is None else port.host
+    depended = (None, frozenset[str]()) if port is None else _dependence(port)
     # A new name does not change the desired state of the wiring.
     rewired = before is None or {**before, "name": body.name} != wanted
     if port is None:
@@ -49,6 +50,7 @@ def put_port(session: Session, body: bodies.Port, now: datetime.datetime) -> Wri
         _start_again(session, port, now)
     session.add(port)
     session.flush()
+    _note_groups(session, depended, _dependence(port))
     if rebound or (rewired and port.sync_state in dependents.REPORTED):
         dependents.await_reports(session, [port.id], now)
         session.refresh(port)
@@ -56,7 +58,7 @@ def put_port(session: Session, body: bodies.Port, now: datetime.datetime) -> Wri
     member_after = dependents.contribution(port)
     return Written(
         before is None,
-        casts | dependents.members_changed(session, member_before, member_after, now),
+        casts | dependents.members_changed(session, port.id, member_before, member_after, now),
     )
 
 
@@ -65,12 +67,13 @@ def delete_port(session: Session, port_id: str, now: datetime.datetime) -> Casts
     port = session.get(models.Port, port_id, with_for_update=True)
     if port is None:
         raise NotFound("port", port_id)
-    host, member = port.host, dependents.contribution(port)
+    host, member, depended = port.host, dependents.contribution(port), _dependence(port)
     session.merge(DeletedPort(id=port_id, revision_number=port.revision_number, deleted_at=now))
     session.delete(port)
     session.flush()
+    _note_groups(session, depended, (None, frozenset()))
     casts = Casts(ports=to_hosts([host], [port_id]))
-    return casts | dependents.members_changed(session, member, {}, now)
+    return casts | dependents.members_changed(session, port_id, member, {}, now)
 
 
 def _new(session: Session, body: bodies.Port, now: datetime.datetime) -> models.Port:
@@ -90,6 +93,25 @@ def _new(session: Session, body: bodies.Port, now: datetime.datetime) -> models.
     if past is not None:
         session.delete(past)
     return port
+
+
+def _dependence(port: models.Port) -> tuple[str | None, frozenset[str]]:
+    """The port's host, and the groups that its security depends on there."""
+    return port.host, frozenset(port.security_groups if port.port_security_enabled else ())
+
+
+def _note_groups(
+    session: Session,
+    before: tuple[str | None, frozenset[str]],
+    after: tuple[str | None, frozenset[str]],
+) -> None:
+    host, groups = after
+    if host is not None:
+        groups_at_hosts.note(session, host, sorted(groups))
+    old_host, old_groups = before
+    left = old_groups - groups if old_host == host else old_groups
+    if old_host is not None and left:
+        groups_at_hosts.forget(session, old_host, left)
 
 
 def _start_again(session: Session, port: models.Port, now: datetime.datetime) -> None:

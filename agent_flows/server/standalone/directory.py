@@ -2,16 +2,18 @@
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from agent_flows.report import SyncState
 from agent_flows.rpc.revisions import Revisions
+from agent_flows.server.core import clock
 from agent_flows.server.core.directory import PortDirectory
 from agent_flows.server.core.gate import PortState
-from agent_flows.server.standalone import models, specs
+from agent_flows.server.standalone import groups_at_hosts, models, specs
 from agent_flows.spec import Spec
 
 _Port = models.Port
@@ -31,14 +33,46 @@ class OwnDirectory(PortDirectory):
 
     def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, PortState]:
         ports = self._locked(session, _Port.id.in_(list(port_ids)))
-        revisions = _group_revisions(session, [port.id for port in ports])
+        groups = _groups_of(session, [port.id for port in ports])
         return {
-            port.id: dataclasses.replace(port, security_group_revisions=revisions.get(port.id, {}))
+            port.id: dataclasses.replace(
+                port,
+                security_group_revisions={row.id: row.revision for row in groups[port.id]},
+                rules_revisions={row.id: row.rules_revision for row in groups[port.id]},
+            )
             for port in ports
         }
 
     def move(self, session: Session, ports: Sequence[PortState]) -> None:
         self._write(session, ports)
+        proven = [(port.id, port.host or "", port.proven_groups) for port in ports]
+        groups_at_hosts.prove(session, proven, clock.now())
+
+    def overdue(
+        self,
+        session: Session,
+        before: datetime.datetime,
+        ahead: datetime.datetime,
+        limit: int,
+    ) -> list[PortState]:
+        silent = super().overdue(session, before, ahead, limit)
+        if len(silent) == limit:
+            return silent
+        behind = groups_at_hosts.overdue(session, before, ahead, limit - len(silent))
+        late = self._locked(session, _Port.id.in_(list(behind))) if behind else []
+        # One whose report arrived meanwhile may be SYNCING by itself.
+        claimed = (port for port in late if port.sync_state is SyncState.IN_SYNC)
+        return silent + [
+            dataclasses.replace(port, syncing_since=behind[port.id]) for port in claimed
+        ]
+
+    def counts(self, session: Session) -> Mapping[tuple[str, str, str], int]:
+        shown = sa.select(
+            _Port.host, _Port.status, groups_at_hosts.SYNC_STATE.label("state")
+        ).subquery()
+        key = shown.c.host, shown.c.status, shown.c.state
+        rows = session.execute(sa.select(*key, sa.func.count()).group_by(*key))
+        return {(host or "", status, state): number for host, status, state, number in rows}
 
     def specs(self, session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
         return specs.read(session, host, port_ids)
@@ -98,16 +132,16 @@ def _revisions_of(session: Session, groups: Sequence[str]) -> dict[str, int]:
     return {row.id: row.revision for row in session.connection().execute(query)} if groups else {}
 
 
-def _group_revisions(session: Session, port_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+def _groups_of(session: Session, port_ids: Sequence[str]) -> dict[str, list[Any]]:
     """The revisions of each port's groups; none for a port without port security."""
     membership, group = models.Membership, models.SecurityGroup
     query = (
-        sa.select(membership.port_id, group.id, group.revision)
+        sa.select(membership.port_id, group.id, group.revision, group.rules_revision)
         .join(group, group.id == membership.security_group_id)
         .join(_Port, _Port.id == membership.port_id)
         .where(membership.port_id.in_(port_ids), _Port.port_security_enabled)
     )
-    revisions: dict[str, dict[str, int]] = {}
-    for port, group_id, revision in session.execute(query):
-        revisions.setdefault(port, {})[group_id] = revision
-    return revisions
+    found: dict[str, list[Any]] = {port_id: [] for port_id in port_ids}
+    for row in session.execute(query):
+        found[row.port_id].append(row)
+    return found

@@ -1,5 +1,6 @@
 """The standalone server's own tables: the desired state, and what is known of each port."""
 
+import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,7 +35,11 @@ class Network(Base):
 
 
 class SecurityGroup(Base):
-    """``revision`` rises when something a port in this group depends on changes."""
+    """``revision`` rises when something a port in this group depends on changes:
+    ``rules_revision`` is the one at which that last was the group's own rules or ``stateful``.
+
+    ``members_revision`` rises when the addresses of its members change.
+    """
 
     __tablename__ = "security_groups"
 
@@ -42,6 +47,8 @@ class SecurityGroup(Base):
     name: Mapped[str] = mapped_column(Name)
     stateful: Mapped[bool]
     revision: Mapped[int]
+    rules_revision: Mapped[int] = mapped_column(sa.BigInteger(), server_default="0")
+    members_revision: Mapped[int] = mapped_column(sa.BigInteger(), server_default="1")
     rules: Mapped[list["SecurityGroupRule"]] = relationship(
         order_by="SecurityGroupRule.position",
         cascade="all, delete-orphan",
@@ -56,6 +63,39 @@ class AddressGroup(Base):
     id: Mapped[str] = mapped_column(Uuid, primary_key=True)
     name: Mapped[str] = mapped_column(Name)
     addresses: Mapped[list[str]] = mapped_column(Json)
+    revision: Mapped[int] = mapped_column(sa.BigInteger(), server_default="1")
+
+
+class SecurityGroupHost(Base):
+    """A host with ports that depend on the security group, and what it last reported of it.
+
+    The report was about ``revision``, had this ``sequence``, and ``failed`` or not; 0 without one.
+    ``behind_since``: since then, or since its last progress, the host may have ports for which an
+    older revision was proven than the group's; None if there are none.
+    """
+
+    __tablename__ = "security_group_hosts"
+
+    security_group_id: Mapped[str] = mapped_column(
+        Uuid, sa.ForeignKey("security_groups.id", ondelete="CASCADE"), primary_key=True
+    )
+    host: Mapped[str] = mapped_column(models.Host, primary_key=True, index=True)
+    revision: Mapped[int]
+    sequence: Mapped[int]
+    failed: Mapped[bool]
+    behind_since: Mapped[datetime.datetime | None] = mapped_column(index=True)
+
+
+class MemberChange(Base):
+    """The member whose addresses changed at this ``members_revision`` of the security group."""
+
+    __tablename__ = "member_changes"
+
+    security_group_id: Mapped[str] = mapped_column(
+        Uuid, sa.ForeignKey("security_groups.id", ondelete="CASCADE"), primary_key=True
+    )
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    port_id: Mapped[str] = mapped_column(Uuid)
 
 
 class SecurityGroupRule(Base):
@@ -129,7 +169,10 @@ class FixedIp(Base):
 
 
 class Membership(Base):
-    """A port is in a security group."""
+    """A port is in a security group.
+
+    ``proven_revision`` is the group's revision at which the port's own last report proved it.
+    """
 
     __tablename__ = "port_security_groups"
 
@@ -140,3 +183,4 @@ class Membership(Base):
         Uuid, sa.ForeignKey("security_groups.id"), primary_key=True, index=True
     )
     position: Mapped[int]
+    proven_revision: Mapped[int | None]

@@ -277,7 +277,7 @@ def test_an_agent_that_missed_a_change_receives_the_cast_again(
     server.new_casts()
     agent.send(late)
     assert server.state(port) == ("DOWN", "SYNCING")
-    assert server.new_casts() == [("host-a", "ports_changed", frozenset({port}))]
+    assert server.new_casts() == [("host-a", "security_groups_changed", frozenset({group}))]
 
 
 def test_the_agent_goes_on_from_the_highest_sequence_held(

@@ -24,7 +24,7 @@ from agent_flows.server.core.listing import (
 )
 from agent_flows.server.core.liveness import Liveness, Rules
 from agent_flows.server.core.models import Agent
-from agent_flows.server.standalone import bodies, desired, desired_ports, models
+from agent_flows.server.standalone import bodies, desired, desired_ports, groups_at_hosts, models
 from agent_flows.server.standalone.api import port_view, views
 
 
@@ -133,7 +133,7 @@ def ports(rules: Rules) -> Kind:
             **text_filters(_Port.network_id, _Port.mac_address, _Port.device_owner),
             "binding:host_id": Filter(_Port.host),
             "status": Filter(_Port.status, values(PortStatus)),
-            "sync_state": Filter(_Port.sync_state, values(SyncState)),
+            "sync_state": Filter(groups_at_hosts.SYNC_STATE, values(SyncState)),
         },
     )
     return Kind(
@@ -152,7 +152,8 @@ def agents(rules: Rules) -> Kind:
 
     def view(session: Session, rows: Sequence[Any]) -> list[View]:
         liveness = Liveness(rules, clock.now())
-        return agent_view.shown(session, [row[0] for row in rows], liveness, _Port)
+        hosts = [row[0] for row in rows]
+        return agent_view.shown(session, hosts, liveness, _Port, groups_at_hosts.SYNC_STATE)
 
     return Kind(
         "agents",

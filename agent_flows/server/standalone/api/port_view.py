@@ -11,7 +11,7 @@ from agent_flows.server.core import condition
 from agent_flows.server.core.listing import View
 from agent_flows.server.core.liveness import Liveness
 from agent_flows.server.core.models import Agent, Attempt, Task
-from agent_flows.server.standalone import diagnosis, models
+from agent_flows.server.standalone import diagnosis, groups_at_hosts, models
 from agent_flows.server.standalone.api import views
 
 _FAILED = frozenset({SyncState.OUT_OF_SYNC, SyncState.UNKNOWN})
@@ -19,21 +19,25 @@ _FAILED = frozenset({SyncState.OUT_OF_SYNC, SyncState.UNKNOWN})
 
 def ports(session: Session, rows: Sequence[models.Port], liveness: Liveness) -> list[View]:
     agents = _agents(session, {row.host for row in rows if row.host}, liveness)
-    failures = _failures(session, [row.id for row in rows if row.sync_state in _FAILED])
+    states = groups_at_hosts.sync_states(session, [row.id for row in rows])
+    failures = _failures(session, [row.id for row in rows if states[row.id] in _FAILED])
     return [
         views.port(
             row,
-            diagnosis.reason(_port(row), agents.get(row.host or ""), failures.get(row.id)),
+            states[row.id],
+            diagnosis.reason(
+                _port(row, states[row.id]), agents.get(row.host or ""), failures.get(row.id)
+            ),
         )
         for row in rows
     ]
 
 
-def _port(row: models.Port) -> diagnosis.Port:
+def _port(row: models.Port, sync_state: str) -> diagnosis.Port:
     return diagnosis.Port(
         id=row.id,
         host=row.host,
-        sync_state=row.sync_state,
+        sync_state=sync_state,
         admin_state_up=row.admin_state_up,
         # As agent_flows.spec.PortSpec.trusted has it.
         filtered=row.port_security_enabled and not row.device_owner.startswith("network:"),

@@ -46,7 +46,7 @@ def _protocol(number: int | None) -> str | int | None:
     return None if number is None else _PROTOCOL_NAMES.get(number, number)
 
 
-def port(row: models.Port, reason: str | None) -> View:
+def port(row: models.Port, sync_state: str, reason: str | None) -> View:
     return {
         "id": row.id,
         "name": row.name,
@@ -66,7 +66,7 @@ def port(row: models.Port, reason: str | None) -> View:
         "device_owner": row.device_owner,
         "binding:host_id": row.host,
         "status": row.status,
-        "sync_state": row.sync_state,
+        "sync_state": sync_state,
         "reason": reason,
         "revision_number": row.revision_number,
         "updated_at": clock.shown(row.updated_at),
