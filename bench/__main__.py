@@ -24,6 +24,12 @@ def main() -> int:
     rules.add_argument("--rounds", type=_positive, default=7, help="rounds per median")
     idles = benches.add_parser("idle", help="an agent with many ports and nothing to do")
     idles.add_argument("--ports", type=_positive, default=500, metavar="N")
+    idles.add_argument(
+        "--bus",
+        choices=["embedded", "rabbit"],
+        default="rabbit",
+        help="embedded: server and agent in one process, which is measured",
+    )
     idles.add_argument("--seconds", type=_positive, default=60, help="how long to measure")
     neutrons = benches.add_parser("neutron", help="plain Neutron, and one with agent_flows")
     neutrons.add_argument("--ports", type=_positive, default=100, metavar="N")
@@ -59,7 +65,7 @@ def _measure(
         case "rule":
             return rule.measure(options.ports, options.rounds, log)
         case "idle":
-            return idle.measure(options.ports, options.seconds, log)
+            return idle.measure(options.ports, options.bus, options.seconds, log)
         case "neutron":
             return neutron.measure(options.ports, options.rounds, log)
         case _:

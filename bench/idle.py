@@ -1,11 +1,11 @@
-"""What an agent costs that has many wired ports and nothing to do."""
+"""What an agent, or the all-in-one, costs that has many wired ports and nothing to do."""
 
 import dataclasses
 import time
 from collections.abc import Callable
 
 from bench.cables import cables, laid
-from bench.site import Idle, cpu_of_children, cpu_seconds, network_and_group, site
+from bench.site import Bus, Idle, cpu_of_children, cpu_seconds, network_and_group, site
 from lab.cloud import Cloud
 from lab.product import Site
 from lab.vm import plug
@@ -16,9 +16,10 @@ _POLL_SECONDS = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class IdleFigures:
-    """CPU in percent of one core over ``seconds``; the agent's resident memory in MiB.
+    """CPU in percent of one core over ``seconds``; the process' resident memory in MiB.
 
-    The children are the tools that the agent runs: those that end meanwhile and those that live.
+    The process is the agent, or server and agent in one. Its children are the tools that it runs:
+    those that end meanwhile and those that live.
     """
 
     ports: int
@@ -28,11 +29,13 @@ class IdleFigures:
     memory_mib: float
 
 
-def measure(ports: int, seconds: float, log: Callable[[str], None]) -> IdleFigures:
-    """Wire ``ports`` ports over RabbitMQ, wait until the agent is idle, then watch it."""
+def measure(ports: int, bus: Bus, seconds: float, log: Callable[[str], None]) -> IdleFigures:
+    """Wire ``ports`` ports, wait until the agent is idle, then watch it: over RabbitMQ, or in one
+    process with the server."""
     lines = cables(ports)
-    with site("bench-idle", "rabbit") as here, laid(here.switch, lines):
-        agent = here.agent.pid
+    with site("bench-idle", bus) as here, laid(here.switch, lines):
+        daemon = here.all_in_one if bus == "embedded" else here.agent
+        agent = daemon.pid
         idle = Idle(lambda: cpu_seconds(agent))
         cloud = Cloud(here.api, here.host)
         network, group = network_and_group(cloud)
@@ -51,10 +54,10 @@ def measure(ports: int, seconds: float, log: Callable[[str], None]) -> IdleFigur
             seconds=round(passed, 1),
             cpu_percent=round(100 * own / passed, 2),
             children_cpu_percent=round(100 * children / passed, 2),
-            memory_mib=round(here.memory_mib(here.agent), 1),
+            memory_mib=round(here.memory_mib(daemon), 1),
         )
     log(
-        f"over {figures.seconds} s the agent used {figures.cpu_percent} % of a core, "
+        f"over {figures.seconds} s it used {figures.cpu_percent} % of a core, "
         f"its children {figures.children_cpu_percent} %; it has {figures.memory_mib} MiB"
     )
     return figures

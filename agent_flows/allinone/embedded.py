@@ -24,6 +24,9 @@ from agent_flows.server.standalone import auth, schema
 Say = Callable[[str], None]
 PROG = "agent-flows-all-in-one"
 _POLL = 0.02
+# Calls of one agent at once: its reporter, its heartbeat, its control and the server's own ping.
+# oslo.messaging's 64 threads cost 0.5 % of a core while they have nothing to do.
+_RPC_THREADS = 4
 # Their warnings (no host name, no heartbeats) are normal without a broker.
 _ABOUT_BROKERS = ("kombu.connection", "oslo.messaging._drivers.impl_rabbit")
 
@@ -41,7 +44,7 @@ def run(argv: list[str], state_dir: str | None, say: Say) -> int:
     with _bus(conf) as bus, _server(conf, bus, say) as server:
         url = f"http://{api.bind_host}:{server.api_port}"
         say(f"API: listening on {url}")
-        with _agent(conf, bus) as agent:
+        with _agent(conf, bus) as agent, memory_bus.patience():
             bridge = conf[options.AGENT].integration_bridge
             agent.wait_for_bridge(ending, say)
             process.started()
@@ -107,7 +110,7 @@ def _server(
 ) -> Iterator[ServerService]:
     # Without the password.
     say(f"database: {make_url(conf.database.connection).render_as_string(hide_password=True)}")
-    server = ServerService(conf, bus)
+    server = ServerService(conf, bus, rpc_threads=_RPC_THREADS)
     try:
         server.start()
     except (

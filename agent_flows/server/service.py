@@ -37,12 +37,19 @@ class ServerService:
     ``start`` raises :class:`agent_flows.server.standalone.auth.Misconfigured`,
     :class:`agent_flows.server.standalone.schema.Outdated`, ``OSError`` if the address is
     taken, one of ``database.ERRORS`` without one, or ``MessagingException`` without a
-    bus; whatever was started by then is stopped.
+    bus; whatever was started by then is stopped. ``rpc_threads`` handle calls of agents;
+    by default as many as oslo.messaging's option has.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, transport: oslo_messaging.Transport) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        transport: oslo_messaging.Transport,
+        rpc_threads: int | None = None,
+    ) -> None:
         self._conf = conf
         self._transport = transport
+        self._rpc_threads = rpc_threads
         self._undo = contextlib.ExitStack()
         self._api: WsgiServer | None = None
 
@@ -88,7 +95,7 @@ class ServerService:
         self._api = WsgiServer(application(conf, held, caster, metrics, checks), conf)
         self._undo.callback(self._api.stop)
 
-        rpc.start()
+        rpc.start(override_pool_size=self._rpc_threads)
         self._undo.callback(rpc.wait)
         self._undo.callback(rpc.stop)
         sweeper.start()

@@ -101,8 +101,9 @@ def test_the_wire_bench_prints_its_figures_as_one_object() -> None:
     assert figures["ports"] == 20
 
 
-def test_the_idle_bench_prints_its_figures_as_one_object() -> None:
-    figures = _figures_of_bench("idle", "--ports", "5", "--seconds", "2")
+@pytest.mark.parametrize("bus", ["rabbit", "embedded"])
+def test_the_idle_bench_prints_its_figures_as_one_object(bus: str) -> None:
+    figures = _figures_of_bench("idle", "--ports", "5", "--seconds", "2", "--bus", bus)
     assert set(figures) == {
         "ports",
         "seconds",

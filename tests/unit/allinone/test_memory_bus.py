@@ -77,3 +77,38 @@ def test_a_listener_without_messages_polls_once_and_sleeps(
     with pytest.raises(TimeoutError):
         connection.drain_events(timeout=0.2)
     assert len(polls) <= 3
+
+
+def test_a_patient_listener_still_receives_a_message_at_once(
+    connection: kombu.Connection,
+) -> None:
+    exchange = kombu.Exchange("direct-test", type="direct")
+    received = consume(connection, exchange, "patient")
+
+    def send() -> None:
+        with kombu.Connection(transport=memory_bus.Transport) as other:
+            other.Producer().publish({"n": 4}, exchange=exchange, routing_key="patient")
+
+    with memory_bus.patience():
+        sender = threading.Timer(0.05, send)
+        sender.start()
+        connection.drain_events(timeout=0.001)  # Without patience it would not see the message.
+        sender.join()
+    assert received == [{"n": 4}]
+
+
+def test_the_end_of_patience_ends_a_wait(connection: kombu.Connection) -> None:
+    consume(connection, kombu.Exchange("direct-test", type="direct"), "silent")
+    ended = threading.Event()
+
+    def listen() -> None:
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.001)
+        ended.set()
+
+    listener = threading.Thread(target=listen)
+    with memory_bus.patience():
+        listener.start()
+        assert not ended.wait(0.2)
+    assert ended.wait(LONGEST)
+    listener.join()
