@@ -180,6 +180,14 @@ AGENT_OPTS: list[Opt] = [
 ]
 
 SERVER_OPTS: list[Opt] = [
+    cfg.IntOpt(
+        "workers",
+        default=1,
+        min=1,
+        max=64,
+        help="Processes of agent-flows-server, which share its queue and its API. More than one "
+        "need PostgreSQL or MariaDB. The all-in-one is always one process.",
+    ),
     cfg.ListOpt(
         "required_steps",
         default=["l2", "security_groups"],

@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from oslo_log import log
 
@@ -45,9 +45,13 @@ class Lines:
 
 
 class Refusals:
-    """``counts`` is by reason, of :data:`KINDS` or :data:`UNKNOWN`. Safe from any thread."""
+    """``counts`` is by reason, of :data:`KINDS` or :data:`UNKNOWN`. Safe from any thread.
 
-    def __init__(self) -> None:
+    ``counted`` is called with each reason.
+    """
+
+    def __init__(self, counted: Callable[[str], None] = lambda reason: None) -> None:
+        self._counted = counted
         self.counts: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
         self._logged: collections.OrderedDict[tuple[str, str], float] = collections.OrderedDict()
@@ -60,10 +64,12 @@ class Refusals:
         """
         if not refused:
             return
-        first = _kind(refused[0])
+        reasons = [_kind(item) for item in refused]
         with self._lock:
-            self.counts.update(map(_kind, refused))
-            may_log = self._may_log((host, first))
+            self.counts.update(reasons)
+            may_log = self._may_log((host, reasons[0]))
+        for reason in reasons:
+            self._counted(reason)
         if may_log:
             more = f", and {len(refused) - 1} more in this message" if len(refused) > 1 else ""
             LOG.warning("Refused from %s: %s%s", host, refused[0], more)

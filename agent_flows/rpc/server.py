@@ -66,9 +66,9 @@ class ServerEndpoint:
 
     target = oslo_messaging.Target(version=transport.VERSION)
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, refusals: Refusals | None = None) -> None:
         self._consumer = consumer
-        self.refusals = Refusals()
+        self.refusals = refusals or Refusals()
 
     def report(self, ctxt: Mapping[str, Any], host: object, reports: object) -> dict[str, Any]:
         try:

@@ -1,9 +1,12 @@
-"""The server's process: RPC, REST and the sweeper on one database."""
+"""The server's processes: each has RPC, REST and the sweeper, all on one database."""
 
 import contextlib
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import oslo_messaging
 from oslo_config import cfg
@@ -13,8 +16,11 @@ from agent_flows import conf as options
 from agent_flows import process
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.dispatch import listener
+from agent_flows.rpc.refusals import Refusals
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
+from agent_flows.server import workers
 from agent_flows.server.core import agent_view, clock, database, settings
+from agent_flows.server.core import metrics as prometheus
 from agent_flows.server.core.casts import Caster
 from agent_flows.server.core.liveness import Liveness
 from agent_flows.server.core.metrics import Metrics, Snapshot
@@ -22,17 +28,35 @@ from agent_flows.server.core.store import Store
 from agent_flows.server.core.sweeper import Sweeper
 from agent_flows.server.standalone import auth, health, schema
 from agent_flows.server.standalone.api.app import application
-from agent_flows.server.standalone.api.wsgi import WsgiServer
+from agent_flows.server.standalone.api.wsgi import WsgiServer, listen
 from agent_flows.server.standalone.bounded import Bounded
 from agent_flows.server.standalone.directory import OwnDirectory
 from agent_flows.supervision import Troubles
 
 LOG = log.getLogger(__name__)
 PROG = "agent-flows-server"
+_CANNOT_START = (
+    auth.Misconfigured,
+    schema.Outdated,
+    *database.ERRORS,
+    oslo_messaging.MessagingException,
+    OSError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the workers of one server share: the socket of the API, the directory of counters."""
+
+    listening: socket.socket
+    counters: Path
 
 
 class ServerService:
-    """Everything a server does, from ``start`` to ``stop``.
+    """Everything a process of the server does, from ``start`` to ``stop``.
+
+    ``worker`` is its number if there are several, which have ``shared``.
 
     ``start`` raises :class:`agent_flows.server.standalone.auth.Misconfigured`,
     :class:`agent_flows.server.standalone.schema.Outdated`, ``OSError`` if the address is
@@ -46,10 +70,17 @@ class ServerService:
         conf: cfg.ConfigOpts,
         transport: oslo_messaging.Transport,
         rpc_threads: int | None = None,
+        *,
+        worker: int = 0,
+        shared: Shared | None = None,
     ) -> None:
         self._conf = conf
         self._transport = transport
         self._rpc_threads = rpc_threads
+        self._shared = shared
+        # Every process takes from the queue of the topic. The one named after the
+        # process outlives it on the bus, so the name is the same after a restart.
+        self._name = f"{socket.gethostname()}-{worker}" if worker else socket.gethostname()
         self._undo = contextlib.ExitStack()
         self._api: WsgiServer | None = None
 
@@ -73,7 +104,8 @@ class ServerService:
         held = database.Database(conf, conf[options.SERVER].database_timeout)
         self._undo.callback(held.close)
         schema.ensure(held)
-        metrics = Metrics()
+        shared = self._shared
+        metrics = Metrics(shared.counters if shared else None)
         directory = OwnDirectory()
         caster = Caster(AgentClient(self._transport), metrics)
         self._undo.callback(caster.stop)
@@ -81,7 +113,10 @@ class ServerService:
         store = Store(held, directory, caster, metrics, settings.of_the_gate(conf), rules=rules)
         limits = settings.limits(conf)
         sweeper = Sweeper(held, directory, caster, metrics, limits, rules=rules, troubles=troubles)
-        rpc, endpoint = self._rpc_server(store)
+        refusals = Refusals(lambda reason: metrics.refused.labels(reason).inc())
+        rpc = listener(
+            self._transport, wire.server_target(self._name), ServerEndpoint(store, refusals)
+        )
 
         def snapshot() -> Snapshot:
             with held.reader() as session:
@@ -89,10 +124,10 @@ class ServerService:
                 return Snapshot(ports, agent_view.gauges(session, Liveness(rules, clock.now())))
 
         metrics.watch_database(Bounded(snapshot, health.DATABASE_PATIENCE))
-        metrics.watch_refusals(endpoint.refusals.counts)
         checks = health.checks(held, sweeper, caster, troubles)
         metrics.watch_process(lambda: {name: check() is not None for name, check in checks.items()})
-        self._api = WsgiServer(application(conf, held, caster, metrics, checks), conf)
+        app = application(conf, held, caster, metrics, checks)
+        self._api = WsgiServer(app, conf, shared.listening if shared else None)
         self._undo.callback(self._api.stop)
 
         rpc.start(override_pool_size=self._rpc_threads)
@@ -100,20 +135,11 @@ class ServerService:
         self._undo.callback(rpc.stop)
         sweeper.start()
         self._undo.callback(sweeper.stop)
-        ping = health.Ping(self._transport, troubles)
+        ping = health.Ping(self._transport, self._name, troubles)
         ping.start()
         self._undo.callback(ping.stop)
         self._api.start()
         LOG.info("REST on %s port %d", conf[options.API].bind_host, self._api.port)
-
-    def _rpc_server(
-        self, store: Store
-    ) -> tuple[oslo_messaging.MessageHandlingServer, ServerEndpoint]:
-        endpoint = ServerEndpoint(store)
-        # Every process takes from the queue of the topic. The one named after the
-        # server outlives it on the bus, so the name is the same after a restart.
-        target = wire.server_target(socket.gethostname())
-        return listener(self._transport, target, endpoint), endpoint
 
     def stop(self) -> None:
         self._undo.close()
@@ -124,21 +150,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     conf = cfg.CONF
     database.register(conf)
     process.prepare(sys.argv[1:] if argv is None else argv, PROG, conf)
-    ending = process.Ending()
-    service = ServerService(conf, wire.get_transport(conf))
+    number = conf[options.SERVER].workers
     try:
-        service.start()
-    except (
-        auth.Misconfigured,
-        schema.Outdated,
-        *database.ERRORS,
-        oslo_messaging.MessagingException,
-        OSError,
-        ValueError,
-    ) as exc:
+        return _run_alone(conf) if number == 1 else _run_workers(conf, number)
+    except _CANNOT_START as exc:
         print(f"{PROG}: {' '.join(str(exc).split())}", file=sys.stderr)
         return 1
+
+
+def _run_alone(conf: cfg.ConfigOpts) -> int:
+    ending = process.Ending()
+    service = ServerService(conf, wire.get_transport(conf))
+    service.start()
     process.started()
     ending.wait()
     service.stop()
     return 0
+
+
+def _run_workers(conf: cfg.ConfigOpts, number: int) -> int:
+    """What keeps every worker from starting is raised here, before there is one."""
+    auth.check_bind(conf)
+    _check_database(conf)
+    # It reads the URL, and connects only when it is used.
+    wire.get_transport(conf).cleanup()
+    with listen(conf) as listening, tempfile.TemporaryDirectory(prefix=f"{PROG}-") as counters:
+        shared = Shared(listening, Path(counters))
+
+        def make(worker: int) -> ServerService:
+            prometheus.share(shared.counters, worker)
+            return ServerService(conf, wire.get_transport(conf), worker=worker, shared=shared)
+
+        workers.supervise(number, make, _CANNOT_START, conf.reload_config_files)
+
+
+def _check_database(conf: cfg.ConfigOpts) -> None:
+    held = database.Database(conf, conf[options.SERVER].database_timeout)
+    try:
+        if held.is_sqlite:
+            raise ValueError(
+                f"[{options.SERVER}] workers = {conf[options.SERVER].workers} needs PostgreSQL or "
+                "MariaDB in [database] connection: SQLite has one writer at a time"
+            )
+        schema.ensure(held)
+    finally:
+        held.close()

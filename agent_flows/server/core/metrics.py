@@ -1,14 +1,23 @@
-"""Prometheus metrics: counters of this process and gauges from the database.
+"""Prometheus metrics: counters of the server's processes and gauges from the database.
 
 Labels are names from the code, and hosts that are in the database.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from oslo_log import log
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+    multiprocess,
+    values,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from agent_flows.report import Trouble
@@ -48,44 +57,67 @@ class Snapshot:
     agents: Sequence[AgentGauges]
 
 
-class Metrics:
-    """A registry of its own, so that several servers may live in one process."""
+def share(directory: Path, number: int) -> None:
+    """Have the counters of this process in ``directory``, where the server's others have theirs.
 
-    def __init__(self) -> None:
+    Before any is made. ``number`` is that of the worker; one that takes its place
+    goes on from its counters.
+    """
+    # prometheus_client reads it for every counter, and has no other way to set it.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """A registry of its own, so that several servers may live in one process.
+
+    ``shared`` is the directory of :func:`share`, if there is one: counters are
+    then the sums of all workers.
+    """
+
+    def __init__(self, shared: Path | None = None) -> None:
         self.registry = CollectorRegistry()
+        counters = self.registry if shared is None else None
+        if shared is not None:
+            multiprocess.MultiProcessCollector(  # type: ignore[no-untyped-call]
+                self.registry, str(shared)
+            )
         self.reports = Counter(
-            "agent_flows_reports", "Reports taken, by ruling.", ["ruling"], registry=self.registry
+            "agent_flows_reports", "Reports taken, by ruling.", ["ruling"], registry=counters
         )
         self.store_seconds = Histogram(
-            "agent_flows_store_seconds", "Storing one message of reports.", registry=self.registry
+            "agent_flows_store_seconds", "Storing one message of reports.", registry=counters
         )
         self.casts_failed = Counter(
             "agent_flows_casts_failed",
             "Casts to agents that could not be sent.",
             ["kind"],
-            registry=self.registry,
+            registry=counters,
         )
         self.sweeps_failed = Counter(
-            "agent_flows_sweeps_failed", "Sweeps that ended in an error.", registry=self.registry
+            "agent_flows_sweeps_failed", "Sweeps that ended in an error.", registry=counters
         )
         self.hosts_taken = Counter(
             "agent_flows_host_taken",
             "Calls refused because another agent reports for the host.",
-            registry=self.registry,
+            registry=counters,
+        )
+        self.refused = Counter(
+            "agent_flows_rpc_refused",
+            "Refused messages of agents, by field.",
+            ["field"],
+            registry=counters,
         )
         self.requests = Histogram(
             "agent_flows_request_seconds",
             "REST requests.",
             ["method", "route", "status"],
-            registry=self.registry,
+            registry=counters,
         )
 
     def watch_database(self, ask: Callable[[], Snapshot]) -> None:
         """Gauges of what ``ask`` answers; only ``agent_flows_database_up`` if it raises."""
         self.registry.register(_Asked(lambda: _from_database(ask)))
-
-    def watch_refusals(self, refused: Mapping[str, int]) -> None:
-        self.registry.register(_Asked(lambda: _refusals(refused)))
 
     def watch_process(self, failing: Callable[[], Mapping[str, bool]]) -> None:
         """A gauge for each thing this process needs: 1 if it fails."""
@@ -165,14 +197,6 @@ def _agents(agents: Sequence[AgentGauges]) -> Iterator[Metric]:
 
 def _by_host(name: str, what: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, what, labels=["host"])
-
-
-def _refusals(refused: Mapping[str, int]) -> Iterable[Metric]:
-    what = "Refused messages of agents, by field."
-    family = CounterMetricFamily("agent_flows_rpc_refused", what, labels=["field"])
-    for name, number in dict(refused).items():
-        family.add_metric([name], number)
-    return [family]
 
 
 def _process(failing: Mapping[str, bool]) -> Iterable[Metric]:

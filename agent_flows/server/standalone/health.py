@@ -1,6 +1,5 @@
 """Whether what this process needs works: its database, its bus, its threads."""
 
-import socket
 from collections.abc import Callable, Mapping
 
 import oslo_messaging
@@ -24,13 +23,14 @@ _PING_PATIENCE = 5
 
 
 class Ping:
-    """Calls this process over the bus again and again: its queue is served.
+    """Calls this process, which listens as ``name``, over the bus again and again.
 
     If a call fails, that is the trouble :data:`BUS`.
     """
 
-    def __init__(self, transport: oslo_messaging.Transport, troubles: Troubles) -> None:
-        target = wire.server_target(socket.gethostname())
+    def __init__(self, transport: oslo_messaging.Transport, name: str, troubles: Troubles) -> None:
+        target = wire.server_target(name)
+        self._name = name
         self._client = oslo_messaging.get_rpc_client(
             transport, target, timeout=_PING_PATIENCE, retry=0
         )
@@ -45,7 +45,7 @@ class Ping:
         self._loop.stop(_PING_PATIENCE + 1)
 
     def _step(self) -> None:
-        self._client.prepare(server=socket.gethostname()).call({}, "ping")
+        self._client.prepare(server=self._name).call({}, "ping")
         self._loop.stopping.wait(_PING_INTERVAL)
 
 

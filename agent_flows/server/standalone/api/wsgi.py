@@ -29,12 +29,17 @@ _OTHER_FILES = 256
 
 
 class WsgiServer:
-    """Listens at once, or raises OSError; answers from ``start`` to ``stop``."""
+    """Answers from ``start`` to ``stop`` on ``listening``, which other processes may share.
 
-    def __init__(self, app: Wsgi, conf: cfg.ConfigOpts) -> None:
+    Without one it listens at once, or raises OSError.
+    """
+
+    def __init__(
+        self, app: Wsgi, conf: cfg.ConfigOpts, listening: socket.socket | None = None
+    ) -> None:
         settings = conf[options.API]
         # Bound before waitress starts its threads, which it leaves if it cannot bind.
-        self._socket = _listen(settings.bind_host, settings.bind_port)
+        self._socket = listening or listen(conf)
         self._map: dict[int, Any] = {}
         most = _affordable(settings.max_connections)
         adjustments = Adjustments(
@@ -105,7 +110,9 @@ def _affordable(connections: int) -> int:
     return connections
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(conf: cfg.ConfigOpts) -> socket.socket:
+    """A socket that listens on the API's address; raises OSError."""
+    host, port = conf[options.API].bind_host, conf[options.API].bind_port
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
     return socket.create_server(address[:2], family=family, backlog=1024)
