@@ -126,6 +126,14 @@ class Daemon:
                 process.wait(seconds)
         self.kill()
 
+    def end(self, number: signal.Signals, seconds: float) -> int:
+        """Send a signal to the process alone; its exit code. Raises TimeoutExpired."""
+        process = self._process
+        if process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        process.send_signal(number)
+        return process.wait(seconds)
+
     def kill(self) -> None:
         """``kill -9``, the whole session: nothing it started may outlive it."""
         process, self._process = self._process, None

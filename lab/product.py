@@ -11,8 +11,8 @@ from lab.process import Daemon, run
 from lab.rest import DEFAULT_PORT, Api
 from lab.switch import Switch, resident_mib
 
-_BIN = Path(sys.executable).parent
-PROGRAM = _BIN / "agent-flows"
+BIN = Path(sys.executable).parent
+PROGRAM = BIN / "agent-flows"
 _READY_SECONDS = 30
 MEMORY_BUS = "kombu+memory://"
 """Of server and agent in one process."""
@@ -57,13 +57,13 @@ class Site:
         }
         for section, values in (options or {}).items():
             sections.setdefault(section, {}).update(values)
-        self.config_file.write_text(_as_text(sections))
+        self.config_file.write_text(as_text(sections))
         self.all_in_one = self._daemon("agent-flows", "all-in-one")
         self.server = self._daemon("agent-flows-server")
         self.agent = self._daemon("agent-flows-agent")
 
     def _daemon(self, program: str, *words: str) -> Daemon:
-        argv = [str(_BIN / program), *words, "--config-file", str(self.config_file)]
+        argv = [str(BIN / program), *words, "--config-file", str(self.config_file)]
         log = self.directory / f"{'-'.join([program, *words])}.log"
         return Daemon(program, self.switch.namespace.argv(argv), log)
 
@@ -73,7 +73,7 @@ class Site:
 
     def start_server(self) -> None:
         """Bring the database up to date and start the server."""
-        manage = [str(_BIN / "agent-flows-manage"), "--config-file", str(self.config_file)]
+        manage = [str(BIN / "agent-flows-manage"), "--config-file", str(self.config_file)]
         run(self.switch.namespace.argv([*manage, "db", "upgrade"]), timeout=60)
         self.server.start()
         self.server.ready(self.api.answers, _READY_SECONDS)
@@ -104,7 +104,8 @@ class Site:
         self.stop()
 
 
-def _as_text(sections: Mapping[str, Mapping[str, object]]) -> str:
+def as_text(sections: Mapping[str, Mapping[str, object]]) -> str:
+    """A configuration file."""
     lines: list[str] = []
     for section, values in sections.items():
         lines += [f"[{section}]", *(f"{name} = {value}" for name, value in values.items()), ""]

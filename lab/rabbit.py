@@ -70,6 +70,13 @@ class Rabbit(Lifetime):
             raise RuntimeError(f"rabbitmqctl {' '.join(words)}: {ran.stderr}{ran.stdout}")
         return ran.stdout
 
+    def consumers(self, queue: str) -> int:
+        """How many consumers the queue has; 0 if there is no such queue."""
+        rows = (
+            line.split() for line in self.ctl("-q", "list_queues", "name", "consumers").splitlines()
+        )
+        return next((int(row[1]) for row in rows if row[0] == queue), 0)
+
     def pause(self) -> None:
         """An outage: the broker ends in order and keeps what is on its disk."""
         self._server.stop(seconds=30)

@@ -1,5 +1,6 @@
-"""The server's REST API, asked from inside a namespace."""
+"""The server's REST API, asked from inside a namespace or from here."""
 
+import contextlib
 import http.client
 import json
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ class Api:
 
     def __init__(
         self,
-        namespace: Namespace,
+        namespace: Namespace | None = None,
         port: int = DEFAULT_PORT,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -70,7 +71,8 @@ class Api:
     ) -> http.client.HTTPResponse:
         if self._connection is None:
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
-            with self._namespace.entered():
+            inside = self._namespace.entered() if self._namespace else contextlib.nullcontext()
+            with inside:
                 connection.connect()
             self._connection = connection
         self._connection.request(method, path, payload, {**self._headers, **headers})
