@@ -1,82 +1,86 @@
-"""``tools/bench``: reads the command line, runs a measurement and prints its figures."""
+"""``tools/bench``: reads the command line, runs one bench and prints its figures."""
 
 import argparse
-import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from pathlib import Path
 
-from bench import idle, neutron, port, rule, wire
+from bench import idle, ingest, refresh, wire
+from bench.runner import Command, positive, run
 from lab.background import until_signalled
+
+COMMANDS = (wire.COMMAND, refresh.COMMAND, ingest.COMMAND, idle.COMMAND)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__)
     benches = parser.add_subparsers(dest="bench", required=True)
-    wires = benches.add_parser("wire", help="many ports at once, and the bare tools")
-    wires.add_argument("--ports", type=_positive, default=100, metavar="N")
-    wires.add_argument("--bus", choices=["embedded", "rabbit"], default="embedded")
-    wires.add_argument("--rounds", type=_positive, default=3, help="rounds per median")
-    ports = benches.add_parser("port", help="one port on an idle agent")
-    ports.add_argument("--times", type=_positive, default=7, metavar="N")
-    rules = benches.add_parser("rule", help="a rule added to a group of many local ports")
-    rules.add_argument("--ports", type=_positive, default=200, metavar="N")
-    rules.add_argument("--rounds", type=_positive, default=7, help="rounds per median")
-    idles = benches.add_parser("idle", help="an agent with many ports and nothing to do")
-    idles.add_argument("--ports", type=_positive, default=500, metavar="N")
-    idles.add_argument(
-        "--bus",
-        choices=["embedded", "rabbit"],
-        default="rabbit",
-        help="embedded: server and agent in one process, which is measured",
-    )
-    idles.add_argument("--seconds", type=_positive, default=60, help="how long to measure")
-    neutrons = benches.add_parser("neutron", help="plain Neutron, and one with agent_flows")
-    neutrons.add_argument("--ports", type=_positive, default=100, metavar="N")
-    neutrons.add_argument("--rounds", type=_positive, default=1, help="rounds per median")
-    for bench in (wires, ports, rules, idles, neutrons):
+    for command in COMMANDS:
+        bench = benches.add_parser(command.name, help=command.help)
+        command.arguments(bench)
+        if command.ports is not None:
+            bench.add_argument(
+                "--ports", type=_sizes, default=[command.ports], metavar="N[,N...]",
+                help=f"number of ports, or several ({command.ports})",
+            )  # fmt: skip
+            bench.add_argument(
+                "--plot", type=Path, metavar="FILE.svg", help="draw the figures over the ports"
+            )
+        bench.add_argument(
+            "--rounds", type=positive, default=command.rounds, metavar="N",
+            help=f"rounds per median ({command.rounds})",
+        )  # fmt: skip
         bench.add_argument("--json", action="store_true", help="the last line is a JSON object")
+        bench.set_defaults(command=command)
     options = parser.parse_args()
-    return until_signalled(lambda: _run(options))
+    return until_signalled(lambda: _run(options.command, options))
 
 
-def _run(options: argparse.Namespace) -> int:
-    def log(line: str) -> None:
-        print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
+def _run(command: Command, options: argparse.Namespace) -> int:
+    results = [_measured(command, size) for size in _of_one_size(options)]
+    if getattr(options, "plot", None):
+        from bench import plot
 
-    figures = _measure(options, log)
-    if options.json:
-        print(json.dumps(dataclasses.asdict(figures)))
+        plot.draw(options.plot, command.help, results)
     return 0
 
 
-def _measure(
-    options: argparse.Namespace, log: Callable[[str], None]
-) -> (
-    wire.WireFigures
-    | port.PortFigures
-    | rule.RuleFigures
-    | idle.IdleFigures
-    | neutron.NeutronFigures
-):
-    match options.bench:
-        case "wire":
-            return wire.measure(options.ports, options.bus, options.rounds, log)
-        case "rule":
-            return rule.measure(options.ports, options.rounds, log)
-        case "idle":
-            return idle.measure(options.ports, options.bus, options.seconds, log)
-        case "neutron":
-            return neutron.measure(options.ports, options.rounds, log)
-        case _:
-            return port.measure(options.times, log)
+def _of_one_size(options: argparse.Namespace) -> list[argparse.Namespace]:
+    sizes = getattr(options, "ports", None)
+    if sizes is None:
+        return [options]
+    return [argparse.Namespace(**{**vars(options), "ports": size}) for size in sizes]
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+def _measured(command: Command, options: argparse.Namespace) -> dict[str, object]:
+    """Everything is printed at once: the next size may take long."""
+    with command.prepare(options) as bench:
+        figures = run(bench, options.rounds, _log)
+    result = {**_parameters(options), **figures}
+    width = max(map(len, result))
+    for name, value in result.items():
+        print(f"{name:{width}}  {value}")
+    if options.json:
+        print(json.dumps(result))
+    sys.stdout.flush()
+    return result
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, object]:
+    """What was measured, and how; a flag shows by the figures it adds."""
+    return {
+        name: value
+        for name, value in vars(options).items()
+        if isinstance(value, int | str) and not isinstance(value, bool)
+    }
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _sizes(text: str) -> list[int]:
+    return [positive(word) for word in text.split(",")]
 
 
 if __name__ == "__main__":

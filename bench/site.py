@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from lab.cloud import Cloud
-from lab.model import egress_to_anywhere, ingress
+from lab.model import Rule, egress_to_anywhere, ingress
+from lab.process import wait_until
 from lab.product import MEMORY_BUS, Site
 from lab.rabbit import Rabbit
+from lab.rest import Api
 from lab.switch import Switch
 
 HOST = "bench"
@@ -41,9 +43,11 @@ def site(label: str, bus: Bus = "embedded") -> Iterator[Site]:
         yield made
 
 
-def network_and_group(cloud: Cloud) -> tuple[str, str]:
-    """The ids of a VLAN network, and of a web server's group with two ports open to itself."""
-    network = cloud.network("vlan", physical_network=PHYSICAL, segmentation_id=101, mtu=1500)
+VLAN = 101
+
+
+def rules(group: str) -> list[Rule]:
+    """Of a web server's group, with two ports open to the group itself."""
     from_anywhere = [
         *(ingress(protocol="tcp", port=port) for port in (22, 80, 443, 3306, 5432, 8080, 9100)),
         ingress(protocol="tcp", port_range_min=30000, port_range_max=32767),
@@ -53,11 +57,34 @@ def network_and_group(cloud: Cloud) -> tuple[str, str]:
         ingress(protocol="icmp", ethertype="IPv6"),
         *egress_to_anywhere(),
     ]
-    group = cloud.group("bench", from_anywhere)
     from_members = [
         ingress(protocol=protocol, port=7000, remote_group_id=group) for protocol in ("tcp", "udp")
     ]
-    return network, cloud.group("bench", [*from_anywhere, *from_members], group)
+    return [*from_anywhere, *from_members]
+
+
+def network_and_group(cloud: Cloud) -> tuple[str, str]:
+    """The ids of a VLAN network, and of a group with :func:`rules`."""
+    network = cloud.network("vlan", physical_network=PHYSICAL, segmentation_id=VLAN, mtu=1500)
+    group = cloud.group("bench", [])
+    return network, cloud.group("bench", rules(group), group)
+
+
+def wait_none(api: Api, seconds: float, poll: float, **filters: object) -> None:
+    """Until no port is as ``filters``; raises TimeoutError."""
+    # One row shows whether any is left; a list of all ports would cost the server time.
+    wait_until(
+        lambda: not api.find("ports", limit=1, fields="id", **filters),
+        seconds,
+        f"no port is {filters}",
+        poll=poll,
+    )
+
+
+def poll_seconds(ports: int) -> float:
+    """How often to look whether all ports are done: often for a few, which takes a few
+    milliseconds; for many more rarely, because a look costs the measured programs CPU."""
+    return min(0.025, max(0.002, ports / 4000))
 
 
 def cpu_seconds(pid: int) -> float:

@@ -1,16 +1,15 @@
 """An Open vSwitch of our own: database, daemon and namespace, all private."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
-import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from lab import json_rpc
 from lab.lifetime import Lifetime
 from lab.namespace import Namespace
 from lab.process import CommandFailed, Daemon, run
@@ -20,7 +19,6 @@ RULES_INGRESS = 82
 
 _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 _READY_SECONDS = 20
-_ANSWER_SECONDS = 30
 
 
 class Switch(Lifetime):
@@ -151,13 +149,13 @@ class Switch(Lifetime):
         """What ``ovs-appctl`` does, without a process of its own: a request takes well under a
         millisecond. Raises :class:`CommandFailed`."""
         path = self.run_dir / f"{daemon}.ctl"
+        command, *words = args
         try:
-            answer = _request(path, args)
+            return str(json_rpc.call(path, command, words)).rstrip("\n")
         except (OSError, ValueError) as exc:
             raise CommandFailed(["ovs-appctl", *args], 1, f"{path}: {exc}") from exc
-        if answer["error"] is not None:
-            raise CommandFailed(["ovs-appctl", *args], 2, str(answer["error"]))
-        return str(answer["result"]).rstrip("\n")
+        except json_rpc.Failed as exc:
+            raise CommandFailed(["ovs-appctl", *args], 2, str(exc)) from exc
 
     def management(self, bridge: str) -> str:
         """The bridge's OpenFlow socket as ovs-ofctl wants it."""
@@ -200,27 +198,6 @@ class Switch(Lifetime):
 
     def lift_flow_limit(self, bridge: str, table: int) -> None:
         self.vsctl("remove", "Bridge", bridge, "flow_tables", str(table))
-
-
-def _request(path: Path, words: Sequence[str]) -> dict[str, object]:
-    """One call of a daemon's control socket, JSON-RPC 1.0 (ovs-appctl(8)).
-
-    Raises OSError, or ValueError for half an answer.
-    """
-    command, *args = words
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(_ANSWER_SECONDS)
-        sock.connect(str(path))
-        sock.sendall(json.dumps({"id": 0, "method": command, "params": args}).encode())
-        text = b""
-        # The daemon leaves the connection open: only the text tells where the answer ends.
-        while data := sock.recv(1 << 20):
-            text += data
-            if data.endswith(b"}"):
-                with contextlib.suppress(json.JSONDecodeError):
-                    answer: dict[str, object] = json.loads(text)
-                    return answer
-    raise ValueError("the daemon hung up")
 
 
 def resident_mib(pid: int) -> float:
