@@ -121,6 +121,14 @@ def test_the_ingest_bench_prints_its_figures_as_one_object(database: str) -> Non
     assert figures["reports_per_second"] > 0
 
 
+def test_the_storm_bench_prints_its_figures_and_loses_nothing() -> None:
+    figures = _figures_of_bench("storm", "--agents", "4", "--ports", "3", "--workers", "2")
+    assert figures.keys() >= {"agents", "ports", "seconds", "queue_depth", "largest_worker_mib"}
+    assert (figures["lost"], figures["stored_twice"], figures["rejected"]) == (0, 0, 0)
+    assert figures["reports"] >= 12
+    assert figures["heartbeats"] >= 4
+
+
 @pytest.mark.parametrize("bus", ["rabbit", "embedded"])
 def test_the_idle_bench_prints_its_figures_as_one_object(bus: str) -> None:
     figures = _figures_of_bench("idle", "--ports", "5", "--seconds", "2", "--bus", bus)
