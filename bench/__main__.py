@@ -5,11 +5,18 @@ import json
 import sys
 from pathlib import Path
 
-from bench import idle, ingest, refresh, storm, wire
+from bench import idle, ingest, member, refresh, storm, wire
 from bench.runner import Command, positive, run
 from lab.background import until_signalled
 
-COMMANDS = (wire.COMMAND, refresh.COMMAND, ingest.COMMAND, storm.COMMAND, idle.COMMAND)
+COMMANDS = (
+    wire.COMMAND,
+    refresh.COMMAND,
+    member.COMMAND,
+    ingest.COMMAND,
+    storm.COMMAND,
+    idle.COMMAND,
+)
 
 
 def main() -> int:

@@ -111,6 +111,12 @@ def test_a_bench_has_ovn_as_a_peer(bench: str) -> None:
     assert figures["ovn_ratio"] > 0
 
 
+def test_the_member_bench_prints_its_figures_as_one_object() -> None:
+    figures = _figures_of_bench("member", "--ports", "6", "--hosts", "2", "--rounds", "1")
+    assert figures.keys() >= {"ports", "bytes", "server_cpu_seconds", "reports", "seconds"}
+    assert figures["bytes"] > 0
+
+
 @pytest.mark.parametrize("database", ["sqlite", "postgresql", "mariadb"])
 def test_the_ingest_bench_prints_its_figures_as_one_object(database: str) -> None:
     figures = _figures_of_bench(
