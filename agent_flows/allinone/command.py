@@ -56,7 +56,7 @@ class AllInOne(Command):
         if not self.app.options.debug:
             # Until oslo.log is set up: some libraries log when they are imported.
             logging.getLogger().setLevel(logging.WARNING)
-        process.do_without_eventlet()
+        process.do_without_unused()
         process.use_threads()
         self._say("loading server and agent")
         # It loads TaskFlow, SQLAlchemy and others that no other command needs.
