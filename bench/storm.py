@@ -202,7 +202,10 @@ def _run(
     pipe: "Connection[Any, Any]", url: str, ports: Mapping[str, Sequence[str]], outboxes: Path
 ) -> None:
     conf = options_of_ours.register(cfg.CONF)
-    conf([], default_config_files=[])
+    # Each agent is to have what a process of its own would have.
+    config = outboxes / "agents.conf"
+    config.write_text(f"[oslo_messaging_rabbit]\nrpc_conn_pool_size = {4 * len(ports)}\n")
+    conf(["--config-file", str(config)], default_config_files=[])
     bus = transport.get_transport(conf, url)
     agents = [BusAgent(bus, host, mine, outboxes) for host, mine in ports.items()]
     pipe.send("ready")
