@@ -45,6 +45,8 @@ def server(rabbit: Rabbit, postgresql: DatabaseServer) -> Iterator[StandaloneSer
 
 @pytest.fixture
 def bus(rabbit: Rabbit) -> Iterator[oslo_messaging.Transport]:
+    # Neutron, once a test has imported it, changes the exchange of everyone in the process.
+    oslo_messaging.set_transport_defaults(control_exchange="openstack")
     # The global one: oslo.messaging reads its tracing options nowhere else.
     made = transport.get_transport(options.register(cfg.CONF), rabbit.url)
     yield made
