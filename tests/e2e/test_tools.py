@@ -104,7 +104,6 @@ def test_a_bench_of_ports_prints_its_figures_as_one_object(bench: str) -> None:
 
 
 @pytest.mark.parametrize("bench", ["wire", "refresh"])
-@pytest.mark.skipif(not shutil.which("ovn-northd"), reason="OVN is not installed")
 def test_a_bench_has_ovn_as_a_peer(bench: str) -> None:
     figures = _figures_of_bench(bench, "--ports", "5", "--rounds", "1", "--ovn")
     assert figures["ovn_seconds"] > 0
