@@ -7,6 +7,7 @@ generator (entry point ``oslo.config.opts``).
 import re
 import socket
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from oslo_config import cfg, types
 from oslo_config.cfg import Opt
@@ -14,6 +15,7 @@ from oslo_config.cfg import Opt
 AGENT = "agent_flows"
 SERVER = "agent_flows_server"
 API = "agent_flows_api"
+TRACING = "agent_flows_tracing"
 
 _FILTERED = {
     0x0800: "IPv4",
@@ -71,6 +73,8 @@ class BridgeMappings(types.Dict):
         return mappings
 
 
+_OVSDB_TLS_FILES = ("ovsdb_ssl_key_file", "ovsdb_ssl_cert_file", "ovsdb_ssl_ca_cert_file")
+
 AGENT_OPTS: list[Opt] = [
     cfg.HostAddressOpt(
         "host",
@@ -88,7 +92,21 @@ AGENT_OPTS: list[Opt] = [
         help="Datapath of the bridges that the agent creates.",
     ),
     cfg.StrOpt(
-        "ovsdb_connection", default="unix:/run/openvswitch/db.sock", help="Address of ovsdb-server."
+        "ovsdb_connection",
+        default="unix:/run/openvswitch/db.sock",
+        help="Address of ovsdb-server: unix:<path>, tcp:<ip>:<port>, or ssl:<ip>:<port> with the "
+        "three files below.",
+    ),
+    cfg.StrOpt(
+        "ovsdb_ssl_key_file", default="", help="File of the private key for ovsdb-server by TLS."
+    ),
+    cfg.StrOpt(
+        "ovsdb_ssl_cert_file", default="", help="File of the certificate of that private key."
+    ),
+    cfg.StrOpt(
+        "ovsdb_ssl_ca_cert_file",
+        default="",
+        help="File of the certificate authority that signed ovsdb-server's certificate.",
     ),
     cfg.StrOpt(
         "ovs_run_dir",
@@ -157,7 +175,15 @@ AGENT_OPTS: list[Opt] = [
     cfg.StrOpt(
         "state_dir",
         default="/var/lib/agent-flows",
-        help="Directory of the outbox, which keeps reports until the server acknowledges them.",
+        help="Directory of the outbox, which keeps reports until the server acknowledges them. "
+        "Inside Neutron the default is the directory agent-flows in Neutron's state_path.",
+    ),
+    cfg.FloatOpt(
+        "host_key_lifetime",
+        default=90.0,
+        min=0,
+        help="Days after which the key in state_dir that signs the agent's calls is replaced, at "
+        "the agent's next start; 0 replaces it never.",
     ),
     cfg.IntOpt(
         "outbox_max_reports",
@@ -176,6 +202,11 @@ AGENT_OPTS: list[Opt] = [
     ),
     cfg.FloatOpt(
         "heartbeat_interval", default=10.0, min=0.1, help="Interval of heartbeats in seconds."
+    ),
+    cfg.PortOpt(
+        "metrics_port",
+        default=0,
+        help="Port of 127.0.0.1 on which Prometheus reads the agent's metrics; 0 serves none.",
     ),
 ]
 
@@ -230,6 +261,13 @@ SERVER_OPTS: list[Opt] = [
         help="Largest number of agents on hosts without a port. Beyond that, those without a "
         "recent heartbeat are deleted; if there are none, heartbeats of further hosts are refused.",
     ),
+    cfg.BoolOpt(
+        "strict_host_keys",
+        default=False,
+        help="Whether only the key that first signed a call for a host ever speaks for it. By "
+        "default another agent may while the host's own is silent for agent_down_time, and is "
+        "shown. A host that is installed again then needs agent-flows-manage host-key forget.",
+    ),
     cfg.FloatOpt(
         "database_timeout",
         default=30.0,
@@ -243,6 +281,12 @@ SERVER_OPTS: list[Opt] = [
         min=0.1,
         help="Interval in seconds of checks for agents that are down, overdue reports and old "
         "history.",
+    ),
+    cfg.PortOpt(
+        "metrics_port",
+        default=0,
+        help="Only inside Neutron's server: first port of 127.0.0.1 on which Prometheus reads "
+        "metrics; 0 serves none. Each RPC worker takes the first of 64 ports that is free.",
     ),
     cfg.IntOpt("history_attempts", default=10, min=1, help="Latest attempts kept for each port."),
     cfg.IntOpt("history_failures", default=100, min=1, help="Failed attempts kept for each port."),
@@ -280,15 +324,41 @@ API_OPTS: list[Opt] = [
         "connection is closed.",
     ),
     cfg.IntOpt(
-        "max_body_bytes", default=1024 * 1024, min=1024, help="Largest request body in bytes."
+        "max_body_bytes", default=4 * 1024 * 1024, min=1024, help="Largest request body in bytes."
+    ),
+    cfg.IntOpt(
+        "max_objects",
+        default=5000,
+        min=1,
+        max=10_000,
+        help="Largest number of objects in one request that writes several. They are written in "
+        "one transaction, for which other writers wait.",
     ),
     cfg.IntOpt("max_limit", default=1000, min=1, help="Largest number of items in one list."),
 ]
 
 
+TRACING_OPTS: list[Opt] = [
+    cfg.BoolOpt(
+        "enabled",
+        default=False,
+        help="Send spans of flows, tasks and of the gate to OpenTelemetry. Needs the packages of "
+        "the extra tracing.",
+    ),
+    cfg.URIOpt(
+        "endpoint",
+        default="http://127.0.0.1:4318",
+        schemes=["http", "https"],
+        help="Where spans are sent, by OTLP over HTTP. The environment variables of OpenTelemetry "
+        "decide the rest, as OTEL_TRACES_SAMPLER. In a process that has traces of its own, such as "
+        "Neutron's, spans go where those go.",
+    ),
+]
+
+
 def list_opts() -> list[tuple[str, Sequence[Opt]]]:
     """All options by section, for oslo.config's sample generator."""
-    return [(AGENT, AGENT_OPTS), (SERVER, SERVER_OPTS), (API, API_OPTS)]
+    return [(AGENT, AGENT_OPTS), (SERVER, SERVER_OPTS), (API, API_OPTS), (TRACING, TRACING_OPTS)]
 
 
 def register(conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
@@ -302,6 +372,50 @@ def register(conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
     return conf
 
 
+def read_every(conf: cfg.ConfigOpts) -> None:
+    """Validate all values: oslo.config validates a value when it is first read.
+
+    Raises :class:`cfg.Error` or ValueError.
+    """
+    for section, opts in list_opts():
+        for opt in opts:
+            conf[section][opt.dest]
+    check(conf)
+
+
+Sections = Mapping[str, Mapping[str, Sequence[str]]]
+"""The values in configuration files, by section and name, without interpretation."""
+
+
+def in_files(conf: cfg.ConfigOpts) -> Sections:
+    """What the configuration files of ``conf`` contain, also options that are not registered.
+
+    Raises OSError or :class:`oslo_config.iniparser.ParseError`.
+    """
+    sections: dict[str, dict[str, list[str]]] = {}
+    directories = [Path(name) for name in conf.config_dir or ()]
+    files = [file for each in directories for file in sorted(each.glob("*.conf"))]
+    for file in (*conf.config_file, *files):
+        cfg.ConfigParser(str(file), sections).parse()
+    return sections
+
+
+def unknown(sections: Sections) -> list[str]:
+    """The options in our sections that this release does not have, as ``[section] name``."""
+    found: list[str] = []
+    for section, opts in list_opts():
+        names = {opt.dest for opt in opts}
+        names |= {
+            old.name.replace("-", "_") for opt in opts for old in opt.deprecated_opts if old.name
+        }
+        found += [
+            f"[{section}] {name}"
+            for name in sections.get(section, ())
+            if name.replace("-", "_") not in names
+        ]
+    return found
+
+
 def check(conf: cfg.ConfigOpts) -> None:
     """Raises :class:`ValueError` with one line for options that contradict each other."""
     agent = conf[AGENT]
@@ -313,11 +427,34 @@ def check(conf: cfg.ConfigOpts) -> None:
                 f"[{AGENT}] bridge_mappings maps physical network {network} to the integration "
                 f"bridge {bridge}; use the bridge that has the physical network's interface"
             )
+    _check_tls_files(agent)
     if agent.retry_initial > agent.retry_max:
         raise ValueError(
             f"[{AGENT}] retry_initial ({agent.retry_initial:g} s) is longer than retry_max "
             f"({agent.retry_max:g} s); retry_max is the longest pause"
         )
+
+
+def ovsdb_tls(agent: cfg.ConfigOpts.GroupAttr) -> tuple[str, str, str] | None:
+    """The files of key, certificate and authority for ovsdb-server; None without TLS."""
+    if not agent.ovsdb_connection.startswith("ssl:"):
+        return None
+    key, certificate, ca = (agent[name] for name in _OVSDB_TLS_FILES)
+    return key, certificate, ca
+
+
+def _check_tls_files(agent: cfg.ConfigOpts.GroupAttr) -> None:
+    """The library of Open vSwitch would fail with the first connection, without the file's name."""
+    for name in _OVSDB_TLS_FILES if ovsdb_tls(agent) else ():
+        try:
+            with open(agent[name], "rb"):
+                continue
+        except OSError as exc:
+            given = f"cannot be read: {exc.strerror}" if agent[name] else "is not set"
+            raise ValueError(
+                f"[{AGENT}] {name} {given}; ovsdb_connection {agent.ovsdb_connection} needs "
+                "the files of a private key, its certificate, and the certificate authority"
+            ) from exc
 
 
 def check_together(conf: cfg.ConfigOpts) -> None:

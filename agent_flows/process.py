@@ -1,4 +1,4 @@
-"""Sets up a process: options, logging, threads; and waits for the signal to stop it."""
+"""Sets up a process: options, logging; and waits for the signal to stop it."""
 
 import copy
 import gc
@@ -9,16 +9,16 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
-import warnings
 from collections.abc import Sequence
 from types import FrameType
 
 from oslo_config import cfg
 from oslo_log import log
-from oslo_service import backend
 
 from agent_flows import conf as options
+from agent_flows import process_report
 from agent_flows.printable import printable
 
 PROJECT = "agent_flows"
@@ -28,16 +28,6 @@ _PLACE = re.compile(r"from LocationInfo\(location=<[^>]*>, detail='([^']*)'\)")
 
 # Libraries whose INFO lines are about themselves, not about ports.
 _QUIET = ["oslo_service=WARNING", "cotyledon=WARNING", "taskflow=WARNING", "ovsdbapp=WARNING"]
-
-
-def use_threads() -> None:
-    """Choose oslo.service's threading backend.
-
-    Call it before oslo.messaging is imported, which would choose eventlet.
-    """
-    # futurist imports eventlet, if installed, to check whether it is in use; it never is.
-    warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
-    backend.init_backend(backend.BackendType.THREADING)
 
 
 def do_without_unused() -> None:
@@ -51,7 +41,7 @@ def do_without_unused() -> None:
 
 
 def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
-    """Read the configuration and set up logging and the threading backend.
+    """Read the configuration, set up logging, and write a report of the process on SIGUSR2.
 
     ``argv`` is the command line without the program's name. Without
     ``--config-file``, ``agent_flows.conf`` and ``<prog>.conf`` are read from
@@ -61,19 +51,21 @@ def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> 
     Raises :class:`SystemExit` with one line that names the option if the
     configuration is invalid.
     """
-    use_threads()
     options.register(conf)
     log.register_options(conf)
+    process_report.register(conf)
     log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *_QUIET])
     try:
         conf(list(argv), project=PROJECT, prog=prog, version=importlib.metadata.version(PROJECT))
-        _read_every_option(conf)
+        options.read_every(conf)
     except (cfg.Error, ValueError) as exc:
         reason = _PLACE.sub(r"in \1", " ".join(str(exc).split()))
         raise SystemExit(f"{prog}: {reason}") from None
     log.setup(conf, PROJECT)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Escaping(handler.formatter or logging.Formatter()))
+    if threading.current_thread() is threading.main_thread():
+        process_report.on_signal(prog, conf)
     return conf
 
 
@@ -100,14 +92,6 @@ def started() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)
-
-
-def _read_every_option(conf: cfg.ConfigOpts) -> None:
-    """Validate all values at start: oslo.config validates a value when it is first read."""
-    for section, opts in options.list_opts():
-        for opt in opts:
-            conf[section][opt.dest]
-    options.check(conf)
 
 
 class Ending:

@@ -15,7 +15,7 @@ import dataclasses
 import datetime
 import enum
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -63,6 +63,14 @@ class FlowName(enum.StrEnum):
     RESYNC = "resync"
     AUDIT = "audit"
     """What was found, before it is repaired; it proves nothing."""
+
+
+class ResourceType(enum.StrEnum):
+    """What a report is about."""
+
+    PORT = "port"
+    SECURITY_GROUP = "security_group"
+    """As all ports of the host that depend on it have it."""
 
 
 class SyncState(enum.StrEnum):
@@ -117,6 +125,8 @@ class Trouble(enum.StrEnum):
     """Work for the whole host failed."""
     RESYNC = "resync"
     """The ports of this host could not be read from the server."""
+    METRICS = "metrics"
+    """Metrics cannot be served."""
     OTHER = "other"
     """Any trouble that only a newer agent knows."""
 
@@ -194,7 +204,8 @@ class TaskOutcome:
 
 @dataclass(frozen=True, config=STRICT)
 class FlowReport:
-    """All outcomes of one attempt of one flow for one port, in the order of its tasks.
+    """All outcomes of one attempt of one flow for one port, or for one security group on the host,
+    in the order of its tasks. Of a group ``revision`` is the group's.
 
     ``sequence`` is 0 until the outbox has numbered the report; such a report is
     never sent.
@@ -213,7 +224,7 @@ class FlowReport:
     security_group_revisions: Annotated[dict[Uuid, Revision], pydantic.Field(max_length=1024)] = (
         dataclasses.field(default_factory=dict)
     )
-    resource_type: Literal["port"] = "port"
+    resource_type: ResourceType = ResourceType.PORT
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -232,6 +243,17 @@ class FlowReport:
             task for task in failed if task.error and task.error.type != ErrorType.REVERT_FAILED
         )
         return next(causes, failed[0] if failed else None)
+
+    @property
+    def log_fields(self) -> Mapping[str, object]:
+        """What a line of the log about this report carries as fields of its own, beside its text:
+        for ``extra`` of a logger."""
+        return {
+            self.resource_type.value: self.resource_id,
+            "host": self.host,
+            "flow": self.flow.value,
+            "attempt": self.attempt,
+        }
 
     def proves(self, step: Step) -> bool:
         """Whether every task of ``step`` succeeded, and there is at least one."""

@@ -122,13 +122,38 @@ def _port_number(value: object) -> object:
 Protocol = Annotated[
     Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, le=255)] | None,
     pydantic.BeforeValidator(_protocol),
+    pydantic.WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 255},
+                {"type": "string", "format": "protocol"},
+                {"type": "null"},
+            ],
+            "description": "A number, also as text, a name, or any.",
+        }
+    ),
 ]
 # Numbers as text and names in any case, as Neutron accepts them
 # (neutron/extensions/securitygroup.py, the convert_ functions).
 PortNumber = Annotated[
-    int, pydantic.Strict(), pydantic.Field(ge=0, le=65535), pydantic.BeforeValidator(_port_number)
+    int,
+    pydantic.Strict(),
+    pydantic.Field(ge=0, le=65535),
+    pydantic.BeforeValidator(_port_number),
+    pydantic.WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 65535},
+                {"type": "string", "pattern": "^[0-9]{1,5}$"},
+            ]
+        }
+    ),
 ]
-AnyCaseEthertype = Annotated[Ethertype, pydantic.BeforeValidator(_ethertype)]
+AnyCaseEthertype = Annotated[
+    Ethertype,
+    pydantic.BeforeValidator(_ethertype),
+    pydantic.WithJsonSchema({"type": "string", "pattern": "^[Ii][Pp][Vv][46]$"}),
+]
 
 
 # neutron_lib/constants.py, MAX_VXLAN_VNI and MAX_GRE_ID.
@@ -321,6 +346,11 @@ class PortSpec:
         """A port of the network itself (DHCP, router), which Neutron does not filter
         (neutron_lib.constants.DEVICE_OWNER_NETWORK_PREFIX)."""
         return self.device_owner.startswith("network:")
+
+    @property
+    def security_groups_in_force(self) -> tuple[str, ...]:
+        """Those that its flows and its reports depend on: none without port security."""
+        return self.security_groups if self.port_security_enabled else ()
 
 
 Spec = PortSpec | SecurityGroupSpec | AddressGroupSpec

@@ -7,6 +7,7 @@ project, and the few field types of Neutron's API that pydantic does not have.
 import ipaddress
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Annotated, TypeGuard, TypeVar
 
 import pydantic
@@ -18,14 +19,17 @@ T = TypeVar("T")
 A = TypeVar("A", IPAddress, IPNetwork)
 
 _SHOWN = 120
-_UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+"""A UUID in lower case."""
 # Neutron's host names may be any text. Ours are part of topics of the message bus, where * and #
 # are wildcards, and of paths of the API.
-_HOST = r'^[!"$-)+-.0->@-~]{1,255}$'
+HOST_PATTERN = r'^[!"$-)+-.0->@-~]{1,255}$'
 # pydantic's message contains the pattern itself.
 _PATTERNS = {
-    _UUID: "must be a UUID in lower case",
-    _HOST: "must be a host's name: 1 to 255 printable ASCII characters without space, /, *, # or ?",
+    UUID_PATTERN: "must be a UUID in lower case",
+    HOST_PATTERN: (
+        "must be a host's name: 1 to 255 printable ASCII characters without space, /, *, # or ?"
+    ),
 }
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -42,17 +46,21 @@ class Invalid(ValueError):
         self.field = field if field.isprintable() else repr(field)
         if len(self.field) > _SHOWN:
             self.field = self.field[:_SHOWN] + "..."
-        self.value = _shown(value)
+        self.value = shown(value)
         self.reason = reason
         super().__init__(f"{self.field or 'document'}: {reason} (got {self.value})")
 
 
-def _shown(value: object) -> str:
+def shown(value: object, most: int = _SHOWN) -> str:
+    """What a person reads of a value from outside: at most ``most`` characters, on one line."""
     try:
-        shown = repr(value[: _SHOWN + 1] if isinstance(value, str | bytes) else value)
+        text = repr(value[: most + 1] if isinstance(value, str | bytes) else value)
     except RecursionError:
         return f"a {type(value).__name__} with too many levels"
-    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+    except ValueError:
+        # Python converts no integer of more than 4300 digits.
+        return f"a {type(value).__name__} with too many digits"
+    return text if len(text) <= most else text[:most] + "..."
 
 
 class FieldError(ValueError):
@@ -63,20 +71,20 @@ class FieldError(ValueError):
         super().__init__(reason)
 
 
-def parse(adapter: pydantic.TypeAdapter[T], raw: object) -> T:
+def parse(adapter: pydantic.TypeAdapter[T], raw: object, path: Sequence[str] = ()) -> T:
     """Validate ``raw`` (decoded JSON) and build the typed value.
 
-    Raises :class:`Invalid` for the first field at fault.
+    Raises :class:`Invalid` for the first field at fault, below ``path``.
     """
     try:
         return adapter.validate_python(raw)
     except pydantic.ValidationError as exc:
-        raise _first(exc) from None
+        raise _first(exc, path) from None
 
 
-def _first(exc: pydantic.ValidationError) -> Invalid:
+def _first(exc: pydantic.ValidationError, above: Sequence[str]) -> Invalid:
     error = exc.errors(include_url=False)[0]
-    path = [str(part) for part in error["loc"]]
+    path = [*above, *(str(part) for part in error["loc"])]
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):
         return Invalid(".".join([*path, cause.field]), cause.value, cause.reason)
@@ -149,16 +157,28 @@ def is_port_id(value: object) -> TypeGuard[str]:
 
     The iface-id of an interface may be any text.
     """
-    return isinstance(value, str) and re.fullmatch(_UUID, value) is not None
+    return isinstance(value, str) and re.fullmatch(UUID_PATTERN, value) is not None
 
 
 Address = Annotated[
-    IPAddress, pydantic.BeforeValidator(_address), pydantic.AfterValidator(_no_scope)
+    IPAddress,
+    pydantic.BeforeValidator(_address),
+    pydantic.AfterValidator(_no_scope),
+    pydantic.WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
 ]
 Network = Annotated[
-    IPNetwork, pydantic.BeforeValidator(_network), pydantic.AfterValidator(_no_scope)
+    IPNetwork,
+    pydantic.BeforeValidator(_network),
+    pydantic.AfterValidator(_no_scope),
+    pydantic.WithJsonSchema({"type": "string", "format": "cidr"}),
 ]
-Mac = Annotated[str, pydantic.BeforeValidator(_mac)]
+Mac = Annotated[
+    str,
+    pydantic.BeforeValidator(_mac),
+    pydantic.WithJsonSchema(
+        {"type": "string", "pattern": "^[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}$", "format": "mac"}
+    ),
+]
 Bool = Annotated[bool, pydantic.Strict()]
 Text = Annotated[str, pydantic.Strict(), pydantic.StringConstraints(max_length=255)]
 PhysicalNetwork = Annotated[
@@ -171,8 +191,8 @@ PhysicalNetwork = Annotated[
 # Text written by people and shown on a terminal.
 PRINTABLE = pydantic.AfterValidator(_printable)
 PlainText = Annotated[Text, pydantic.AfterValidator(_storable), PRINTABLE]
-Uuid = Annotated[str, pydantic.Strict(), pydantic.StringConstraints(pattern=_UUID)]
-Hostname = Annotated[str, pydantic.Strict(), pydantic.StringConstraints(pattern=_HOST)]
+Uuid = Annotated[str, pydantic.Strict(), pydantic.StringConstraints(pattern=UUID_PATTERN)]
+Hostname = Annotated[str, pydantic.Strict(), pydantic.StringConstraints(pattern=HOST_PATTERN)]
 Revision = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0, lt=2**62)]
 
 STRICT = pydantic.ConfigDict(extra="forbid")

@@ -5,8 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from bench import idle, ingest, member, refresh, storm, wire
-from bench.runner import Command, positive, run
+from bench import blocked, idle, ingest, member, page, refresh, storm, wire
+from bench.runner import Command, positive, progress, run
 from lab.background import until_signalled
 
 COMMANDS = (
@@ -16,6 +16,8 @@ COMMANDS = (
     ingest.COMMAND,
     storm.COMMAND,
     idle.COMMAND,
+    page.COMMAND,
+    blocked.COMMAND,
 )
 
 
@@ -62,7 +64,7 @@ def _of_one_size(options: argparse.Namespace) -> list[argparse.Namespace]:
 def _measured(command: Command, options: argparse.Namespace) -> dict[str, object]:
     """Everything is printed at once: the next size may take long."""
     with command.prepare(options) as bench:
-        figures = run(bench, options.rounds, _log)
+        figures = run(bench, options.rounds, progress)
     result = {**_parameters(options), **figures}
     width = max(map(len, result))
     for name, value in result.items():
@@ -80,10 +82,6 @@ def _parameters(options: argparse.Namespace) -> dict[str, object]:
         for name, value in vars(options).items()
         if isinstance(value, int | str) and not isinstance(value, bool)
     }
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _sizes(text: str) -> list[int]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.cables import Cable, laid
+from lab.cables import Cable, laid
 from lab.switch import Switch
 from lab.vm import plug
 

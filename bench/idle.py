@@ -5,9 +5,9 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from bench.cables import cables, laid
 from bench.runner import Bench, Command, Figures, positive
 from bench.site import Idle, cpu_of_children, cpu_seconds, network_and_group, site, wait_none
+from lab.cables import cables, laid
 from lab.cloud import Cloud
 from lab.vm import plug
 

@@ -15,7 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from agent_flows.report import FlowName, FlowReport
-from agent_flows.server.core.models import Attempt, Task
+from agent_flows.server.core import records
+from agent_flows.server.core.models import Attempt, Task, table_of
 from bench.runner import Bench, Command, positive
 from lab.databases import DatabaseServer, MariaDB, PostgreSQL, SQLite
 from lab.model import flow_report, group_revisions, ingress, new_id
@@ -214,8 +215,8 @@ class _Floor:
         begin = time.perf_counter()
         for attempts, tasks in messages:
             with self._engine.begin() as connection:
-                connection.execute(sa.insert(Attempt), attempts)
-                connection.execute(sa.insert(Task), tasks)
+                records.insert(connection, table_of(Attempt), attempts)
+                records.insert(connection, table_of(Task), tasks)
         return begin, time.perf_counter()
 
     def close(self) -> None:

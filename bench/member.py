@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oslo_config import cfg
+from sqlalchemy.engine import make_url
 
 from agent_flows.rpc import transport
 from agent_flows.rpc.listener import briefly
 from bench import ovn
-from bench.cables import Cable, cables
 from bench.runner import Bench, Command, Contender, Figures, positive
-from bench.site import Idle, cpu_seconds, network_and_group, wait_none
+from bench.site import Idle, cpu_seconds, network_and_group, wait_none, wait_realised
 from lab.bus_agent import BusAgent
+from lab.cables import Cable, cables
 from lab.cloud import Cloud
 from lab.databases import SQLite
 from lab.model import new_id, random_mac
@@ -79,7 +80,7 @@ class _Group:
         began = time.perf_counter()
         self.add(newcomer, None)
         answered = time.perf_counter() - began
-        wait_none(self._server.api, _GIVE_UP_SECONDS, _POLL_SECONDS, sync_state="SYNCING")
+        self._wait_realised()
         seconds = time.perf_counter() - began
         self.wait_idle()
         figures = {
@@ -90,8 +91,12 @@ class _Group:
             "reports": self._reports() - reports,
         }
         self._server.api.delete("ports", newcomer.port_id)
-        wait_none(self._server.api, _GIVE_UP_SECONDS, _POLL_SECONDS, sync_state="SYNCING")
+        self._wait_realised()
         return figures
+
+    def _wait_realised(self) -> None:
+        database = Path(str(make_url(self._server.database_url).database))
+        wait_realised(self._server.api, database, _GIVE_UP_SECONDS, _POLL_SECONDS)
 
     def _reports(self) -> int:
         return sum(len(agent.made) for agent in self._agents)

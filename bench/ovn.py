@@ -4,9 +4,9 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from bench.cables import Cable, cables, laid
 from bench.runner import Figures
 from bench.site import PHYSICAL, PHYSICAL_BRIDGE, VLAN, poll_seconds, rules
+from lab.cables import Cable, cables, laid
 from lab.model import ingress
 from lab.ovn import Ovn
 from lab.process import wait_until

@@ -6,17 +6,26 @@ import time
 from collections.abc import Iterator, Mapping
 
 from bench import floor, neutron, ovn, wire
-from bench.cables import cables, laid
 from bench.floor import Change
 from bench.runner import Bench, Command, Contender, Figures
-from bench.site import Bus, Idle, cpu_seconds, network_and_group, rules, site, wait_none
+from bench.site import (
+    Bus,
+    Idle,
+    cpu_seconds,
+    network_and_group,
+    rules,
+    site,
+    wait_none,
+    wait_realised,
+)
+from lab.cables import cables, laid
 from lab.cloud import Cloud
 from lab.model import ingress
 from lab.product import Site
 from lab.vm import plug
 
 _GIVE_UP_SECONDS = 300
-_POLL_SECONDS = 0.005
+_POLL_SECONDS = 0.002
 _FIRST_RULE = 4001
 
 
@@ -67,13 +76,14 @@ class _Group:
         """
         self._idle.wait()
         before = floor.flows(self._here.switch)
-        port = _FIRST_RULE + len(self._added)
+        # Ports side by side may become one flow.
+        port = _FIRST_RULE + 2 * len(self._added)
         self._added.append(ingress(protocol="tcp", port=port))
         began = time.perf_counter()
         body = {"name": "bench", "security_group_rules": [*rules(self._id), *self._added]}
         self._here.api.put("security-groups", self._id, body)
         answered = time.perf_counter() - began
-        wait_none(self._here.api, _GIVE_UP_SECONDS, _POLL_SECONDS, sync_state="SYNCING")
+        wait_realised(self._here.api, self._here.database, _GIVE_UP_SECONDS, _POLL_SECONDS)
         seconds = time.perf_counter() - began
         after = floor.flows(self._here.switch)
         if not any(f"tp_dst={port}" in flow for flow in after):

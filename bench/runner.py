@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +29,11 @@ class Bench:
     measure: Contender
     floor: Contender | None = None
     peers: Mapping[str, Contender] = field(default_factory=dict)
+
+
+def progress(line: str) -> None:
+    """Show what takes long; figures have standard output for themselves."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def positive(text: str) -> int:
@@ -64,7 +70,7 @@ def run(bench: Bench, rounds: int, log: Log) -> dict[str, float]:
 
     The figures of agent_flows have their own names, those of the others begin with ``floor_`` and
     with the peer's name. ``ratio`` is what agent_flows has for one of the floor; ``<peer>_ratio``
-    for one of the peer.
+    for one of the peer; ``ratio_<figure>`` is that of another figure that the floor has as well.
     """
     contenders = {"": bench.measure}
     if bench.floor is not None:
@@ -103,6 +109,9 @@ def _named(medians: Mapping[str, Figures]) -> Iterator[tuple[str, float]]:
         theirs = next(iter(figures.values()))
         if theirs:
             yield "ratio" if name == "floor" else f"{name}_ratio", compared / theirs
+    for key, value in list(medians.get("floor", {}).items())[1:]:
+        if value and key in ours:
+            yield f"ratio_{key}", ours[key] / value
 
 
 def _rounded(value: float) -> float:

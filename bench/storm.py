@@ -1,16 +1,19 @@
 """Every agent of a cloud starts at once, after an outage in which all their ports became UNKNOWN.
 
-The agents have no switch; the server, its workers, RabbitMQ and PostgreSQL are real.
+The agents have no switch; the server, its workers, RabbitMQ and PostgreSQL are real. The ports
+are written into the database as an outage leaves them: to make them one by one, to have them
+proven, and to wait until they are UNKNOWN would take longer than all that is measured.
 """
 
 import argparse
 import contextlib
-import importlib
+import datetime
+import logging
 import multiprocessing
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,25 +23,28 @@ import sqlalchemy as sa
 from oslo_config import cfg
 
 from agent_flows import conf as options_of_ours
+from agent_flows.report import PortStatus, SyncState
 from agent_flows.rpc import transport
-from agent_flows.server.core.history import AWAIT_REPORT
-from agent_flows.server.core.models import Attempt, Task
-from agent_flows.server.standalone.models import Port
-from bench.runner import Bench, Command, Figures, positive
+from agent_flows.server.core.condition import Condition
+from agent_flows.server.core.models import Agent, Attempt
+from agent_flows.server.standalone.models import FixedIp, Membership, Port, SecurityGroupHost
+from bench.runner import Bench, Command, Figures, positive, progress
+from bench.site import cpu_seconds
 from lab.bus_agent import BusAgent
 from lab.databases import PostgreSQL
 from lab.model import egress_to_anywhere, ingress, new_id
 from lab.process import wait_until
 from lab.rabbit import Rabbit
-from lab.rest import Api
 from lab.standalone_server import StandaloneServer
 
-_PROCESSES = 4
-_CLIENTS = 4
+# More in one process would wait for each other: a process runs one thread of Python at a time.
+_AGENTS_OF_A_PROCESS = 50
 # Hosts whose ports are in one group, as those of a project.
 _HOSTS_OF_A_GROUP = 5
 _SECONDS = 900
-_POLL = 0.1
+_POLL = 0.25
+_PROGRESS_SECONDS = 5.0
+_SILENT = datetime.timedelta(hours=1)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,14 +56,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(options: argparse.Namespace) -> Iterator[Bench]:
     """``options.ports`` is the number of ports of each agent. All were IN_SYNC once."""
     with contextlib.ExitStack() as stack:
+        progress("starting RabbitMQ, PostgreSQL and the server")
         rabbit = stack.enter_context(Rabbit())
         databases = stack.enter_context(PostgreSQL())
         server = stack.enter_context(StandaloneServer(rabbit, databases, options.workers))
         outboxes = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-storm-")))
-        storm = _Storm(rabbit, server, _make_ports(server, options.agents, options.ports), outboxes)
+        progress(f"writing {options.agents * options.ports} ports of {options.agents} hosts")
+        ports = _make_ports(server, options.agents, options.ports)
+        storm = _Storm(rabbit, server, ports, outboxes)
         stack.callback(storm.end)
-        storm.start()
-        yield Bench(measure=storm.restart)
+        yield Bench(measure=storm.measure)
 
 
 COMMAND = Command("storm", "all agents of a cloud start at once", prepare, arguments, 20, 1)
@@ -83,47 +91,63 @@ class _Storm:
         ports: Mapping[str, Sequence[str]],
         outboxes: Path,
     ) -> None:
-        self._server, self._url, self._outboxes = server, rabbit.url, outboxes
+        self._rabbit, self._server, self._outboxes = rabbit, server, outboxes
         hosts = sorted(ports)
         self._shares = [
-            {host: ports[host] for host in hosts[at::_PROCESSES]} for at in range(_PROCESSES)
+            {host: ports[host] for host in hosts[at : at + _AGENTS_OF_A_PROCESS]}
+            for at in range(0, len(hosts), _AGENTS_OF_A_PROCESS)
         ]
         self._total = sum(map(len, ports.values()))
         self._agents: list[_Agents] = []
         self._engine = sa.create_engine(server.database_url)
-        # Any to mypy: kombu has no types.
-        connect: Any = importlib.import_module("kombu").Connection
-        self._bus = connect(rabbit.url.replace("rabbit://", "amqp://"))
 
-    def start(self) -> Figures:
-        """Start every agent, and wait until every port is IN_SYNC."""
-        self._agents = [
-            _Agents(self._url, share, self._outboxes) for share in self._shares if share
-        ]
+    def measure(self) -> Figures:
+        """Start every agent after an outage, and wait until every port is IN_SYNC."""
+        self.end_agents()
+        self._forget()
+        progress(f"starting {len(self._shares)} processes of agents")
+        self._agents = [_Agents(self._rabbit.url, share, self._outboxes) for share in self._shares]
         for agents in self._agents:
             agents.receive()
-        channel = self._bus.channel()
-        deepest = 0
-        began = time.perf_counter()
-        for agents in self._agents:
-            agents.send("start")
-        while self._number("IN_SYNC") < self._total:
-            queue = channel.queue_declare(transport.SERVER_TOPIC, passive=True)
-            deepest = max(deepest, queue.message_count)
-            if time.perf_counter() - began > _SECONDS:
-                raise TimeoutError(f"{self._number('IN_SYNC')} of {self._total} ports are IN_SYNC")
-            time.sleep(_POLL)
-        seconds = time.perf_counter() - began
-        channel.close()
-        return {"seconds": seconds, "queue_depth": deepest, **self._records()}
+        cpu = self._cpu()
+        with self._rabbit.depths(transport.SERVER_TOPIC) as depths:
+            began = time.perf_counter()
+            for agents in self._agents:
+                agents.send("start")
+            self._wait(began)
+            seconds = time.perf_counter() - began
+        cpu = self._cpu() - cpu
+        progress("waiting until every report is acknowledged")
+        return {
+            "seconds": seconds,
+            "server_cpu_seconds": cpu,
+            "queue_depth": max((each.ready for each in depths), default=0),
+            "queue_unacknowledged": max((each.unacknowledged for each in depths), default=0),
+            **self._records(),
+        }
 
-    def restart(self) -> Figures:
-        """All agents are killed, and start again when all their ports are UNKNOWN."""
-        self.end_agents()
-        wait_until(
-            lambda: self._number("UNKNOWN") == self._total, _SECONDS, "all are UNKNOWN", poll=1
-        )
-        return self.start()
+    def _wait(self, began: float) -> None:
+        reported = began
+        while (done := self._number(SyncState.IN_SYNC)) < self._total:
+            now = time.perf_counter()
+            if now - began > _SECONDS:
+                raise TimeoutError(f"{done} of {self._total} ports are IN_SYNC")
+            if now - reported > _PROGRESS_SECONDS:
+                progress(f"{now - began:.0f} s: {done} of {self._total} ports are IN_SYNC")
+                reported = now
+            time.sleep(_POLL)
+
+    def _forget(self) -> None:
+        """As an outage leaves it: every agent is silent, and nothing is known of any port."""
+        long_ago = datetime.datetime.now(datetime.UTC) - _SILENT
+        silent = {"declared_dead": True, "heartbeat_at": long_ago, "spoke_at": long_ago}
+        unknown = {Port.sync_state: SyncState.UNKNOWN.value, Port.sync_since: None}
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(Agent).values(silent))
+            connection.execute(sa.update(Port).values(unknown))
+
+    def _cpu(self) -> float:
+        return sum(map(cpu_seconds, self._server.workers()))
 
     def _records(self) -> Figures:
         def all_sent() -> list[_Record] | None:
@@ -134,31 +158,30 @@ class _Storm:
 
         records = wait_until(all_sent, _SECONDS, "all reports are acknowledged", poll=1)
         made = frozenset[str]().union(*(record.made for record in records))
-        known = self._history()
+        known = {row.id: (row.host, row.sequence) for row in self._history() if row.id in made}
         acknowledged = frozenset[str]().union(*(record.acknowledged for record in records))
         beats = [beats for record in records for beats in record.beats]
         answered = [seconds for each in beats for _, seconds in each if seconds is not None]
         unanswered = sum(seconds is None for each in beats for _, seconds in each)
         return {
             "reports": len(made),
-            "lost": len(made - acknowledged - set(known)),
-            "stored_twice": len(known) - len(set(known)),
+            "lost": len(made - acknowledged - known.keys()),
+            "stored_twice": len(known) - len(set(known.values())),
             "rejected": sum(record.rejected for record in records),
             "messages_again": sum(record.failures for record in records),
             "heartbeats": len(answered),
             "heartbeats_unanswered": unanswered,
+            "median_heartbeat_seconds": statistics.median(answered),
             "longest_heartbeat_seconds": max(answered, default=0.0),
             "largest_worker_mib": max(map(_peak_mib, self._server.workers())),
         }
 
-    def _history(self) -> list[str]:
-        noted = sa.select(Task.ordinal).where(Task.name == AWAIT_REPORT)
+    def _history(self) -> Sequence[Any]:
         with self._engine.connect() as connection:
-            found = connection.scalars(sa.select(Attempt.id).where(Attempt.ordinal.not_in(noted)))
-            return list(found)
+            return connection.execute(sa.select(Attempt.id, Attempt.host, Attempt.sequence)).all()
 
-    def _number(self, state: str) -> int:
-        query = sa.select(sa.func.count()).select_from(Port).where(Port.sync_state == state)
+    def _number(self, state: SyncState) -> int:
+        query = sa.select(sa.func.count()).select_from(Port).where(Port.sync_state == state.value)
         with self._engine.connect() as connection:
             return connection.scalar(query) or 0
 
@@ -170,7 +193,6 @@ class _Storm:
     def end(self) -> None:
         self.end_agents()
         self._engine.dispose()
-        self._bus.release()
 
 
 class _Agents:
@@ -201,6 +223,8 @@ class _Agents:
 def _run(
     pipe: "Connection[Any, Any]", url: str, ports: Mapping[str, Sequence[str]], outboxes: Path
 ) -> None:
+    # A line for every attempt of hundreds of agents; the figures count them.
+    logging.disable(logging.WARNING)
     conf = options_of_ours.register(cfg.CONF)
     # Each agent is to have what a process of its own would have.
     config = outboxes / "agents.conf"
@@ -231,39 +255,78 @@ def _record(agents: Sequence[BusAgent]) -> _Record:
 
 def _make_ports(server: StandaloneServer, agents: int, ports: int) -> dict[str, list[str]]:
     """By host; the ports of a few hosts are in one group that admits its own members."""
-    made: dict[str, list[str]] = {}
     network = new_id()
     server.api.put("networks", network, {"network_type": "local"})
-    bodies: list[tuple[str, dict[str, Any]]] = []
-    for host in range(agents):
-        if host % _HOSTS_OF_A_GROUP == 0:
-            group = new_id()
-            server.api.put("security-groups", group, {"name": f"group-{host}"})
-            rules = [*egress_to_anywhere(), ingress(remote_group_id=group)]
-            server.api.put("security-groups", group, {"security_group_rules": rules})
-        for _ in range(ports):
-            port, number = new_id(), len(bodies)
-            made.setdefault(f"host-{host:05}", []).append(port)
-            digits = f"{number:06x}"
-            body = {
-                "network_id": network,
-                "mac_address": f"fa:16:3e:{digits[:2]}:{digits[2:4]}:{digits[4:]}",
-                "fixed_ips": [
-                    {"ip_address": f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"}
-                ],
-                "security_groups": [group],
-                "binding:host_id": f"host-{host:05}",
-            }
-            bodies.append((port, body))
-
-    def put(mine: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        with contextlib.closing(Api(port=server.port)) as api:
-            for port, body in mine:
-                api.put("ports", port, body)
-
-    with ThreadPoolExecutor(_CLIENTS) as pool:
-        list(pool.map(put, (bodies[at::_CLIENTS] for at in range(_CLIENTS))))
+    made: dict[str, list[str]] = {}
+    rows: dict[type, list[dict[str, Any]]] = {
+        kind: [] for kind in (Agent, Port, FixedIp, Membership, SecurityGroupHost)
+    }
+    for number in range(agents):
+        host = f"host-{number:05}"
+        if number % _HOSTS_OF_A_GROUP == 0:
+            group = _make_group(server)
+        rows[Agent].append(_agent(host))
+        rows[SecurityGroupHost].append(
+            {"security_group_id": group, "host": host, "revision": 0, "sequence": 0}
+            | {"failed": False}
+        )
+        made[host] = [new_id() for _ in range(ports)]
+        for place, port in enumerate(made[host], number * ports):
+            rows[Port].append(_port(port, host, network, place))
+            address = f"10.{place >> 16 & 255}.{place >> 8 & 255}.{place & 255}"
+            rows[FixedIp].append(
+                {"network_id": network, "ip_address": address, "port_id": port, "position": 0}
+            )
+            rows[Membership].append(
+                {"port_id": port, "security_group_id": group, "position": 0}
+                | {"proven_revision": None}
+            )
+    engine = sa.create_engine(server.database_url)
+    with engine.begin() as connection:
+        for kind, values in rows.items():
+            connection.execute(sa.insert(kind), values)
+        # As autovacuum does sooner or later: it knows how large the tables are.
+        connection.execute(sa.text("ANALYZE"))
+    engine.dispose()
     return made
+
+
+def _make_group(server: StandaloneServer) -> str:
+    group = new_id()
+    server.api.put("security-groups", group, {"name": "storm"})
+    rules = [*egress_to_anywhere(), ingress(remote_group_id=group)]
+    server.api.put("security-groups", group, {"security_group_rules": rules})
+    return group
+
+
+def _agent(host: str) -> dict[str, Any]:
+    now = datetime.datetime.now(datetime.UTC)
+    return {
+        "host": host,
+        "sequence": 0,
+        "heartbeat_at": now,
+        "declared_dead": True,
+        "state": Condition().to_text(),
+    }
+
+
+def _port(port: str, host: str, network: str, place: int) -> dict[str, Any]:
+    return {
+        "id": port,
+        "name": "",
+        "network_id": network,
+        "mac_address": f"fa:16:3e:{place >> 16:02x}:{place >> 8 & 255:02x}:{place & 255:02x}",
+        "allowed_address_pairs": [],
+        "port_security_enabled": True,
+        "device_owner": "",
+        "revision_number": 1,
+        "host": host,
+        "admin_state_up": True,
+        "status": PortStatus.ACTIVE.value,
+        "sync_state": SyncState.UNKNOWN.value,
+        "sequence": 0,
+        "updated_at": datetime.datetime.now(datetime.UTC),
+    }
 
 
 def _peak_mib(pid: int) -> float:

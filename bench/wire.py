@@ -6,10 +6,19 @@ import time
 from collections.abc import Iterator
 
 from bench import floor, neutron, ovn
-from bench.cables import cables, laid
 from bench.floor import Change, Wiring
 from bench.runner import Bench, Command, Contender, Figures
-from bench.site import Bus, Idle, cpu_seconds, network_and_group, poll_seconds, site, wait_none
+from bench.site import (
+    Bus,
+    Idle,
+    cpu_seconds,
+    network_and_group,
+    poll_seconds,
+    site,
+    wait_active,
+    wait_none,
+)
+from lab.cables import cables, laid
 from lab.cloud import Cloud
 from lab.vm import plug
 
@@ -74,7 +83,7 @@ def wire(ports: int, bus: Bus) -> tuple[Figures, Wiring]:
         before = floor.flows(here.switch)
         began = time.perf_counter()
         plug(here.switch, lines)
-        wait_none(here.api, _GIVE_UP_SECONDS, poll_seconds(ports), status="DOWN")
+        wait_active(here, _GIVE_UP_SECONDS, poll_seconds(ports))
         seconds = time.perf_counter() - began
         if (active := len(here.api.find("ports", status="ACTIVE", fields="id"))) != ports + 1:
             raise ValueError(f"{active - 1} ports are ACTIVE, {ports} were plugged")

@@ -11,8 +11,10 @@ from typing import Any
 
 import oslo_messaging
 
+from agent_flows.agent.group_reports import GroupReports
 from agent_flows.agent.knowledge import Knowledge
 from agent_flows.report import FlowName, FlowReport, Trouble
+from agent_flows.reporting import host_key
 from agent_flows.reporting.comparison import Comparison
 from agent_flows.reporting.heartbeat import Heartbeat
 from agent_flows.reporting.outbox import Outbox
@@ -20,9 +22,12 @@ from agent_flows.reporting.reporter import Reporter
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
 from agent_flows.rpc.answers import Held, Receipt
+from agent_flows.rpc.desired import Update
 from agent_flows.rpc.listener import Listener
-from agent_flows.spec import DesiredState
+from agent_flows.rpc.signing import Signer
+from agent_flows.spec import DesiredState, PortSpec
 from agent_flows.supervision import Loop, Troubles
+from agent_flows.validation import Invalid
 from lab.model import flow_report, group_revisions
 
 _PATIENCE = 1.0
@@ -79,13 +84,20 @@ class BusAgent:
         self.host = host
         self.made: set[str] = set()
         self.outbox = Outbox(directory / f"{host}.sqlite", 100_000)
-        self.client = RecordingClient(bus, host, timeout, self.outbox.identity)
+        keys = directory / f"{host}.keys"
+        keys.mkdir(exist_ok=True)
+        signer = Signer(self.outbox.identity, host, host_key.load(keys, lifetime=0))
+        self.client = RecordingClient(bus, host, timeout, signer)
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._asked: set[str] = set()
         self._ports = frozenset(ports)
         self._knowledge = Knowledge()
+        self._group_reports = GroupReports()
+        self._group_reports.expect(self._ports)
         self._behind = False
+        self._groups_differ = False
+        self._carried: list[Update] = []
         troubles = Troubles()
         self._reporter = Reporter(self.outbox, self.client, troubles)
         self._heartbeat = Heartbeat(
@@ -127,8 +139,15 @@ class BusAgent:
     def ports_changed(self, port_ids: Collection[str]) -> None:
         self._ask(port_ids)
 
-    def security_groups_changed(self, ids: Collection[str]) -> None:
-        self._ask(self._ports)
+    def security_groups_changed(self, ids: Collection[str], change: Update | None) -> None:
+        if not self._knowledge.may_have(ids):
+            return
+        with self._lock:
+            if change is None:
+                self._groups_differ = True
+            else:
+                self._carried.append(change)
+        self._wanted.set()
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
         self._ask(self._ports if port_ids is None else port_ids)
@@ -152,30 +171,61 @@ class BusAgent:
             if self._behind:
                 theirs = self.client.get_revisions()
                 self._behind = False
-                self._ask(self._knowledge.differing(theirs, ()) | set(theirs.awaited))
+                differing, groups_differ = self._knowledge.differing(theirs)
+                self._groups_differ = self._groups_differ or groups_differ
+                self._ask(differing | set(theirs.awaited))
             with self._lock:
                 asked, self._asked = self._asked, set()
-            self._wire(sorted(asked))
+                carried, self._carried = self._carried, []
+            self._follow(carried)
+            if asked or self._groups_differ:
+                self._learn(asked)
         except oslo_messaging.MessagingException:
             self._wanted.set()
             self._ask(asked)
             raise
 
-    def _wire(self, port_ids: Sequence[str]) -> None:
-        if not port_ids:
-            return
-        desired = self.client.get_ports(port_ids)
-        self._knowledge.learn(port_ids, desired)
-        reports = [self._report(port_id, desired) for port_id in desired.ports]
-        self.made.update(report.id for report in reports)
-        self.outbox.put(reports)
+    def _follow(self, carried: Sequence[Update]) -> None:
+        """Refresh ports of groups that changed as casts carry it; the server is asked if one does
+        not fit."""
+        changed: set[str] = set()
+        for each in carried:
+            try:
+                changed |= self._knowledge.follow(each)
+            except Invalid:
+                self._groups_differ = True
+                break
+        self._realise(changed, ())
 
-    def _report(self, port_id: str, desired: DesiredState) -> FlowReport:
-        spec = desired.ports[port_id]
+    def _learn(self, asked: Collection[str]) -> None:
+        """The ports ``asked`` about are wired, others in groups that changed are refreshed."""
+        differed, self._groups_differ = self._groups_differ, False
+        try:
+            changed = self._knowledge.ask(self.client.get_desired, sorted(asked))
+        except oslo_messaging.MessagingException:
+            self._groups_differ = differed
+            raise
+        self._realise(changed, asked)
+
+    def _realise(self, changed: Collection[str], asked: Collection[str]) -> None:
+        refreshed = self._knowledge.inside(changed) - set(asked)
+        desired = self._knowledge.state({*asked, *refreshed})
+        reports = [
+            self._report(spec, desired, FlowName.REFRESH if id_ in refreshed else FlowName.WIRE)
+            for id_, spec in desired.ports.items()
+        ]
+        shortened = self._group_reports.shorten(
+            reports, asked=asked, gone=set(asked) - desired.ports.keys()
+        )
+        self.made.update(report.id for report in shortened.reports)
+        self.outbox.put(shortened.reports)
+        self._group_reports.note(shortened)
+
+    def _report(self, spec: PortSpec, desired: DesiredState, flow: FlowName) -> FlowReport:
         return flow_report(
             host=self.host,
-            resource_id=port_id,
-            flow=FlowName.WIRE,
+            resource_id=spec.id,
+            flow=flow,
             revision=spec.revision,
             security_group_revisions=group_revisions(desired, spec),
         )

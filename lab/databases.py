@@ -1,4 +1,7 @@
-"""PostgreSQL and MariaDB of our own: private directories and sockets, no TCP, unprivileged."""
+"""PostgreSQL and MariaDB of our own: private directories and sockets, unprivileged.
+
+No TCP, except by TLS for those with an authority.
+"""
 
 import abc
 import contextlib
@@ -15,9 +18,10 @@ from typing import Protocol
 
 import sqlalchemy
 
+from lab.certificates import Authority
 from lab.lifetime import Lifetime
 from lab.namespace import mark
-from lab.process import Daemon, run
+from lab.process import Daemon, free_port, run
 
 _POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
 _READY_SECONDS = 60
@@ -42,10 +46,19 @@ def _as_user(name: str, *argv: str) -> list[str]:
 
 
 class _Server(Lifetime):
-    """One database daemon; ``user`` is the unprivileged account it runs as."""
+    """One database daemon; ``user`` is the unprivileged account it runs as.
+
+    With an ``authority`` it takes clients by TLS on 127.0.0.1, too.
+    """
 
     user: str
     name: str
+    _break_off = signal.SIGTERM
+
+    def __init__(self, authority: Authority | None = None) -> None:
+        super().__init__()
+        self._authority = authority
+        self.port = free_port()
 
     def _start(self) -> None:
         # Sockets have short names: 108 bytes hold the path.
@@ -60,6 +73,15 @@ class _Server(Lifetime):
         argv = _as_user(self.user, *self._argv())
         self._daemon = Daemon(self.name, argv, self.directory / "log")
         self._stack.enter_context(self._daemon)
+        self._daemon.ready(self._answers, _READY_SECONDS)
+
+    def pause(self) -> None:
+        """An outage: it ends in order, breaks off every connection and keeps its data."""
+        self._daemon.end(self._break_off, _READY_SECONDS)
+
+    def resume(self) -> None:
+        """The outage is over."""
+        self._daemon.start()
         self._daemon.ready(self._answers, _READY_SECONDS)
 
     def new_url(self) -> str:
@@ -83,6 +105,18 @@ class _Server(Lifetime):
         finally:
             for each in everyone:
                 os.kill(each, signal.SIGCONT)
+
+    def _issue(self, authority: Authority) -> tuple[Path, Path, Path]:
+        """Files of key, certificate and authority, of its user."""
+        account = pwd.getpwnam(self.user)
+        files = []
+        for file in (*authority.issue(self.name), authority.ca):
+            copied = Path(shutil.copy(file, self.directory / "run"))
+            copied.chmod(0o600)
+            shutil.chown(copied, account.pw_uid, account.pw_gid)
+            files.append(copied)
+        key, certificate, ca = files
+        return key, certificate, ca
 
     def _answers(self) -> bool:
         probe = socket.socket(socket.AF_UNIX)
@@ -118,6 +152,8 @@ class _Server(Lifetime):
 
 class PostgreSQL(_Server):
     name, user, _first = "postgresql", "postgres", "postgres"
+    # "Fast shutdown"; after SIGTERM it would wait for its clients to leave.
+    _break_off = signal.SIGINT
 
     def _initialise(self) -> None:
         data = str(self.directory / "data")
@@ -130,19 +166,29 @@ class PostgreSQL(_Server):
         )
 
     def _argv(self) -> list[str]:
+        listens = ["-c", "listen_addresses="]
+        if self._authority is not None:
+            key, certificate, _ = self._issue(self._authority)
+            listens = ["-c", "listen_addresses=127.0.0.1", "-p", str(self.port), "-c", "ssl=on"]
+            listens += ["-c", f"ssl_key_file={key}", "-c", f"ssl_cert_file={certificate}"]
         return [
             str(_POSTGRESQL / "postgres"),
             *("-D", str(self.directory / "data"), "-k", str(self.directory / "run")),
-            *("-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"),
+            *(*listens, "-c", "fsync=off", "-c", "max_connections=200"),
             # What is being tested may lock itself out for a moment.
             *("-c", "deadlock_timeout=100ms"),
         ]
 
     def _socket(self) -> Path:
-        return self.directory / "run" / ".s.PGSQL.5432"
+        return self.directory / "run" / f".s.PGSQL.{self._port}"
 
     def _url(self, database: str) -> str:
-        return f"postgresql+psycopg2://postgres@/{database}?host={self.directory / 'run'}"
+        where = f"host={self.directory / 'run'}&port={self._port}"
+        return f"postgresql+psycopg2://postgres@/{database}?{where}"
+
+    @property
+    def _port(self) -> int:
+        return 5432 if self._authority is None else self.port
 
 
 class MariaDB(_Server):
@@ -161,9 +207,19 @@ class MariaDB(_Server):
     def _argv(self) -> list[str]:
         return [
             *("mariadbd", "--no-defaults", f"--datadir={self.directory / 'data'}"),
-            *(f"--socket={self._socket()}", "--skip-networking", "--skip-log-bin"),
+            *(f"--socket={self._socket()}", *self._listens(), "--skip-log-bin"),
             *(f"--pid-file={self.directory / 'run' / 'pid'}", "--max-connections=200"),
-            "--innodb-flush-log-at-trx-commit=0",
+            # That of its environment may be closed to its user.
+            *("--innodb-flush-log-at-trx-commit=0", f"--tmpdir={self.directory / 'run'}"),
+        ]
+
+    def _listens(self) -> list[str]:
+        if self._authority is None:
+            return ["--skip-networking"]
+        key, certificate, ca = self._issue(self._authority)
+        return [
+            *("--bind-address=127.0.0.1", f"--port={self.port}"),
+            *(f"--ssl-key={key}", f"--ssl-cert={certificate}", f"--ssl-ca={ca}"),
         ]
 
     def _socket(self) -> Path:

@@ -10,6 +10,9 @@ from pathlib import Path
 from lab.namespace import NAMESPACES, mark
 from lab.process import CommandFailed, run
 
+MEMORY = Path("/dev/shm")  # noqa: S108
+"""A file system in memory, on every Linux; a run of the whole suite has its files there."""
+
 
 def left_behind(pid: int | None = None) -> list[str]:
     """Namespaces, directories and running programs that process ``pid`` (default: this) made.
@@ -32,8 +35,9 @@ def sweep() -> None:
         except CommandFailed:
             if namespace.exists():  # else somebody else was quicker
                 raise
-    for directory in _of_ended_processes(Path(tempfile.gettempdir())):
-        shutil.rmtree(directory, ignore_errors=True)
+    for place in {Path(tempfile.gettempdir()), MEMORY}:
+        for directory in _of_ended_processes(place):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _of_ended_processes(place: Path) -> Iterator[Path]:

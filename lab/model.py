@@ -188,7 +188,8 @@ REFUSED = TaskError("SwitchError", "the switch refused a flow", "OFPFMFC_TABLE_F
 
 def group_revisions(desired: DesiredState, port: PortSpec) -> dict[str, int]:
     """The revisions that a report for ``port`` must contain."""
-    return {group: desired.security_groups[group].revision for group in port.security_groups}
+    groups = port.security_groups_in_force
+    return {group: desired.security_groups[group].revision for group in groups}
 
 
 def flow_report(fails: str | None = None, **fields: Any) -> FlowReport:

@@ -41,10 +41,11 @@ class Site:
         self.directory = Path(tempfile.mkdtemp(prefix=f"{switch.namespace.name}-site-"))
         self.state_dir = self.directory / "state"
         self.config_file = self.directory / "agent_flows.conf"
+        self.database = self.directory / "server.sqlite"
         mappings = ",".join(f"{net}:{bridge}" for net, bridge in (bridge_mappings or {}).items())
         sections: dict[str, dict[str, object]] = {
             "DEFAULT": {"transport_url": transport_url},
-            "database": {"connection": f"sqlite:///{self.directory}/server.sqlite"},
+            "database": {"connection": f"sqlite:///{self.database}"},
             "agent_flows": {
                 "host": host,
                 "datapath_type": "netdev",

@@ -70,7 +70,7 @@ class Api:
         self, method: str, path: str, payload: bytes | None, headers: Mapping[str, str]
     ) -> http.client.HTTPResponse:
         if self._connection is None:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
             inside = self._namespace.entered() if self._namespace else contextlib.nullcontext()
             with inside:
                 connection.connect()
@@ -101,9 +101,18 @@ class Api:
         self.request("DELETE", f"/{collection}/{identity}")
 
     def find(self, collection: str, **filters: object) -> list[Body]:
-        query = f"?{urlencode(filters)}" if filters else ""
-        answer = self.request("GET", f"/{collection}{query}")
-        return list(answer[collection.replace("-", "_")])
+        """All of them: without a ``limit`` page after page."""
+        key = collection.replace("-", "_")
+        found: list[Body] = []
+        more = True
+        while more:
+            after = {"marker": found[-1]["id"]} if found else {}
+            query = f"?{urlencode({**filters, **after})}" if filters or after else ""
+            answer = self.request("GET", f"/{collection}{query}")
+            found += answer[key]
+            links = [] if "limit" in filters else answer.get(f"{key}_links", [])
+            more = any(link["rel"] == "next" for link in links)
+        return found
 
     def port(self, identity: str) -> Body:
         return dict(self.request("GET", f"/ports/{identity}")["port"])

@@ -11,8 +11,9 @@ import falcon.testing
 from oslo_config import cfg
 
 from agent_flows import conf as options
-from agent_flows.report import FlowName, FlowReport
+from agent_flows.report import FlowName, FlowReport, ResourceType
 from agent_flows.rpc.answers import Held, Receipt
+from agent_flows.rpc.desired import Update, change_from_wire
 from agent_flows.rpc.identity import Identity
 from agent_flows.server.core import database
 from agent_flows.server.core.casts import Caster, Casts
@@ -35,6 +36,7 @@ class CastRecorder:
 
     def __init__(self) -> None:
         self.casts: list[tuple[str, str, frozenset[str]]] = []
+        self.changes: list[tuple[str, Update]] = []
         self.failure: Exception | None = None
 
     def _note(self, host: str, what: str, ids: Collection[str] | None) -> None:
@@ -45,7 +47,11 @@ class CastRecorder:
     def ports_changed(self, host: str, port_ids: Collection[str]) -> None:
         self._note(host, "ports_changed", port_ids)
 
-    def security_groups_changed(self, host: str, ids: Collection[str]) -> None:
+    def security_groups_changed(
+        self, host: str, ids: Collection[str], change: Mapping[str, Any] | None = None
+    ) -> None:
+        if self.failure is None and change is not None:
+            self.changes.append((host, change_from_wire(change)))
         self._note(host, "security_groups_changed", ids)
 
     def resync(self, host: str, port_ids: Collection[str] | None = None) -> None:
@@ -208,6 +214,20 @@ class FakeAgent:
             **fields,
         }
         return flow_report(fails=fails, **values)
+
+    def report_of_group(self, group: str, fails: str | None = None, **fields: Any) -> FlowReport:
+        """What the host reports of the group as it is now."""
+        self.sequence += 1
+        values = {
+            "host": self.host,
+            "resource_type": ResourceType.SECURITY_GROUP,
+            "resource_id": group,
+            "flow": FlowName.REFRESH,
+            "revision": self.server.show("security-groups", group)["revision_number"],
+            "sequence": self.sequence,
+            **fields,
+        }
+        return flow_report(fails, **values)
 
     def send(self, *reports: FlowReport) -> Receipt:
         return self.server.store.take_reports(self.host, reports, self.identity)

@@ -9,9 +9,9 @@ from pathlib import Path
 from lab.databases import DatabaseServer
 from lab.lifetime import Lifetime
 from lab.namespace import mark
-from lab.process import Daemon, run
+from lab.process import Daemon, free_port, run
 from lab.product import BIN, as_text
-from lab.rabbit import Rabbit, free_port
+from lab.rabbit import Rabbit
 from lab.rest import Api
 
 _READY_SECONDS = 60

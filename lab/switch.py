@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lab import json_rpc
+from lab.certificates import Authority
 from lab.lifetime import Lifetime
 from lab.namespace import Namespace
-from lab.process import CommandFailed, Daemon, run
+from lab.process import CommandFailed, Daemon, free_port, run
 
 RULES_INGRESS = 82
 """The table of the rules for what reaches a port."""
@@ -26,11 +27,17 @@ class Switch(Lifetime):
 
     Bridges use the userspace datapath, so no kernel module is needed. With
     ``dummy`` every bridge and port is OVS's dummy kind: no packets but those
-    injected, and ``ofproto/trace`` works for everything.
+    injected, and ``ofproto/trace`` works for everything. With an ``authority``
+    the database listens by TLS too (``tls_database``), to clients with a
+    certificate.
     """
 
-    def __init__(self, label: str = "switch", *, dummy: bool = False) -> None:
+    def __init__(
+        self, label: str = "switch", *, dummy: bool = False, authority: Authority | None = None
+    ) -> None:
         super().__init__()
+        self._authority = authority
+        self.tls_database = ""
         self.namespace = Namespace(label)
         self.dummy = dummy
         self.run_dir = Path()
@@ -55,12 +62,25 @@ class Switch(Lifetime):
         run(["ovsdb-tool", "create", str(self.run_dir / "conf.db"), _SCHEMA])
         database = str(self.run_dir / "conf.db")
         remote = f"--remote=punix:{self.run_dir}/db.sock"
-        self._ovsdb = self._daemon("ovsdb-server", database, remote)
+        self._ovsdb = self._daemon("ovsdb-server", database, remote, *self._by_tls())
         extra = ["--enable-dummy=override"] if self.dummy else []
         self._vswitchd = self._daemon("ovs-vswitchd", self.database, *extra)
         self.start_ovsdb()
         self.vsctl("--no-wait", "init")
         self.start_vswitchd()
+
+    def _by_tls(self) -> list[str]:
+        if self._authority is None:
+            return []
+        with self.namespace.entered():
+            port = free_port()
+        self.tls_database = f"ssl:127.0.0.1:{port}"
+        key, certificate = self._authority.issue("ovsdb-server")
+        return [
+            f"--remote=pssl:{port}:127.0.0.1",
+            *(f"--private-key={key}", f"--certificate={certificate}"),
+            f"--ca-cert={self._authority.ca}",
+        ]
 
     def _daemon(self, program: str, *args: str) -> Daemon:
         argv = [
@@ -86,6 +106,10 @@ class Switch(Lifetime):
     def stop_ovsdb(self) -> None:
         self._ovsdb.stop()
 
+    def kill_ovsdb(self) -> None:
+        """``kill -9``."""
+        self._ovsdb.kill()
+
     def restart_ovsdb(self) -> None:
         """A new ovsdb-server on the same database."""
         self.stop_ovsdb()
@@ -104,6 +128,16 @@ class Switch(Lifetime):
     def kill_vswitchd(self) -> None:
         """``kill -9``."""
         self._vswitchd.kill()
+
+    def stop(self) -> None:
+        """Both daemons, in order."""
+        self.stop_vswitchd()
+        self.stop_ovsdb()
+
+    def start(self) -> None:
+        """Both daemons, on the database they had."""
+        self.start_ovsdb()
+        self.start_vswitchd()
 
     def held_vswitchd(self) -> contextlib.AbstractContextManager[None]:
         """It answers nothing (SIGSTOP), and goes on when the block is left."""

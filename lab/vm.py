@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from lab.namespace import Namespace
 from lab.process import run
 from lab.switch import Switch
+from lab.tagged import TaggedInterface
 from lab.traffic import Connection, Listener, Transport, Wire, ping
 
 INTERFACE = "eth0"
@@ -53,7 +54,7 @@ class Vm:
         self.port_id = port_id or str(uuid.uuid4())
         self.tap = f"tap{self.port_id[:_TAP_ID_CHARS]}"
         self.namespace = Namespace(name)
-        self._open: list[Listener | Wire | Connection] = []
+        self._open: list[Listener | Wire | Connection | TaggedInterface] = []
 
     @property
     def ip(self) -> str:
@@ -138,6 +139,14 @@ class Vm:
     def forget_neighbours(self) -> None:
         """Ask again for every MAC: an unanswered request is remembered for seconds."""
         self.namespace.ip("neighbour", "flush", "all")
+
+    def add_tagged(self, name: str, vlan: int, mac: str, address: str) -> None:
+        """An interface whose frames have a VLAN tag on ``eth0``; ``address``: with its prefix."""
+        self._open.append(
+            TaggedInterface(
+                self.namespace, name, parent=INTERFACE, vlan=vlan, mac=mac, address=address
+            )
+        )
 
     def wire(self) -> Wire:
         """A raw socket on ``eth0``, for frames as they are."""

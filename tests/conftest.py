@@ -6,17 +6,27 @@ from collections.abc import Iterator
 from types import FrameType
 
 import hypothesis
+import oslo_messaging
 import pytest
-from oslo_service import backend
 
+from agent_flows import threads
 from lab import leftovers
 
-# As every process of ours does, before anything asks for the default, which is eventlet.
-backend.init_backend(backend.BackendType.THREADING)
+# As every process of ours does, before anything imports oslo.messaging.
+threads.prefer()
 
 # A slow machine is no defect: no example is failed for the time it took.
 hypothesis.settings.register_profile("agent_flows", deadline=None)
 hypothesis.settings.load_profile("agent_flows")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--examples",
+        type=int,
+        help="how many random examples the searches of conformance and simulation try, without a "
+        "time limit; by default a fixed number of the same ones",
+    )
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
@@ -35,3 +45,12 @@ def nothing_left_behind() -> Iterator[None]:
         leftovers.sweep()
     yield
     assert leftovers.left_behind() == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_exchange() -> None:
+    """That of agents and servers in this process is the one of our programs.
+
+    Neutron changes it for everyone in a process that imports it, which some test module may do.
+    """
+    oslo_messaging.set_transport_defaults(control_exchange="openstack")

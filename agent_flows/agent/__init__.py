@@ -1,6 +1,6 @@
 """The standalone agent: watches OVSDB, asks the server for specs, runs the flows."""
 
-from oslo_service import backend
+from agent_flows import threads
 
-# oslo.messaging asks for a backend as soon as it is imported, and would get eventlet.
-backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
+# Before a module of this package imports oslo.messaging.
+threads.prefer()

@@ -9,8 +9,7 @@ import oslo_messaging
 from oslo_log import log
 
 from agent_flows.agent.flows import Switch
-from agent_flows.agent.knowledge import Knowledge
-from agent_flows.agent.site import Specs
+from agent_flows.agent.site import AgentSite, Specs
 from agent_flows.engine.drift import EVERYTHING, Budget, Drift, Suspicion
 from agent_flows.engine.port_life import Phase
 from agent_flows.engine.reconciler import Reconciler
@@ -24,6 +23,7 @@ from agent_flows.l2.ovsdb import OvsdbUnreachable
 from agent_flows.l2.vswitchd import SwitchWatch
 from agent_flows.openflow.monitor import FlowMonitor
 from agent_flows.report import Step, TaskError, Trouble
+from agent_flows.rpc.desired import Update
 from agent_flows.supervision import Backoff, Loop, Troubles
 from agent_flows.validation import Invalid
 
@@ -44,6 +44,10 @@ _UNTIL_OVSDB_SHOWS = 0.2
 _AWAITED_PAUSE = 60.0
 
 
+# Changes of groups that wait to be learnt; instead of more than these the server is asked.
+_MOST_CARRIED = 64
+
+
 class _Work(enum.IntEnum):
     """Work that concerns the whole host, the most urgent first."""
 
@@ -57,6 +61,7 @@ class _Work(enum.IntEnum):
 class _Question(enum.Enum):
     """What the server is asked about this host as a whole."""
 
+    GROUPS = enum.auto()
     WHAT_DIFFERS = enum.auto()
     ALL_PORTS = enum.auto()
 
@@ -82,18 +87,19 @@ class Control:
         server: Specs,
         suspect: Callable[[Suspicion], None],
         *,
-        knowledge: Knowledge,
+        site: AgentSite,
         unreported: Callable[[], bool],
         troubles: Troubles,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``suspect`` has the switch compared with what was proven; ``knowledge`` is the desired
-        state that the agent has; ``unreported`` is whether reports wait for the server."""
+        """``suspect`` has the switch compared with what was proven; ``unreported`` is whether
+        reports wait for the server. ``clock`` gives seconds."""
         self._switch = switch
         self._bridges = bridges
         self._reconciler = reconciler
         self._server = server
         self._suspect = suspect
-        self._knowledge = knowledge
+        self._site = site
         self._unreported = unreported
         self._troubles = troubles
         self._changed = threading.Condition()
@@ -105,9 +111,12 @@ class Control:
         self._loss = ""
         # For a program that changes the integration bridge again and again: the bridge is restored
         # at once each time, but its ports, closed until then, are wired again less often.
-        self._budget = Budget(time.monotonic)
+        self._clock = clock
+        self._budget = Budget(clock)
         self._changed_by_another = False
         self._questions: set[_Question] = set()
+        # What casts carried, in the order of their arrival.
+        self._carried: list[Update] = []
         # Ports the server awaited, and when they were last forced for that.
         self._forced: dict[str, float] = {}
         # The integration bridge that has our flows, and the uplinks our networks use.
@@ -151,11 +160,21 @@ class Control:
 
     def start(self, watch: SwitchWatch, monitors: Sequence[FlowMonitor]) -> None:
         """All are started once there is a bridge to watch."""
+        self.begin(watch, monitors)
+        for loop in self._loops:
+            loop.start()
+
+    def begin(self, watch: SwitchWatch, monitors: Sequence[FlowMonitor]) -> None:
+        """As :meth:`start`, without threads: for a caller of :meth:`work_once` and
+        :meth:`ask_once`."""
         self._watch, self._monitors = watch, monitors
         self._troubles.report(Trouble.CONTROL, "starting")
         self._request(_Work.CONNECT)
-        for loop in self._loops:
-            loop.start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether ports may be processed: there is a bridge for them."""
+        return self._ready
 
     def stop(self, timeout: float) -> None:
         self._stopping.set()
@@ -225,9 +244,22 @@ class Control:
     def ports_changed(self, port_ids: Collection[str]) -> None:
         self._reconciler.submit(port_ids, asked=True)
 
-    def security_groups_changed(self, ids: Collection[str]) -> None:
+    def security_groups_changed(self, ids: Collection[str], change: Update | None = None) -> None:
+        if not self._site.knowledge.may_have(ids):
+            return
+        with self._changed:
+            if change is None or len(self._carried) >= _MOST_CARRIED:
+                # The answer has what the casts before it carried, too.
+                self._carried.clear()
+                self._questions.add(_Question.GROUPS)
+            else:
+                self._carried.append(change)
+            self._changed.notify_all()
+
+    def ports_of_groups_changed(self, port_ids: Collection[str]) -> None:
+        """Of what was read from the server."""
         # Their backoff goes on: a group that changes often must not undo it.
-        self._reconciler.submit(self._switch.firewall.affected_by(ids), afresh=False)
+        self._reconciler.submit(port_ids, afresh=False)
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
         if port_ids is None:
@@ -245,8 +277,15 @@ class Control:
         with self._changed:
             while not self._pending and not self._stopping.is_set():
                 self._changed.wait()
-            if self._stopping.is_set():
-                return
+        if not self._stopping.is_set():
+            self.work_once()
+
+    def work_once(self) -> bool:
+        """Do the most urgent work that concerns the host, in the caller's thread; False if there is
+        none."""
+        with self._changed:
+            if not self._pending:
+                return False
             work = min(self._pending)
             self._pending.remove(work)
         try:
@@ -254,6 +293,7 @@ class Control:
         except BaseException:
             self._request(work)
             raise
+        return True
 
     def _request(self, work: _Work) -> None:
         with self._changed:
@@ -274,24 +314,35 @@ class Control:
 
     def _ask_server(self) -> None:
         with self._changed:
-            while not self._questions and not self._stopping.is_set():
+            while not (self._questions or self._carried or self._stopping.is_set()):
                 self._changed.wait()
             all_ports = _Question.ALL_PORTS in self._questions
         if all_ports:
             self._pace()
-        if self._stopping.is_set():
-            return
+        if not self._stopping.is_set():
+            self.ask_once()
+
+    def ask_once(self) -> bool:
+        """Put the open questions to the server, in the caller's thread; False if there are none."""
         with self._changed:
             questions, self._questions = self._questions, set()
+            carried, self._carried = self._carried, []
+        if not questions and not carried:
+            return False
+        if not all(self._site.follow(change) for change in carried):
+            questions.add(_Question.GROUPS)
         try:
             # All ports include those that differ.
             if _Question.ALL_PORTS in questions:
                 self._submit_all()
-            else:
+            elif _Question.WHAT_DIFFERS in questions:
                 self._submit_differing()
+            if _Question.GROUPS in questions:
+                self._site.learn(())
         except BaseException:
             self._ask(*questions)
             raise
+        return True
 
     def _pace(self) -> None:
         """Wait, if another program changes the integration bridge again and again; meanwhile what
@@ -426,21 +477,21 @@ class Control:
 
     def _submit_all(self) -> None:
         """Every port on this host, and those bound to it, so that their absence is reported."""
-        bound = self._server.get_ports(None).ports
+        bound = self._server.get_bound()
+        self._site.expect(bound)
         present = self._present()
         self._reconciler.watch_for(present, lambda: self._request(_Work.SWEEP))
-        self._reconciler.submit(present | self._known() | bound.keys(), forced=True)
+        self._reconciler.submit({*present, *self._known(), *bound}, forced=True)
 
     def _submit_differing(self) -> None:
         """Ports of which the agent has another desired state than the server, and those the server
         knows nothing of: a message about them was lost."""
         theirs = self._server.get_revisions()
         lives = self._reconciler.table.lives()
-        absent = {id_ for id_, life in lives.items() if life.phase is Phase.ABSENT}
-        differing = self._knowledge.differing(theirs, absent)
+        differing, groups_differ = self._site.knowledge.differing(theirs)
         busy = {id_ for id_, life in lives.items() if life.phase not in _SETTLED}
         awaited = set() if self._unreported() else set(theirs.awaited) - busy
-        now = time.monotonic()
+        now = self._clock()
         self._forced = {
             port_id: at for port_id, at in self._forced.items() if now < at + _AWAITED_PAUSE
         }
@@ -452,7 +503,12 @@ class Control:
                 len(differing),
                 len(awaited),
             )
-        self._reconciler.submit(differing - awaited, asked=True)
+        if groups_differ:
+            LOG.info("The server has other revisions of security groups")
+            self._site.learn(())
+        # Not afresh: each heartbeat finds it until a port that is not plugged in was looked at
+        # twice, and the second look may come later than the next heartbeat.
+        self._reconciler.submit(differing - awaited, asked=True, afresh=False)
         self._reconciler.submit(awaited, forced=True)
 
     def _sweep(self) -> None:

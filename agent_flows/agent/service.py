@@ -2,18 +2,17 @@
 
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import oslo_messaging
 from oslo_config import cfg
 from oslo_log import log
-from oslo_service.backend.base import ServiceBase
 
 from agent_flows import conf as options
-from agent_flows import process
+from agent_flows import process, process_report, threads, tracing
 from agent_flows.agent.auditor import AgentAuditor, suspicion_of, suspicion_outside
 from agent_flows.agent.control import Control
 from agent_flows.agent.flows import Switch
@@ -32,18 +31,25 @@ from agent_flows.openflow.monitor import Changes, FlowMonitor
 from agent_flows.openflow.ofctl import SLOW_CALL, Ofctl
 from agent_flows.openflow.pipeline import Home, Pipeline
 from agent_flows.report import Trouble
+from agent_flows.reporting import host_key
 from agent_flows.reporting.comparison import Comparison
 from agent_flows.reporting.heartbeat import Heartbeat
+from agent_flows.reporting.observer import UNOBSERVED, Observer
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.reporting.reporter import Reporter
 from agent_flows.reporting.state_dir import take
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
 from agent_flows.rpc.listener import Listener, briefly
+from agent_flows.rpc.refusals import Refusals
+from agent_flows.rpc.signing import Signer
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.supervision import Backoff, Troubles, described
 from agent_flows.validation import is_port_id
 from agent_flows.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from agent_flows.exporter import Exporter
 
 LOG = log.getLogger(__name__)
 
@@ -55,8 +61,7 @@ _CALL_PATIENCE = 1.0
 _VERSION = metadata.version("agent_flows")
 
 
-# oslo.service publishes no types, so its classes are Any to mypy.
-class AgentService(ServiceBase):  # type: ignore[misc]
+class AgentService:
     """Wires the ports of this host. Stopping it leaves every flow in place.
 
     ``server`` replaces the RPC client.
@@ -68,12 +73,17 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         transport_: oslo_messaging.Transport,
         server: Any = None,
     ) -> None:
+        self._all = conf
         self._conf = conf[options.AGENT]
         self._transport = transport_
         self._server = server
         self._started_at = utcnow()
         self.troubles = Troubles()
         self._unreadable = False
+        self._last_state: dict[str, Any] = {}
+        self._exporter: Exporter | None = None
+
+        process_report.add_section("Agent, at its last heartbeat", self.last_state)
 
     def start(self) -> None:
         """Returns at once; what is not there yet is waited for in the background.
@@ -85,12 +95,22 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         state_dir = Path(conf.state_dir)
         self._lock = take(state_dir)
         self._outbox = Outbox(state_dir / "outbox.sqlite", conf.outbox_max_reports, self.troubles)
+        observer = self._observed()
+        traces = tracing.of(self._all, _PROG)
+        self._outbox.stored = (observer.stored, traces.stored)
         if self._server is None:
+            keys = host_key.load(state_dir, conf.host_key_lifetime)
+            signer = Signer(self._outbox.identity, conf.host, keys)
             self._server = ServerClient(
-                self._transport, conf.host, conf.rpc_timeout, self._outbox.identity
+                self._transport,
+                conf.host,
+                conf.rpc_timeout,
+                signer,
+                observe=observer.called,
+                traces=traces,
             )
         self._watchdog = Watchdog(self.troubles)
-        self._ovsdb = Ovsdb(conf.ovsdb_connection, conf.ovsdb_timeout)
+        self._ovsdb = Ovsdb(conf.ovsdb_connection, conf.ovsdb_timeout, options.ovsdb_tls(conf))
         bridge = conf.integration_bridge
         bridges = self._bridges = Bridges(
             self._ovsdb, bridge, conf.datapath_type, conf.bridge_mappings
@@ -111,7 +131,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             self._ofctl(bridge),
         )
         runner = Runner(conf.host, watch=self._watchdog.watch(Trouble.FLOW, conf.slow_flow))
-        site = AgentSite(switch, self._server, self._outbox)
+        site = AgentSite(switch, self._server, self._outbox, self._groups_changed)
         self._reconciler = Reconciler(
             site,
             runner,
@@ -132,7 +152,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             self._reconciler,
             self._server,
             self._drift_watch.suspect,
-            knowledge=site.knowledge,
+            site=site,
             unreported=lambda: self._unreported() != 0,
             troubles=self.troubles,
         )
@@ -158,6 +178,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             lost=lambda port_ids: self._reconciler.submit(
                 filter(is_port_id, port_ids), forced=True
             ),
+            observer=observer,
         )
         self._heartbeat = Heartbeat(
             self._server,
@@ -175,7 +196,7 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._listener = Listener(
             self._transport,
             transport.agent_target(conf.host),
-            AgentEndpoint(self._control),
+            AgentEndpoint(self._control, Refusals(observer.cast_refused)),
             self.troubles,
         )
         self._watchdog.start()
@@ -184,6 +205,8 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._reporter.start()
         self._heartbeat.start()
         self._control.start(self._watch, self._monitors)
+        if self._exporter is not None:
+            self._exporter.start()
         LOG.info("The agent of host %s has started, bridge %s", conf.host, bridge)
 
     def stop(self) -> None:
@@ -198,6 +221,8 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._watch.stop()
         for monitor in self._monitors:
             monitor.stop(_CALL_PATIENCE)
+        if self._exporter is not None:
+            self._exporter.stop(_CALL_PATIENCE)
         self._ovsdb.stop()
 
     def wait(self) -> None:
@@ -205,21 +230,18 @@ class AgentService(ServiceBase):  # type: ignore[misc]
         self._lock.close()
         LOG.info("The agent of host %s has ended; flows stay in place", self._conf.host)
 
-    def reset(self) -> None:
-        """Every port is wired again."""
-        self._control.resync()
-
     def state(self) -> dict[str, Any]:
         """The state of the agent that its heartbeats report.
 
         Times are in seconds: ``oldest`` is for how long the port that waits
-        longest has waited, ``oldest_flow`` for how long the oldest flow runs.
+        longest has waited, ``oldest_flow`` for how long the oldest flow runs,
+        ``audit_age`` since the switch was last compared with all that was proven.
         """
         # Before the troubles are read: it may add one.
         unreported = self._unreported()
         troubles = dict(self.troubles.current())
         table = self._reconciler.table
-        return {
+        self._last_state = {
             "bridge": self._conf.integration_bridge,
             "troubles": troubles,
             "trouble": next(iter(troubles.values()), None),
@@ -229,10 +251,47 @@ class AgentService(ServiceBase):  # type: ignore[misc]
             "oldest": _tenths(table.oldest()),
             "oldest_flow": _tenths(self._watchdog.oldest(Trouble.FLOW)),
             "unreported": unreported,
+            "audit_age": _tenths(self._drift_watch.audit_age()),
             "version": _VERSION,
             "boot_id": self._outbox.identity.boot_id,
             "started_at": self._started_at.isoformat(),
         }
+        return self._last_state
+
+    def last_state(self) -> dict[str, Any]:
+        """The contents of the last heartbeat; empty before the first. Takes no lock."""
+        return self._last_state
+
+    def _observed(self) -> Observer:
+        """The metrics, if a port is set for them."""
+        if not self._conf.metrics_port:
+            return UNOBSERVED
+        # Prometheus' client takes some MiB, which only hosts that serve metrics need.
+        from agent_flows.exporter import Exporter
+        from agent_flows.reporting.metrics import AgentMetrics, Gauges
+
+        metrics = AgentMetrics(
+            Gauges(
+                self._outbox.backlog,
+                self._waiting,
+                self._oldest,
+                self.troubles.current,
+            )
+        )
+        port = self._conf.metrics_port
+        self._exporter = Exporter(
+            lambda: metrics.registry, range(port, port + 1), self.troubles, Trouble.METRICS
+        )
+        return metrics
+
+    def _waiting(self) -> int:
+        return self._reconciler.table.waiting()
+
+    def _oldest(self) -> float | None:
+        return self._reconciler.table.oldest()
+
+    def _groups_changed(self, port_ids: Collection[str]) -> None:
+        self._control.ports_of_groups_changed(port_ids)
 
     def _is_intact(self) -> bool:
         return self._control.is_intact()
@@ -274,6 +333,7 @@ def _tenths(seconds: float | None) -> float | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGINT or SIGTERM; 1 with one line on standard error if it cannot start."""
+    threads.use(_PROG)
     conf = process.prepare(sys.argv[1:] if argv is None else argv, _PROG)
     ending = process.Ending()
     bus = transport.get_transport(conf)
@@ -282,6 +342,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         service.start()
     except (OSError, sqlite3.Error) as exc:
         print(f"{_PROG}: {conf[options.AGENT].state_dir}: {exc}", file=sys.stderr)
+        return 1
+    except ValueError as exc:
+        print(f"{_PROG}: {exc}", file=sys.stderr)
         return 1
     process.started()
     ending.wait()

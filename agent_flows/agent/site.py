@@ -1,6 +1,8 @@
 """The ports of a host without Neutron's agent: where they are, what the server desires of them."""
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -10,6 +12,7 @@ from taskflow.flow import Flow
 
 from agent_flows.agent import flows
 from agent_flows.agent.flows import Switch
+from agent_flows.agent.group_reports import GroupReports
 from agent_flows.agent.knowledge import Knowledge
 from agent_flows.engine.port_life import Life
 from agent_flows.engine.reconciler import Desired, Sight, is_concerned
@@ -18,6 +21,7 @@ from agent_flows.errors import ErrorType
 from agent_flows.l2 import interfaces
 from agent_flows.report import FlowName, FlowReport, TaskError
 from agent_flows.reporting.outbox import Outbox
+from agent_flows.rpc.desired import Known, Update
 from agent_flows.rpc.revisions import Revisions
 from agent_flows.spec import DesiredState, PortSpec
 from agent_flows.validation import Invalid
@@ -28,9 +32,19 @@ LOG = log.getLogger(__name__)
 class Specs(Protocol):
     """The agent's RPC client, as far as specs go."""
 
-    def get_ports(self, port_ids: Collection[str] | None = None) -> DesiredState: ...
+    def get_desired(self, port_ids: Collection[str], known: Known) -> Update: ...
+
+    def get_bound(self) -> Collection[str]: ...
 
     def get_revisions(self) -> Revisions: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the flows of a batch apply; and the ports that the server ``asked`` about."""
+
+    state: DesiredState
+    asked: frozenset[str] = frozenset()
 
 
 class AgentSite:
@@ -39,9 +53,19 @@ class AgentSite:
     forced_flow = FlowName.RESYNC
     first_task = LocateInterface
 
-    def __init__(self, switch: Switch, server: Specs, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        switch: Switch,
+        server: Specs,
+        outbox: Outbox,
+        changed: Callable[[Collection[str]], None] = lambda port_ids: None,
+    ) -> None:
+        """``changed`` gets ports that are in a group of which something new was learnt."""
         self._switch, self._server, self._outbox = switch, server, outbox
+        self._changed = changed
         self.knowledge = Knowledge()
+        self._group_reports = GroupReports()
+        self._delivering = threading.Lock()
         # Ports are closed before others open.
         self.flows: Mapping[FlowName, Callable[[], Flow]] = {
             FlowName.UNWIRE: partial(flows.unwire, switch),
@@ -61,32 +85,78 @@ class AgentSite:
             for life in lives
             if life.port_id not in early and is_concerned(life, found.get(life.port_id))
         ]
-        if not concerned:
-            return Sight(present, {}, early, context=DesiredState({}))
+        wanted = set(concerned)
+        asking = [life.port_id for life in lives if life.port_id in wanted and self._must_ask(life)]
+        if asking:
+            try:
+                self._learn(asking, concerned)
+            except (oslo_messaging.MessagingException, Invalid) as exc:
+                # Ports keep what they have. The server gets no heartbeats either, and counts this
+                # host's ports as UNKNOWN.
+                LOG.warning(
+                    "Could not get the specs of %d ports from the server (%s: %s); trying again "
+                    "later",
+                    len(asking),
+                    type(exc).__name__,
+                    str(exc).partition("\n")[0],
+                )
+                return Sight(present, {}, early, frozenset(concerned), Context(DesiredState({})))
+        state = self.knowledge.state(concerned)
+        own = frozenset(life.port_id for life in lives if life.request.asked)
+        return Sight(present, desired_of(state, concerned), early, context=Context(state, own))
+
+    def _must_ask(self, life: Life) -> bool:
+        """Not about a port whose spec came before it was plugged, nor if only its groups changed:
+        a cast or a heartbeat brings what changes, and a report of an older revision proves
+        nothing but is answered by a cast."""
+        request = life.request
+        return (
+            request.forced
+            or request.asked
+            or request.attempt > 1
+            or not self.knowledge.has(life.port_id)
+        )
+
+    def learn(self, port_ids: Collection[str]) -> None:
+        """Read what is desired of these ports, and what changed of all groups.
+
+        Raises :class:`oslo_messaging.MessagingException` and Invalid.
+        """
+        self._learn(port_ids, ())
+
+    def _learn(self, port_ids: Collection[str], batch: Collection[str]) -> None:
+        """Ports of this batch get what changed of their groups without being submitted for it."""
+        groups = self.knowledge.ask(self._server.get_desired, port_ids)
+        self._submit(groups, batch)
+
+    def follow(self, change: Update) -> bool:
+        """Learn what a cast of the server carries; False if the server must be asked instead."""
         try:
-            state = self._server.get_ports(concerned)
-            desired = desired_of(state, concerned)
-        except (oslo_messaging.MessagingException, Invalid) as exc:
-            # Ports keep what they have. The server gets no heartbeats either, and counts this
-            # host's ports as UNKNOWN.
-            LOG.warning(
-                "Could not get the specs of %d ports from the server (%s: %s); trying again later",
-                len(concerned),
-                type(exc).__name__,
-                str(exc).partition("\n")[0],
-            )
-            return Sight(present, {}, early, frozenset(concerned), DesiredState({}))
-        self.knowledge.learn(concerned, state)
-        return Sight(present, desired, early, context=state)
+            groups = self.knowledge.follow(change)
+        except Invalid as exc:
+            LOG.info("A change of security groups does not fit; asking the server: %s", exc)
+            return False
+        self._submit(groups, ())
+        return True
+
+    def _submit(self, groups: Collection[str], batch: Collection[str]) -> None:
+        if groups and (others := self.knowledge.inside(groups).difference(batch)):
+            self._changed(others)
+
+    def expect(self, bound: Collection[str]) -> None:
+        """These ports are bound to this host, and all of them are to be reported."""
+        with self._delivering:
+            self._group_reports.expect(bound)
 
     def inputs(self, flow: FlowName, port_ids: Sequence[str], sight: Sight) -> Mapping[str, object]:
-        inputs = {"desired": sight.context, "present": sight.present}
+        state: DesiredState = sight.context.state
+        inputs: dict[str, object] = {"desired": state, "present": sight.present}
         if flow is FlowName.RESYNC:
             self._switch.firewall.distrust()
         if flow is FlowName.REFRESH:
             # As they were wired: otherwise they would not be refreshed.
             vlans = self._switch.networks.vlans()
-            ports = sight.context.ports
+            ports = state.ports
             inputs["attachments"] = {
                 port_id: interfaces.attach(sight.present[port_id], vlans[ports[port_id].network.id])
                 for port_id in port_ids
@@ -99,7 +169,15 @@ class AgentSite:
 
     def deliver(self, reports: Sequence[FlowReport], sight: Sight) -> None:
         """The server takes no report of a port that is not bound to this host."""
-        self._outbox.put([report for report in reports if report.resource_id in sight.desired])
+        desired = sight.desired
+        bound = [report for report in reports if report.resource_id in desired]
+        gone = [report.resource_id for report in reports if report.resource_id not in desired]
+        with self._delivering:
+            shortened = self._group_reports.shorten(
+                bound, asked=sight.context.asked, gone=gone, by_group=self.knowledge.by_host
+            )
+            self._outbox.put(shortened.reports)
+            self._group_reports.note(shortened)
 
 
 def is_early(life: Life, found: Mapping[str, interfaces.Interface]) -> bool:
@@ -135,6 +213,6 @@ def revisions(spec: PortSpec, state: DesiredState) -> dict[str, int]:
     from ``state`` is left out: its port fails by name, and no other port is held up."""
     known = (
         (group, state.security_groups.get(group) or state.refused.get(group))
-        for group in spec.security_groups
+        for group in spec.security_groups_in_force
     )
     return {group: content.revision for group, content in known if content is not None}

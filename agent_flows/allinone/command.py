@@ -51,13 +51,13 @@ class AllInOne(Command):
         )
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        from agent_flows import process
+        from agent_flows import process, threads
 
         if not self.app.options.debug:
             # Until oslo.log is set up: some libraries log when they are imported.
             logging.getLogger().setLevel(logging.WARNING)
         process.do_without_unused()
-        process.use_threads()
+        threads.use("agent-flows all-in-one")
         self._say("loading server and agent")
         # It loads TaskFlow, SQLAlchemy and others that no other command needs.
         from agent_flows.allinone import embedded

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -157,7 +158,7 @@ def _agent(conf: cfg.ConfigOpts, bus: oslo_messaging.Transport) -> Iterator[_Age
     agent = _Agent(conf, bus)
     try:
         agent.start()
-    except (OSError, oslo_messaging.MessagingException) as exc:
+    except (OSError, ValueError, sqlite3.Error, oslo_messaging.MessagingException) as exc:
         raise CommandFailed(f"the agent cannot start: {exc}") from exc
     try:
         yield agent

@@ -17,6 +17,7 @@ _TROUBLES = frozenset({"trouble", "troubles"})
 class ListAgents(ListCommand):
     """List agents with liveness, last heartbeat, troubles and ports."""
 
+    shown = ("host", "alive", "heartbeat_at", "ports", "trouble", "conflict")
     examples = """
         agent-flows agent list
         agent-flows agent list -f json
@@ -46,6 +47,8 @@ class ShowAgent(ShowCommand):
         shown = dict(zip(_NAMES, _values(agent), strict=True))
         shown["trouble"] = columns.Lines(agent["state"].get("troubles") or {})
         shown["desired"] = columns.Desired(agent.get("desired"))
+        shown["host_key"] = columns.Facts(agent.get("host_key") or {})
+        shown["gating_off"] = columns.Facts(agent.get("gating_off") or {})
         shown["sequence"] = agent.get("sequence")
         return tuple(shown), tuple(shown.values())
 

@@ -1,13 +1,18 @@
 """What every command that calls the API has: the client, and help with examples."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cliff.columns import FormattableColumn
 from cliff.command import Command
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
+from agent_flows.cli import columns, progress, refs
 from agent_flows.cli.failure import EXIT_CODES, CommandFailed
 from agent_flows.printable import printable
 
@@ -65,10 +70,37 @@ class ApiCommand(Command):
 
 # Formats for programs: they keep every character and escape what is not printable.
 _FOR_PROGRAMS = ("json", "yaml")
+WIDTH = 100
+"""A terminal has at least so many columns; tables fit them."""
+_NARROWEST = 8
 
 
 class ListCommand(ApiCommand, Lister):
-    """A command that lists resources; it escapes control characters for a terminal."""
+    """A command that lists resources; it escapes control characters for a terminal.
+
+    A table fits a terminal: it has the columns ``shown``, all if that is empty, and of an id as
+    much as no other in its column has. ``--long``, ``-c`` and every other format are complete.
+    """
+
+    shown: ClassVar[Sequence[str]] = ()
+    ids: ClassVar[Mapping[str, str]] = {"id": ""}
+    """Columns of ids, and the collection that has the names of what is there; "" to leave ids."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--long", action="store_true", help="Every column of a table, with whole ids."
+        )
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        with progress.shown(self.app.stderr, "reading"):
+            return super().run(parsed_args)
+
+    def is_short(self, parsed_args: argparse.Namespace) -> bool:
+        return bool(
+            parsed_args.formatter == "table" and not parsed_args.long and not parsed_args.columns
+        )
 
     def produce_output(
         self,
@@ -76,19 +108,92 @@ class ListCommand(ApiCommand, Lister):
         column_names: Sequence[str],
         data: Iterable[Sequence[Any]],
     ) -> int:
-        if parsed_args.formatter not in _FOR_PROGRAMS:
+        if self.is_short(parsed_args):
+            column_names, data = self._shortened(column_names, list(data))
+            data = _fitted(column_names, data, parsed_args.max_width or _width())
+        elif parsed_args.formatter not in _FOR_PROGRAMS:
             data = [_escaped(row) for row in data]
         return super().produce_output(parsed_args, column_names, data)
+
+    def _shortened(
+        self, column_names: Sequence[str], rows: list[Sequence[Any]]
+    ) -> tuple[Sequence[str], list[Sequence[Any]]]:
+        texts: dict[int, Mapping[str, str]] = {}
+        for place, name in enumerate(column_names):
+            if name in self.ids:
+                found = [row[place] for row in rows if row[place]]
+                texts[place] = refs.shortened(found)
+                if collection := self.ids[name]:
+                    texts[place] = {**texts[place], **refs.names(self.api, collection, found)}
+        chosen = [name for name in self.shown or column_names if name in column_names]
+        places = [column_names.index(name) for name in chosen]
+        return chosen, [
+            [texts[at].get(row[at], row[at]) if at in texts else row[at] for at in places]
+            for row in rows
+        ]
+
+
+def _fitted(
+    column_names: Sequence[str], rows: Sequence[Sequence[Any]], width: int
+) -> list[list[str]]:
+    """Rows as text, with the longest columns wrapped until the table has so many columns."""
+    texts = [[_text(value) for value in row] for row in rows]
+    natural = [
+        max([len(name), *(len(part) for row in texts for part in row[at].split("\n"))])
+        for at, name in enumerate(column_names)
+    ]
+    # Names of columns are not wrapped, nor what is copied to be typed.
+    least = [
+        natural[at] if name == "id" else max(len(name), min(natural[at], _NARROWEST))
+        for at, name in enumerate(column_names)
+    ]
+    widths = natural
+    # A border and a space on either side of each.
+    room = width - 3 * len(widths) - 1
+    while sum(widths) > room and widths != least:
+        widest = max(range(len(widths)), key=lambda at: (widths[at] > least[at], widths[at]))
+        widths[widest] -= 1
+    return [[_wrapped(text, widths[at]) for at, text in enumerate(row)] for row in texts]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, FormattableColumn):
+        return str(value.human_readable())
+    return printable(value) if isinstance(value, str) else str(value)
+
+
+def _wrapped(text: str, width: int) -> str:
+    lines = text.split("\n")
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, width) or [""])
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
 
 
 class ShowCommand(ApiCommand, ShowOne):
     """A command that shows one resource; it escapes control characters for a terminal."""
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        with progress.shown(self.app.stderr, "reading"):
+            return super().run(parsed_args)
+
+    def named(
+        self, parsed_args: argparse.Namespace, collection: str, ids: str | Sequence[str] | None
+    ) -> Any:
+        """An id or several, with the names of what they are of in a table."""
+        if parsed_args.formatter != "table" or not ids:
+            return ids if isinstance(ids, str) or not ids else columns.Words(ids)
+        listed = [ids] if isinstance(ids, str) else ids
+        return columns.Named(ids, refs.names(self.api, collection, listed))
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Sequence[Any]
     ) -> int:
         if parsed_args.formatter not in _FOR_PROGRAMS:
             column_names, data = _escaped(column_names), _escaped(data)
+        if parsed_args.formatter == "table" and not parsed_args.max_width:
+            parsed_args.max_width = _width()
         return super().produce_output(parsed_args, column_names, data)
 
 

@@ -26,18 +26,32 @@ COMMANDS = {
     "port show": "cli.port:ShowPort",
     "port resync": "cli.port:ResyncPorts",
     "port wait": "cli.port:WaitForPort",
+    "port create": "cli.port_write:CreatePort",
+    "port delete": "cli.port_write:DeletePorts",
     "task list": "cli.task:ListTasks",
     "task show": "cli.task:ShowTask",
+    "problem list": "cli.problem:ListProblems",
+    "network list": "cli.rollup:ListNetworks",
+    "network show": "cli.rollup:ShowNetwork",
+    "security-group list": "cli.rollup:ListSecurityGroups",
+    "security-group show": "cli.rollup:ShowSecurityGroup",
+    "address-group list": "cli.rollup:ListAddressGroups",
+    "address-group show": "cli.rollup:ShowAddressGroup",
     "agent list": "cli.agent:ListAgents",
     "agent show": "cli.agent:ShowAgent",
     "agent resync": "cli.agent:ResyncAgents",
     "agent delete": "cli.agent:DeleteAgents",
+    "top": "cli.top:Top",
+    "explain": "cli.explain:Explain",
     "apply": "cli.apply:Apply",
     "all-in-one": "allinone.command:AllInOne",
+    "dashboard": "dashboard.command:Dashboard",
 }
+_GROUP = "agent_flows.cli"
 _DESCRIPTION = (
     "Shows which ports are wired, what failed, where and why; applies desired state; runs server "
-    "and agent in one process. Every command has help with examples: agent-flows port wait --help."
+    "and agent in one process, or the status page of a cloud. Every command has help with "
+    "examples: agent-flows port wait --help."
 )
 
 
@@ -68,10 +82,10 @@ class ClientManager:
 
 def _commands() -> CommandManager:
     """A command's module is imported when the command runs."""
-    manager = CommandManager()
+    manager = CommandManager(_GROUP)  # nothing is registered there; cliff before 4.13 needs a name
     for name, target in COMMANDS.items():
         manager.commands[name] = importlib.metadata.EntryPoint(
-            name=name, value=f"agent_flows.{target}", group="agent_flows.cli"
+            name=name, value=f"agent_flows.{target}", group=_GROUP
         )
     return manager
 

@@ -1,193 +1,217 @@
 """agent-flows apply: desired state from a file, without an orchestrator."""
 
 import argparse
-import dataclasses
-import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any
 
+from agent_flows.cli import documents
 from agent_flows.cli.api_command import ListCommand
+from agent_flows.cli.documents import Resource
 from agent_flows.cli.failure import CommandFailed, ExitCode
 
-# In the order of references: a section refers only to those before it, or to itself.
-_SECTIONS = {
-    "networks": "networks",
-    "address_groups": "address-groups",
-    "security_groups": "security-groups",
-    "ports": "ports",
-}
-_GROUPS, _RULES = "security_groups", "security_group_rules"
-_APPLIED = "applied"
+# Of one request without --atomic.
+_OBJECTS = 500
+_BYTES = 512 * 1024
+_APPLIED = ("created", "changed", "unchanged")
+
+Report = Callable[[int], None]
+"""Called with how many more objects are done."""
 
 
 class Apply(ListCommand):
-    """Apply the networks, address groups, security groups and ports of a YAML or JSON document.
+    """Apply the networks, address groups, security groups and ports of YAML or JSON documents.
 
-    The document has the keys networks, address_groups, security_groups and
+    Each document has the keys networks, address_groups, security_groups and
     ports, each a list of objects as the REST API takes them, each with its id.
-    Existing objects are replaced; objects that the document does not contain stay.
-    A refused object does not stop the others. New security groups whose rules
-    refer to each other are first created without these rules.
+    Existing objects are replaced; objects that the document does not contain
+    stay. Applying a document twice changes nothing.
+
+    Objects are sent 500 at a time. A refused object does not stop the others.
+    With --atomic each document is one request: if an object is refused, nothing
+    of its document is applied. A file may contain several documents, separated
+    by a line with ---; all are checked before the first is sent.
     """
 
     examples = """
         agent-flows apply cloud.yaml
+        agent-flows apply --atomic cloud.yaml
         generate-cloud | agent-flows apply -
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("file", metavar="FILE", help="The document; - for standard input.")
+        parser.add_argument(
+            "--atomic",
+            action="store_true",
+            help="Apply each document as a whole or not at all.",
+        )
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        self._refused = False
+        self._code = ExitCode.OK
         code: int = super().run(parsed_args)
-        return ExitCode.FAILED if self._refused else code
+        return self._code or code
 
     def take_action(
         self, parsed_args: argparse.Namespace
     ) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
-        resources = list(_resources(_read(parsed_args.file)))
-        groups = {group.id: group for group in resources if group.section == _GROUPS}
-        results: dict[tuple[str, str], str] = {}
-        for section in _SECTIONS:
-            if section == _GROUPS:
-                results |= self._put_groups(groups)
-            else:
-                results |= {
-                    (section, r.id): self._put(r) for r in resources if r.section == section
-                }
-        self._refused = any(result != _APPLIED for result in results.values())
-        return ("kind", "id", "result"), [(*key, result) for key, result in results.items()]
+        name = parsed_args.file
+        with documents.opened(name) as text:
+            total = sum(len(document) for document in documents.read(text, name))
+            text.seek(0)
+            with _progress(total, self.app.stderr, self.say) as report:
+                sender = _Sender(self.api.apply, report)
+                try:
+                    for document in documents.read(text, name):
+                        sender.send(document, atomic=parsed_args.atomic)
+                except KeyboardInterrupt:
+                    self._code = ExitCode.INTERRUPTED
+        applied = sum(result in _APPLIED for *_, result in sender.results)
+        if self._code is ExitCode.OK and applied < total:
+            self._code = ExitCode.FAILED
+        if applied < total:
+            self.say(self._summary(total, applied, sender))
+        return ("kind", "id", "result"), sender.results
 
-    def _put_groups(self, groups: Mapping[str, "_Resource"]) -> dict[tuple[str, str], str]:
-        """Put every group after those its rules refer to, where such an order exists.
-
-        In a circle of references a new group is first put without the rules that
-        refer to a missing group, and complete at the end. An existing group keeps
-        its rules until it is put complete.
-        """
-        results: dict[str, str] = {}
-        later: dict[str, int] = {}
-        for group in in_order(groups):
-            missing = {
-                remote
-                for remote in group.remote_groups
-                if remote in groups and remote not in results and not self._exists(remote)
-            } - {group.id}
-            if missing and self._exists(group.id):
-                later[group.id] = 0
-                continue
-            reduced, left_out = group.without_rules_of(missing)
-            results[group.id] = self._put(reduced)
-            if left_out and results[group.id] == _APPLIED:
-                later[group.id] = left_out
-        for group_id, left_out in later.items():
-            result = self._put(groups[group_id])
-            if left_out and result != _APPLIED:
-                result = f"applied without {left_out} of its rules: {result}"
-            results[group_id] = result
-        return {(_GROUPS, group_id): results[group_id] for group_id in groups}
-
-    def _exists(self, group_id: str) -> bool:
-        try:
-            self.api.show(_SECTIONS[_GROUPS], group_id)
-        except CommandFailed as exc:
-            # The PUT that follows reports any other failure.
-            return exc.exit_code is not ExitCode.NOT_FOUND
-        return True
-
-    def _put(self, resource: "_Resource") -> str:
-        try:
-            self.api.put(_SECTIONS[resource.section], resource.id, resource.body)
-        except CommandFailed as exc:
-            return str(exc)
-        return _APPLIED
+    def _summary(self, total: int, applied: int, sender: "_Sender") -> str:
+        what = "Interrupted: " if self._code is ExitCode.INTERRUPTED else ""
+        parts = [f"{applied} of {total} objects are applied"]
+        if refused := len(sender.results) - applied:
+            parts.append(f"{refused} are not")
+        if sender.in_doubt:
+            parts.append(f"{len(sender.in_doubt)} may be: their request was not answered")
+        if unsent := total - len(sender.results) - len(sender.in_doubt):
+            parts.append(f"{unsent} were not sent")
+        return f"{what}{'; '.join(parts)}. To apply the same file again is safe."
 
 
-@dataclasses.dataclass(frozen=True)
-class _Resource:
-    """One object of the document, without its id."""
+class _Sender:
+    """Sends documents, and notes what became of each object in ``results``.
 
-    section: str
-    id: str
-    body: Mapping[str, object]
-
-    @property
-    def remote_groups(self) -> frozenset[str]:
-        """The security groups that its rules refer to."""
-        return frozenset(filter(None, map(_remote_group, self._rules)))
-
-    def without_rules_of(self, groups: Collection[str]) -> tuple["_Resource", int]:
-        """This group without the rules that refer to one of ``groups``, and their number."""
-        rules = [rule for rule in self._rules if _remote_group(rule) not in groups]
-        left_out = len(self._rules) - len(rules)
-        if not left_out:
-            return self, 0
-        return dataclasses.replace(self, body={**self.body, _RULES: rules}), left_out
-
-    @property
-    def _rules(self) -> Sequence[object]:
-        rules = self.body.get(_RULES)
-        return rules if isinstance(rules, list) else ()
-
-
-def _remote_group(rule: object) -> str | None:
-    value = rule.get("remote_group_id") if isinstance(rule, Mapping) else None
-    return value if isinstance(value, str) else None
-
-
-def in_order(groups: Mapping[str, _Resource]) -> Iterator[_Resource]:
-    """Each group once, after those its rules refer to; a circle begins with its first."""
-    left = {group_id: group.remote_groups - {group_id} for group_id, group in groups.items()}
-    while left:
-        ready = [group_id for group_id, named in left.items() if left.keys().isdisjoint(named)]
-        for group_id in ready or [next(iter(left))]:
-            del left[group_id]
-            yield groups[group_id]
-
-
-def _read(file: str) -> object:
-    import yaml
-
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        return yaml.safe_load(text)  # JSON is YAML
-    except (OSError, UnicodeDecodeError) as exc:
-        raise CommandFailed(f"Cannot read {file}: {exc}", ExitCode.USAGE) from None
-    except yaml.YAMLError as exc:
-        raise CommandFailed(f"{file} is not YAML: {exc}", ExitCode.USAGE) from None
-
-
-def _resources(document: object) -> Iterator[_Resource]:
-    """Every resource of the document, section by section.
-
-    Raises :class:`CommandFailed` that names the part at fault, before anything is sent.
+    A failure that is not about one object ends everything that follows: ``send`` then does
+    nothing.
     """
-    if not isinstance(document, Mapping):
-        raise CommandFailed("The document must be an object.", ExitCode.USAGE)
-    unknown = [str(key) for key in document if key not in _SECTIONS]
-    if unknown:
-        known = ", ".join(_SECTIONS)
-        raise CommandFailed(f"{unknown[0]}: unknown key; the keys are {known}.", ExitCode.USAGE)
-    for section in _SECTIONS:
-        items = document.get(section)
-        if items is None:
-            continue
-        if not isinstance(items, list):
-            raise CommandFailed(f"{section}: must be a list.", ExitCode.USAGE)
-        ids: set[str] = set()
-        for place, item in enumerate(items):
-            if not isinstance(item, Mapping) or not isinstance(item.get("id"), str):
-                raise CommandFailed(
-                    f"{section}.{place}.id: every object needs a UUID.", ExitCode.USAGE
-                )
-            if item["id"] in ids:
-                raise CommandFailed(
-                    f"{section}.{place}.id: {item['id']} is there twice.", ExitCode.USAGE
-                )
-            ids.add(item["id"])
-            body = {str(key): value for key, value in item.items() if key != "id"}
-            yield _Resource(section, item["id"], body)
+
+    def __init__(
+        self, apply: Callable[[dict[str, list[Any]]], dict[str, Any]], report: Report
+    ) -> None:
+        self._apply = apply
+        self._report = report
+        self._stopped = False
+        self.results: list[tuple[str, str, str]] = []
+        self.in_doubt: list[Resource] = []
+
+    def send(self, document: Sequence[Resource], *, atomic: bool) -> None:
+        """Send a document; raises KeyboardInterrupt."""
+        for chunk in [document] if atomic else chunks(document):
+            if self._stopped:
+                return
+            if atomic:
+                self._send_whole(chunk)
+            else:
+                self._send_without_refused(list(chunk))
+
+    def _send_whole(self, chunk: Sequence[Resource]) -> None:
+        try:
+            results = self._request(chunk)
+        except CommandFailed as exc:
+            place = _at_fault(exc.field, chunk)
+            if place is None:
+                self._stopped = True
+                results = [str(exc)] * len(chunk)
+            else:
+                results = [f"not applied: {chunk[place].id} was refused"] * len(chunk)
+                results[place] = _reason(exc)
+        self._note(chunk, results)
+
+    def _send_without_refused(self, left: list[Resource]) -> None:
+        while left:
+            try:
+                results = self._request(left)
+            except CommandFailed as exc:
+                place = _at_fault(exc.field, left)
+                if place is None:
+                    self._stopped = True
+                    self._note(left, [str(exc)] * len(left))
+                    return
+                self._note([left.pop(place)], [_reason(exc)])
+            else:
+                self._note(left, results)
+                return
+
+    def _request(self, chunk: Sequence[Resource]) -> list[str]:
+        """The result of each object; raises CommandFailed if the request is refused."""
+        body: dict[str, list[Any]] = {}
+        for resource in chunk:
+            body.setdefault(resource.section, []).append(resource.body)
+        self.in_doubt = list(chunk)
+        answer = self._apply(body)
+        outcome = {
+            (section, id_): result
+            for section, by_result in answer.items()
+            for result in _APPLIED
+            for id_ in by_result[result]
+        }
+        return [outcome[each.section, each.id] for each in chunk]
+
+    def _note(self, chunk: Sequence[Resource], results: Sequence[str]) -> None:
+        self.results += [
+            (each.section, each.id, result) for each, result in zip(chunk, results, strict=True)
+        ]
+        self.in_doubt = []
+        self._report(len(chunk))
+
+
+def chunks(document: Sequence[Resource]) -> Iterator[Sequence[Resource]]:
+    """``document`` in order, in parts that one request may have."""
+    chunk: list[Resource] = []
+    size = 0
+    for resource in document:
+        if chunk and (len(chunk) == _OBJECTS or size + resource.size > _BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(resource)
+        size += resource.size
+    if chunk:
+        yield chunk
+
+
+def _at_fault(field: str | None, chunk: Sequence[Resource]) -> int | None:
+    """The place in ``chunk`` of the object that ``field`` of its request is about."""
+    section, _, rest = (field or "").partition(".")
+    number = rest.partition(".")[0]
+    places = [place for place, each in enumerate(chunk) if each.section == section]
+    return places[int(number)] if number.isdecimal() and int(number) < len(places) else None
+
+
+def _reason(refusal: CommandFailed) -> str:
+    """Why an object was refused, without its place in the request."""
+    field = refusal.field or ""
+    within = field.split(".", 2)[2] if field.count(".") > 1 else ""
+    reason = str(refusal).removeprefix(f"{field}: ")
+    return f"{within}: {reason}" if within else reason
+
+
+@contextlib.contextmanager
+def _progress(total: int, stream: IO[str], say: Callable[[str], None]) -> Iterator[Report]:
+    """A bar on a terminal; elsewhere a line for each request, if there are several."""
+    if stream.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+            task = bar.add_task("apply", total=total)
+            yield lambda done: bar.advance(task, done)
+        return
+    finished = 0
+
+    def report(done: int) -> None:
+        nonlocal finished
+        finished += done
+        if total > _OBJECTS and done > 1:
+            say(f"{finished} of {total}")
+
+    yield report

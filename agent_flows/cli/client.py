@@ -16,6 +16,7 @@ Resource = dict[str, Any]
 T = TypeVar("T")
 
 SECONDS = 30.0
+_IDENTITY = ("id", "name")
 _PAGE = 500
 _NOT_FOUND = 404
 
@@ -29,6 +30,8 @@ class Client(abc.ABC):
     """
 
     _error_key: ClassVar[str]
+    shortens_tasks: ClassVar[bool] = True
+    """Whether tasks are found by the beginning of an id."""
 
     def __init__(self, adapter: Adapter, url: str = "") -> None:
         self._adapter = adapter
@@ -45,6 +48,18 @@ class Client(abc.ABC):
                 return found[:limit]
         return found
 
+    def named(self, collection: str, name: str) -> list[Resource]:
+        """The resources of this name, with their id and name."""
+        return self.find(collection, {"name": name, "fields": _IDENTITY})
+
+    @abc.abstractmethod
+    def beginning(self, collection: str, prefix: str) -> list[Resource]:
+        """The resources whose id begins with ``prefix``, with their id and name."""
+
+    def tasks_of_flow(self, prefix: str) -> list[Resource]:
+        """The tasks of the flows whose id begins with ``prefix``."""
+        return self.find("tasks", {"flow_id_prefix": prefix})
+
     def show(self, collection: str, resource_id: str) -> Resource:
         answer = self._request("GET", path_of(collection, resource_id))
         return _content(answer, _one(collection), dict)
@@ -53,6 +68,10 @@ class Client(abc.ABC):
         kind = _one(collection)
         answer = self._request("PUT", path_of(collection, resource_id), json={kind: dict(body)})
         return _content(answer, kind, dict)
+
+    def apply(self, document: Mapping[str, object]) -> Resource:
+        """Write all objects of the document or none; answers by kind what became of them."""
+        return _content(self._request("POST", "/documents", json=document), "document", dict)
 
     @abc.abstractmethod
     def resync(self, port_id: str) -> None:
@@ -94,7 +113,8 @@ class Client(abc.ABC):
             what = f"HTTP {answer.status_code} {answer.reason}"
             raise CommandFailed(f"{call}: {what}; is this the API of agent_flows?")
         code = ExitCode.NOT_FOUND if answer.status_code == _NOT_FOUND else ExitCode.FAILED
-        raise CommandFailed(str(error["message"]), code)
+        field = error.get("field")
+        raise CommandFailed(str(error["message"]), code, field if isinstance(field, str) else None)
 
     @abc.abstractmethod
     def _unreachable(self, exc: Exception) -> str:
@@ -122,13 +142,19 @@ class RestClient(Client):
     def resync(self, port_id: str) -> None:
         self._request("POST", path_of("ports", port_id) + "/resync")
 
+    def beginning(self, collection: str, prefix: str) -> list[Resource]:
+        return self.find(collection, {"id_prefix": prefix, "fields": _IDENTITY})
+
+    def delete(self, collection: str, resource_id: str) -> None:
+        self._request("DELETE", path_of(collection, resource_id))
+
     def resync_host(self, host: str) -> None:
         """Request that the agent of ``host`` wires all its ports again."""
         self._request("POST", path_of("agents", host) + "/resync")
 
     def forget_agent(self, host: str) -> None:
         """Delete what the server knows of the agent of ``host``."""
-        self._request("DELETE", path_of("agents", host))
+        self.delete("agents", host)
 
     def agent_was_seen(self, host: str) -> bool | None:
         return bool(self.find("agents", {"host": host}))

@@ -2,10 +2,13 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from cliff.columns import FormattableColumn
 
+from agent_flows.cli import timeline_text
+from agent_flows.page import timeline
 from agent_flows.printable import printable
 
 Task = Mapping[str, Any]
@@ -27,16 +30,37 @@ class Detailed(FormattableColumn[Mapping[str, Any] | None]):
 
 
 class Tasks(FormattableColumn[Sequence[Task]]):
-    """The tasks of one attempt in order, one line each, with the output of a failed tool."""
+    """The tasks of one attempt as a timeline, with the output of a failed tool."""
 
     def human_readable(self) -> str:
-        names = max((len(task["name"]) for task in self._value), default=0)
-        lines = []
-        for task in self._value:
-            lines.append(_line(task, names))
-            detail = (task.get("error") or {}).get("detail") or ""
-            lines += [f"    {line}" for line in _lines(detail)]
-        return "\n".join(lines)
+        attempts = timeline.attempts(self._value)
+        return "\n".join(chain.from_iterable(map(timeline_text.lines, attempts)))
+
+
+class Attempts(FormattableColumn[Sequence[Task]]):
+    """The tasks of several attempts: each attempt in a line, with its failure."""
+
+    def human_readable(self) -> str:
+        return "\n".join(
+            chain.from_iterable(
+                timeline_text.summary(attempt, ago) for attempt in timeline.attempts(self._value)
+            )
+        )
+
+
+class Named(FormattableColumn[str | Sequence[str] | None]):
+    """An id or several, for people each with the name of what it is of."""
+
+    def __init__(self, value: str | Sequence[str] | None, names: Mapping[str, str]) -> None:
+        super().__init__(value)
+        self._names = names
+
+    def human_readable(self) -> str:
+        ids = [self._value] if isinstance(self._value, str) else self._value or ()
+        return "\n".join(
+            printable(f"{self._names[each]} ({each})" if each in self._names else each)
+            for each in ids
+        )
 
 
 class Words(FormattableColumn[Sequence[Any] | None]):
@@ -97,6 +121,13 @@ class Moment(FormattableColumn[str]):
         return ago(self._value)
 
 
+class Since(FormattableColumn[str | None]):
+    """A time that may be missing, shown as its age."""
+
+    def human_readable(self) -> str:
+        return ago(self._value) if self._value else ""
+
+
 class Seconds(FormattableColumn[float | None]):
     def human_readable(self) -> str:
         return seconds(self._value)
@@ -116,8 +147,39 @@ class Addresses(FormattableColumn[Sequence[Mapping[str, Any]] | None]):
         )
 
 
-def error_in_words(error: Mapping[str, Any] | None) -> str:
-    return printable(f"{error['type']}: {error['message']}") if error else ""
+class Rules(FormattableColumn[Sequence[Mapping[str, Any]]]):
+    """The rules of a security group, one line each."""
+
+    def human_readable(self) -> str:
+        return "\n".join(
+            printable(", ".join(f"{name} {value}" for name, value in rule.items() if value))
+            for rule in self._value
+        )
+
+
+class Rollup(FormattableColumn[Mapping[str, Any] | None]):
+    """``sync`` of a security group or network: ports in each state, and a line for each host that
+    lags, the one that lags for longest first. A project does not see hosts."""
+
+    def human_readable(self) -> str:
+        if not self._value:
+            return ""
+        numbers = self._value["ports"].items()
+        ports = ", ".join(f"{printable(state)} {number}" for state, number in numbers if number)
+        lines = [ports or "no ports"]
+        lines += [_lag(host) for host in self._value.get("lagging_hosts", ())]
+        if more := self._value.get("more_lagging_hosts"):
+            lines.append(f"and {more} more hosts")
+        return "\n".join(lines)
+
+
+def _lag(host: Mapping[str, Any]) -> str:
+    revision = "" if host["revision"] is None else f" at revision {host['revision']}"
+    since = f", since {ago(host['since'])}" if host["since"] else ""
+    return printable(f"host {host['host']} lags{revision}: {host['ports']} ports{since}")
+
+
+error_in_words = timeline_text.error_in_words
 
 
 def _lines(detail: str) -> list[str]:
@@ -136,14 +198,6 @@ def attempt(tasks: Sequence[Task]) -> str:
     text = f"{first['flow']}, attempt {first['attempt']}, revision {first['revision']}"
     begun = next((task["started_at"] for task in tasks if task["started_at"]), None)
     return f"{text}, {ago(begun)}" if begun else text
-
-
-def _line(task: Task, width: int) -> str:
-    name, state = printable(task["name"]), printable(task["task_state"])
-    parts = [f"{name:<{width}}", f"{state:<9}", seconds(task["duration"])]
-    if task.get("error"):
-        parts.append(error_in_words(task["error"]))
-    return "  ".join(part for part in parts if part).rstrip()
 
 
 def ago(moment: str) -> str:

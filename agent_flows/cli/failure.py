@@ -13,6 +13,7 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     TIMEOUT = 3
     NOT_FOUND = 4
+    INTERRUPTED = 130
 
 
 EXIT_CODES = """\
@@ -21,16 +22,21 @@ exit codes:
   1  the API could not be reached, refused the request, or failed
   2  the command line or the document is invalid
   3  the port did not reach the state in time
-  4  no such port, task or agent
+  4  no such port, task, agent, security group or network
+  130  interrupted by Ctrl-C
 """
 
 
 class CommandFailed(Exception):
     """Ends a command with one line on standard error and ``exit_code``.
 
+    ``field`` is the field of the request that the server refused, if it named one.
     Control characters in the line are escaped here: it may quote text from outside.
     """
 
-    def __init__(self, message: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
+    def __init__(
+        self, message: str, exit_code: ExitCode = ExitCode.FAILED, field: str | None = None
+    ) -> None:
         self.exit_code = exit_code
+        self.field = field
         super().__init__(printable(" ".join(message.split())))

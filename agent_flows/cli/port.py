@@ -2,23 +2,27 @@
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from agent_flows.cli import columns
+from agent_flows.cli import columns, refs
 from agent_flows.cli.api_command import ApiCommand, ListCommand, ShowCommand
 from agent_flows.cli.failure import CommandFailed, ExitCode
-from agent_flows.errors import ErrorType
+from agent_flows.errors import ErrorType, remedy
 from agent_flows.report import PortStatus, SyncState
 
 _STATUSES = [status.value for status in PortStatus]
 _SYNC_STATES = [state.value for state in SyncState]
+_PORT = "The port: its name, its id, or the beginning of its id."
+# As many tasks as the attempts have that are kept of a port, several times over.
+_HISTORY = 300
 _FIRST_POLL, _LONGEST_POLL = 0.1, 2.0
 
 
 class ListPorts(ListCommand):
     """List ports with status and sync state."""
 
+    shown = ("id", "name", "status", "sync_state", "host", "fixed_ips", "reason")
     examples = """
         agent-flows port list
         agent-flows port list --sync-state OUT_OF_SYNC
@@ -34,6 +38,7 @@ class ListPorts(ListCommand):
         parser.add_argument(
             "--sync-state", choices=_SYNC_STATES, help="Only ports in this sync state."
         )
+        parser.add_argument("--network", help="Only ports of this network: its name or id.")
         parser.add_argument("--limit", type=int, metavar="N", help="At most N ports.")
         parser.add_argument(
             "--problems",
@@ -52,11 +57,22 @@ class ListPorts(ListCommand):
             "sync_state": parsed_args.sync_state,
         }
         given = {name: value for name, value in filters.items() if value is not None}
+        if parsed_args.network is not None:
+            given["network_id"] = refs.resolve(self.api, "networks", parsed_args.network)
         limit = None if parsed_args.problems else parsed_args.limit
         ports = self.api.find("ports", given, limit)
         if not ports and parsed_args.host is not None:
             self._say_nothing_found(parsed_args.host)
-        names = ("id", "name", "status", "sync_state", "host", "mac_address", "fixed_ips")
+        names = (
+            "id",
+            "name",
+            "status",
+            "sync_state",
+            "host",
+            "mac_address",
+            "fixed_ips",
+            "network_id",
+        )
         rows = [
             (
                 port["id"],
@@ -66,6 +82,7 @@ class ListPorts(ListCommand):
                 port.get("binding:host_id"),
                 port.get("mac_address"),
                 columns.Addresses(port.get("fixed_ips")),
+                port.get("network_id"),
             )
             for port in ports
         ]
@@ -82,43 +99,74 @@ class ListPorts(ListCommand):
 
 
 class ShowPort(ShowCommand):
-    """Show a port, the reason if it does not work, and the tasks of its last attempt in order."""
+    """Show a port: why it does not work and what to do, its last attempt as a timeline.
+
+    The bars of a timeline show when each task ran, from the start of the attempt to its end.
+    """
 
     examples = """
-        agent-flows port show 4e8e5957-649f-477b-9e5b-f1f75b21c03c
+        agent-flows port show web1
+        agent-flows port show 4e8e5957
         agent-flows port show 4e8e5957-649f-477b-9e5b-f1f75b21c03c -f json -c tasks
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("id", metavar="ID", help="The port's UUID.")
+        parser.add_argument("id", metavar="PORT", help=_PORT)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
-        port = self.api.show("ports", parsed_args.id)
-        tasks = last_attempt(self.api, parsed_args.id)
+        port_id = refs.resolve(self.api, "ports", parsed_args.id)
+        port = self.api.show("ports", port_id)
+        history = self.api.find("tasks", {"resource_id": port_id}, limit=_HISTORY)
+        last, earlier = _split(history)
+        network, groups = port.get("network_id"), port.get("security_groups") or []
         shown = {
             "id": port["id"],
             "name": port.get("name", ""),
             "status": port["status"],
             "sync_state": port["sync_state"],
-            # Neutron's API has no reason.
-            **({"reason": port["reason"]} if "reason" in port else {}),
+            "reason": _why(port),
             "host": port.get("binding:host_id"),
-            "network_id": port.get("network_id"),
+            "last_attempt": columns.attempt(last),
+            "tasks": columns.Tasks(last),
+            "earlier": columns.Attempts(earlier),
+            # A server of an earlier release has none of these.
+            **{name: show(port[name]) for name, show in SYNC.items() if name in port},
+            "network_id": self.named(parsed_args, "networks", network),
             "mac_address": port.get("mac_address"),
             "fixed_ips": columns.Addresses(port.get("fixed_ips")),
             "allowed_address_pairs": columns.Addresses(port.get("allowed_address_pairs")),
-            "security_groups": columns.Words(port.get("security_groups")),
+            "security_groups": self.named(parsed_args, "security-groups", groups),
             "port_security_enabled": port.get("port_security_enabled"),
             "admin_state_up": port.get("admin_state_up"),
             "device_owner": port.get("device_owner"),
             "revision_number": port.get("revision_number"),
             "updated_at": port.get("updated_at"),
-            "last_attempt": columns.attempt(tasks),
-            "tasks": columns.Tasks(tasks),
         }
         return tuple(shown), tuple(shown.values())
+
+
+def _why(port: Mapping[str, Any]) -> str | None:
+    """Why a port does not work, and what to do; Neutron's API has no ``reason``."""
+    if "reason" in port:
+        reason: str | None = port["reason"]
+        return reason
+    error = port.get("sync_reason")
+    if not error:
+        return None
+    return f"{columns.error_in_words(error)}. To do: {remedy(error['type'])}."
+
+
+def _split(tasks: Sequence[columns.Task]) -> tuple[list[columns.Task], list[columns.Task]]:
+    """The tasks of the newest attempt, and those of earlier ones that are there as a whole."""
+    if not tasks:
+        return [], []
+    whole = list(tasks)
+    if len(tasks) == _HISTORY and tasks[0]["flow_id"] != tasks[-1]["flow_id"]:
+        whole = [task for task in tasks if task["flow_id"] != tasks[-1]["flow_id"]]
+    last = [task for task in whole if task["flow_id"] == whole[0]["flow_id"]]
+    return last, whole[len(last) :]
 
 
 class ResyncPorts(ApiCommand):
@@ -128,17 +176,20 @@ class ResyncPorts(ApiCommand):
     """
 
     examples = """
-        agent-flows port resync 4e8e5957-649f-477b-9e5b-f1f75b21c03c
+        agent-flows port resync web1
         agent-flows port resync $(agent-flows port list --sync-state OUT_OF_SYNC -f value -c id)
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("ids", metavar="ID", nargs="+", help="A port's UUID.")
+        parser.add_argument("ids", metavar="PORT", nargs="+", help=_PORT)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        self.for_each(parsed_args.ids, self.api.resync, "resync requested")
+        def resync(port: str) -> None:
+            self.api.resync(refs.resolve(self.api, "ports", port))
+
+        self.for_each(parsed_args.ids, resync, "resync requested")
 
 
 class WaitForPort(ApiCommand):
@@ -152,7 +203,7 @@ class WaitForPort(ApiCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("id", metavar="ID", help="The port's UUID.")
+        parser.add_argument("id", metavar="PORT", help=_PORT)
         parser.add_argument(
             "--status", choices=_STATUSES, help="Status to wait for (default ACTIVE)."
         )
@@ -171,10 +222,11 @@ class WaitForPort(ApiCommand):
         if status is None and sync_state is None:
             status = PortStatus.ACTIVE.value
         wanted = " ".join(filter(None, (status, sync_state)))
+        port_id = refs.resolve(self.api, "ports", parsed_args.id)
         began = time.monotonic()
         pause, shown, reason = _FIRST_POLL, "", None
         while True:
-            port = self.api.show("ports", parsed_args.id)
+            port = self.api.show("ports", port_id)
             waited = time.monotonic() - began
             state = f"{port['status']} {port['sync_state']}"
             if state != shown:
@@ -189,7 +241,7 @@ class WaitForPort(ApiCommand):
             if left <= 0:
                 raise CommandFailed(
                     f"{parsed_args.id} is {state}, not {wanted}, after "
-                    f"{parsed_args.timeout:g} seconds. {reason or self._why(parsed_args.id)}",
+                    f"{parsed_args.timeout:g} seconds. {reason or self._why(port_id)}",
                     ExitCode.TIMEOUT,
                 )
             time.sleep(min(pause, left))
@@ -204,6 +256,14 @@ class WaitForPort(ApiCommand):
         if failed is None:
             return f"Last attempt: {columns.attempt(tasks)}."
         return f"{failed['name']} failed: {columns.error_in_words(failed['error'])}"
+
+
+SYNC: Mapping[str, Callable[[Any], Any]] = {
+    "sync_revision": lambda revision: revision,
+    "sync_since": columns.Since,
+    "sync_reason": columns.Error,
+}
+"""How the fields beside ``sync_state`` are shown."""
 
 
 def _reason(port: Mapping[str, Any]) -> str | None:

@@ -1,10 +1,10 @@
 """agent-flows task list and show."""
 
 import argparse
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
-from agent_flows.cli import columns
+from agent_flows.cli import columns, refs
 from agent_flows.cli.api_command import ListCommand, ShowCommand
 from agent_flows.report import FlowName, TaskState
 
@@ -23,10 +23,15 @@ _SHOWN = (
 
 
 class ListTasks(ListCommand):
-    """List the tasks of flows, with their outcome for each port."""
+    """List the tasks of flows, with their outcome for each port.
 
+    A table shows the names of ports that have one, and what task show takes as a task's id.
+    """
+
+    shown = ("id", "resource_id", "host", "attempt", "name", "task_state", "started_at", "error")
+    ids: ClassVar[Mapping[str, str]] = {"resource_id": "ports"}
     examples = """
-        agent-flows task list --resource-id 4e8e5957-649f-477b-9e5b-f1f75b21c03c
+        agent-flows task list --port web1
         agent-flows task list --state FAILED --sort started_at:desc --limit 20
         agent-flows task list --host compute-7 --flow refresh -f json
     """
@@ -34,7 +39,10 @@ class ListTasks(ListCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "--resource-id", "--port", metavar="ID", help="Only tasks of this port."
+            "--resource-id",
+            "--port",
+            metavar="PORT",
+            help="Only tasks of this port: its name, its id or the beginning of it.",
         )
         parser.add_argument(
             "--state",
@@ -65,8 +73,9 @@ class ListTasks(ListCommand):
         self, parsed_args: argparse.Namespace
     ) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
         key, direction = parsed_args.sort or (None, None)
+        port = parsed_args.resource_id
         filters = {
-            "resource_id": parsed_args.resource_id,
+            "resource_id": None if port is None else refs.resolve_any(self.api, port),
             "task_state": parsed_args.state,
             "host": parsed_args.host,
             "flow": parsed_args.flow,
@@ -78,21 +87,35 @@ class ListTasks(ListCommand):
         tasks = self.api.find("tasks", given, parsed_args.limit or None)
         if len(tasks) == parsed_args.limit:
             self.say(f"showing {len(tasks)} tasks, there may be more; --limit 0 shows all")
-        return _SHOWN, [_values(task, _SHOWN, columns.Error) for task in tasks]
+        rows = [_values(task, _SHOWN, columns.Error) for task in tasks]
+        if self.is_short(parsed_args):
+            self._shorten(rows, tasks)
+        return _SHOWN, rows
+
+    def _shorten(self, rows: Iterable[list[Any]], tasks: Sequence[columns.Task]) -> None:
+        flows = refs.shortened(task["flow_id"] for task in tasks)
+        began, id_ = _SHOWN.index("started_at"), _SHOWN.index("id")
+        for row, task in zip(rows, tasks, strict=True):
+            row[began] = columns.Since(row[began])
+            if self.api.shortens_tasks:
+                row[id_] = refs.short_task(flows[task["flow_id"]], task["order"])
 
 
 class ShowTask(ShowCommand):
     """Show one task with its whole error."""
 
-    examples = "agent-flows task show 7b0f3c1e-1d6b-4d0c-a2a5-8c5d5a7f9e10"
+    examples = """
+        agent-flows task show 7b0f3c1e.1
+        agent-flows task show 7b0f3c1e-1d6b-4d0c-a2a5-8c5d5a7f9e10-1
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("id", metavar="ID", help="The task's id, as task list shows it.")
+        parser.add_argument("id", metavar="TASK", help="The task's id, as task list shows it.")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
-        task = self.api.show("tasks", parsed_args.id)
+        task = self.api.show("tasks", refs.resolve_task(self.api, parsed_args.id))
         return tuple(task), _values(task, tuple(task), columns.Detailed)
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from oslo_log import log
 
-from agent_flows.report import MAX_MESSAGE_CHARS, Step, TaskError, Trouble
+from agent_flows.report import MAX_MESSAGE_CHARS, FlowName, Step, TaskError, Trouble
 from agent_flows.supervision import Backoff, Loop, Troubles, one_line
 
 LOG = log.getLogger(__name__)
@@ -174,6 +174,7 @@ class DriftWatch:
         self._changed = threading.Condition()
         self._suspicion = NONE
         self._next_audit = clock() + self._spread()
+        self._audited: float | None = None
         self._findings: collections.deque[float] = collections.deque(maxlen=1000)
         self._budget = Budget(clock)
         # Whether that is a trouble now, and the number of findings that was reported last.
@@ -199,6 +200,11 @@ class DriftWatch:
             self._suspicion |= suspicion
             self._changed.notify_all()
 
+    def audit_age(self) -> float | None:
+        """Seconds since everything was last compared, None if it never was."""
+        audited = self._audited
+        return None if audited is None else self._clock() - audited
+
     def _step(self) -> None:
         if not self._wait() or self._loop.stopping.wait(self._pause()):
             return
@@ -213,7 +219,8 @@ class DriftWatch:
             self.suspect(suspicion)
             raise
         if suspicion.everything:
-            self._next_audit = self._clock() + self._spread()
+            self._audited = self._clock()
+            self._next_audit = self._audited + self._spread()
         if found:
             self._took = self._clock() - began
             self._found(found, before)
@@ -248,6 +255,7 @@ class DriftWatch:
             first.step,
             first.error.message,
             first.error.detail,
+            extra={"port": first_id, "flow": FlowName.AUDIT.value},
         )
         if number > 1:
             again = f"; finding number {number} of the last {max(1, round(now - since))} s"

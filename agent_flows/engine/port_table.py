@@ -7,6 +7,7 @@ that did not, so that they cost the others nothing.
 """
 
 import dataclasses
+import functools
 import heapq
 import threading
 import time
@@ -23,6 +24,7 @@ from agent_flows.engine.port_life import (
     Superseding,
     Verdict,
 )
+from agent_flows.fairness import fair
 from agent_flows.supervision import Backoff
 
 _WAITING = frozenset({Phase.READY, Phase.RUNNING, Phase.DELAYED})
@@ -70,7 +72,7 @@ class PortTable:
         """
         now = self._clock()
         with self._changed:
-            for port_id in port_ids:
+            for port_id in fair(port_ids):
                 life = self._life(port_id)
                 new = Request(port_id, 1, forced, asked, since=now)
                 if life.phase is Phase.RUNNING:
@@ -116,7 +118,7 @@ class PortTable:
             while not self._closed:
                 self._promote_due()
                 if self._ready:
-                    return [self._move(life, Event.CLAIM) for life in self._choose()]
+                    return [self._move(life, Event.CLAIM) for life in fair(self._choose())]
                 if not wait:
                     break
                 self._changed.wait(self._pause())
@@ -124,9 +126,16 @@ class PortTable:
 
     def release(self, port_ids: Iterable[str], verdicts: Mapping[str, Verdict]) -> None:
         """Claimed ports were processed; one without a verdict counts as DONE."""
+        now = self._clock()
+
+        # The same for all: what failed together is tried again together, and may be one report.
+        @functools.cache
+        def due(attempt: int) -> float:
+            return now + self._backoff.delay(attempt)
+
         with self._changed:
-            for port_id in port_ids:
-                self._release(self._lives[port_id], verdicts.get(port_id, Verdict.DONE))
+            for port_id in fair(port_ids):
+                self._release(self._lives[port_id], verdicts.get(port_id, Verdict.DONE), due)
             self._changed.notify_all()
 
     def note(self, port_id: str, **changes: Any) -> None:
@@ -217,7 +226,7 @@ class PortTable:
     def _request(self, life: Life, event: Event, request: Request) -> None:
         self._move(life, event, request=request, superseding=None)
 
-    def _release(self, life: Life, verdict: Verdict) -> None:
+    def _release(self, life: Life, verdict: Verdict, due: Callable[[int], float]) -> None:
         request, newer = life.request, life.superseding
         if verdict is Verdict.DONE:
             event = Event.MISS if life.absent_at is not None else Event.FORGET
@@ -234,7 +243,7 @@ class PortTable:
                 life,
                 Event.LOOK_AGAIN if looked else Event.FAIL,
                 request=again,
-                due=self._clock() + self._backoff.delay(1 if looked else request.attempt),
+                due=due(1 if looked else request.attempt),
             )
             if newer is not None:
                 # A forced request that failed is not done by a plain one.

@@ -19,6 +19,7 @@ from agent_flows.engine.port_life import Applied, Life, Verdict
 from agent_flows.engine.port_table import PortTable
 from agent_flows.engine.runner import Runner, Work, error_of
 from agent_flows.engine.task import FlowTask
+from agent_flows.fairness import fair
 from agent_flows.report import FlowName, FlowReport, TaskError, Trouble
 from agent_flows.supervision import Backoff, Loop, Troubles, described
 
@@ -204,7 +205,13 @@ class Reconciler:
         """Process these ports in the caller's thread if no worker does: returns when each of them
         was processed once since it was submitted."""
         while self.table.wait_for(port_ids):
-            self._process(self.table.claim(wait=False))
+            self.process_ready()
+
+    def process_ready(self) -> bool:
+        """Process one batch in the caller's thread; False if no port was ready."""
+        batch = self.table.claim(wait=False)
+        self._process(batch)
+        return bool(batch)
 
     def watch_for(self, port_ids: Collection[str], when_all_seen: Callable[[], None]) -> None:
         """Call ``when_all_seen``, once, when each of these ports has been processed, whatever
@@ -278,7 +285,7 @@ class Reconciler:
         verdicts |= dict.fromkeys(sight.unclear, Verdict.RETRY)
         chosen: dict[str, FlowName] = {}
         refused: dict[str, TaskError] = {}
-        for life in batch:
+        for life in fair(batch):
             port_id = life.port_id
             if verdicts[port_id] is not Verdict.DONE:
                 continue
@@ -357,7 +364,7 @@ class Reconciler:
         waiting = dict.fromkeys(id_ for id_ in batch.flows if id_ not in verdicts)
         if not waiting:
             return verdicts
-        works = [batch.work(port_id) for port_id in waiting]
+        works = [batch.work(port_id) for port_id in fair(waiting)]
         flow = batch.flows[works[0].port_id]
 
         def deliver(reports: Sequence[FlowReport]) -> None:
@@ -370,12 +377,24 @@ class Reconciler:
             self._runner.run(flow, compose, works, inputs, deliver)
         # The one door that keeps the batch alive; it ends in an outcome of every port.
         except Exception as exc:
-            LOG.exception("%s of %d ports could not be run", flow, len(waiting))
+            LOG.exception(
+                "%s of %d ports could not be run, first port %s",
+                flow,
+                len(waiting),
+                next(iter(waiting)),
+                extra={"host": self._runner.host, "flow": flow.value},
+            )
             error = error_of(exc)
             deliver([self._never_ran(batch, port_id, error) for port_id in list(waiting)])
         failed = sum(verdict is Verdict.RETRY for verdict in verdicts.values())
         names = "/".join(sorted(set(batch.flows.values())))
-        LOG.info("%s: %d ports, %d of them failed", names, len(verdicts), failed)
+        LOG.info(
+            "%s: %d ports, %d of them failed",
+            names,
+            len(verdicts),
+            failed,
+            extra={"host": self._runner.host, "flow": names},
+        )
         return verdicts
 
     def _settle(self, batch: _Batch, reports: Sequence[FlowReport]) -> dict[str, Verdict]:
@@ -384,14 +403,14 @@ class Reconciler:
         named = [
             # To replace means to validate it again.
             report if report.flow is flow else dataclasses.replace(report, flow=flow)
-            for report in reports
+            for report in fair(reports)
             for flow in [batch.flows[report.resource_id]]
         ]
         secured = self._site.secured(named, batch.sight)
         self._log_failures(secured)
         kept = self._deliver(secured, batch.sight)
         verdicts = {}
-        for report in secured:
+        for report in fair(secured):
             port_id = report.resource_id
             proven = kept and report.failed is None
             verdicts[port_id] = Verdict.DONE if proven else Verdict.RETRY
@@ -421,13 +440,19 @@ class Reconciler:
             failed = report.failed
             if failed is not None and failed.error is not None:
                 LOG.error(
-                    "Port %s: %s failed in %s, attempt %d: %s: %s",
+                    "Port %s on host %s: %s failed in %s, attempt %d: %s: %s",
                     report.resource_id,
+                    report.host,
                     failed.name,
                     report.flow,
                     report.attempt,
                     failed.error.type,
                     failed.error.message,
+                    extra={
+                        **report.log_fields,
+                        "task": failed.name,
+                        "error_type": failed.error.type,
+                    },
                 )
 
     def _noted(self, batch: _Batch, port_id: str, *, proven: bool) -> dict[str, Any]:

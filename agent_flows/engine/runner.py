@@ -17,21 +17,19 @@ from taskflow import engines
 from taskflow.engines.action_engine import engine as _engine  # noqa: F401
 from taskflow.flow import Flow
 from taskflow.persistence import models
-from taskflow.persistence.backends import impl_memory as _impl_memory  # noqa: F401
 
 from agent_flows.engine.drift import COMPARE_SWITCH, Drift
+from agent_flows.engine.memory import EngineMemory
 from agent_flows.engine.task import FlowTask, PortErrors, TaskFailed
 from agent_flows.engine.transcript import Clock, Transcript, utcnow
+from agent_flows.fairness import fair
 from agent_flows.report import FlowName, FlowReport, TaskError, TaskOutcome, TaskState
 from agent_flows.supervision import described
 from agent_flows.watchdog import Watch, unwatched
 
 LOG = log.getLogger(__name__)
 
-# Results of tasks are plain values that no task changes, and the store lives as
-# long as the run: TaskFlow's default of copying them deeply would cost more
-# than the flow.
-_BACKEND = {"connection": "memory", "deep_copy": False}
+_BACKEND = EngineMemory()
 
 
 # Errors of the system about one device, which may be one port's; any other (no memory, no file
@@ -75,7 +73,7 @@ class Runner:
     """
 
     def __init__(self, host: str, clock: Clock = utcnow, watch: Watch = unwatched) -> None:
-        self._host = host
+        self.host = host
         self._watch = watch
         self._clock = clock
 
@@ -89,9 +87,10 @@ class Runner:
     ) -> None:
         """Run ``compose()`` for ``batch`` with ``inputs`` in the store, beside ``port_ids``.
 
-        Hands every port's report to ``deliver``, each as soon as its outcome
-        is known: the good ports of a batch are reported before the search for a
-        bad one goes on. Raises only what ``deliver`` raises.
+        Hands every port's report to ``deliver``: the good ports of a batch before
+        the search for a bad one goes on, all bad ones together when it has ended.
+        What failed for all of them in the same way may then be one report. Raises
+        only what ``deliver`` raises.
         """
         with self._watch(f"{flow} of {len(batch)} ports"):
             self._run(flow, compose, batch, inputs, deliver)
@@ -105,6 +104,7 @@ class Runner:
         deliver: Callable[[Sequence[FlowReport]], None],
     ) -> None:
         pending = [tuple(batch)]
+        failed: list[FlowReport] = []
         unexplained: set[str] = set()
         while pending:
             part = pending.pop()
@@ -112,20 +112,20 @@ class Runner:
                 continue
             run = self._run_once(compose, part, inputs, unexplained)
             if not run.failed:
-                deliver([self._report(flow, work, run, None) for work in part])
+                deliver([self._report(flow, work, run, None) for work in fair(part)])
             elif run.errors:
                 rest = tuple(work for work in part if work.port_id not in run.errors)
                 pending.append(rest)
-                deliver(
-                    [
-                        self._report(flow, work, run, run.errors[work.port_id])
-                        for work in part
-                        if work.port_id in run.errors
-                    ]
-                )
+                failed += [
+                    self._report(flow, work, run, run.errors[work.port_id])
+                    for work in fair(part)
+                    if work.port_id in run.errors
+                ]
             else:
                 middle = len(part) // 2
                 pending += [part[middle:], part[:middle]]
+        if failed:
+            deliver(failed)
 
     def never_ran(
         self, flow: FlowName, work: Work, task: type[FlowTask], error: TaskError
@@ -187,7 +187,7 @@ class Runner:
     ) -> FlowReport:
         return FlowReport(
             id=str(uuid.uuid4()),
-            host=self._host,
+            host=self.host,
             resource_id=work.port_id,
             flow=flow,
             revision=work.revision,
@@ -235,7 +235,13 @@ def _blame(
             LOG.error("A flow failed for all of %d ports: %s", len(port_ids), described(cause))
         elif error.type not in unexplained:
             unexplained.add(error.type)
-            LOG.error("A task raised what no task should", exc_info=cause)
+            LOG.error(
+                "A task raised what no task should, in a batch of %d ports, first port %s",
+                len(port_ids),
+                port_ids[0],
+                exc_info=cause,
+                extra={"port": port_ids[0]},
+            )
     if whole_batch or len(port_ids) == 1:
         return dict.fromkeys(port_ids, error)
     return {}

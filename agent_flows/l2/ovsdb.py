@@ -58,13 +58,22 @@ class OvsdbUnreachable(Exception):
 
 
 class Ovsdb:
-    """The switch's database. ``timeout`` in seconds bounds one transaction.
+    """The switch's database. ``timeout`` in seconds bounds one transaction; ``tls`` are the files
+    of a private key, its certificate and the authority, for a ``remote`` that begins with ``ssl:``.
 
     Safe to use from any thread, but for :meth:`start` and :meth:`stop`.
     """
 
-    def __init__(self, remote: str, timeout: float) -> None:
+    def __init__(
+        self, remote: str, timeout: float, tls: tuple[str, str, str] | None = None
+    ) -> None:
         self._remote = remote
+        if tls is not None:
+            # The library keeps one set of files for the whole process.
+            key, certificate, ca = tls
+            stream.Stream.ssl_set_private_key_file(key)
+            stream.Stream.ssl_set_certificate_file(certificate)
+            stream.Stream.ssl_set_ca_cert_file(ca)
         self._timeout = timeout
         self._api: _Api | None = None
         self._failed = ""

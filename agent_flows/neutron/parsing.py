@@ -35,7 +35,7 @@ from agent_flows.spec import (
     PortSpec,
     SecurityGroupRule,
 )
-from agent_flows.validation import Address, Invalid, IPAddress, IPNetwork, parse
+from agent_flows.validation import Address, Invalid, IPAddress, IPNetwork, parse, shown
 
 T = TypeVar("T")
 
@@ -163,7 +163,7 @@ def rule(raw: object) -> SecurityGroupRule:
 def describe(raw: object) -> str:
     """An item in one line for people; rules have no id in RPC."""
     if not isinstance(raw, Mapping):
-        return repr(raw)[:_SHOWN]
+        return shown(raw, _SHOWN)
     fields = [f"{name}={value}" for name, value in raw.items() if value is not None]
     return "(" + " ".join(", ".join(fields).split())[:_SHOWN] + ")"
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
 
+from agent_flows.fairness import fair
 from agent_flows.openflow.pipeline import Register
 
 DEFAULT_PRIORITY = 32768  # ovs-ofctl(8), Flow Syntax
@@ -93,7 +94,7 @@ def read(line: str) -> FlowEntry:
 def read_differences(lines: Iterable[str]) -> Differences:
     """The lines of ``diff-flows``. Raises ValueError for anything else."""
     found = Differences([], [])
-    for line in lines:
+    for line in fair(lines):
         table, priority, match, cookie, actions = _groups(_DIFFERING, line)
         side = found.present if line[0] == "-" else found.expected
         side.append(FlowEntry(*_numbers(cookie, table, priority), match, actions))

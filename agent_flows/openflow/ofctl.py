@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from agent_flows.errors import ErrorType
+from agent_flows.fairness import fair
 from agent_flows.openflow import cookie, dump
 from agent_flows.openflow.dump import Differences, FlowEntry
 from agent_flows.report import TaskError
@@ -194,7 +195,7 @@ class Ofctl:
         selector = cookie.selector(value, mask)
         out = self._run("--no-stats", "dump-flows", self._target, selector)
         # The other lines are headings. A flow with a cookie of 0 is printed without it.
-        return [dump.read(line) for line in out.splitlines() if "actions=" in line]
+        return [dump.read(line) for line in fair(out.splitlines()) if "actions=" in line]
 
     def count(self, value: int, mask: int) -> int:
         """How many flows have the cookie ``value`` under ``mask``.

@@ -73,12 +73,12 @@ class Heartbeat:
 
     def _step(self) -> None:
         self._soon.clear()
-        silent = not self._beat()
+        silent = not self.beat()
         if self._soon.wait(min(self._interval, _AGAIN) if silent else self._interval):
             self._loop.stopping.wait(_DEBOUNCE)
 
-    def _beat(self) -> bool:
-        """Whether the server answered."""
+    def beat(self) -> bool:
+        """Send one heartbeat in the caller's thread; whether the server answered."""
         state = dict(self._state())
         if self._comparison is not None:
             state[KEY] = self._comparison.digest()

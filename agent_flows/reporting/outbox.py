@@ -6,6 +6,7 @@ contains the host's last sequence, so that it rises across restarts, and the
 boot ids of the processes that used it.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,12 +14,13 @@ import pathlib
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from oslo_log import log
 
-from agent_flows.report import SEQUENCE_LEAD, FlowReport, Trouble
+from agent_flows.fairness import fair
+from agent_flows.report import SEQUENCE_LEAD, FlowReport, ResourceType, Trouble
 from agent_flows.rpc import codec
 from agent_flows.rpc.answers import Held
 from agent_flows.rpc.identity import Identity
@@ -28,21 +30,23 @@ from agent_flows.validation import is_port_id
 LOG = log.getLogger(__name__)
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS reports (
+CREATE TABLE IF NOT EXISTS unsent (
     sequence INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
-    port_id TEXT NOT NULL,
+    resource_type TEXT NOT NULL,
+    resource_id TEXT NOT NULL,
     failed INTEGER NOT NULL,
     body TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS reports_by_port ON reports (port_id, sequence);
+CREATE INDEX IF NOT EXISTS unsent_by_resource ON unsent (resource_type, resource_id, sequence);
 CREATE TABLE IF NOT EXISTS last (one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER);
 INSERT OR IGNORE INTO last VALUES (1, 0);
-CREATE TABLE IF NOT EXISTS set_aside (
+CREATE TABLE IF NOT EXISTS unreadable (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     sequence INTEGER NOT NULL,
     id TEXT NOT NULL,
-    port_id TEXT NOT NULL,
+    resource_type TEXT NOT NULL,
+    resource_id TEXT NOT NULL,
     body TEXT NOT NULL,
     reason TEXT NOT NULL
 );
@@ -50,20 +54,39 @@ CREATE TABLE IF NOT EXISTS boots (number INTEGER PRIMARY KEY AUTOINCREMENT, boot
 CREATE TABLE IF NOT EXISTS probe (body BLOB);
 """
 
+# Releases that report only ports keep them in tables of these names, and make them if they miss.
+# Neither an upgrade nor a downgrade meets a table of another shape.
+_HAS_EARLIER = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'reports')"
+_TAKE_OVER = """
+BEGIN IMMEDIATE;
+INSERT OR IGNORE INTO unsent
+    SELECT sequence, id, 'port', port_id, failed, body FROM reports;
+INSERT INTO unreadable (sequence, id, resource_type, resource_id, body, reason)
+    SELECT sequence, id, 'port', port_id, body, reason FROM set_aside ORDER BY number;
+DROP TABLE reports;
+DROP TABLE set_aside;
+COMMIT;
+"""
+
 _DROP_SUPERSEDED = """
-DELETE FROM reports WHERE sequence IN (
-    SELECT old.sequence FROM reports AS old
+DELETE FROM unsent WHERE sequence IN (
+    SELECT old.sequence FROM unsent AS old
     WHERE old.failed = 0
-      AND EXISTS (SELECT 1 FROM reports AS new
-                  WHERE new.port_id = old.port_id AND new.sequence > old.sequence)
+      AND EXISTS (SELECT 1 FROM unsent AS new
+                  WHERE new.resource_type = old.resource_type
+                    AND new.resource_id = old.resource_id AND new.sequence > old.sequence)
     ORDER BY old.sequence LIMIT ?)
 """
 
 _DROP_REPLACED = """
-DELETE FROM set_aside WHERE EXISTS (
-    SELECT 1 FROM reports WHERE reports.id = ? AND reports.port_id = set_aside.port_id
-                            AND reports.sequence > set_aside.sequence)
+DELETE FROM unreadable WHERE EXISTS (
+    SELECT 1 FROM unsent WHERE unsent.id = ? AND unsent.resource_type = unreadable.resource_type
+                           AND unsent.resource_id = unreadable.resource_id
+                           AND unsent.sequence > unreadable.sequence)
 """
+
+# Where this release keeps reports that the server cannot read, and where earlier ones did.
+_KEPT_UNREADABLE = ("unreadable", "set_aside")
 
 # With less free space than this, in bytes, a disk counts as full.
 _LEAST_ROOM = 64 * 1024
@@ -73,43 +96,73 @@ _MOST_BOOTS = 17
 _SET_CLOCK = 1_577_836_800_000_000
 
 
+def reasons_unreadable(path: pathlib.Path) -> list[str]:
+    """Why reports in the outbox ``path`` were set aside, one reason for each. Changes nothing, and
+    may be used while an agent runs. Raises sqlite3.Error if the file is damaged or unreadable."""
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+        db.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        return [
+            reason
+            for table in _KEPT_UNREADABLE
+            if table in tables
+            for (reason,) in db.execute(f"SELECT reason FROM {table} ORDER BY number")  # noqa: S608
+        ]
+
+
 class Outbox:
     """At most ``max_reports`` reports; beyond that, superseded successes are dropped, oldest first.
 
-    A failure and a port's last report are never dropped, so the limit is
-    ``max_reports`` or the number of ports plus unacknowledged failures,
-    whichever is larger. Safe from any thread. ``path`` may be ``":memory:"`` for
-    an agent without a disk.
+    A failure and the last report of a port or group are never dropped, so the
+    limit is ``max_reports`` or the number of ports and groups plus
+    unacknowledged failures, whichever is larger. Safe from any thread. ``path``
+    may be ``":memory:"``, or a URI of SQLite that names a database in memory, for an agent without
+    a disk. ``clock`` gives microseconds since the epoch.
 
     ``identity`` is that of this process. While reports cannot be stored the
     trouble is OUTBOX; for clocks more than a day apart it is CLOCK.
     """
 
     def __init__(
-        self, path: str | pathlib.Path, max_reports: int, troubles: Troubles | None = None
+        self,
+        path: str | pathlib.Path,
+        max_reports: int,
+        troubles: Troubles | None = None,
+        *,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._max_reports = max_reports
+        self._now = clock
         self._troubles = troubles or Troubles()
+        # Each is called with what was stored, after that, and returns at once.
+        self.stored: tuple[Callable[[Sequence[FlowReport]], None], ...] = ()
         self._changed = threading.Condition()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, uri=True)
         # Invalid UTF-8 in one row must not make the others unreadable.
         self._db.text_factory = lambda raw: raw.decode("utf-8", "replace")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
+        if self._one(_HAS_EARLIER):
+            self._db.executescript(_TAKE_OVER)
         self.identity = self._begin()
         # The host's clock is more than a day ahead of the server's: it is not used for sequences.
         self._clock_is_fast = False
         self._unwritten = 0
-        self._disk = None if str(path) == ":memory:" else pathlib.Path(path).parent
+        self._woken = False
+        in_memory = str(path).startswith((":memory:", "file:"))
+        self._disk = None if in_memory else pathlib.Path(path).parent
         self._disk_is_full = False
         self._set_aside_before: int = self._one(
-            "SELECT coalesce((SELECT max(number) FROM set_aside), 0)"
+            "SELECT coalesce((SELECT max(number) FROM unreadable), 0)"
         )
         self._sequence: int = self._one(
-            "SELECT max(last.sequence, coalesce((SELECT max(sequence) FROM reports), 0)) FROM last"
+            "SELECT max(last.sequence, coalesce((SELECT max(sequence) FROM unsent), 0)) FROM last"
         )
-        now = _now()
+        now = self._now()
         if now >= _SET_CLOCK and self._sequence > now + SEQUENCE_LEAD:
             LOG.warning(
                 "The outbox' last sequence %d is ahead of the clock: numbering again",
@@ -129,7 +182,7 @@ class Outbox:
         A sequence more than a day ahead of both clocks is invalid: the server's is
         ignored, and our own is replaced by the server's.
         """
-        now = _now()
+        now = self._now()
         server = held.clock or now
         with self._changed:
             self._clock_is_fast = now > server + SEQUENCE_LEAD
@@ -155,16 +208,17 @@ class Outbox:
                 (
                     item.sequence,
                     item.id,
+                    item.resource_type,
                     item.resource_id,
                     item.failed is not None,
                     json.dumps(codec.to_wire(item)),
                 )
-                for item in numbered
+                for item in fair(numbered)
             ]
             try:
                 with self._db:
                     self._db.execute("BEGIN")
-                    self._db.executemany("INSERT INTO reports VALUES (?, ?, ?, ?, ?)", rows)
+                    self._db.executemany("INSERT INTO unsent VALUES (?, ?, ?, ?, ?, ?)", rows)
                     self._save_sequence()
                     self._bound()
             except sqlite3.Error as exc:
@@ -174,6 +228,8 @@ class Outbox:
             self._stored()
             self._fresh = {item.id: item for item in numbered}
             self._changed.notify_all()
+        for take in self.stored:
+            take(numbered)
 
     def writable(self) -> bool:
         """Whether reports can be stored; after a failed :meth:`put` this tries to write as much
@@ -218,9 +274,9 @@ class Outbox:
         size = 0
         with self._changed:
             rows = self._db.execute(
-                "SELECT sequence, id, body FROM reports ORDER BY sequence LIMIT ?", (limit,)
+                "SELECT sequence, id, body FROM unsent ORDER BY sequence LIMIT ?", (limit,)
             ).fetchall()
-            for sequence, report_id, body in rows:
+            for sequence, report_id, body in fair(rows):
                 # Items of a JSON list are joined by two characters.
                 size += len(body) + 2
                 if taken and size > max_bytes:
@@ -236,36 +292,53 @@ class Outbox:
         """Ports with an unreadable report, and the reason; until the server acknowledges a later
         report of the port.
 
-        Rows of earlier processes do not count: after a start every port is reported again.
+        Rows of earlier processes do not count: after a start every port is reported again. Nor do
+        groups: the server asks for the reports of their ports.
         """
-        select = "SELECT port_id, reason FROM set_aside WHERE number > ? ORDER BY number"
+        select = (
+            "SELECT resource_id, reason FROM unreadable "
+            "WHERE number > ? AND resource_type = ? ORDER BY number"
+        )
         with self._changed:
-            return dict(self._db.execute(select, (self._set_aside_before,)))
+            return dict(self._db.execute(select, (self._set_aside_before, ResourceType.PORT)))
 
     def forget(self, ids: Collection[str]) -> None:
         """Delete reports that the server has accepted or rejected."""
         rows = [(report_id,) for report_id in ids]
         with self._changed, self._db:
             self._db.execute("BEGIN")
-            if self._one("SELECT EXISTS (SELECT 1 FROM set_aside)"):
+            if self._one("SELECT EXISTS (SELECT 1 FROM unreadable)"):
                 self._db.executemany(_DROP_REPLACED, rows)
-            self._db.executemany("DELETE FROM reports WHERE id = ?", rows)
+            self._db.executemany("DELETE FROM unsent WHERE id = ?", rows)
             for report_id in ids:
                 self._fresh.pop(report_id, None)
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait for a report to send; False if there is none after ``timeout`` seconds."""
+        """Wait for a report to send; False if there is none after ``timeout`` seconds, or when
+        another thread calls :meth:`wake`."""
         with self._changed:
-            return self._changed.wait_for(self._any, timeout)
+            self._changed.wait_for(lambda: self._woken or self._any(), timeout)
+            self._woken = False
+            return self._any()
 
     def wake(self) -> None:
-        """Have :meth:`wait` check again."""
+        """Have :meth:`wait` return, now or when it is called next."""
         with self._changed:
+            self._woken = True
             self._changed.notify_all()
 
     def __len__(self) -> int:
         with self._changed:
-            return int(self._one("SELECT count(*) FROM reports"))
+            return int(self._one("SELECT count(*) FROM unsent"))
+
+    def backlog(self) -> tuple[int, float | None]:
+        """How many reports wait, and when the oldest was stored in seconds of Unix time.
+
+        None without one; by its sequence, so not exact after the clock was set.
+        """
+        with self._changed:
+            row = self._db.execute("SELECT count(*), min(sequence) FROM unsent").fetchone()
+        return row[0], None if row[1] is None else row[1] / 1_000_000
 
     def close(self) -> None:
         with self._changed:
@@ -287,8 +360,8 @@ class Outbox:
     def _numbered(self, reports: Sequence[FlowReport]) -> list[FlowReport]:
         """The reports with sequences: microseconds since the epoch, or the last one plus 1."""
         numbered = []
-        now = 0 if self._clock_is_fast else _now()
-        for item in reports:
+        now = 0 if self._clock_is_fast else self._now()
+        for item in fair(reports):
             self._sequence = max(now, self._sequence + 1)
             numbered.append(dataclasses.replace(item, sequence=self._sequence))
         return numbered
@@ -298,14 +371,14 @@ class Outbox:
         self._fresh = {}
         with self._db:
             self._db.execute("BEGIN")
-            rows = self._db.execute("SELECT sequence FROM reports ORDER BY sequence").fetchall()
+            rows = self._db.execute("SELECT sequence FROM unsent ORDER BY sequence").fetchall()
             # Negative first: a new number may be the old one of another report.
-            self._db.execute("UPDATE reports SET sequence = -sequence")
+            self._db.execute("UPDATE unsent SET sequence = -sequence")
             self._db.executemany(
-                "UPDATE reports SET sequence = ? WHERE sequence = ?",
+                "UPDATE unsent SET sequence = ? WHERE sequence = ?",
                 [(held + at, -old) for at, (old,) in enumerate(rows, 1)],
             )
-            self._db.execute("UPDATE set_aside SET sequence = 0")
+            self._db.execute("UPDATE unreadable SET sequence = 0")
             self._sequence = held + len(rows)
             self._save_sequence()
 
@@ -313,13 +386,14 @@ class Outbox:
         with self._db:
             self._db.execute("BEGIN")
             self._db.execute(
-                "INSERT INTO set_aside (sequence, id, port_id, body, reason) "
-                "SELECT sequence, id, port_id, body, ? FROM reports WHERE sequence = ?",
+                "INSERT INTO unreadable (sequence, id, resource_type, resource_id, body, reason) "
+                "SELECT sequence, id, resource_type, resource_id, body, ? FROM unsent "
+                "WHERE sequence = ?",
                 (reason, sequence),
             )
-            self._db.execute("DELETE FROM reports WHERE sequence = ?", (sequence,))
+            self._db.execute("DELETE FROM unsent WHERE sequence = ?", (sequence,))
             self._db.execute(
-                "DELETE FROM set_aside WHERE number <= (SELECT max(number) FROM set_aside) - ?",
+                "DELETE FROM unreadable WHERE number <= (SELECT max(number) FROM unreadable) - ?",
                 (_MOST_SET_ASIDE,),
             )
         LOG.error("Set aside unreadable report %d of the outbox: %s", sequence, reason)
@@ -330,7 +404,7 @@ class Outbox:
             self._troubles.clear(Trouble.OUTBOX)
 
     def _any(self) -> bool:
-        return bool(self._one("SELECT EXISTS (SELECT 1 FROM reports)"))
+        return bool(self._one("SELECT EXISTS (SELECT 1 FROM unsent)"))
 
     def _save_sequence(self) -> None:
         self._db.execute("UPDATE last SET sequence = ?", (self._sequence,))
@@ -347,10 +421,6 @@ class Outbox:
 
     def _one(self, statement: str) -> Any:
         return self._db.execute(statement).fetchone()[0]
-
-
-def _now() -> int:
-    return time.time_ns() // 1000
 
 
 def _clock_trouble(now: int, server: int, held: int, limit: int) -> str | None:

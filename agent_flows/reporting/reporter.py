@@ -7,11 +7,12 @@ from typing import Protocol
 import oslo_messaging
 from oslo_log import log
 
-from agent_flows.report import FlowReport, Trouble
+from agent_flows.report import FlowName, FlowReport, Trouble
+from agent_flows.reporting.observer import UNOBSERVED, Observer
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import host_taken
-from agent_flows.rpc.answers import NO_SUCH_PORT, Receipt
+from agent_flows.rpc.answers import Receipt, is_no_fault
 from agent_flows.supervision import Backoff, Loop, Troubles, one_line
 
 LOG = log.getLogger(__name__)
@@ -45,7 +46,9 @@ class Reporter:
         *,
         backoff: Backoff = _BACKOFF,
         lost: Callable[[Collection[str]], None] = lambda port_ids: None,
+        observer: Observer = UNOBSERVED,
     ) -> None:
+        self._observer = observer
         self._outbox = outbox
         self._client = client
         self._troubles = troubles or Troubles()
@@ -59,6 +62,8 @@ class Reporter:
             expected=(oslo_messaging.MessagingException,),
         )
         self._introduced = False
+        # Ids of the reports in the last message that were not acknowledged.
+        self._unacknowledged: frozenset[str] = frozenset()
         self._set_aside: frozenset[str] = frozenset()
 
     def start(self) -> None:
@@ -87,17 +92,34 @@ class Reporter:
         reports = self._outbox.oldest(transport.MAX_REPORTS, transport.MAX_BYTES - _ENVELOPE_BYTES)
         if not reports:
             return
+        sent = {item.id: item for item in reports}
+        self._observer.sent_again(len(self._unacknowledged & sent.keys()))
+        self._unacknowledged = frozenset(sent)
         answer = self._client.report(reports)
-        sent = {item.id for item in reports}
         rejected = {r: reason for r, reason in answer.rejected.items() if r in sent}
         for report_id, reason in rejected.items():
-            # A port that is deleted while its host works on it is no fault.
-            level = logging.INFO if reason.startswith(NO_SUCH_PORT) else logging.ERROR
-            LOG.log(level, "The server rejected report %s: %s", report_id, one_line(reason))
-        done = sent.intersection(answer.accepted) | rejected.keys()
+            # A port that was unplugged here may be bound to the host it was moved to by now.
+            no_fault = is_no_fault(reason) or sent[report_id].flow is FlowName.UNWIRE
+            level = logging.INFO if no_fault else logging.ERROR
+            report = sent[report_id]
+            LOG.log(
+                level,
+                "The server rejected report %s (%s of %s %s on host %s, attempt %d): %s",
+                report_id,
+                report.flow,
+                report.resource_type,
+                report.resource_id,
+                report.host,
+                report.attempt,
+                one_line(reason),
+                extra=report.log_fields,
+            )
+            self._observer.rejected(fault=not no_fault)
+        done = sent.keys() & answer.accepted | rejected.keys()
+        self._unacknowledged -= done
         self._outbox.forget(done)
         self._outbox.raise_sequence(answer)
-        if left := len(sent - done):
+        if left := len(sent.keys() - done):
             raise oslo_messaging.MessagingException(
                 f"{left} reports were neither accepted nor rejected"
                 + (f": {answer.refused}" if answer.refused else "")
@@ -107,7 +129,14 @@ class Reporter:
         self._outbox.look_at_disk()
         if self._introduced and not self._outbox.wait(_IDLE):
             self._report_set_aside()
-            return
+        elif not self.deliver():
+            self._loop.stopping.wait(_TAKEN_PAUSE)
+
+    def deliver(self) -> bool:
+        """Send one message in the caller's thread; False if another agent reports for the host.
+
+        Raises what :meth:`send_once` does.
+        """
         try:
             self.send_once()
         except Exception as exc:
@@ -116,10 +145,10 @@ class Reporter:
             # Once: the reason contains a time, and every change would be sent at once.
             if Trouble.IDENTITY not in self._troubles.current():
                 self._troubles.report(Trouble.IDENTITY, reason)
-            self._loop.stopping.wait(_TAKEN_PAUSE)
-            return
+            return False
         self._troubles.clear(Trouble.IDENTITY)
         self._report_set_aside()
+        return True
 
     def _report_set_aside(self) -> None:
         """Until these ports are reported again, the loss is a trouble of this host."""

@@ -1,4 +1,4 @@
 """Messages between agents and server, over oslo.messaging.
 
-Version 1.1; every change only adds to version 1.0.
+Version 1.2; every change only adds to version 1.0.
 """

@@ -8,7 +8,18 @@ from pydantic.dataclasses import dataclass
 from agent_flows.rpc.revisions import NOT_COMPARED, Digest
 
 NO_SUCH_PORT = "there is no port"
-"""Begins the reason why a report of a deleted port is rejected, which is no fault."""
+"""Begins the reason why a report of a deleted port is rejected."""
+
+NO_BINDING = "no host is bound to port"
+"""Begins the reason why a report of a port without a host is rejected. Neutron may bind the
+interface of a router after its agent has plugged it in, and Nova unbinds ports that are plugged."""
+
+
+def is_no_fault(reason: str) -> bool:
+    """Whether a report was rejected because its port changed in the meantime: neither the agent
+    nor the server did anything wrong."""
+    return reason.startswith((NO_SUCH_PORT, NO_BINDING))
+
 
 _Count = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0)]
 # A newer server may add fields.
@@ -21,12 +32,16 @@ class Held:
 
     ``clock`` is the server's, in microseconds since the epoch; 0 from an older
     server, which does not send it. ``desired``, in the answer to a heartbeat, is the digest of
-    what the server desires of the host (:mod:`.revisions`).
+    what the server desires of the host (:mod:`.revisions`); ``number`` is the highest of the
+    host's signed calls (:mod:`.signing`), and a heartbeat that is not ``counted`` was not above it,
+    or too far ahead of the server's clock.
     """
 
     sequence: _Count
     clock: _Count = 0
     desired: Digest = NOT_COMPARED
+    number: _Count = 0
+    counted: Annotated[bool, pydantic.Strict()] = True
 
 
 @dataclass(frozen=True, config=_LENIENT, kw_only=True)

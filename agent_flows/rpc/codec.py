@@ -4,7 +4,7 @@ A newer minor version only adds fields, which are ignored here.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import pydantic
@@ -18,7 +18,7 @@ from agent_flows.spec import (
     SecurityGroupSpec,
     Spec,
 )
-from agent_flows.validation import Invalid, Revision, Uuid, parse
+from agent_flows.validation import Invalid, Revision, Uuid, parse, shown
 
 _MAJOR, _MINOR = 1, 0
 _KINDS: Mapping[str, type[Spec]] = {
@@ -63,18 +63,20 @@ def spec_from_wire(raw: object) -> Spec:
     return _read(_KINDS[kind], fields)
 
 
-def state_from_wire(raws: Iterable[object]) -> DesiredState:
-    """Read many specs; an invalid one is refused by its id, the others are kept.
+def state_from_wire(raws: object) -> DesiredState:
+    """Read a list of specs; an invalid one is refused by its id, the others are kept.
 
     Raises :class:`Invalid` for an invalid spec without an id, and if one id comes twice.
     """
+    if not isinstance(raws, Sequence) or isinstance(raws, str | bytes):
+        raise Invalid("specs", raws, "must be a list")
     specs: list[Spec] = []
     refused: dict[str, Refused] = {}
     for raw in raws:
         try:
             specs.append(spec_from_wire(raw))
         except Invalid as exc:
-            refused[_id_of(raw, exc)] = _refusal(raw, exc)
+            refused[id_of(raw, exc)] = refusal(raw, exc)
     return dataclasses.replace(DesiredState.of(specs), refused=refused)
 
 
@@ -103,7 +105,7 @@ def _is_newer(version: object) -> bool:
     return minor > _MINOR
 
 
-def _id_of(raw: object, exc: Invalid) -> str:
+def id_of(raw: object, exc: Invalid) -> str:
     if not isinstance(raw, Mapping):
         raise exc
     try:
@@ -112,7 +114,7 @@ def _id_of(raw: object, exc: Invalid) -> str:
         raise exc from None
 
 
-def _refusal(raw: object, exc: Invalid) -> Refused:
+def refusal(raw: object, exc: Invalid) -> Refused:
     fields = raw if isinstance(raw, Mapping) else {}
     try:
         revision = parse(_REVISION, fields.get("revision"))
@@ -122,4 +124,4 @@ def _refusal(raw: object, exc: Invalid) -> Refused:
     part, index = fields.get(name), rest.partition(".")[0]
     if isinstance(part, list) and index.isdigit() and int(index) < len(part):
         part = part[int(index)]
-    return Refused(str(exc), revision, repr(part)[:_SHOWN])
+    return Refused(str(exc), revision, shown(part, _SHOWN))

@@ -6,6 +6,7 @@ the file names of this machine.
 
 import inspect
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -15,7 +16,8 @@ from oslo_messaging.rpc import dispatcher
 from oslo_messaging.rpc.server import RPCServer
 
 from agent_flows.rpc.identity import HostTaken
-from agent_flows.rpc.refusals import Lines, Refusals
+from agent_flows.rpc.refusals import UNKNOWN, Lines, Refusals
+from agent_flows.rpc.timing import Observe, Outcome, unobserved
 from agent_flows.supervision import described
 from agent_flows.validation import Invalid
 
@@ -34,11 +36,19 @@ class Endpoint(Protocol):
 
 
 def listener(
-    transport: oslo_messaging.Transport, target: oslo_messaging.Target, endpoint: Endpoint
+    transport: oslo_messaging.Transport,
+    target: oslo_messaging.Target,
+    endpoint: Endpoint,
+    observe: Observe = unobserved,
 ) -> oslo_messaging.MessageHandlingServer:
     """Passes messages for ``target`` to the public methods of ``endpoint``."""
     logging.getLogger("oslo.messaging._drivers.impl_rabbit").addFilter(_unreadable)
-    return RPCServer(transport, target, _Dispatcher(endpoint))
+    return RPCServer(transport, target, dispatcher_of(endpoint, observe))
+
+
+def dispatcher_of(endpoint: Endpoint, observe: Observe = unobserved) -> dispatcher.RPCDispatcher:
+    """Passes one incoming message of oslo.messaging to ``endpoint``, in the caller's thread."""
+    return _Dispatcher(endpoint, observe)
 
 
 class _Unreadable:
@@ -58,8 +68,9 @@ _unreadable = _Unreadable()
 
 
 class _Dispatcher(dispatcher.RPCDispatcher):  # type: ignore[misc]
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, observe: Observe) -> None:
         super().__init__([endpoint], None, dispatcher.DefaultRPCAccessPolicy)
+        self._observe = observe
         self._endpoint = endpoint
         self._last = ""
         self._methods: Mapping[str, inspect.Signature] = {
@@ -69,25 +80,31 @@ class _Dispatcher(dispatcher.RPCDispatcher):  # type: ignore[misc]
         }
 
     def dispatch(self, incoming: Any) -> Any:
+        began = time.monotonic()
         try:
             self._check(incoming)
         except Invalid as exc:
             self._endpoint.refusals.add("an unknown sender", [exc])
+            self._observe(UNKNOWN, Outcome.REFUSED, time.monotonic() - began)
             raise _answered(exc) from None
+        method, outcome = incoming.message["method"], Outcome.FAILED
         try:
-            return super().dispatch(incoming)
+            answer = super().dispatch(incoming)
+            outcome = Outcome.ANSWERED
+            return answer
         except (Invalid, HostTaken) as exc:
             # The endpoint has counted and logged it.
+            outcome = Outcome.REFUSED
             raise _answered(exc) from None
         # The only handler between the bus and the endpoint; every error becomes an answer.
         except Exception as exc:
-            line = f"{incoming.message['method']} failed: {described(exc)}"
+            line = f"{method} failed: {described(exc)}"
             # A database that does not answer would fill the log with tracebacks.
             LOG.error("%s", line, exc_info=line != self._last)
             self._last = line
-            raise _answered(
-                Failed(f"{type(exc).__name__} in {incoming.message['method']}")
-            ) from None
+            raise _answered(Failed(f"{type(exc).__name__} in {method}")) from None
+        finally:
+            self._observe(method, outcome, time.monotonic() - began)
 
     def _check(self, incoming: Any) -> None:
         """Raise :class:`Invalid` unless the message is a call of one of the endpoint's methods."""

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pydantic
@@ -25,6 +26,16 @@ class HostTaken(Exception):
         self.reason = reason
 
 
+@dataclass(frozen=True)
+class Proof:
+    """The public key that signed a call, the call's number, and the key that vouches for it as its
+    successor. Made by :mod:`agent_flows.rpc.signing` only, after it verified the signatures."""
+
+    key: str
+    number: int
+    succeeds: str | None = None
+
+
 @validated(frozen=True, config=STRICT)
 class Identity:
     """An agent's process: every start has a new ``boot_id``.
@@ -32,11 +43,13 @@ class Identity:
     ``predecessors`` are earlier boot ids of the same state directory, newest
     first: the agent takes over from them at once, and from any other agent only
     when that one sends no heartbeats. They are part of the RPC context, which an
-    older server ignores.
+    older server ignores. ``proof`` is what the server knows of the sender of a signed call; a
+    message cannot contain it.
     """
 
     boot_id: Uuid
     predecessors: Annotated[tuple[Uuid, ...], pydantic.Field(max_length=_MOST_PREDECESSORS)] = ()
+    proof: Proof | None = None
 
     @classmethod
     def following(cls, earlier: tuple[str, ...]) -> "Identity":
@@ -59,6 +72,8 @@ def from_context(ctxt: Mapping[str, Any]) -> Identity | None:
     raw = ctxt.get(_KEY) if isinstance(ctxt, Mapping) else None
     if raw is None:
         return None
+    if isinstance(raw, Mapping) and "proof" in raw:
+        raise Invalid("agent", raw, "proof: not allowed")
     if isinstance(raw, Mapping) and isinstance(raw.get("predecessors"), list):
         raw = {**raw, "predecessors": tuple(raw["predecessors"])}
     try:

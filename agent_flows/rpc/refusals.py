@@ -20,8 +20,8 @@ LOG = log.getLogger(__name__)
 UNKNOWN = "unknown"
 # Fields of messages, the call itself, and what the store refused.
 KINDS = frozenset(field.name for field in dataclasses.fields(FlowReport)) | {
-    "agent", "call", "desired", "ids", "message", "port_ids", "reports", "security_group",
-    "state", "store", "version",
+    "agent", "call", "change", "desired", "ids", "message", "port_ids", "reports", "security_group",
+    "signature", "state", "store", "traces", "version",
 }  # fmt: skip
 _MOST_REMEMBERED = 1000
 _AGAIN = 3600.0

@@ -128,7 +128,12 @@ class Firewall:
         """
         with self._lock:
             self._resolve_unanswered()
-            compiled = compile_ports(desired, attachments, self._conjunctions, self._pipeline)
+            own = {
+                port_id: installed.flows.own
+                for port_id in attachments
+                if (installed := self._installed.ports.get(port_id)) is not None
+            }
+            compiled = compile_ports(desired, attachments, self._conjunctions, self._pipeline, own)
             for port_id, attachment in attachments.items():
                 self._ofports[port_id] = attachment.ofport
             if compiled.errors:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from agent_flows.fairness import fair
 from agent_flows.openflow import cookie, flow
 from agent_flows.secgroups.conjunction import Conjunctions, Members, Remote, Use, address_flow
 from agent_flows.secgroups.delivery import Destination, flows_to
@@ -74,7 +75,7 @@ class Installed:
 def flows(installed: Installed, conjunctions: Conjunctions) -> Iterator[str]:
     """Every flow of ports, and shared by them, that the switch should hold, with its cookie;
     strays are not among them."""
-    for port in installed.ports.values():
+    for port in fair(installed.ports.values()):
         yield from port.lines()
     for text in _shared_texts(installed, conjunctions):
         # One that an older process worded otherwise is not known yet.

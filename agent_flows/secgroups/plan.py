@@ -10,8 +10,9 @@ flows is written as a whole.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from agent_flows.fairness import fair
 from agent_flows.openflow import cookie, flow
 from agent_flows.secgroups.conjunction import Conjunctions, Members, Remote, Use, address_flow
 from agent_flows.secgroups.delivery import Destination, flows_to
@@ -42,7 +43,7 @@ def plan(
     draft = _Draft(before, conjunctions)
     for ofport in abandoned:
         draft.clear_strays(ofport)
-    for port_id, flows in changes.items():
+    for port_id, flows in fair(changes.items()):
         draft.change_port(port_id, flows)
     draft.change_members(members)
     return draft.finish()
@@ -88,6 +89,8 @@ class _Draft:
             self._wanted_by[want].add(port_id)
         if old is not None:
             if old.flows == flows:
+                if old.flows.own is not flows.own:
+                    self._ports[port_id] = replace(old, flows=flows)
                 return
             if old.flows.ofport == flows.ofport:
                 self._change_by_difference(old, flows)
@@ -105,19 +108,17 @@ class _Draft:
 
     def _change_by_difference(self, old: InstalledPort, flows: PortFlows) -> None:
         owner = frozenset({flows.port_id})
-        had = dict.fromkeys(old.flows.lines)
-        has = dict.fromkeys(flows.lines)
-        gone = [line for line in had if line not in has]
-        new = [line for line in has if line not in had]
-        if len(gone) + len(new) > len(has):
+        gone, new = old.flows.gone_and_new(flows)
+        if len(gone) + len(new) > flows.count:
             self._delete_flows(old, owner)
             self._write(flows)
         else:
             self._deletes += [(flow.delete_key(flow.key_of(line)), owner) for line in gone]
             cookie_ = cookie.port(flows.ofport, self._generation)
             self._adds += [(flow.add(line, cookie_), owner) for line in new]
-            later = {line: each for line, each in old.later.items() if line in has}
-            later |= dict.fromkeys(new, self._generation)
+            later = {**old.later, **dict.fromkeys(new, self._generation)}
+            for line in gone:
+                later.pop(line, None)
             self._ports[flows.port_id] = InstalledPort(flows, old.generation, later)
         if (old.flows.destinations, old.flows.uses) != (flows.destinations, flows.uses):
             self._disconnect(old.flows)
@@ -190,7 +191,7 @@ class _Draft:
         owners = [ports for _, ports in changes]
         shared = dict(self._before.shared)
         holders = dict(self._before.holders)
-        for item in self._shared_flows(holders):
+        for item in fair(self._shared_flows(holders)):
             line = _difference(item, shared)
             if line:
                 lines.append(line)

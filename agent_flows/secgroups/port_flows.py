@@ -2,14 +2,18 @@
 
 Pure. Its entry and exit are compiled here, the addresses it may send from in
 :mod:`agent_flows.secgroups.antispoofing`, and the rules once for all ports with
-the same groups (:mod:`agent_flows.secgroups.rules`).
+the same groups (:mod:`agent_flows.secgroups.rules`). Rules change far more often than
+what is the port's own, which is taken from what was compiled before.
 """
 
+import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from agent_flows.errors import ErrorType
+from agent_flows.fairness import fair
 from agent_flows.openflow import flow
 from agent_flows.openflow.attachment import Attachment
 from agent_flows.openflow.flow import Flow
@@ -25,22 +29,59 @@ from agent_flows.spec import DesiredState, Ethertype, PortSpec
 
 
 @dataclass(frozen=True, slots=True)
+class OwnFlows:
+    """What is installed for one port alone, whatever its rules: ``text``, one flow a line.
+
+    ``destinations`` are those it receives for, and whether the MAC is its own.
+    Compiled from ``port`` at ``attachment``, and for ``stateless`` rules or others.
+    """
+
+    text: str
+    destinations: Mapping[Destination, bool]
+    attachment: Attachment
+    port: PortSpec = field(compare=False)
+    stateless: bool = field(compare=False)
+
+    def are_of(self, port: PortSpec, attachment: Attachment, *, stateless: bool) -> bool:
+        """Whether compiling from these values would give the same."""
+        of = (self.port, self.attachment, self.stateless)
+        return of == (port, attachment, stateless)
+
+
+@dataclass(frozen=True, slots=True)
 class PortFlows:
     """Equal ports need no switch operation to get from one to the other.
 
-    ``text`` is the port's own flows, one a line; ``destinations`` are
-    those it receives for, and whether the MAC is its own; ``uses`` are the remote
-    groups' addresses its rules need, ``groups`` every security and address
-    group it depends on.
+    ``rules`` are the flows of its groups for any port (:func:`flow.of_port`), one text
+    for all ports that have the same. ``uses`` are the remote groups' addresses they need,
+    ``groups`` every security and address group the port depends on.
     """
 
-    port_id: str
-    ofport: int
-    vlan: int
-    text: str
-    destinations: Mapping[Destination, bool] = field(default_factory=dict)
+    own: OwnFlows
+    rules: str = ""
     uses: frozenset[Use] = frozenset()
     groups: frozenset[str] = frozenset()
+
+    @property
+    def port_id(self) -> str:
+        return self.own.port.id
+
+    @property
+    def ofport(self) -> int:
+        return self.own.attachment.ofport
+
+    @property
+    def vlan(self) -> int:
+        return self.own.attachment.vlan
+
+    @property
+    def destinations(self) -> Mapping[Destination, bool]:
+        return self.own.destinations
+
+    @property
+    def text(self) -> str:
+        """All flows of the port, one a line."""
+        return "\n".join(filter(None, (self.own.text, flow.of_port(self.rules, self.ofport))))
 
     @property
     def lines(self) -> list[str]:
@@ -48,7 +89,31 @@ class PortFlows:
 
     @property
     def count(self) -> int:
-        return self.text.count("\n") + 1
+        return _count(self.own.text) + _count(self.rules)
+
+    def gone_and_new(self, after: "PortFlows") -> tuple[list[str], list[str]]:
+        """The flows of a port at one ofport that it has no more ``after``, and those it has
+        only then."""
+        gone, new = _gone_and_new(self.own.text, after.own.text)
+        gone_rules, new_rules = _of_rules(self.rules, after.rules)
+        of_port = functools.partial(flow.of_port, ofport=self.ofport)
+        return [*gone, *map(of_port, gone_rules)], [*new, *map(of_port, new_rules)]
+
+
+def _count(text: str) -> int:
+    return text.count("\n") + 1 if text else 0
+
+
+def _gone_and_new(before: str, after: str) -> tuple[Sequence[str], Sequence[str]]:
+    if before == after:
+        return (), ()
+    had = dict.fromkeys(before.split("\n") if before else ())
+    has = dict.fromkeys(after.split("\n") if after else ())
+    return [line for line in had if line not in has], [line for line in has if line not in had]
+
+
+# The rules of all ports with the same groups change from one text to one other.
+_of_rules = functools.lru_cache(maxsize=16)(_gone_and_new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +133,10 @@ def compile_ports(
     attachments: Mapping[str, Attachment],
     conjunctions: Conjunctions,
     pipeline: Pipeline,
+    before: Mapping[str, OwnFlows] = MappingProxyType({}),
 ) -> Compiled:
     """Compile every port of ``attachments``; one that cannot be compiled does not affect the
-    others."""
+    others. ``before`` is what was compiled earlier, by port."""
     ports: dict[str, PortFlows] = {}
     errors: dict[str, TaskError] = {}
     remotes: dict[Remote, frozenset[str]] = {}
@@ -78,7 +144,7 @@ def compile_ports(
     claimed: defaultdict[int, list[str]] = defaultdict(list)
     for port_id, attachment in attachments.items():
         claimed[attachment.ofport].append(port_id)
-    for port_id, attachment in attachments.items():
+    for port_id, attachment in fair(attachments.items()):
         try:
             if len(claimed[attachment.ofport]) > 1:
                 raise Uncompilable(
@@ -98,7 +164,7 @@ def compile_ports(
                 rules = by_groups[groups]
                 for remote, referring in rules.remotes.items():
                     remotes[remote] = remotes.get(remote, frozenset()) | referring
-            ports[port_id] = compile_port(port, attachment, rules, pipeline)
+            ports[port_id] = compile_port(port, attachment, rules, pipeline, before.get(port_id))
         except Uncompilable as exc:
             errors[port_id] = exc.error
         except ValueError as exc:
@@ -115,37 +181,53 @@ def _filtered(port: PortSpec) -> bool:
 
 
 def compile_port(
-    port: PortSpec, attachment: Attachment, rules: RuleFlows, pipeline: Pipeline
+    port: PortSpec,
+    attachment: Attachment,
+    rules: RuleFlows,
+    pipeline: Pipeline,
+    before: OwnFlows | None = None,
 ) -> PortFlows:
-    """``rules`` are those of the port's groups; they matter only if the port is filtered."""
+    """``rules`` are those of the port's groups; they matter only if the port is filtered.
+    ``before`` is what was compiled for the port earlier."""
+    filtered = _filtered(port)
+    stateless = filtered and rules.stateless
+    if before is not None and before.are_of(port, attachment, stateless=stateless):
+        own = before
+    else:
+        text, destinations = _own(port, attachment, pipeline, stateless=stateless)
+        own = OwnFlows(text, destinations, attachment, port, stateless)
+    groups = frozenset(port.security_groups)
+    if not filtered:
+        return PortFlows(own, groups=groups)
+    groups |= {remote.id for remote in rules.remotes}
+    return PortFlows(own, rules.template, rules.uses, groups)
+
+
+def _own(
+    port: PortSpec, attachment: Attachment, pipeline: Pipeline, *, stateless: bool
+) -> tuple[str, Mapping[Destination, bool]]:
     ofport, vlan = attachment.ofport, attachment.vlan
-    groups = frozenset(port.security_groups) | {remote.id for remote in rules.remotes}
     if not port.admin_state_up:
-        closed = Flow(*pipeline.door, (flow.in_port(ofport),))
-        return PortFlows(port.id, ofport, vlan, str(closed), groups=groups)
+        return str(Flow(*pipeline.door, (flow.in_port(ofport),))), {}
     if not _filtered(port):
         return _unfiltered(port, attachment, pipeline)
     pairs = pairs_of(port)
     lines = list(map(str, _way_in(attachment, Table.BASE_EGRESS, pipeline)))
     lines.append(str(_way_out(ofport)))
-    if rules.stateless:
+    if stateless:
         lines += map(str, _not_tracked(ofport))
-    ways = Ways(flow.to(pipeline.without_rule), _TO_RULES[rules.stateless])
-    template = "\n".join(
-        filter(None, (antispoofing(port.mac_address, pairs, ways), rules.template))
-    )
-    lines.append(flow.of_port(template, ofport))
-    return PortFlows(
-        port.id, ofport, vlan, "\n".join(lines),
-        _destinations(port, vlan, pairs, pipeline), rules.uses, groups,
-    )  # fmt: skip
+    ways = Ways(flow.to(pipeline.without_rule), _TO_RULES[stateless])
+    lines.append(flow.of_port(antispoofing(port.mac_address, pairs, ways), ofport))
+    return "\n".join(lines), _destinations(port, vlan, pairs, pipeline)
 
 
 _TO_RULES = {False: flow.track(Table.RULES_EGRESS), True: flow.to(Table.RULES_EGRESS)}
 """By whether the port is stateless."""
 
 
-def _unfiltered(port: PortSpec, attachment: Attachment, pipeline: Pipeline) -> PortFlows:
+def _unfiltered(
+    port: PortSpec, attachment: Attachment, pipeline: Pipeline
+) -> tuple[str, Mapping[Destination, bool]]:
     """Without port security, or trusted. On Neutron's bridge NORMAL leads to it."""
     ofport, vlan = attachment.ofport, attachment.vlan
     own = [*_way_in(attachment, Table.ACCEPT_OR_INGRESS, pipeline)]
@@ -154,8 +236,7 @@ def _unfiltered(port: PortSpec, attachment: Attachment, pipeline: Pipeline) -> P
         own += [_way_out(ofport), _everything_in(ofport)]
         destinations = _destinations(port, vlan, pairs_of(port), pipeline)
         destinations[Destination(vlan, Everyone.UNKNOWN)] = True
-    groups = frozenset(port.security_groups)
-    return PortFlows(port.id, ofport, vlan, "\n".join(map(str, own)), destinations, groups=groups)
+    return "\n".join(map(str, own)), destinations
 
 
 def _way_in(attachment: Attachment, first: Table, pipeline: Pipeline) -> Iterator[Flow]:

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from agent_flows.fairness import fair
 from agent_flows.openflow import cookie
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.dump import FlowEntry
@@ -41,7 +42,7 @@ def read(entries: Iterable[FlowEntry], home: Home) -> TakenOver:
     receivers: dict[Destination, dict[int, bool]] = {}
     priorities: Counter[int] = Counter()
     newest_id = newest_generation = 0
-    for entry in entries:
+    for entry in fair(entries):
         value = entry.cookie
         if cookie.kind(value) not in (Kind.BASE, Kind.PORT):
             shared.add(value)

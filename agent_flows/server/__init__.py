@@ -4,7 +4,7 @@
 REST API and tables of its own. All state is in the database. Loads nothing of the agent's side.
 """
 
-from oslo_service import backend
+from agent_flows import threads
 
-# oslo.messaging asks for a backend as soon as it is imported, and would get eventlet.
-backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
+# Before a module of this package imports oslo.messaging.
+threads.prefer()

@@ -13,6 +13,7 @@ _RULES = [
         [
             {"path": "/{collection}", "method": "GET"},
             {"path": "/{collection}/{id}", "method": "GET"},
+            {"path": "/openapi.json", "method": "GET"},
         ],
     ),
     policy.DocumentedRuleDefault(
@@ -20,6 +21,8 @@ _RULES = [
         "role:admin",
         "Change desired state, have ports wired again, and delete agents",
         [
+            {"path": "/{collection}", "method": "POST"},
+            {"path": "/documents", "method": "POST"},
             {"path": "/{collection}/{id}", "method": "PUT"},
             {"path": "/{collection}/{id}", "method": "DELETE"},
             {"path": "/ports/{id}/resync", "method": "POST"},

@@ -13,7 +13,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from agent_flows import conf as options
-from agent_flows import process
+from agent_flows import process, process_report, threads, tracing
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.dispatch import listener
 from agent_flows.rpc.refusals import Refusals
@@ -110,22 +110,30 @@ class ServerService:
         caster = Caster(AgentClient(self._transport), metrics)
         self._undo.callback(caster.stop)
         rules, troubles = settings.of_the_agents(conf), Troubles()
-        store = Store(held, directory, caster, metrics, settings.of_the_gate(conf), rules=rules)
+        traces = tracing.of(conf, PROG)
+        gate = settings.of_the_gate(conf)
+        store = Store(held, directory, caster, metrics, gate, rules=rules, traces=traces)
         limits = settings.limits(conf)
         sweeper = Sweeper(held, directory, caster, metrics, limits, rules=rules, troubles=troubles)
+        wire.bound_backlog(conf)
         refusals = Refusals(lambda reason: metrics.refused.labels(reason).inc())
         rpc = listener(
-            self._transport, wire.server_target(self._name), ServerEndpoint(store, refusals)
+            self._transport,
+            wire.server_target(self._name),
+            ServerEndpoint(store, refusals, traces=traces),
+            metrics.called,
         )
 
         def snapshot() -> Snapshot:
             with held.reader() as session:
-                ports = dict(directory.counts(session))
-                return Snapshot(ports, agent_view.gauges(session, Liveness(rules, clock.now())))
+                return agent_view.snapshot(session, directory, Liveness(rules, clock.now()))
 
         metrics.watch_database(Bounded(snapshot, health.DATABASE_PATIENCE))
         checks = health.checks(held, sweeper, caster, troubles)
         metrics.watch_process(lambda: {name: check() is not None for name, check in checks.items()})
+        process_report.add_section(
+            "Server", lambda: {name: check() or "works" for name, check in checks.items()}
+        )
         app = application(conf, held, caster, metrics, checks)
         self._api = WsgiServer(app, conf, shared.listening if shared else None)
         self._undo.callback(self._api.stop)
@@ -149,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGINT or SIGTERM; 1 with one line on standard error if it cannot start."""
     conf = cfg.CONF
     database.register(conf)
+    threads.use(PROG)
     process.prepare(sys.argv[1:] if argv is None else argv, PROG, conf)
     number = conf[options.SERVER].workers
     try:

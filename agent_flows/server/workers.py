@@ -3,19 +3,23 @@
 Cotyledon does the supervision; it is what oslo.service uses on threads.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import cotyledon
-from cotyledon.types import WorkerId
 from oslo_log import log
 
 from agent_flows import process
 from agent_flows.supervision import described
+
+if TYPE_CHECKING:
+    from cotyledon.types import WorkerId  # came with cotyledon 2.2
 
 LOG = log.getLogger(__name__)
 
@@ -75,7 +79,9 @@ def supervise(
     at once. SIGHUP calls ``reload`` here, then ends and starts every worker. If
     this process is killed, its workers end in order.
     """
-    # Cotyledon ends everything at once on SIGINT; in order is what Ctrl-C means here.
+    # Cotyledon ends everything at once on SIGINT and has no hook for it; in order is what Ctrl-C
+    # means here. While the workers end its main thread waits for them: a second SIGINT needs
+    # another thread.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=_interrupts, name="interrupts", daemon=True).start()
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=_PATIENCE)

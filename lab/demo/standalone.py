@@ -5,9 +5,10 @@ from collections.abc import Collection, Sequence
 from lab.cloud import Cloud
 from lab.demo.cloud import BRIDGE, QUICK_RETRIES, DemoCloud, Log
 from lab.demo.scenario import Machine
+from lab.forward import Forward
 from lab.model import Rule, egress_to_anywhere, random_mac
 from lab.product import PROGRAM, Site
-from lab.rest import Api
+from lab.rest import DEFAULT_PORT, Api
 from lab.switch import Switch
 from lab.vm import Vm
 
@@ -37,8 +38,15 @@ class Standalone(DemoCloud):
             )
         )
         self._site.start_all_in_one()
-        log("server", "the API answers on 127.0.0.1:9797")
+        log("server", f"the API answers on 127.0.0.1:{DEFAULT_PORT}")
+        # A browser is not in the namespace.
+        self._page = self._stack.enter_context(Forward(self._switch.namespace, DEFAULT_PORT))
+        log("server", f"the status page is at {self._address}")
         self._cloud = Cloud(self._site.api, _HOST)
+
+    @property
+    def _address(self) -> str:
+        return f"http://127.0.0.1:{self._page.port}/"
 
     @property
     def api(self) -> Api:
@@ -71,6 +79,7 @@ class Standalone(DemoCloud):
         program = f"ip netns exec {self._switch.namespace.name} {PROGRAM}"
         port = next((vm.port_id for vm in vms), "ID")
         return [
+            f"curl {self._address}   # the status page: open it in a browser",
             f"{program} port list",
             f"{program} port show {port}",
             f"{program} task list --state FAILED",

@@ -18,7 +18,7 @@ from lab.neutron.configuration import (
     Sections,
     with_agent_flows,
 )
-from lab.neutron.host import BRIDGE
+from lab.neutron.plugging import BRIDGE
 from lab.neutron.stack import Neutron
 from lab.process import CommandFailed, Ended
 

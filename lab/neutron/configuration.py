@@ -6,6 +6,8 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from lab.neutron.nova import NOVA_PORT
+
 Sections = Mapping[str, Mapping[str, object]]
 
 API_PORT = 9696
@@ -26,11 +28,15 @@ _PRIVSEP_CONTEXTS = (
 
 @dataclasses.dataclass(frozen=True)
 class AgentOptions:
-    """How one host's Open vSwitch agent is configured; ``extra`` is added section by section."""
+    """How one host's Open vSwitch agent is configured; ``extra`` is added section by section.
+
+    ``launcher``: the command that runs it, with the agent's own as arguments.
+    """
 
     firewall_driver: str = "openvswitch"
     extensions: tuple[str, ...] = ()
     extra: Sections = dataclasses.field(default_factory=dict)
+    launcher: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Options:
     )
     mechanism_drivers: tuple[str, ...] = ("openvswitch",)
     service_plugins: tuple[str, ...] = ()
+    nova: bool = False
+    """Whether it sends events to Nova (lab.neutron.nova)."""
     extra: Sections = dataclasses.field(default_factory=dict)
 
 
@@ -83,12 +91,14 @@ def server_file(options: Options, paths: Paths, database: str) -> str:
             "core_plugin": "ml2",
             "service_plugins": ",".join(options.service_plugins),
             "api_paste_config": paths.programs.parent / "etc" / "neutron" / "api-paste.ini",
-            "notify_nova_on_port_status_changes": False,
-            "notify_nova_on_port_data_changes": False,
+            "notify_nova_on_port_status_changes": options.nova,
+            "notify_nova_on_port_data_changes": options.nova,
             "dhcp_agent_notification": False,
             "rpc_workers": 1,
             "rpc_state_report_workers": 1,
         },
+        # As "none" of keystoneauth, which asks no keystone.
+        "nova": {"auth_type": "none", "endpoint": f"http://127.0.0.1:{NOVA_PORT}/v2.1"},
         "database": {"connection": f"{database}&charset=utf8"},
         "quotas": {
             f"quota_{kind}": -1
@@ -127,10 +137,29 @@ def agent_file(
             "extensions": ",".join(options.extensions),
         },
         "securitygroup": {"firewall_driver": options.firewall_driver},
-        "agent_flows": {"ovs_run_dir": ovs_run_dir, "state_dir": paths.place / "agent_flows"},
+        "agent_flows": {"ovs_run_dir": ovs_run_dir},
         **_privsep(paths, AGENT_FILE),
     }
     return _text(own, options.extra)
+
+
+def service_agent_file(
+    extra: Sections, paths: Paths, file: str, host: str, ovs_run_dir: Path
+) -> str:
+    """The file of a DHCP or L3 agent; ``file`` is its name in ``paths.place``."""
+    own: Sections = {
+        "DEFAULT": {
+            **_common(paths),
+            "host": host,
+            "interface_driver": "openvswitch",
+            # It serves what Nova knows of a machine, and there is no Nova.
+            "enable_metadata_proxy": False,
+        },
+        "ovs": {"ovsdb_connection": f"unix:{ovs_run_dir}/db.sock"},
+        "agent": {"root_helper": ""},
+        **_privsep(paths, file),
+    }
+    return _text(own, extra)
 
 
 def _common(paths: Paths) -> Mapping[str, object]:

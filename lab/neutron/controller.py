@@ -12,6 +12,7 @@ from lab.namespace import Namespace
 from lab.neutron import configuration
 from lab.neutron.client import Client
 from lab.neutron.configuration import API_PORT, SERVER_FILE, Options, Paths
+from lab.neutron.nova import Nova
 from lab.neutron.underlay import CONTROLLER
 from lab.process import Daemon, run
 from lab.rabbit import Rabbit
@@ -33,6 +34,7 @@ class Controller(Lifetime):
         self.client = Client(namespace)
         self.config_file = place / SERVER_FILE
         self.rabbit = Rabbit(namespace, CONTROLLER)
+        self.nova = Nova(namespace)
         self._log = log
         super().__init__()
         files = {"OS_NEUTRON_CONFIG_DIR": str(place), "OS_NEUTRON_CONFIG_FILES": SERVER_FILE}
@@ -58,6 +60,8 @@ class Controller(Lifetime):
             self._log("RabbitMQ")
             migration.result()
         self._log("database schema")
+        if self.options.nova:
+            self._stack.enter_context(self.nova)
         self._stack.callback(self.stop_server)
         self.start_server()
         self._log("API and RPC server")

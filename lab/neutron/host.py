@@ -11,14 +11,14 @@ from lab.lifetime import Lifetime
 from lab.neutron import configuration
 from lab.neutron.configuration import AGENT_FILE, AgentOptions, Paths
 from lab.neutron.controller import PROGRAMS
+from lab.neutron.plugging import BRIDGE, Vif, plug_all
 from lab.neutron.underlay import Underlay
 from lab.process import Daemon, run
 from lab.rest import Body
 from lab.switch import Switch
 from lab.vm import Plugged, Vm, plug
 
-BRIDGE = "br-int"
-_READY_SECONDS = 60
+_READY_SECONDS = 180
 _QUIT_SECONDS = 30
 _STARTED = "Agent initialized successfully"
 _QUIT = "Agent caught SIGTERM, quitting daemon loop"
@@ -36,8 +36,9 @@ class Host(Lifetime):
         self.config_file = self.place / AGENT_FILE
         self.switch = Switch(name)
         self.vms: dict[str, Vm] = {}
+        self._vifs: dict[str, Vif] = {}
         self._underlay = underlay
-        self._bus = bus
+        self.bus = bus
         self._address = ""
         self._log_begin = 0
         super().__init__()
@@ -46,11 +47,11 @@ class Host(Lifetime):
         self._stack.enter_context(self.switch)
         self._address = self._underlay.connect(self.switch)
         self._stack.callback(self._delete_vms)
-        self.place.mkdir()
-        program = [str(PROGRAMS / "neutron-openvswitch-agent"), "--config-file"]
+        self.place.mkdir(mode=0o711)
+        program = [*self.options.launcher, str(PROGRAMS / "neutron-openvswitch-agent")]
         # Tools it runs find the switch by its run directory; its own leftovers stay here.
         env = {"OVS_RUNDIR": str(self.switch.run_dir), "TMPDIR": str(self.place)}
-        argv = self.switch.namespace.argv([*program, str(self.config_file)])
+        argv = self.switch.namespace.argv([*program, "--config-file", str(self.config_file)])
         self.agent = Daemon(f"agent of {self.name}", argv, self.place / "agent.log", env)
         self._stack.callback(self.agent.kill)
         self.launch_agent()
@@ -64,7 +65,7 @@ class Host(Lifetime):
 
     def launch_agent(self) -> None:
         """Start it, and leave it to :meth:`await_agent` to wait."""
-        paths = Paths(self.place, PROGRAMS, self._bus)
+        paths = Paths(self.place, PROGRAMS, self.bus)
         self.config_file.write_text(
             configuration.agent_file(
                 self.options,
@@ -116,9 +117,9 @@ class Host(Lifetime):
 
     def reports_waiting(self) -> int:
         """How many reports of our extension the server has not acknowledged."""
-        outbox = self.place / "agent_flows" / "outbox.sqlite"
+        outbox = self.place / "agent-flows" / "outbox.sqlite"
         with contextlib.closing(sqlite3.connect(f"file:{outbox}?mode=ro", uri=True)) as there:
-            [number] = there.execute("SELECT COUNT(*) FROM reports").fetchone()
+            [number] = there.execute("SELECT COUNT(*) FROM unsent").fetchone()
         return int(number)
 
     # The switch.
@@ -159,10 +160,11 @@ class Host(Lifetime):
             label = f"vm{port['id'][:4]}"
             vm = Vm(self.switch, label, port["mac_address"], addresses, port_id=port["id"], mtu=mtu)
             self.vms[vm.port_id] = vm
+            self._vifs[vm.port_id] = Vif.of(vm, port)
             vm.create()
             vm.raise_link()
             machines.append(vm)
-        self.plug(*machines)
+        plug_all(self.switch, [self._vifs[vm.port_id] for vm in machines])
         return machines
 
     def plug(self, *machines: Plugged) -> None:
@@ -171,7 +173,7 @@ class Host(Lifetime):
     def shut_down(self, *vms: Vm) -> None:
         """Unplug and forget."""
         for vm in vms:
-            vm.unplug(BRIDGE)
+            self._vifs.pop(vm.port_id).remove(self.switch)
             vm.delete()
             del self.vms[vm.port_id]
 
@@ -179,3 +181,4 @@ class Host(Lifetime):
         for vm in self.vms.values():
             vm.delete()
         self.vms.clear()
+        self._vifs.clear()

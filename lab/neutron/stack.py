@@ -1,9 +1,10 @@
 """A Neutron that runs: one controller and its compute hosts."""
 
+import contextlib
 import ipaddress
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lab.lifetime import Lifetime
@@ -12,12 +13,14 @@ from lab.neutron.client import PROJECT, Client
 from lab.neutron.configuration import Options
 from lab.neutron.controller import Controller
 from lab.neutron.host import Host
+from lab.neutron.nova import Nova
+from lab.neutron.services import Kind, ServiceAgent
 from lab.neutron.underlay import Underlay
 from lab.process import wait_until
 from lab.rest import Body
 from lab.vm import Vm
 
-_AGENT_SECONDS = 30
+_AGENT_SECONDS = 90
 
 
 class Neutron(Lifetime):
@@ -37,11 +40,13 @@ class Neutron(Lifetime):
     def _start(self) -> None:
         self.place = Path(tempfile.mkdtemp(prefix=f"{mark()}neutron-"))
         self._stack.callback(shutil.rmtree, self.place, ignore_errors=True)
-        underlay = self._stack.enter_context(Underlay())
-        controller = Controller(underlay.controller, self.place, self.options, self._log)
+        # dnsmasq reads files of an agent's place as a user of its own.
+        self.place.chmod(0o711)
+        self.underlay = self._stack.enter_context(Underlay())
+        controller = Controller(self.underlay.controller, self.place, self.options, self._log)
         self.controller = self._stack.enter_context(controller)
         for name, options in self.options.hosts.items():
-            host = Host(name, options, self.place, underlay, self.controller.rabbit.url)
+            host = Host(name, options, self.place, self.underlay, self.controller.rabbit.url)
             self.hosts[name] = self._stack.enter_context(host)
             self._log(f"Open vSwitch of {name}")
         for name, host in self.hosts.items():
@@ -53,11 +58,27 @@ class Neutron(Lifetime):
         alive = {agent["host"] for agent in self.api.find("agents") if agent["alive"]}
         return alive >= self.hosts.keys()
 
+    @contextlib.contextmanager
+    def service_agent(self, kind: Kind, host: str, **options: object) -> Iterator[ServiceAgent]:
+        """A DHCP or L3 agent on ``host`` while the block lasts; ``options`` are its DEFAULTs."""
+        with ServiceAgent(kind, self.hosts[host], {"DEFAULT": options}) as agent:
+            agent.daemon.ready(lambda: self._reports(agent), _AGENT_SECONDS)
+            yield agent
+
+    def _reports(self, agent: ServiceAgent) -> bool:
+        found = self.api.find("agents", host=agent.host, binary=agent.binary)
+        return any(each["alive"] for each in found)
+
     @property
     def api(self) -> Client:
         return self.controller.client
 
-    def nova(self) -> Client:
+    @property
+    def nova(self) -> Nova:
+        """What Nova was sent; only with ``nova`` in the options."""
+        return self.controller.nova
+
+    def as_nova(self) -> Client:
         """The API as Nova asks it: only a service may bind a port to a second host."""
         roles = {"X-User-Id": "nova", "X-Roles": "service,admin,member,reader"}
         return Client(self.controller.namespace, {"X-Project-Id": PROJECT, **roles})

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Collection, Sequence
 
 from lab.model import ingress
+from lab.neutron.host import Host
 from lab.neutron.stack import Neutron
 from lab.rest import Body
 from lab.vm import Vm
@@ -31,11 +32,18 @@ class Tenant:
         wanted = [self.group] if groups is None else groups
         return self.neutron.api.ports(count, self.network, wanted, host)
 
+    def stop(self, vm: Vm) -> None:
+        """Unplug the machine; its port is the caller's from now on."""
+        self._host_of(vm).shut_down(vm)
+        self._vms.remove(vm)
+
+    def _host_of(self, vm: Vm) -> Host:
+        [host] = [each for each in self.neutron.hosts.values() if vm.port_id in each.vms]
+        return host
+
     def move(self, vm: Vm, host: str) -> Vm:
         """Shut the machine down, bind its port to ``host``, and start it there."""
-        [before] = [each for each in self.neutron.hosts.values() if vm.port_id in each.vms]
-        before.shut_down(vm)
-        self._vms.remove(vm)
+        self.stop(vm)
         port = self.neutron.api.update("ports", vm.port_id, **{"binding:host_id": host})
         [moved] = self.start([port])
         return moved
@@ -45,9 +53,9 @@ class Tenant:
     ) -> Vm:
         """As :meth:`move`, live, as Nova does it: the port has two bindings for a while, and a
         machine on either host. ``before_it_moves`` is called when both are there."""
-        [before] = [each for each in self.neutron.hosts.values() if vm.port_id in each.vms]
+        before = self._host_of(vm)
         path = f"/ports/{vm.port_id}/bindings"
-        with contextlib.closing(self.neutron.nova()) as nova:
+        with contextlib.closing(self.neutron.as_nova()) as nova:
             nova.request("POST", path, {"binding": {"host": host}})
             port = nova.update("ports", vm.port_id, **{"binding:profile": {"migrating_to": host}})
             [moved] = self.start([{**port, "binding:host_id": host}])

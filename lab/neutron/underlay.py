@@ -5,6 +5,7 @@ from pathlib import Path
 from lab.lifetime import Lifetime
 from lab.namespace import Namespace
 from lab.neutron.configuration import PHYSICAL_BRIDGE
+from lab.process import run
 from lab.switch import Switch
 
 # Kernel bridges beside the controller: who talks to the message bus, and what carries tenants.
@@ -57,6 +58,15 @@ class Underlay(Lifetime):
                 f"link set {PHYSICAL_BRIDGE} up",
             ]
         )
+
+    def add_address(self, address: str) -> None:
+        """``address``, with its prefix length, on the physical network: a neighbour of tenants.
+
+        It answers from the controller's namespace.
+        """
+        # The userspace datapath's connection tracker drops packets without a checksum.
+        run(self.controller.argv(["ethtool", "-K", _FABRIC, "tx", "off"]))
+        self.controller.ip("address", "replace", address, "dev", _FABRIC)
 
     def _start(self) -> None:
         self._stack.enter_context(self.controller)

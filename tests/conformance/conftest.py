@@ -16,15 +16,6 @@ WORLDS = 30
 """For each property, unless ``--examples`` is given."""
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--examples",
-        type=int,
-        help="how many worlds to try for each property, at random; without it, "
-        f"{WORLDS} that are always the same",
-    )
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--examples", default=None):

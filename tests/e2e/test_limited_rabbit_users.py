@@ -8,12 +8,15 @@ from unittest import mock
 
 import oslo_messaging
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from oslo_config import cfg
 from oslo_messaging.rpc import dispatcher
 
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
+from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
+from agent_flows.rpc.signing import HostKeys, Signer
 from lab.model import new_id
 from lab.process import wait_until
 from lab.rabbit import Rabbit
@@ -62,8 +65,6 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
         if line.strip().startswith("rabbitmqctl ")
     ]
     with ExitStack() as stack:
-        # Neutron, once a test has imported it, changes the exchange of everyone in the process.
-        oslo_messaging.set_transport_defaults(control_exchange="openstack")
         rabbit = stack.enter_context(Rabbit())
         for command in commands:
             rabbit.ctl(*command)
@@ -100,3 +101,20 @@ def test_a_hosts_user_can_do_all_that_its_agent_does(bus: Bus) -> None:
 def test_a_hosts_user_reaches_no_other_host(bus: Bus, attempt: Callable[[Bus], None]) -> None:
     with pytest.raises(oslo_messaging.MessageDeliveryFailure, match="ACCESS_REFUSED"):
         attempt(bus)
+
+
+def test_a_hosts_user_cannot_report_as_another_host_that_has_a_key(bus: Bus) -> None:
+    """Its user may publish to the server, and the names of processes are no secret."""
+    own, theirs = (HostKeys(Ed25519PrivateKey.generate()) for _ in range(2))
+    process = Identity.following(())
+    ServerClient(bus.server, OTHER, SOON, Signer(process, OTHER, own)).heartbeat({"ports": 1})
+    successor = Identity.following((process.boot_id,))
+    for signer in (None, Signer(successor, OTHER, theirs), Signer(process, OTHER, theirs)):
+        impostor = ServerClient(bus.limited, OTHER, SOON, signer)
+        for attempt in (lambda i=impostor: i.heartbeat({}), lambda i=impostor: i.report([])):
+            with pytest.raises(oslo_messaging.RemoteError, match="speaks for it") as refusal:
+                attempt()
+            assert refusal.value.exc_type == "HostTaken"
+    forged = ServerClient(bus.limited, OTHER, SOON, Signer(process, HOST, own))
+    with pytest.raises(oslo_messaging.RemoteError, match="signature"):
+        forged.heartbeat({})

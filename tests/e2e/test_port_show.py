@@ -108,6 +108,10 @@ def test_a_switch_that_refuses_the_ports_flows(
         shown = host.reason(vm.port_id, "apply-security-groups failed: FlowRefused")
         assert "flow_limit" in shown["reason"]  # what helps
         assert any("OFPFMFC_TABLE_FULL" in json.dumps(task) for task in shown["tasks"])
+        page = host.cloud.api.request("GET", f"/page/ports/{vm.port_id}")
+        assert "<strong>apply-security-groups</strong> failed: <strong>FlowRefused</strong>" in page
+        assert "OFPFMFC_TABLE_FULL" in page
+        assert vm.port_id in host.cloud.api.request("GET", "/")
     wait_until(lambda: host.show(vm.port_id)["reason"] is None, SECONDS, "it works again")
 
 

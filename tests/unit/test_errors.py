@@ -13,7 +13,7 @@ MODULES = {
     str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")
 }
 # The title of an HTTP error.
-OTHER_MEANINGS = {("server/standalone/api/app.py", "Conflict")}
+OTHER_MEANINGS = {("server/standalone/api/operation.py", "Conflict")}
 
 
 def error_types(tree: ast.AST) -> Iterator[ast.expr]:

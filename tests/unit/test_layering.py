@@ -19,9 +19,10 @@ ROOT = PACKAGE.parent
 
 # What a part may import of the others; a part is a package, or a module at the top. The agent's
 # side stacks: each part may use everything below it.
-WORDS = {"errors", "validation", "spec", "report", "supervision", "watchdog"}
-SETUP = {"conf", "process"}
-ON_A_HOST = WORDS | {"rpc", "reporting", "engine", "openflow", "secgroups"}
+WORDS = {"errors", "validation", "spec", "report", "supervision", "watchdog", "fairness"}
+COUNTING = {"metrics", "instruments"}
+SETUP = {"conf", "process", "process_report"}
+ON_A_HOST = WORDS | {"tracing", "rpc", "reporting", "engine", "openflow", "secgroups"}
 ARROWS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
@@ -29,31 +30,50 @@ ARROWS: dict[str, set[str]] = {
     "spec": {"validation"},
     "report": {"validation", "errors"},
     "conf": set(),
-    "process": {"conf", "printable"},
+    "process_report": set(),
+    "process": {"conf", "printable", "process_report"},
+    "threads": set(),
     "supervision": set(),
+    "fairness": set(),
     "printable": set(),
+    "metrics": set(),
+    "instruments": {"metrics"},
+    "exporter": {"supervision"},
     "watchdog": {"report", "supervision"},
-    "rpc": WORDS,
-    "reporting": WORDS | {"rpc"},
+    "tracing": {"conf", "report", "spans"},
+    "spans": {"report", "validation"},
+    "rpc": WORDS | {"tracing"},
+    "reporting": WORDS | COUNTING | {"rpc"},
     "engine": WORDS,
     "openflow": WORDS | {"engine"},
     "secgroups": WORDS | {"engine", "openflow"},
     "l2": WORDS | {"engine", "openflow"},
-    "agent": ON_A_HOST | SETUP | {"l2"},
+    "agent": ON_A_HOST | SETUP | {"threads", "exporter", "l2"},
     "server.policies": set(),
     # The modules that the installed commands name.
-    "server": WORDS | SETUP | {"rpc", "server.core", "server.standalone", "neutron.server"},
+    "server": WORDS
+    | SETUP
+    | {"tracing"}
+    | {"printable", "threads", "rpc", "server.core", "server.standalone", "neutron.server"},
     # What the standalone server and Neutron's server share.
-    "server.core": WORDS | {"conf", "rpc"},
-    "server.standalone": WORDS | {"conf", "rpc", "server.core", "server.policies"},
+    "server.core": WORDS | COUNTING | {"conf", "tracing", "rpc"},
+    "server.standalone": WORDS | {"conf", "rpc", "server.core", "server.policies", "page"},
+    # It looks at whatever is on the machine.
+    "status": SETUP | {"printable", "openflow", "reporting", "server.core", "server.standalone"},
     # What both kinds of hosts inside Neutron share.
     "neutron": WORDS | {"engine", "openflow"},
     "neutron.verify": WORDS | {"engine", "openflow", "secgroups", "conf", "neutron"},
-    "neutron.agent": ON_A_HOST | SETUP | {"neutron", "neutron.verify"},
-    "neutron.server": WORDS | {"conf", "rpc", "server.core", "neutron"},
-    # Commands talk REST; only the words of the API are shared.
-    "cli": {"errors", "report", "printable"},
-    "allinone": SETUP | {"rpc", "agent", "server", "server.core", "server.standalone", "cli"},
+    "neutron.agent": ON_A_HOST | SETUP | {"exporter", "neutron", "neutron.verify"},
+    "neutron.server": WORDS
+    | {"conf", "process_report", "tracing", "exporter", "rpc", "server.core", "neutron"},
+    # It shows what a REST API answers, and knows neither the API nor a database.
+    "page": {"errors", "report", "validation"},
+    # Commands talk REST; only the words of the API are shared, and how the page draws attempts.
+    "cli": {"errors", "report", "printable", "page"},
+    # It talks to Neutron as the commands do.
+    "dashboard": {"cli", "page", "report", "validation"},
+    "allinone": SETUP
+    | {"threads", "rpc", "agent", "server", "server.core", "server.standalone", "cli"},
 }
 
 NEUTRON = {"neutron", "neutron_lib", "agent_flows.neutron"}
@@ -86,8 +106,11 @@ PROCESSES: dict[str, tuple[str, set[str]]] = {
         | {EVENTLET_BACKEND, *NEUTRON},
     ),
     "agent-flows, openstack": (
-        "agent_flows.cli.app, agent_flows.allinone.command, agent_flows.cli.port",
-        {"taskflow", "sqlalchemy", "oslo_messaging", "keystoneauth1", "requests", "yaml"} | NEUTRON,
+        "agent_flows.cli.app, agent_flows.allinone.command, agent_flows.dashboard.command, "
+        "agent_flows.cli.port",
+        {"taskflow", "sqlalchemy", "oslo_messaging", "keystoneauth1", "requests", "yaml"}
+        | {"falcon", "openstack"}
+        | NEUTRON,
     ),
     "neutron-openvswitch-agent": (
         "agent_flows.neutron.agent.firewall_driver, agent_flows.neutron.agent.extension",
@@ -97,6 +120,10 @@ PROCESSES: dict[str, tuple[str, set[str]]] = {
     "agent-flows-manage": (
         "agent_flows.server.manage",
         {"taskflow", "falcon", "ovsdbapp", "neutron", "neutron_lib", EVENTLET_BACKEND},
+    ),
+    "agent-flows-status": (
+        "agent_flows.status",
+        {"taskflow", "falcon", "ovsdbapp", EVENTLET_BACKEND, *NEUTRON},
     ),
     "neutron-server": (
         "agent_flows.neutron.server.plugin, agent_flows.neutron.server.mechanism",

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from neutron.api.rpc.callbacks import resources
 from neutron_lib import constants
 
+from agent_flows.fairness import fair
 from agent_flows.neutron import content, rules_digest
 from agent_flows.neutron.content import PortContent, comparable
 from agent_flows.neutron.resource_cache import retry_read
@@ -156,7 +157,9 @@ class _Kept(Generic[T]):
         )
         known = self._known
         # With the object, so that no other gets its id.
-        self._known = {id(each): known.get(id(each)) or (each, self._read(each)) for each in found}
+        self._known = {
+            id(each): known.get(id(each)) or (each, self._read(each)) for each in fair(found)
+        }
         return [read for _, read in self._known.values()]
 
 

@@ -16,6 +16,7 @@ from neutron.api.rpc.callbacks import resources
 from neutron_lib import context
 from neutron_lib.callbacks import events, registry
 
+from agent_flows.fairness import fair
 from agent_flows.neutron.agent.cached_state import CachedState
 from agent_flows.neutron.resource_cache import retry_read
 from agent_flows.report import Trouble
@@ -148,7 +149,7 @@ class CacheUpdate:
     def _pull(self, kind: str, field: str, values: Collection[str]) -> frozenset[str]:
         """Copy the server's resources into the cache; their ids."""
         found = self._server.bulk_pull(self._context, kind, filter_kwargs={field: tuple(values)})
-        for resource in found:
+        for resource in fair(found):
             self._cache.record_resource_update(self._context, kind, resource)
         return frozenset(resource.id for resource in found)
 

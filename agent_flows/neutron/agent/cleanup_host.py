@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-from neutron.conf.plugins.ml2.drivers import ovs_conf
 from oslo_config import cfg
 
 from agent_flows import conf as options
@@ -55,7 +54,16 @@ def bridge_of(conf: cfg.ConfigOpts) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """To be run once the agent runs without agent_flows. Returns 1 and prints one line on standard
-    error if the switch refuses or does not answer."""
+    error if the switch refuses or does not answer, or if Neutron is not installed."""
+    try:
+        # The program is installed with every host's, also where there is no Neutron.
+        from neutron.conf.plugins.ml2.drivers import ovs_conf
+    except ModuleNotFoundError as exc:
+        print(
+            f"{PROG}: {exc}; install it in the Python environment of Neutron's agent",
+            file=sys.stderr,
+        )
+        return 1
     ovs_conf.register_ovs_opts(cfg.CONF)
     conf = process.prepare(sys.argv[1:] if argv is None else argv, PROG, cfg.CONF)
     ours = conf[options.AGENT]

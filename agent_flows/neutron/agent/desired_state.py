@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from oslo_log import log
 
+from agent_flows.fairness import fair
 from agent_flows.neutron import parsing
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.neutron.parsing import NO_MEMBERS, Group, Members
@@ -190,7 +191,7 @@ class DesiredPorts:
         with self._lock:
             specs: dict[str, PortSpec] = {}
             refused: dict[str, TaskError] = {}
-            for port_id, interface in interfaces.items():
+            for port_id, interface in fair(interfaces.items()):
                 port = self._ports.get(port_id)
                 if port is None:
                     continue

@@ -11,6 +11,7 @@ from oslo_log import log
 
 from agent_flows.engine.task import TaskFailed
 from agent_flows.errors import ErrorType
+from agent_flows.fairness import fair
 from agent_flows.neutron.agent.quarantine import Endpoint
 from agent_flows.neutron.reporting import Reporting
 from agent_flows.neutron.resource_cache import SecurityGroupInfo
@@ -98,6 +99,12 @@ class Firewall(Protocol):
 
     def report_to(self, reporting: Reporting) -> None: ...
 
+    def waiting(self) -> int: ...
+
+    def oldest(self) -> float | None: ...
+
+    def audit_age(self) -> float | None: ...
+
     def quarantine(self, ports: Collection[Endpoint]) -> None: ...
 
     def handle(self, details: Mapping[str, Any]) -> None: ...
@@ -157,7 +164,7 @@ class EventLoop:
 
     def _handle(self, firewall: Firewall, events: Sequence[Event]) -> None:
         invalid = self._close_new(firewall, events)
-        for event in events:
+        for event in fair(events):
             match event:
                 case PortUpdated(details):
                     if event.port_id not in invalid:
@@ -177,7 +184,7 @@ class EventLoop:
         them may be the cause. Returns the ports with invalid details."""
         ports: dict[str, Endpoint] = {}
         updates = updated(events)
-        for event in updates:
+        for event in fair(updates):
             self._try(event.port_id, partial(_add, ports, event), event)
         try:
             firewall.quarantine(list(ports.values()))

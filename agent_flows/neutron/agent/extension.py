@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neutron.api.rpc.callbacks import resources
 from neutron.api.rpc.handlers.resources_rpc import ResourcesPullRpcApi
@@ -19,6 +19,7 @@ from oslo_log import log
 from ovsdbapp import exceptions
 
 from agent_flows import conf as options
+from agent_flows import process_report, tracing
 from agent_flows.engine.runner import Runner, Work, error_of
 from agent_flows.engine.transcript import utcnow
 from agent_flows.neutron import privileged
@@ -34,17 +35,24 @@ from agent_flows.neutron.resource_cache import CachedRevisions, SecurityGroupInf
 from agent_flows.neutron.verify.verifier import Verifier
 from agent_flows.openflow.ofctl import Ofctl
 from agent_flows.report import FlowName, Trouble
+from agent_flows.reporting import host_key
 from agent_flows.reporting.comparison import Comparison
 from agent_flows.reporting.heartbeat import Heartbeat
+from agent_flows.reporting.observer import UNOBSERVED, Observer
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.reporting.reporter import Reporter
 from agent_flows.reporting.state_dir import take
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
 from agent_flows.rpc.listener import Listener
+from agent_flows.rpc.refusals import Refusals
 from agent_flows.rpc.revisions import NOT_COMPARED
+from agent_flows.rpc.signing import Signer
 from agent_flows.secgroups.tasks import ApplySecurityGroups
 from agent_flows.supervision import Troubles, described
+
+if TYPE_CHECKING:
+    from agent_flows.exporter import Exporter
 
 LOG = log.getLogger(__name__)
 
@@ -67,21 +75,42 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
     def initialize(self, connection: object, driver_type: str) -> None:
         """Called before the agent loads its firewall driver.
 
-        Raises ValueError in an agent that is not Open vSwitch's;
-        :class:`agent_flows.reporting.state_dir.StateDirTaken`, another OSError or sqlite3.Error for
-        an unusable state directory.
+        Raises ValueError, which ends the agent with one line in its log, in an agent that is not
+        Open vSwitch's, and for options that contradict each other or a state directory that
+        cannot be used.
         """
         if driver_type != ovs_constants.EXTENSION_DRIVER_TYPE:
             raise ValueError(f"agent_flows works in the Open vSwitch agent, not in {driver_type}")
         conf = options.register(cfg.CONF)
         options.check(conf)
         ours = conf[options.AGENT]
+        # The agent's user, which may not be root, has a directory there.
+        conf.set_default("state_dir", "$state_path/agent-flows", options.AGENT)
         state_dir = Path(ours.state_dir)
-        self._lock = take(state_dir)
         self.troubles = Troubles()
-        self._outbox = Outbox(state_dir / "outbox.sqlite", ours.outbox_max_reports, self.troubles)
-        identity = self._outbox.identity
-        client = ServerClient(n_rpc.TRANSPORT, conf.host, ours.rpc_timeout, identity)
+        try:
+            self._lock = take(state_dir)
+            self._outbox = Outbox(
+                state_dir / "outbox.sqlite", ours.outbox_max_reports, self.troubles
+            )
+            keys = host_key.load(state_dir, ours.host_key_lifetime)
+        except (OSError, sqlite3.Error) as exc:
+            raise ValueError(
+                f"[{options.AGENT}] state_dir {state_dir} cannot be used: {described(exc)}"
+            ) from exc
+        self._exporter: Exporter | None = None
+        observer = self._observed(ours.metrics_port)
+        traces = tracing.of(conf, "neutron-openvswitch-agent")
+        self._outbox.stored = (observer.stored, traces.stored)
+        signer = Signer(self._outbox.identity, conf.host, keys)
+        client = ServerClient(
+            n_rpc.TRANSPORT,
+            conf.host,
+            ours.rpc_timeout,
+            signer,
+            observe=observer.called,
+            traces=traces,
+        )
         cache = self._agent_api.plugin_rpc.remote_resource_cache
         self._bridge = self._agent_api.br_int
         self._runner = Runner(conf.host)
@@ -99,6 +128,9 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             self._firewall_for, SecurityGroupInfo(cache), self.troubles, self._failed
         )
         self._started_at = utcnow()
+        self._last_state: dict[str, Any] = {}
+        # Neutron's agent writes the report itself.
+        process_report.add_to_others("agent_flows, at its last heartbeat", lambda: self._last_state)
         self._heartbeat = Heartbeat(
             client,
             ours.heartbeat_interval,
@@ -110,9 +142,14 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             ),
         )
         self.troubles.changed = self._heartbeat.soon
-        self._reporter = Reporter(self._outbox, client, self.troubles, lost=self._lost)
+        self._reporter = Reporter(
+            self._outbox, client, self.troubles, lost=self._lost, observer=observer
+        )
         self._listener = Listener(
-            n_rpc.TRANSPORT, transport.agent_target(conf.host), AgentEndpoint(self), self.troubles
+            n_rpc.TRANSPORT,
+            transport.agent_target(conf.host),
+            AgentEndpoint(self, Refusals(observer.cast_refused)),
+            self.troubles,
         )
         ofctl = Ofctl(ours.ovs_run_dir, self._bridge.br_name, probe.SECONDS, privileged.execute)
         self._probe = Probe(ofctl, self._bridge.br_name, self._bridge_exists, self.troubles)
@@ -121,6 +158,23 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             registry.subscribe(self._rule_changed, resources.SECURITYGROUPRULE, event)
         for part in (self._events, self._reporter, self._listener, self._heartbeat, self._probe):
             part.start()
+        if self._exporter is not None:
+            self._exporter.start()
+
+    def _observed(self, port: int) -> Observer:
+        """The metrics, if there is a ``port`` for them."""
+        if not port:
+            return UNOBSERVED
+        # Prometheus' client takes some MiB, which only hosts that serve metrics need.
+        from agent_flows.exporter import Exporter
+        from agent_flows.reporting.metrics import AgentMetrics, Gauges
+
+        metrics = AgentMetrics(
+            Gauges(self._outbox.backlog, self._waiting, self._oldest, self._all_troubles)
+        )
+        ports = range(port, port + 1)
+        self._exporter = Exporter(lambda: metrics.registry, ports, self.troubles, Trouble.METRICS)
+        return metrics
 
     def stop(self, timeout: float) -> None:
         """End the threads, within ``timeout`` seconds each. Neutron's agent never calls it."""
@@ -130,6 +184,8 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         self._listener.stop()
         for part in (self._events, self._catch_up, self._probe, self._heartbeat, self._reporter):
             part.stop(timeout)
+        if self._exporter is not None:
+            self._exporter.stop(timeout)
         self._outbox.close()
         self._lock.close()
 
@@ -148,7 +204,7 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         may have been lost."""
         self._catch_up.request(port_ids)
 
-    def security_groups_changed(self, ids: Collection[str]) -> None:
+    def security_groups_changed(self, ids: Collection[str], change: object = None) -> None:
         """Nothing: Neutron notifies its agents itself."""
 
     def resync(self, port_ids: Collection[str] | None = None) -> None:
@@ -158,19 +214,31 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
 
     def state(self) -> dict[str, Any]:
         """The contents of a heartbeat."""
-        firewall = self._firewall
-        troubles = dict(self.troubles.current())
-        if firewall is not None:
-            troubles = {**firewall.troubles.current(), **troubles}
-        return {
+        troubles = self._all_troubles()
+        age = None if self._firewall is None else self._firewall.audit_age()
+        self._last_state = {
             "bridge": self._bridge.br_name,
             "troubles": troubles,
             "trouble": next(iter(troubles.values()), None),
+            "waiting": self._waiting(),
             "unreported": self._unreported(),
+            "audit_age": None if age is None else round(age, 1),
             "version": _VERSION,
             "boot_id": self._outbox.identity.boot_id,
             "started_at": self._started_at.isoformat(),
         }
+        return self._last_state
+
+    def _all_troubles(self) -> dict[str, str]:
+        troubles = dict(self.troubles.current())
+        firewall = self._firewall
+        return troubles if firewall is None else {**firewall.troubles.current(), **troubles}
+
+    def _waiting(self) -> int:
+        return 0 if self._firewall is None else self._firewall.waiting()
+
+    def _oldest(self) -> float | None:
+        return None if self._firewall is None else self._firewall.oldest()
 
     def _unreported(self) -> int | None:
         try:
@@ -247,4 +315,6 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             self._reporting.deliver([report])
         # It stays the host's trouble, which names the port.
         except Exception:
-            LOG.exception("Could not report port %s", update.port_id)
+            LOG.exception(
+                "Could not report port %s", update.port_id, extra={"port": update.port_id}
+            )

@@ -16,6 +16,7 @@ from agent_flows.engine.drift import DriftWatch, Suspicion
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.runner import Runner
 from agent_flows.engine.task import TaskFailed
+from agent_flows.fairness import give_way
 from agent_flows.neutron import interfaces, parsing, privileged, row_events
 from agent_flows.neutron.agent import bridge
 from agent_flows.neutron.agent.auditor import DriverAuditor, suspicion_of
@@ -139,6 +140,18 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         """From now on reports go there."""
         self._site.reporting = reporting
 
+    def waiting(self) -> int:
+        """How many ports wait for a flow, or for its end."""
+        return self._reconciler.table.waiting()
+
+    def oldest(self) -> float | None:
+        """For how many seconds the port that waits longest has waited; None without one."""
+        return self._reconciler.table.oldest()
+
+    def audit_age(self) -> float | None:
+        """Seconds since the bridge was last compared with all that was proven; None if never."""
+        return self._drift_watch.audit_age()
+
     def refresh(self, groups: Collection[str], info: SecurityGroupInfo) -> None:
         """Apply these groups' changed rules now, as ``info`` has them: the agent does so only every
         few seconds."""
@@ -206,6 +219,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
             LOG.error("%r is not a port id; it is not programmed, so it can send nothing", port_id)
             return
         self._desired.set_port(dict(port))
+        give_way()
         self._change([port_id])
 
     apply_port_filter = update_port_filter = prepare_port_filter

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from oslo_log import log
 
 from agent_flows.errors import ErrorType
+from agent_flows.fairness import fair
 from agent_flows.openflow import cookie, flow
 from agent_flows.openflow.cookie import Kind
 from agent_flows.openflow.dump import FlowEntry
@@ -201,11 +202,11 @@ class Quarantine:
         )  # fmt: skip
 
     def _change(self, opened: Collection[Endpoint], closed: Iterable[Endpoint] = ()) -> None:
-        new = [port for port in closed if self._closed.get(port.ofport) != port]
+        new = [port for port in fair(closed) if self._closed.get(port.ofport) != port]
         gone = {port.ofport for port in opened}
         replaced = {port.ofport for port in new} & self._closed.keys()
         lines = [flow.delete(cookie_of(ofport)) for ofport in sorted(gone | replaced)]
-        lines += [flow.add(str(line), cookie_of(port.ofport)) for port in new
+        lines += [flow.add(str(line), cookie_of(port.ofport)) for port in fair(new)
                   for line in port.closing_flows()]  # fmt: skip
         self._ofctl.bundle(lines)
         kept = {ofport: port for ofport, port in self._closed.items() if ofport not in gone}
@@ -215,7 +216,7 @@ class Quarantine:
 def read(entries: Iterable[FlowEntry]) -> dict[int, Endpoint]:
     """The closed ports by ofport, from their closing flows."""
     closed: dict[int, Endpoint] = {}
-    for entry in entries:
+    for entry in fair(entries):
         ofport = cookie.serial(entry.cookie)
         if not ofport:
             continue  # The floor: no port has the ofport 0.

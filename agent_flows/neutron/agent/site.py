@@ -10,6 +10,7 @@ from agent_flows.engine.port_life import Life
 from agent_flows.engine.reconciler import Desired, Sight, choose
 from agent_flows.engine.runner import error_of
 from agent_flows.engine.task import TaskFailed
+from agent_flows.fairness import fair
 from agent_flows.neutron import interfaces
 from agent_flows.neutron.agent import flows
 from agent_flows.neutron.agent.desired_state import DesiredPorts
@@ -74,7 +75,7 @@ class DriverSite(ReportingSite):
         present = {**located.errors, **located.interfaces}
         desired = {
             life.port_id: desired
-            for life in lives
+            for life in fair(lives)
             if life.port_id in present
             and (desired := self._desired_of(life, present[life.port_id])) is not None
         }

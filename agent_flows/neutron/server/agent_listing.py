@@ -13,6 +13,8 @@ from agent_flows.server.core.liveness import Liveness, Rules
 from agent_flows.server.core.models import Agent
 from agent_flows.validation import Invalid
 
+_PORTS = sa.select(GatedPort.host, GatedPort.sync_state.label("state")).subquery("shown_ports")
+
 
 def hosts(
     session: Session,
@@ -36,4 +38,4 @@ def hosts(
     if marker is not None:
         query = query.where(Agent.host > marker)
     rows = session.scalars(query).all()
-    return agent_view.shown(session, rows, Liveness(rules, now), GatedPort, GatedPort.sync_state)
+    return agent_view.shown(session, rows, Liveness(rules, now), _PORTS)

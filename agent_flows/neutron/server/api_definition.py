@@ -1,4 +1,4 @@
-"""What the API extension ``agent-flows`` adds: tasks, agents, and a port's ``sync_state`` and
+"""What the API extension ``agent-flows`` adds: tasks, problems, agents, and of a port its state and
 ``resync``."""
 
 from typing import Any
@@ -19,10 +19,16 @@ OPTIONAL_EXTENSIONS: list[str] = []
 PLUGIN_TYPE = "AGENT_FLOWS"
 
 TASK, TASKS = "task", "tasks"
+PROBLEM, PROBLEMS = "problem", "problems"
 AGENT, AGENTS = "agent_flows_agent", "agent_flows_agents"
 PORT, PORTS = "port", "ports"
+NETWORK, SECURITY_GROUP = "network", "security_group"
 RESYNC = "resync"
+SYNC = "sync"
 SYNC_STATE = "sync_state"
+SYNC_REVISION = "sync_revision"
+SYNC_SINCE = "sync_since"
+SYNC_REASON = "sync_reason"
 
 
 def _read_only(*, filtered: bool = False, sorted_by: bool = False, **more: Any) -> dict[str, Any]:
@@ -52,15 +58,34 @@ RESOURCE_ATTRIBUTE_MAP: dict[str, dict[str, Any]] = {
         },
         "error": _read_only(),
     },
+    PROBLEMS: {
+        "id": _read_only(primary_key=True),
+        **{name: _read_only(filtered=True, sorted_by=True) for name in ("error_type", "host")},
+        "resource_id": _read_only(filtered=True),
+        "since": _read_only(sorted_by=True),
+        **{name: _read_only() for name in ("message", "ports", "resource_type")},
+    },
     AGENTS: {
         "id": _read_only(primary_key=True, filtered=True),
         "host": _read_only(filtered=True),
         **{
             name: _read_only()
-            for name in ("alive", "heartbeat_at", "state", "conflict", "desired", "ports")
+            for name in (
+                "alive",
+                "heartbeat_at",
+                "state",
+                "conflict",
+                "host_key",
+                "desired",
+                "gating_off",
+                "ports",
+            )
         },
     },
-    PORTS: {SYNC_STATE: _read_only(filtered=True)},
+    PORTS: {
+        SYNC_STATE: _read_only(filtered=True),
+        **{name: _read_only() for name in (SYNC_REVISION, SYNC_SINCE, SYNC_REASON)},
+    },
 }
 SUB_RESOURCE_ATTRIBUTE_MAP: dict[str, Any] = {}
 ACTION_MAP: dict[str, Any] = {PORT: {RESYNC: "PUT"}}

@@ -20,8 +20,9 @@ from neutron_lib.plugins import directory
 from oslo_log import log
 from sqlalchemy.orm import Session
 
-from agent_flows.neutron.server import blocks, live_migration
+from agent_flows.neutron.server import blocks, gated_ports, live_migration
 from agent_flows.neutron.server.block_policy import ENTITY
+from agent_flows.neutron.server.live_migration import Move
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.neutron.server.pending_status import PendingStatus
 from agent_flows.report import PortStatus
@@ -81,7 +82,12 @@ def _apply(database: Transactions, port_id: str) -> None:
             core.update_port_status(context.get_admin_context(), port.port_id, _DOWN)
     except Exception:
         # Other ports go on; this one stays unsettled and is tried again.
-        LOG.exception("Could not make port %s %s", port.port_id, port.verdict)
+        LOG.exception(
+            "Could not make port %s %s",
+            port.port_id,
+            port.verdict,
+            extra={"port": port.port_id},
+        )
 
 
 @retried
@@ -100,11 +106,18 @@ def lift_block(port_id: str) -> None:
 def _activate(port_id: str) -> None:
     """The port becomes ACTIVE, and Nova is notified.
 
+    Not before the end of a live migration on its source, where Neutron itself leaves the
+    port DOWN from the beginning of the migration on. If it were ACTIVE there, its way to the
+    destination would send Nova ``network-vif-unplugged`` a second time.
+
     During a live migration ML2 notifies Nova only when the OVS agent's own
     block is the last one (neutron/plugins/ml2/plugin.py, ``_port_provisioned``).
     That is right on the source. On the destination our block is the last one.
     """
-    if not live_migration.has_arrived(port_id):
+    move = live_migration.move_of(port_id)
+    if move is Move.LEAVES:
+        return
+    if move is None:
         lift_block(port_id)
         return
     registry.publish(
@@ -152,17 +165,27 @@ def _correct_blocks(database: Transactions, port_ids: Collection[str]) -> dict[s
 def _pending(session: Session, port_ids: Collection[str]) -> dict[str, PendingStatus]:
     row, port, block = GatedPort, models_v2.Port, ProvisioningBlock
     query = (
-        sa.select(row.port_id, port.standard_attr_id, row.status, port.status, block.entity)
+        sa.select(
+            row.port_id,
+            port.standard_attr_id,
+            row.status,
+            port.status,
+            block.entity,
+            row.ungated,
+            gated_ports.IS_UP,
+        )
         .join(port, port.id == row.port_id)
         .outerjoin(block, block.standard_attr_id == port.standard_attr_id)
         .where(row.port_id.in_(port_ids))
     )
     found: dict[str, PendingStatus] = {}
-    for port_id, attached_to, verdict, status, entity in session.execute(query):
+    for port_id, attached_to, verdict, status, entity, ungated, up in session.execute(query):
         by = found[port_id].blocked_by if port_id in found else frozenset()
         by |= {entity} if entity else frozenset()
         active = status == _ACTIVE
-        found[port_id] = PendingStatus(port_id, attached_to, PortStatus(verdict), active, by)
+        found[port_id] = PendingStatus(
+            port_id, attached_to, PortStatus(verdict), active, by, ungated, bool(up)
+        )
     return found
 
 

@@ -5,6 +5,7 @@ Our block keeps such a port from being ACTIVE: after every binding, and whenever
 it has gone from ACTIVE to DOWN.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -113,7 +114,8 @@ class Change:
     ``drop``: delete the row. ``take``: insert a row. ``revise``: the desired
     state is newer than any report. ``fall``: the port went DOWN, so what was
     proven of it holds no longer. ``block``: add our block (True), remove it
-    (False) or leave it alone (None).
+    (False) or leave it alone (None). ``ungated``: it is removed because gating is off.
+    ``rise``: the port became ACTIVE.
     """
 
     drop: bool = False
@@ -121,25 +123,43 @@ class Change:
     revise: bool = False
     fall: bool = False
     block: bool | None = None
+    ungated: bool = False
+    rise: bool = False
 
 
 def matters(before: PortFacts, after: PortFacts) -> bool:
-    """Whether this change may matter to us: a name, or a status that becomes ACTIVE, does not."""
+    """Whether this change may matter to us: a name does not."""
     return (
-        _fell(before, after)
+        (before.status == _ACTIVE) != (after.status == _ACTIVE)
         or (before.host, before.vif_type, before.wiring)
         != (after.host, after.vif_type, after.wiring)
     )  # fmt: skip
 
 
 def decide(
-    before: PortFacts, after: PortFacts, row_host: str | None, extension: Callable[[], bool]
+    before: PortFacts,
+    after: PortFacts,
+    row_host: str | None,
+    extension: Callable[[], bool],
+    gating_off: Callable[[], bool],
 ) -> Change:
     """What the change of a port from ``before`` to ``after`` means.
 
     ``row_host`` is the host in our row for it, None without a row. ``extension``
-    answers whether the agent of the host has our extension; it reads the database.
+    answers whether the agent of the host has our extension, ``gating_off`` whether ports there
+    get no block; both read the database.
     """
+    change = _decide(before, after, row_host, extension)
+    if change.block and gating_off():
+        change = dataclasses.replace(change, block=False, ungated=True)
+    rose = before.status != _ACTIVE and after.status == _ACTIVE
+    kept = row_host is not None and not change.drop and not change.take
+    return dataclasses.replace(change, rise=rose and kept)
+
+
+def _decide(
+    before: PortFacts, after: PortFacts, row_host: str | None, extension: Callable[[], bool]
+) -> Change:
     if after.in_transit and row_host == after.host:
         return Change(revise=True, fall=True)
     release = Change() if row_host is None else Change(drop=True, block=False)

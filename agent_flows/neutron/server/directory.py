@@ -20,7 +20,7 @@ from neutron_lib.db.standard_attr import StandardAttribute
 from sqlalchemy.orm import Session
 
 from agent_flows.neutron import rules_digest
-from agent_flows.neutron.server import block_policy, desired, live_migration
+from agent_flows.neutron.server import block_policy, desired, gating_sweep, live_migration
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.report import PortStatus, SyncState
 from agent_flows.rpc.revisions import Revisions
@@ -28,7 +28,8 @@ from agent_flows.server.core import clock
 from agent_flows.server.core.casts import Casts, Ids, by_host
 from agent_flows.server.core.database import Transactions, retried
 from agent_flows.server.core.directory import PortDirectory, written
-from agent_flows.server.core.gate import PortState
+from agent_flows.server.core.gate import PortState, StatusFrom
+from agent_flows.server.core.gating import RecentGating
 from agent_flows.spec import Spec
 from agent_flows.validation import Invalid
 
@@ -78,6 +79,9 @@ class NeutronDirectory(PortDirectory):
 
     # They name no members of remote groups and no address groups.
     reports_name_all_desired = False
+    status_without_gating = StatusFrom.NEUTRON
+    # Neutron's agent passes in plugged ports only.
+    agents_report_all_at_start = False
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class NeutronDirectory(PortDirectory):
         self._ask = ask
         self._database = database
         self._content = desired.DesiredContent()
+        self._gating = RecentGating()
         super().__init__(_Row, _Row.port_id, _Row.revision)
 
     def lock(self, session: Session, port_ids: Collection[str], host: str) -> dict[str, PortState]:
@@ -110,6 +115,10 @@ class NeutronDirectory(PortDirectory):
             if row.id in facts
         }
         for port_id in facts.keys() - known.keys():
+            if facts[port_id].device_owner == constants.DEVICE_OWNER_DVR_INTERFACE:
+                # Every host with a machine behind the router reports it. It is bound to none of
+                # them, and nothing waits for it.
+                continue
             known[port_id] = _newcomer(port_id, facts[port_id], groups.get(port_id, {}))
         elsewhere = [port.id for port in known.values() if port.host != host]
         for port_id in live_migration.moving_to(session, host, elsewhere):
@@ -143,6 +152,9 @@ class NeutronDirectory(PortDirectory):
             self._arrived(arrived)
 
     def catch_up(self) -> None:
+        if released := gating_sweep.follow(self._database, self._gating):
+            self._apply_soon(released)
+        live_migration.notify_of_ungated()
         if left := self._unsettled():
             self._apply_soon(left)
         if unreported := self._unreported():
@@ -158,7 +170,7 @@ class NeutronDirectory(PortDirectory):
             .where(
                 _Row.sync_state == SyncState.SYNCING.value,
                 _Row.sequence == 0,
-                _Row.syncing_since < since,
+                _Row.sync_since < since,
             )
             .limit(_MOST_ASKED)
         )
@@ -195,6 +207,8 @@ def _new_row(port: Newcomer) -> dict[str, Any]:
         "revision": port.revision,
         "admin_state_up": port.admin_state_up,
         "unsettled": True,
+        "ungated": False,
+        "fell_at": None,
     }
 
 
@@ -213,6 +227,7 @@ def _newcomer(port_id: str, facts: _Facts, groups: Mapping[str, int]) -> Newcome
         admin_state_up=facts.admin_state_up,
         security_group_revisions=groups,
         gated=block_policy.is_gated(facts.device_owner),
+        updated_at=clock.now(),
     )
 
 

@@ -7,6 +7,10 @@ class TaskNotFound(exceptions.NotFound):  # type: ignore[misc]
     message = "Task %(task_id)s could not be found."
 
 
+class ProblemNotFound(exceptions.NotFound):  # type: ignore[misc]
+    message = "Problem %(problem_id)s could not be found; it may be solved."
+
+
 class HostNotFound(exceptions.NotFound):  # type: ignore[misc]
     message = "No agent with agent_flows was ever seen on host %(host)s."
 

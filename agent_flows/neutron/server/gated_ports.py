@@ -23,6 +23,18 @@ from agent_flows.server.core.models import DeletedPort, UtcDateTime
 _Row = GatedPort
 
 
+IS_UP = sa.and_(
+    _Row.admin_state_up.is_(True),
+    _Row.sync_state != SyncState.ABSENT.value,
+    sa.or_(_Row.fell_at.is_(None), _Row.sequence > _Row.fell_at),
+)
+"""Whether a port without any block is wired as far as Neutron's own agent can see: a column.
+
+After Neutron took it DOWN, that its agent reported it up again cannot be seen while our block is
+there, so only a report of ours counts then.
+"""
+
+
 def host_of(session: Session, port_id: str) -> str | None:
     """The host our row for the port names, None without a row."""
     found: str | None = session.scalar(sa.select(_Row.host).where(_Row.port_id == port_id))
@@ -44,8 +56,10 @@ def take(
         "sync_state": SyncState.SYNCING.value,
         "sequence": 0,
         "proven_revision": None,
-        "syncing_since": now,
+        "sync_since": now,
         "updated_at": now,
+        "ungated": False,
+        "fell_at": None,
     }
     session.execute(sa.insert(_Row).values(values))
     _show(session, port_id, _Row(**values))
@@ -99,6 +113,32 @@ def fall(session: Session, port_id: str, now: datetime.datetime) -> None:
         status=PortStatus.DOWN.value,
         unsettled=True,
         proven_revision=None,
+        fell_at=_Row.sequence,
+    )
+
+
+def ungate(session: Session, port_id: str) -> None:
+    """The port has no block of ours: gating is off."""
+    session.execute(
+        sa.update(_Row)
+        .where(_Row.port_id == port_id)
+        .values(ungated=True)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def rise(session: Session, port_id: str, now: datetime.datetime) -> None:
+    """The port became ACTIVE without a proof, if it needed none: from now on that is the verdict,
+    so that it is not taken DOWN when gating is on again."""
+    session.execute(
+        sa.update(_Row)
+        .where(
+            _Row.port_id == port_id,
+            _Row.ungated.is_(True),
+            _Row.status == PortStatus.DOWN.value,
+        )
+        .values(status=PortStatus.ACTIVE.value, unsettled=False, updated_at=now)
+        .execution_options(synchronize_session=False)
     )
 
 
@@ -133,7 +173,9 @@ def _syncing(
         .where(condition)
         .values(
             sync_state=sa.case((absent, SyncState.ABSENT.value), else_=SyncState.SYNCING.value),
-            syncing_since=sa.case((absent, None), else_=sa.bindparam("now", now, UtcDateTime())),
+            sync_since=sa.case(
+                (absent, _Row.sync_since), else_=sa.bindparam("now", now, UtcDateTime())
+            ),
             updated_at=now,
             **values,
         )

@@ -19,6 +19,7 @@ from agent_flows.neutron.server.api_definition import PLUGIN_TYPE, SYNC_STATE
 from agent_flows.neutron.server.block_policy import PortFacts
 from agent_flows.report import SyncState
 from agent_flows.server.core import clock
+from agent_flows.server.core.gating import RecentGating
 
 _REPORTED = frozenset(SyncState) - {SyncState.ABSENT}
 
@@ -27,7 +28,7 @@ class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
     """Called by ML2 inside the transaction that changes a port."""
 
     def initialize(self) -> None:
-        return
+        self._gating = RecentGating()
 
     def update_port_precommit(self, context: Any) -> None:
         """Also called when a binding is committed, which is when a new port gets its row."""
@@ -38,10 +39,14 @@ class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
             return
         port_id = context.current["id"]
         session = context.plugin_context.session
-        change = block_policy.decide(
-            before, after, gated_ports.host_of(session, port_id), lambda: _has_extension(context)
-        )
         now = clock.now()
+        change = block_policy.decide(
+            before,
+            after,
+            gated_ports.host_of(session, port_id),
+            lambda: _has_extension(context),
+            lambda: self._gating.current(session, now).off(after.host, now) is not None,
+        )
         if change.drop:
             gated_ports.drop(session, port_id)
         if change.take:
@@ -50,6 +55,10 @@ class AgentFlowsMechanismDriver(api.MechanismDriver):  # type: ignore[misc]
             gated_ports.fall(session, port_id, now)
         if change.revise:
             gated_ports.revise(session, port_id, before, after, now)
+        if change.ungated:
+            gated_ports.ungate(session, port_id)
+        if change.rise:
+            gated_ports.rise(session, port_id, now)
         if (change.fall or change.revise) and context.current.get(SYNC_STATE) in _REPORTED:
             # The answer to the request that changes the port.
             context.current[SYNC_STATE] = SyncState.SYNCING.value

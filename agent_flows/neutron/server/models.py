@@ -22,14 +22,17 @@ class GatedPort(PortRow, model_base.BASEV2):  # type: ignore[misc]
     depends on last changed, ``status`` the gate's verdict. ``gated`` is false
     for ports that Neutron never blocks (those of its own services): reports
     about them are kept, but their status is Neutron's. ``unsettled``: ``status``
-    has changed and Neutron's may not have followed yet.
+    has changed and Neutron's may not have followed yet. ``ungated``: while gating was off, the port
+    got no block, or lost it. ``fell_at``: the last report's sequence when Neutron itself took the
+    port DOWN.
     """
 
     __tablename__ = "agent_flows_ports"
     __table_args__ = (
         sa.Index("ix_agent_flows_ports_host_sync_state", "host", "sync_state"),
-        sa.Index("ix_agent_flows_ports_sync_state_syncing_since", "sync_state", "syncing_since"),
+        sa.Index("ix_agent_flows_ports_sync_state_syncing_since", "sync_state", "sync_since"),
         sa.Index("ix_agent_flows_ports_unsettled", "unsettled"),
+        sa.Index("ix_agent_flows_ports_ungated", "ungated"),
         model_base.BASEV2.__table_args__,
     )
 
@@ -40,6 +43,8 @@ class GatedPort(PortRow, model_base.BASEV2):  # type: ignore[misc]
     gated: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
     revision: orm.Mapped[int] = orm.mapped_column(sa.BigInteger())
     unsettled: orm.Mapped[bool] = orm.mapped_column(sa.Boolean())
+    ungated: orm.Mapped[bool] = orm.mapped_column(sa.Boolean(), server_default=sa.false())
+    fell_at: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger())
 
     # Read with the port, so that a list of ports is one query. Never written
     # through: rows are deleted with their ports by the foreign key.

@@ -11,7 +11,9 @@ class PendingStatus:
     """A gated port: the gate's verdict, and Neutron's status and blocks.
 
     ``active``: Neutron's status is ACTIVE. ``blocked_by`` are the owners of its
-    provisioning blocks, ``attached_to`` the id by which blocks name the port.
+    provisioning blocks, ``attached_to`` the id by which blocks name the port. ``ungated``: while
+    gating was off it became a port without our block; ``up``: it was wired as far as Neutron's own
+    agent can see, if nothing blocks it.
     """
 
     port_id: str
@@ -19,6 +21,8 @@ class PendingStatus:
     verdict: PortStatus
     active: bool
     blocked_by: frozenset[str] = frozenset()
+    ungated: bool = False
+    up: bool = False
 
     @property
     def to_lift(self) -> bool:
@@ -27,12 +31,14 @@ class PendingStatus:
     @property
     def to_block(self) -> bool:
         """A port that is ACTIVE gets the block when it goes DOWN."""
-        return self.verdict is PortStatus.DOWN and not self.active and ENTITY not in self.blocked_by
+        falls = self.verdict is PortStatus.DOWN and not self.active
+        return falls and not self.ungated and ENTITY not in self.blocked_by
 
     @property
     def to_activate(self) -> bool:
         """Nothing blocks it, but Neutron was not called yet."""
-        return self.verdict is PortStatus.ACTIVE and not self.active and not self.blocked_by
+        wanted = self.verdict is PortStatus.ACTIVE or (self.ungated and self.up)
+        return wanted and not self.active and not self.blocked_by
 
     @property
     def to_deactivate(self) -> bool:
@@ -43,4 +49,6 @@ class PendingStatus:
         """Nothing is left to do, now or when others remove their blocks."""
         if self.verdict is PortStatus.ACTIVE:
             return self.active
+        if self.ungated:
+            return not (self.active or self.to_activate)
         return not self.active and ENTITY in self.blocked_by

@@ -10,6 +10,7 @@ from neutron import policy
 from neutron.api import extensions
 from neutron.db import models_v2
 from neutron_lib import constants, exceptions
+from neutron_lib.api.definitions import port as port_definition
 from neutron_lib.callbacks import events, registry, resources
 from neutron_lib.db import api as db_api
 from neutron_lib.db import model_query, resource_extend
@@ -22,29 +23,39 @@ from agent_flows import conf as options
 from agent_flows.neutron.server import (
     agent_listing,
     api_definition,
+    error_policy,
     gated_ports,
     live_migration,
+    native_page,
     policies,
+    port_sync,
+    sync_rollup,
     task_listing,
-    wording,
 )
 from agent_flows.neutron.server import extensions as our_extensions
+from agent_flows.neutron.server.database import NeutronDatabase
 from agent_flows.neutron.server.errors import (
     AgentNotTold,
     HostNotFound,
     NotLookedAfter,
+    ProblemNotFound,
     TaskNotFound,
 )
 from agent_flows.neutron.server.models import GatedPort
+from agent_flows.neutron.server.native_page import Page
+from agent_flows.neutron.server.port_sync import PortSync
 from agent_flows.neutron.server.report_server import ReportServer
-from agent_flows.server.core import clock
+from agent_flows.server.core import clock, problems
 from agent_flows.server.core.casts import Casts, to_hosts
+from agent_flows.server.core.listing import one
 from agent_flows.validation import Invalid
 
 _CAST_SECONDS = 5.0
 _SYNC_STATE = api_definition.SYNC_STATE
 
 View = dict[str, Any]
+
+_PORT_SYNC = PortSync(NeutronDatabase())
 
 
 @registry.has_registry_receivers
@@ -94,12 +105,18 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         if agent.agent_type == constants.AGENT_TYPE_OVS:
             self._reports.agent_deleted(agent.host)
 
+    # Neutron calls what extends a resource without the plugin.
+
     @staticmethod
     @resource_extend.extends([api_definition.PORTS])  # type: ignore[untyped-decorator]
-    def _show_sync_state(view: View, port: Any) -> None:
+    def _extend_port(view: View, port: Any) -> None:
         # Some callers pass Neutron's object, some its row.
-        row = getattr(port, "db_obj", port).agent_flows
-        view[_SYNC_STATE] = row.sync_state if row else None
+        _PORT_SYNC.extend(view, getattr(port, "db_obj", port))
+
+    @staticmethod
+    @resource_extend.extends([port_definition.COLLECTION_NAME_BULK])  # type: ignore[untyped-decorator]
+    def _extend_ports(views: Sequence[View], nothing: None) -> None:
+        _PORT_SYNC.extend_list(views)
 
     def get_tasks(
         self,
@@ -112,7 +129,7 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         marker: str | None = None,
         page_reverse: bool = False,
     ) -> list[View]:
-        wanted = task_listing.Page(filters or {}, sorts or (), limit, marker, page_reverse)
+        wanted = Page(filters or {}, sorts or (), limit, marker, page_reverse)
         if "host" in wanted.filters or any(key == "host" for key, _ in wanted.sorts):
             policy.enforce(context, policies.GET_HOST, {"project_id": context.project_id})
         with self._reports.database.reader() as session:
@@ -128,6 +145,43 @@ class AgentFlowsPlugin(base.ServicePluginBase):  # type: ignore[misc]
         if found is None:
             raise TaskNotFound(task_id=task_id)
         return _shown(context, found, fields)
+
+    def get_problems(
+        self,
+        context: Any,
+        *,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        fields: Sequence[str] | None = None,
+        sorts: Sequence[tuple[str, bool]] | None = None,
+        limit: int | None = None,
+        marker: str | None = None,
+        page_reverse: bool = False,
+    ) -> list[View]:
+        wanted = Page(filters or {}, sorts or (), limit, marker, page_reverse)
+        named = wanted.filters.get(problems.RESOURCE)
+        whose = () if named is None else (GatedPort.port_id.in_(list(named)),)
+        listing = problems.listing(port_sync.affected(*whose))
+        with self._reports.database.reader() as session:
+            try:
+                found = native_page.read(session, listing, wanted)
+            except Invalid as exc:
+                raise exceptions.BadRequest(resource="problems", msg=str(exc)) from None
+        return [db_utils.resource_fields(problem, fields) for problem in found]
+
+    def get_problem(
+        self, context: Any, problem_id: str, fields: Sequence[str] | None = None
+    ) -> View:
+        with self._reports.database.reader() as session:
+            found = one(session, problems.listing(port_sync.affected()), problem_id)
+        if found is None:
+            raise ProblemNotFound(problem_id=problem_id)
+        shown: View = db_utils.resource_fields(found, fields)
+        return shown
+
+    def sync(self, context: Any, resource: str, resource_id: str) -> View:
+        """How far the ports of a security group or network are in sync."""
+        with self._reports.database.reader() as session:
+            return sync_rollup.sync(session, context, resource, resource_id)
 
     def get_agent_flows_agents(
         self,
@@ -192,11 +246,10 @@ def _shown(context: Any, task: View, fields: Sequence[str] | None) -> View:
     """The task, its error cut to what this context may see; whole fields Neutron hides."""
     error = task["error"]
     if error is not None:
-        shown_error = {"type": error["type"], "message": error["message"]}
-        if not policy.check(context, policies.GET_MESSAGE, task):
-            shown_error["message"] = wording.for_project(
-                error["type"], error["message"], task["host"]
-            )
+        shown_error = {"type": error["type"]}
+        shown_error["message"] = error_policy.message(
+            context, error["type"], error["message"], task["host"], task
+        )
         if policy.check(context, policies.GET_DETAIL, task):
             shown_error["detail"] = error["detail"]
         task["error"] = shown_error

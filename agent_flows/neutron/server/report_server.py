@@ -13,31 +13,38 @@ from neutron_lib import rpc as n_rpc
 from oslo_config import cfg
 from oslo_log import log
 
+from agent_flows import conf as options
+from agent_flows import process_report, tracing
+from agent_flows.exporter import Exporter
 from agent_flows.neutron.server import block_policy, live_migration
 from agent_flows.neutron.server.apply_verdict import apply_verdicts, lift_block, unsettled_ports
 from agent_flows.neutron.server.database import NeutronDatabase
 from agent_flows.neutron.server.directory import NeutronDirectory
 from agent_flows.neutron.server.models import GatedPort
 from agent_flows.neutron.server.verdict_worker import VerdictWorker
-from agent_flows.report import FlowReport, TaskOutcome
+from agent_flows.report import FlowReport, TaskOutcome, Trouble
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.answers import Receipt
 from agent_flows.rpc.dispatch import listener
 from agent_flows.rpc.identity import Identity
+from agent_flows.rpc.refusals import Refusals
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
-from agent_flows.server.core import agents, settings
+from agent_flows.server.core import agent_view, agents, clock, settings
 from agent_flows.server.core.casts import Caster
 from agent_flows.server.core.database import retried
 from agent_flows.server.core.errors import NotFound
-from agent_flows.server.core.liveness import Rules
-from agent_flows.server.core.metrics import Metrics
+from agent_flows.server.core.liveness import Liveness, Rules
+from agent_flows.server.core.metrics import Metrics, Snapshot
 from agent_flows.server.core.store import Store
-from agent_flows.server.core.sweeper import Sweeper
+from agent_flows.server.core.sweeper import TROUBLE, Sweeper
 from agent_flows.supervision import Troubles
+from agent_flows.tracing import Traces
 
 LOG = log.getLogger(__name__)
 
 _LAST_OF_UTF8MB3 = 0xFFFF
+# Ports for metrics, one for each RPC worker.
+_MOST_WORKERS = 64
 
 
 class NeutronStore(Store):
@@ -99,10 +106,20 @@ class ReportServer:
         return Caster(AgentClient(n_rpc.TRANSPORT), self._metrics)
 
     @cached_property
+    def traces(self) -> Traces:
+        return tracing.of(self._conf, "neutron-server")
+
+    @cached_property
     def store(self) -> NeutronStore:
         gate = settings.of_the_gate(self._conf)
         return NeutronStore(
-            self.database, self.directory, self.caster, self._metrics, gate, rules=self.rules
+            self.database,
+            self.directory,
+            self.caster,
+            self._metrics,
+            gate,
+            rules=self.rules,
+            traces=self.traces,
         )
 
     @cached_property
@@ -126,11 +143,36 @@ class ReportServer:
 
     def listen(self) -> list[oslo_messaging.MessageHandlingServer]:
         """Take reports, and sweep for ports that no agent reports, until the process ends."""
-        endpoint, target = ServerEndpoint(self.store), wire.server_target(socket.gethostname())
-        server = listener(n_rpc.TRANSPORT, target, endpoint)
+        refusals = Refusals(lambda field: self._metrics.refused.labels(field).inc())
+        endpoint = ServerEndpoint(self.store, refusals, traces=self.traces)
+        target = wire.server_target(socket.gethostname())
+        server = listener(n_rpc.TRANSPORT, target, endpoint, self._metrics.called)
         server.start()
         self.sweeper.start()
+        # Neutron's worker writes the report itself.
+        process_report.add_to_others("agent_flows: what fails", self._failing)
+        if port := self._conf[options.SERVER].metrics_port:
+            self._serve_metrics(range(port, min(port + _MOST_WORKERS, 65536)))
         return [server]
+
+    def _serve_metrics(self, ports: range) -> Exporter:
+        """For this worker: each has a port and counters of its own."""
+        self._metrics.watch_database(self._snapshot)
+        self._metrics.watch_process(self._failing)
+        exporter = Exporter(lambda: self._metrics.registry, ports, self.troubles, Trouble.METRICS)
+        exporter.start()
+        return exporter
+
+    def _snapshot(self) -> Snapshot:
+        with self.database.reader() as session:
+            return agent_view.snapshot(session, self.directory, Liveness(self.rules, clock.now()))
+
+    def _failing(self) -> dict[str, bool]:
+        troubles = self.troubles.current()
+        return {
+            "sweeper": not self.sweeper.is_alive() or TROUBLE in troubles,
+            "casts": self.caster.failure is not None,
+        }
 
     def agent_reported(self, host: str, configurations: Mapping[str, Any]) -> None:
         """The OVS agent of ``host`` reported its state to Neutron: a heartbeat.

@@ -120,6 +120,18 @@ class Verifier:
         """Deliver reports there from now on."""
         self._site.reporting = reporting
 
+    def waiting(self) -> int:
+        """How many ports wait for a flow, or for its end."""
+        return self._reconciler.table.waiting()
+
+    def oldest(self) -> float | None:
+        """For how many seconds the port that waits longest has waited; None without one."""
+        return self._reconciler.table.oldest()
+
+    def audit_age(self) -> float | None:
+        """Seconds since every proven port was last looked at; None if they never were."""
+        return self._watchlist.audit_age()
+
     def quarantine(self, ports: Collection[object]) -> None:
         """Nothing: the other driver decides about traffic. A port that is not proven stays DOWN in
         the server, and as open as that driver leaves it."""
@@ -193,11 +205,11 @@ class Verifier:
             self._pause = max(_BETWEEN_LOOKS, (time.monotonic() - began) * (1 / _SHARE - 1))
 
     def _good(self, seen: Mapping[str, Watched]) -> set[str]:
-        if not seen:
-            return set()
         try:
-            return self._checks.good(seen)
+            good = self._checks.good(seen) if seen else set()
         except TaskFailed as exc:
             # If it lasts, the ports' flows fail with it when their time is over.
             LOG.debug("%d ports could not be looked at: %s", len(seen), exc)
             return set()
+        self._watchlist.could_look()
+        return good

@@ -44,6 +44,9 @@ class Watchlist:
         self._lock = threading.Lock()
         self._watched: dict[str, Watched] = {}
         self._next_audit = 0.0
+        # When the look that runs began, if it is one at every PROVEN port; and the last that ended.
+        self._auditing: float | None = None
+        self._audited: float | None = None
 
     def watched(self, port_ids: Iterable[str]) -> dict[str, Watched]:
         """The ports of ``port_ids`` that the agent passed."""
@@ -106,11 +109,22 @@ class Watchlist:
     def to_look_at(self) -> dict[str, Watched]:
         """The AWAITED ports, and the PROVEN ones if it is time for those."""
         with self._lock:
-            phases = {Phase.AWAITED}
-            if self._clock() >= self._next_audit:
+            phases, now = {Phase.AWAITED}, self._clock()
+            self._auditing = now if now >= self._next_audit else None
+            if self._auditing is not None:
                 phases.add(Phase.PROVEN)
-                self._next_audit = self._clock() + self._patience
+                self._next_audit = now + self._patience
             return self._in(phases)
+
+    def could_look(self) -> None:
+        """What was to be looked at was there to be seen."""
+        with self._lock:
+            self._audited = self._audited if self._auditing is None else self._auditing
+
+    def audit_age(self) -> float | None:
+        """Seconds since the last look at every PROVEN port, None if there was none."""
+        with self._lock:
+            return None if self._audited is None else self._clock() - self._audited
 
     def looked(self, seen: Mapping[str, Watched], good: Collection[str]) -> None:
         """Nothing is wrong with the ``good`` ones of the ports ``seen``. Run the flows that are

@@ -1,7 +1,7 @@
 """What is recorded of each agent: which process reports for a host, heartbeats, sequence."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -11,12 +11,21 @@ from sqlalchemy.orm import Session
 from agent_flows.report import SyncState
 from agent_flows.rpc.identity import HostTaken, Identity
 from agent_flows.rpc.revisions import NOT_COMPARED
+from agent_flows.rpc.signing import fingerprint
 from agent_flows.server.core import clock, condition, in_step, unknown
 from agent_flows.server.core.casts import Casts, to_hosts
 from agent_flows.server.core.condition import Condition
 from agent_flows.server.core.directory import CLAIMED, PortDirectory
 from agent_flows.server.core.errors import NotFound
-from agent_flows.server.core.liveness import Liveness, Rules, last_call
+from agent_flows.server.core.liveness import (
+    Liveness,
+    Rules,
+    is_strange,
+    key_of,
+    last_call,
+    owns,
+    speaks,
+)
 from agent_flows.server.core.models import Agent
 from agent_flows.validation import Invalid
 
@@ -47,13 +56,15 @@ class Admitted:
     """The host's row, locked, and the casts to its agent; or who has the host.
 
     ``desired`` is the digest of what is desired of the host. With ``taken`` the
-    call is refused, after the commit.
+    call is refused, after the commit. One that is not ``counted`` is no sign of life: it is not
+    younger than the last one that the host's key signed.
     """
 
     row: Agent
     casts: Casts = field(default_factory=Casts)
     desired: str = NOT_COMPARED
     taken: HostTaken | None = None
+    counted: bool = True
 
 
 def record_heartbeat(
@@ -62,7 +73,8 @@ def record_heartbeat(
     """Record that the agent is alive, unless another process reports for its host.
 
     If the agent was declared dead, or its trouble made its claims untrue, its
-    ports are SYNCING again and it is asked to wire them again.
+    ports are SYNCING again and it is asked to wire them again; not if it has just started and
+    will do that anyway.
     Raises :class:`agent_flows.validation.Invalid` if no further host without
     ports is kept.
     """
@@ -85,9 +97,15 @@ def record_heartbeat(
         taken = _note_contender(row, agent, liveness)
         session.flush()
         return Admitted(row, taken=taken)
+    elif not vouched and _is_replayed(row, agent, liveness):
+        # A heartbeat is answered with the number to go on from.
+        answered = beat.state is not None or speaks(row, agent)
+        late = None if answered else HostTaken(host, "a later call of the host was received")
+        return Admitted(row, taken=late, counted=False)
+    # One that the API forgot may run for long.
+    started = not new and not vouched and agent is not None and row.boot_id != agent.boot_id
     if not vouched:
-        row.boot_id = agent.boot_id if agent else None
-        row.spoke_at = now
+        _speak(row, agent, now)
         if row.contender == row.boot_id or liveness.conflict(row) is None:
             row.contender = row.contended_at = None
     before = condition.of_text(row.state)
@@ -96,13 +114,17 @@ def record_heartbeat(
     row.declared_dead = False
     row.heartbeat_at = now
     row.state = after.to_text()
-    session.flush()
+    if new or returned or after.untrue:
+        # What follows reads it. Otherwise it is written once, with the sequence of the message.
+        session.flush()
     if after.untrue:
         _doubt(session, directory, beat, before, after)
         if beat.state is not None:
             in_step.compare(row, NOT_COMPARED, None, now)
         return Admitted(row)
     casts = _ask_again(session, directory, host, now) if returned else Casts()
+    if started and directory.agents_report_all_at_start:
+        casts = Casts()
     if beat.state is None or vouched:
         return Admitted(row, casts)
     ours = directory.desired(session, host)
@@ -114,16 +136,49 @@ def record_heartbeat(
 def reports_for(session: Session, host: str, agent: Identity | None) -> bool:
     """Whether this process is already the one that reports for the host."""
     row = session.get(Agent, host)
-    return row is not None and row.boot_id == (agent.boot_id if agent else None)
+    return row is not None and speaks(row, agent)
+
+
+def _is_replayed(row: Agent, agent: Identity | None, liveness: Liveness) -> bool:
+    """Whether the host's key signed the call, and it is not younger than the last one."""
+    proof = agent.proof if agent else None
+    return proof is not None and owns(row, agent) and not liveness.is_recent(row, proof)
+
+
+def _speak(row: Agent, agent: Identity | None, now: datetime.datetime) -> None:
+    """From now on this process, and its key, reports for the host."""
+    key, strange = key_of(agent), is_strange(row)
+    row.boot_id = agent.boot_id if agent else None
+    row.speaker_key, row.spoke_at = key, now
+    if agent is not None and agent.proof is not None and (row.host_key is None or owns(row, agent)):
+        if row.host_key != key:
+            LOG.info("Host %s has the key %s", row.host, fingerprint(agent.proof.key))
+        row.host_key = key
+        number = agent.proof.number
+        row.call_number = number if number <= clock.highest_sequence(now) else None
+    elif is_strange(row) and not strange:
+        LOG.warning(
+            "Host %s was silent, and now reports with %s, not with its key %s",
+            row.host,
+            _key_shown(key),
+            _key_shown(row.host_key),
+        )
+
+
+def _key_shown(key: str | None) -> str:
+    return "no key" if key is None else f"the key {fingerprint(key)}"
 
 
 def _note_contender(row: Agent, agent: Identity | None, liveness: Liveness) -> HostTaken:
     boot_id = agent.boot_id if agent else None
     last = last_call(row).isoformat(timespec="seconds")
-    taken = HostTaken(
-        row.host,
-        f"the agent with boot id {row.boot_id or 'unknown'} reports for it, last heartbeat {last}",
-    )
+    reason = f"the agent with boot id {row.boot_id or 'unknown'} reports for it"
+    if row.host_key is not None and not owns(row, agent):
+        reason = (
+            f"{_key_shown(row.host_key)} speaks for it, this call has {_key_shown(key_of(agent))} "
+            f"(if the host was installed again: agent-flows-manage host-key forget {row.host})"
+        )
+    taken = HostTaken(row.host, f"{reason}, last heartbeat {last}")
     if liveness.conflict(row) is None:
         LOG.warning(
             "Two agents report as host %s: the one with boot id %s is refused while the one with "
@@ -160,10 +215,11 @@ def hold(row: Agent, sequence: int, now: datetime.datetime) -> int:
     return row.sequence
 
 
-def held(session: Session, host: str, now: datetime.datetime) -> int:
-    """The highest sequence held for the host, 0 if none is."""
-    found = session.scalar(sa.select(Agent.sequence).where(Agent.host == host))
-    return clock.credible(found or 0, now)
+def held(session: Session, hosts: Collection[str], now: datetime.datetime) -> dict[str, int]:
+    """The highest sequence held for each of these hosts that has one."""
+    query = sa.select(Agent.host, Agent.sequence).where(Agent.host.in_(list(hosts)))
+    found = session.execute(query) if hosts else ()
+    return {host: clock.credible(sequence, now) for host, sequence in found}
 
 
 def forget(session: Session, host: str) -> None:
@@ -173,6 +229,38 @@ def forget(session: Session, host: str) -> None:
         raise NotFound("agent", host)
     session.delete(row)
     session.flush()
+
+
+def forget_key(session: Session, host: str) -> str:
+    """The next key that signs a call for the host is the host's; answers the fingerprint of the one
+    that was. Raises NotFound if the host or its key is not known."""
+    row = session.get(Agent, host, with_for_update=True)
+    if row is None or row.host_key is None:
+        raise NotFound("key of host", host)
+    key = row.host_key
+    row.host_key = row.speaker_key = row.call_number = None
+    session.flush()
+    return fingerprint(key)
+
+
+def has_keys(engine: sa.Engine) -> bool:
+    """Whether the database's schema has a place for the keys of hosts."""
+    columns = sa.inspect(engine).get_columns(Agent.__tablename__)
+    return any(column["name"] == Agent.host_key.key for column in columns)
+
+
+def keys(session: Session) -> list[tuple[str, str, str | None]]:
+    """Every host with a key: its name, the key's fingerprint, and that of another key or ``no key``
+    if a stranger reports for it."""
+    rows = session.scalars(sa.select(Agent).where(Agent.host_key.is_not(None)).order_by(Agent.host))
+    return [
+        (
+            row.host,
+            fingerprint(row.host_key or ""),
+            _key_shown(row.speaker_key) if is_strange(row) else None,
+        )
+        for row in rows
+    ]
 
 
 def forget_gone(

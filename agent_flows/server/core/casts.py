@@ -2,14 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import oslo_messaging
 from oslo_log import log
 
+from agent_flows.rpc.desired import Change
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.supervision import described
 
@@ -17,6 +19,8 @@ LOG = log.getLogger(__name__)
 
 # Seconds after which a cast that the bus has not taken is a failure.
 _LONG = 30.0
+# Changes that wait for one host. An agent that gets only the ids of more asks once for all of them.
+_MOST_CHANGES = 16
 
 Ids = Mapping[str, frozenset[str]]
 
@@ -26,7 +30,9 @@ class Agents(Protocol):
 
     def ports_changed(self, host: str, port_ids: Collection[str]) -> None: ...
 
-    def security_groups_changed(self, host: str, ids: Collection[str]) -> None: ...
+    def security_groups_changed(
+        self, host: str, ids: Collection[str], change: Mapping[str, Any] | None = None
+    ) -> None: ...
 
     def resync(self, host: str, port_ids: Collection[str] | None = None) -> None: ...
 
@@ -35,18 +41,27 @@ class Agents(Protocol):
 class Casts:
     """Ids by host: ports that changed, groups that changed, ports to wire again.
 
+    ``changes`` are groups that changed, with what changed of them; in the order of their commits.
     ``hosts`` are to wire all their ports again; their ids are empty.
     """
 
     ports: Ids = field(default_factory=dict)
     groups: Ids = field(default_factory=dict)
+    changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
     resyncs: Ids = field(default_factory=dict)
     hosts: Ids = field(default_factory=dict)
 
     def __or__(self, other: "Casts") -> "Casts":
+        changes = {
+            host: (*self.changes.get(host, ()), *other.changes.get(host, ()))
+            for host in {*self.changes, *other.changes}
+        }
+        crowded = {host for host, waiting in changes.items() if len(waiting) > _MOST_CHANGES}
+        asked = {host: _ids_of(changes.pop(host)) for host in crowded}
         return Casts(
             _union(self.ports, other.ports),
-            _union(self.groups, other.groups),
+            _union(_union(self.groups, other.groups), asked),
+            changes,
             _union(self.resyncs, other.resyncs),
             _union(self.hosts, other.hosts),
         )
@@ -55,6 +70,10 @@ class Casts:
 def _union(one: Ids, other: Ids) -> Ids:
     none: frozenset[str] = frozenset()
     return {host: one.get(host, none) | other.get(host, none) for host in {*one, *other}}
+
+
+def _ids_of(changes: Iterable[Change]) -> frozenset[str]:
+    return frozenset(id_ for change in changes for id_ in change.ids)
 
 
 def to_hosts(hosts: Iterable[str | None], ids: Collection[str]) -> Ids:
@@ -71,6 +90,16 @@ def by_host(ports: Iterable[tuple[str | None, str]]) -> Ids:
     return {host: frozenset(ids) for host, ids in found.items()}
 
 
+class _Cast(NamedTuple):
+    """``again`` is sent later if ``send`` fails."""
+
+    kind: str
+    host: str
+    number: int
+    send: Callable[[], None]
+    again: Casts
+
+
 class Caster:
     """Sends casts in the background: a bus that is away makes no request wait or fail.
 
@@ -81,7 +110,9 @@ class Caster:
     ``failure`` is why something waits, None if nothing does.
     """
 
-    def __init__(self, agents: Agents, metrics: Metrics) -> None:
+    def __init__(self, agents: Agents, metrics: Metrics, pool: Executor | None = None) -> None:
+        """``pool`` runs one send after the other; by default in a thread of its own."""
+        self._agents = agents
         self._send: Mapping[str, Callable[[str, Collection[str]], None]] = {
             "ports": agents.ports_changed,
             "groups": agents.security_groups_changed,
@@ -89,7 +120,7 @@ class Caster:
             "hosts": lambda host, _: agents.resync(host, None),
         }
         self._metrics = metrics
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="casts")
+        self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix="casts")
         self._lock = threading.Lock()
         self._waiting = Casts()
         self._failure: str | None = None
@@ -122,32 +153,44 @@ class Caster:
         with self._lock:
             casts, self._waiting = self._waiting, Casts()
         failures: list[Exception] = []
-        for kind, send in self._send.items():
-            for host, ids in getattr(casts, kind).items():
-                self._sending_since = time.monotonic()
-                try:
-                    send(host, sorted(ids))
-                except Exception as exc:
-                    # A bus that is away is no fault of ours.
-                    fault = not isinstance(exc, oslo_messaging.MessagingException)
-                    LOG.error(
-                        "Could not cast %d %s to host %s: %s",
-                        len(ids),
-                        kind,
-                        host,
-                        described(exc),
-                        exc_info=fault,
-                    )
-                    self._metrics.casts_failed.labels(kind).inc()
-                    failures.append(exc)
-                    with self._lock:
-                        self._waiting |= Casts(**{kind: {host: ids}})
-                finally:
-                    self._sending_since = None
+        for cast in self._separate(casts):
+            self._sending_since = time.monotonic()
+            try:
+                cast.send()
+            except Exception as exc:
+                # A bus that is away is no fault of ours.
+                fault = not isinstance(exc, oslo_messaging.MessagingException)
+                LOG.error(
+                    "Could not cast %d %s to host %s: %s",
+                    cast.number,
+                    cast.kind,
+                    cast.host,
+                    described(exc),
+                    exc_info=fault,
+                )
+                self._metrics.casts_failed.labels(cast.kind).inc()
+                failures.append(exc)
+                with self._lock:
+                    self._waiting |= cast.again
+            finally:
+                self._sending_since = None
         if casts != Casts():
             self._failure = " ".join(str(failures[0]).split())[:200] if failures else None
         if failures:
             raise failures[0]
+
+    def _separate(self, casts: Casts) -> Iterator[_Cast]:
+        for kind, send in self._send.items():
+            for host, ids in getattr(casts, kind).items():
+                again = Casts(**{kind: {host: ids}})
+                yield _Cast(kind, host, len(ids), partial(send, host, sorted(ids)), again)
+        for host, changes in casts.changes.items():
+            for change in changes:
+                ids = sorted(change.ids)
+                send_change = partial(self._agents.security_groups_changed, host, ids, change.wire)
+                # Later its agent asks: by then there may be further changes.
+                again = Casts(groups={host: change.ids})
+                yield _Cast("groups", host, len(ids), send_change, again)
 
     def stop(self) -> None:
         """Wait for what is being sent; what still waits is given up."""

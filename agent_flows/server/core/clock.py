@@ -1,14 +1,38 @@
 """The one place where the server's time comes from, and what others' numbers are held against."""
 
+import contextlib
 import datetime
+from collections.abc import Callable, Iterator
 
 _MICROSECOND = datetime.timedelta(microseconds=1)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _AHEAD = datetime.timedelta(days=1)
 
 
-def now() -> datetime.datetime:
+def _of_this_machine() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
+
+
+_sources: list[Callable[[], datetime.datetime]] = [_of_this_machine]
+
+
+def now() -> datetime.datetime:
+    return _sources[-1]()
+
+
+@contextlib.contextmanager
+def read_from(source: Callable[[], datetime.datetime]) -> Iterator[None]:
+    """While inside, the time of this process is that of ``source``: for a simulation."""
+    _sources.append(source)
+    try:
+        yield
+    finally:
+        _sources.pop()
+
+
+def microseconds() -> int:
+    """Now, as sequences are: microseconds since the epoch."""
+    return (now() - _EPOCH) // _MICROSECOND
 
 
 def shown(moment: datetime.datetime | None) -> str | None:

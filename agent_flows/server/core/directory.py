@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from agent_flows.report import PortStatus, SyncState
+from agent_flows.rpc.desired import Known, Update
 from agent_flows.rpc.revisions import Revisions
 from agent_flows.server.core import records
-from agent_flows.server.core.gate import PortState
+from agent_flows.server.core.gate import GroupAtHost, PortState, Settings, StatusFrom
 from agent_flows.server.core.models import PortRow
 from agent_flows.server.core.records import Records
 from agent_flows.spec import Spec
@@ -34,6 +35,13 @@ class PortDirectory(abc.ABC):
     reports_name_all_desired = True
     """Whether a report names everything that :meth:`desired` contains. Otherwise a report of a host
     that lacks something may be right in all that it names."""
+
+    agents_report_all_at_start = True
+    """Whether an agent that starts reports every port bound to its host, also one that is not
+    plugged. If it was asked for them meanwhile, it would do everything twice."""
+
+    status_without_gating = StatusFrom.REPORTS
+    """What the status of a port follows while gating is off on its host."""
 
     def __init__(
         self,
@@ -56,6 +64,28 @@ class PortDirectory(abc.ABC):
     def move(self, session: Session, ports: Sequence[PortState]) -> None:
         """Write the new states of locked ports."""
 
+    def lock_groups(
+        self, session: Session, groups: Collection[str], host: str
+    ) -> dict[str, GroupAtHost]:
+        """The security groups on which ports of ``host`` depend, as they are there; locked.
+
+        None where ports are reported one by one.
+        """
+        return {}
+
+    def move_groups(
+        self, session: Session, groups: Sequence[GroupAtHost], settings: Settings
+    ) -> None:
+        """Write the new states of locked groups, and the status of ports that follows from them."""
+        raise NotImplementedError
+
+    def to_activate(
+        self, session: Session, hosts: Collection[str], limit: int
+    ) -> Sequence[PortState]:
+        """At most ``limit`` ports, locked, on hosts where gating is off, that are to become ACTIVE
+        without waiting for a report."""
+        return ()
+
     def moved(self, ports: Sequence[PortState]) -> None:
         """Called after the transaction of :meth:`move` committed."""
         return
@@ -71,6 +101,13 @@ class PortDirectory(abc.ABC):
         A group's revision is never newer than its content, so that a report that
         names it proves no more than the agent has read.
         """
+
+    def changes(
+        self, session: Session, host: str, port_ids: Collection[str], known: Known
+    ) -> Update:
+        """As :meth:`specs`, of groups only what ``host`` does not have; raises
+        :class:`agent_flows.validation.Invalid` if its agent gets that from elsewhere."""
+        raise Invalid("call", "get_desired", "agents get the desired state from elsewhere")
 
     @abc.abstractmethod
     def asked_for(
@@ -104,7 +141,7 @@ class PortDirectory(abc.ABC):
         query = sa.select(
             self._id.label("id"), self._revision.label("revision"), table.host, table.status,
             table.sync_state, table.admin_state_up, table.sequence, table.proven_revision,
-            table.syncing_since, table.updated_at,
+            table.sync_since, table.updated_at,
         )  # fmt: skip
         query = query.where(*where).order_by(self._id).limit(limit).with_for_update()
         return [
@@ -157,7 +194,7 @@ class PortDirectory(abc.ABC):
 
         Or after ``ahead``, a time in the future: the server's clock was set back.
         """
-        since = self._table.syncing_since
+        since = self._table.sync_since
         syncing = self._table.sync_state == SyncState.SYNCING.value
         return self._locked(session, syncing, sa.or_(since < before, since > ahead), limit=limit)
 
@@ -188,13 +225,19 @@ class PortDirectory(abc.ABC):
 
     def counts(self, session: Session) -> Mapping[tuple[str, str, str], int]:
         """How many ports there are, by host ("" for none), status and sync_state."""
-        key = self._table.host, self._table.status, self._table.sync_state
+        shown = self._shown_ports()
+        key = shown.c.host, shown.c.status, shown.c.state
         rows = session.execute(sa.select(*key, sa.func.count()).group_by(*key))
         return {(host or "", status, state): number for host, status, state, number in rows}
 
+    def _shown_ports(self) -> sa.Subquery:
+        """All ports with ``host``, ``status`` and the sync_state as it is shown, ``state``."""
+        port = self._table
+        return sa.select(port.host, port.status, port.sync_state.label("state")).subquery()
+
 
 _WRITTEN = (
-    "status", "sync_state", "sequence", "proven_revision", "syncing_since", "updated_at",
+    "status", "sync_state", "sequence", "proven_revision", "sync_since", "updated_at",
 )  # fmt: skip
 
 

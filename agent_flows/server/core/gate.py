@@ -19,6 +19,7 @@ from agent_flows.report import (
     SyncState,
     TaskState,
 )
+from agent_flows.rpc.answers import NO_BINDING
 
 NEVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
@@ -55,8 +56,9 @@ class PortState:
     last changed, and ``latest_revision`` the current one: a report of any
     revision between them is about the current desired state.
 
-    ``syncing_since`` is when the clock of ``report_timeout`` started, None if
-    it does not run, ``updated_at`` when the port as it is shown last changed.
+    ``sync_since`` is since when the port has its ``sync_state``; while it is
+    SYNCING, when the clock of ``report_timeout`` started. None if that is not
+    known. ``updated_at`` is when the port as it is shown last changed.
     """
 
     id: str
@@ -71,7 +73,7 @@ class PortState:
     rules_revisions: Mapping[str, int] = field(default_factory=dict)
     proven_groups: Mapping[str, int] = field(default_factory=dict)
     latest_revision: int | None = None
-    syncing_since: datetime.datetime | None = None
+    sync_since: datetime.datetime | None = None
     updated_at: datetime.datetime = NEVER
 
     def is_current(self, revision: int) -> bool:
@@ -84,6 +86,22 @@ class PortState:
     @property
     def newest_revision(self) -> int:
         return self.revision if self.latest_revision is None else self.latest_revision
+
+
+@dataclass(frozen=True)
+class GroupAtHost:
+    """What is known of a security group on a host whose ports depend on it.
+
+    ``revision`` is the group's now; ``realised`` the one of the host's last report of it, which
+    had this ``sequence``; 0 without one.
+    """
+
+    security_group: str
+    host: str
+    revision: int
+    realised: int = 0
+    sequence: int = 0
+    failed: bool = False
 
 
 class Ruling(enum.Enum):
@@ -139,6 +157,73 @@ def decide(
     return _ruled(port, taken, report, settings)
 
 
+class StatusFrom(enum.Enum):
+    """What makes a port ACTIVE or DOWN while gating is off on its host."""
+
+    REPORTS = "reports"  # any report of it: that it failed does not matter, that it is gone does
+    NEUTRON = "neutron"  # Neutron alone, as without agent_flows; a proof still counts
+
+
+def without_gating(before: PortState, decision: Decision, status_from: StatusFrom) -> Decision:
+    """What becomes of the ``decision`` about ``before`` while gating is off on the port's host.
+
+    Its ``sync_state`` and all else stay true; the status needs no proof.
+    """
+    if decision.ruling in (Ruling.REFUSED, Ruling.STALE):
+        return decision
+    after = decision.port
+    if status_from is StatusFrom.NEUTRON:
+        status = PortStatus.ACTIVE if after.status is PortStatus.ACTIVE else before.status
+    elif decision.ruling is Ruling.UNWIRED or not before.admin_state_up:
+        status = PortStatus.DOWN
+    else:
+        status = PortStatus.ACTIVE
+    return dataclasses.replace(decision, port=dataclasses.replace(after, status=status))
+
+
+@dataclass(frozen=True)
+class GroupDecision:
+    """``group`` is the state after the report."""
+
+    ruling: Ruling
+    group: GroupAtHost
+    reason: str = ""
+
+
+def decide_group(
+    group: GroupAtHost, report: FlowReport, highest_sequence: int = 2**62
+) -> GroupDecision:
+    """What the ``report`` of a security group makes of the group on the reporting host.
+
+    It is about all ports that depend on the group there and were reported before it.
+    """
+    if group.sequence > highest_sequence:
+        group = dataclasses.replace(group, sequence=0)
+    if report.sequence > highest_sequence:
+        return GroupDecision(Ruling.REFUSED, group, _ahead(report, highest_sequence))
+    if report.sequence <= group.sequence:
+        return GroupDecision(Ruling.STALE, group)
+    if report.revision > group.revision:
+        # Of a database that was restored since: nothing of now is realised.
+        unknown = dataclasses.replace(group, realised=0, sequence=report.sequence, failed=False)
+        return GroupDecision(Ruling.OUTDATED, unknown)
+    proven = report.proves(Step.SECURITY_GROUPS) and _complete(report)
+    taken = dataclasses.replace(
+        group, realised=report.revision, sequence=report.sequence, failed=not proven
+    )
+    if not proven:
+        return GroupDecision(Ruling.FAILED, taken)
+    behind = report.revision < group.revision
+    return GroupDecision(Ruling.BEHIND if behind else Ruling.PROVEN, taken)
+
+
+def _ahead(report: FlowReport, highest_sequence: int) -> str:
+    return (
+        f"sequence {report.sequence} is more than a day ahead of the server's clock "
+        f"(at most {highest_sequence} now)"
+    )
+
+
 def _ruled(port: PortState, taken: PortState, report: FlowReport, settings: Settings) -> Decision:
     """Of a report about the current desired state."""
     if report.flow is FlowName.AUDIT:
@@ -182,13 +267,12 @@ def _ruled(port: PortState, taken: PortState, report: FlowReport, settings: Sett
 
 
 def _refusal(port: PortState, report: FlowReport, highest_sequence: int) -> str:
+    if not port.host:
+        return f"{NO_BINDING} {port.id}, which {report.host} reported"
     if report.host != port.host:
-        return f"port {port.id} is bound to {port.host or 'no host'}, not to {report.host}"
+        return f"port {port.id} is bound to {port.host}, not to {report.host}"
     if report.sequence > highest_sequence:
-        return (
-            f"sequence {report.sequence} is more than a day ahead of the server's clock "
-            f"(at most {highest_sequence} now)"
-        )
+        return _ahead(report, highest_sequence)
     return ""
 
 

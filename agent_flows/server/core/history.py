@@ -9,20 +9,33 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from agent_flows.report import FlowName, FlowReport, Step, TaskError, TaskOutcome, TaskState
-from agent_flows.server.core import clock
+from agent_flows.report import (
+    FlowName,
+    FlowReport,
+    ResourceType,
+    Step,
+    SyncState,
+    TaskError,
+    TaskOutcome,
+    TaskState,
+)
+from agent_flows.server.core import clock, records
 from agent_flows.server.core.gate import PortState
-from agent_flows.server.core.models import Attempt, DeletedPort, Task
+from agent_flows.server.core.models import Attempt, DeletedPort, Task, table_of
 
 _PER_MICROSECOND = 64
+_ATTEMPTS = table_of(Attempt).c
+_KNOWN = sa.select(_ATTEMPTS.id).where(_ATTEMPTS.id.in_(sa.bindparam("ids", expanding=True)))
+_NEWEST = sa.select(sa.func.max(_ATTEMPTS.ordinal))
 AWAIT_REPORT = "await-report"
 _LONGEST = datetime.timedelta(days=6)
 
 
 def silence(port: PortState, error: TaskError, now: datetime.datetime) -> FlowReport:
     """The record in place of a missing report: one FAILED task with the reason."""
+    asked = port.sync_since if port.sync_state is SyncState.SYNCING else None
     # A clock that was wrong may have left any time there.
-    started = max(min(port.syncing_since or now, now), now - _LONGEST)
+    started = max(min(asked or now, now), now - _LONGEST)
     # A report like an agent's, so that it is stored and read alike; its sequence
     # does not matter.
     return FlowReport(
@@ -72,7 +85,7 @@ def not_of_the_future(report: FlowReport, now: datetime.datetime) -> FlowReport:
 
 def known(session: Session, report_ids: Collection[str]) -> set[str]:
     """Those of ``report_ids`` that are in the history."""
-    return set(session.scalars(sa.select(Attempt.id).where(Attempt.id.in_(list(report_ids)))))
+    return set(session.connection().scalars(_KNOWN, {"ids": list(report_ids)}))
 
 
 def add(session: Session, reports: Sequence[FlowReport], now: datetime.datetime) -> None:
@@ -84,13 +97,14 @@ def add(session: Session, reports: Sequence[FlowReport], now: datetime.datetime)
     """
     if not reports:
         return
-    newest = session.scalar(sa.select(sa.func.max(Attempt.ordinal))) or 0
+    connection = session.connection()
+    newest = connection.scalar(_NEWEST) or 0
     first = max(newest, int(now.timestamp() * 1_000_000) * _PER_MICROSECOND) + 1
     attempts = list(enumerate(reports, first))
-    connection = session.connection()
-    connection.execute(sa.insert(Attempt), [_attempt(*attempt) for attempt in attempts])
-    connection.execute(
-        sa.insert(Task),
+    records.insert(connection, table_of(Attempt), [_attempt(*attempt) for attempt in attempts])
+    records.insert(
+        connection,
+        table_of(Task),
         [
             _task(ordinal, position, task)
             for ordinal, report in attempts
@@ -103,7 +117,7 @@ def _attempt(ordinal: int, report: FlowReport) -> dict[str, Any]:
     return {
         "ordinal": ordinal,
         "id": report.id,
-        "resource_type": report.resource_type,
+        "resource_type": report.resource_type.value,
         "resource_id": report.resource_id,
         "host": report.host,
         "flow": report.flow.value,
@@ -140,10 +154,10 @@ def _storable(text: str) -> str:
 def purgeable(
     session: Session, after: str, resources: int, attempts: int, failures: int
 ) -> tuple[list[int], str]:
-    """Ordinals that may go, among the next ``resources`` ports after the id ``after``.
+    """Ordinals that may go, among the next ``resources`` ports and groups after the id ``after``.
 
-    Each port keeps its last ``attempts`` attempts and its last ``failures``
-    failed ones. Answers the id to go on from, "" when the round is complete.
+    Each port, and each security group on each host, keeps its last ``attempts`` attempts and its
+    last ``failures`` failed ones. Answers the id to go on from, "" when the round is complete.
     """
     ids = session.scalars(
         sa.select(Attempt.resource_id)
@@ -153,13 +167,15 @@ def purgeable(
         .limit(resources)
     ).all()
     newest = Attempt.ordinal.desc()
+    of_group = Attempt.resource_type == ResourceType.SECURITY_GROUP.value
+    of_one = Attempt.resource_id, sa.case((of_group, Attempt.host), else_="")
     ranked = (
         sa.select(
             Attempt.ordinal,
             Attempt.failed,
-            sa.func.row_number().over(partition_by=Attempt.resource_id, order_by=newest).label("n"),
+            sa.func.row_number().over(partition_by=of_one, order_by=newest).label("n"),
             sa.func.row_number()
-            .over(partition_by=(Attempt.resource_id, Attempt.failed), order_by=newest)
+            .over(partition_by=(*of_one, Attempt.failed), order_by=newest)
             .label("same"),
         )
         .where(Attempt.resource_id.in_(ids))

@@ -1,4 +1,4 @@
-"""The tables of agents and of the history: their first form and their changes.
+"""The tables of agents, of gating and of the history: their first form and their changes.
 
 The migrations of the own database and of Neutron's both begin with them.
 """
@@ -118,3 +118,33 @@ def add_desired() -> None:
         sa.Column("differs_since", moment, nullable=True),
     ):
         op.add_column("agent_flows_agents", column)
+
+
+def add_host_keys() -> None:
+    """The key that speaks for a host, and the one of the process that reports."""
+    for column in (
+        sa.Column("host_key", sa.String(length=44), nullable=True),
+        sa.Column("speaker_key", sa.String(length=44), nullable=True),
+        sa.Column("call_number", sa.BigInteger(), nullable=True),
+    ):
+        op.add_column("agent_flows_agents", column)
+
+
+def add_gating_suspensions(**options: Any) -> None:
+    """The times for which gating is or was off."""
+    table = "agent_flows_gating_suspensions"
+    op.create_table(
+        table,
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=True),
+        sa.Column("reason", text, nullable=False),
+        sa.Column("suspended_by", sa.String(length=255), nullable=False),
+        sa.Column("suspended_at", moment, nullable=False),
+        sa.Column("suspended_until", moment, nullable=False),
+        sa.Column("ended_at", moment, nullable=True),
+        sa.Column("ended_by", sa.String(length=255), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{table}")),
+        **options,
+    )
+    for column in ("suspended_at", "suspended_until"):
+        op.create_index(op.f(f"ix_{table}_{column}"), table, [column])

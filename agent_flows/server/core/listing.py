@@ -11,21 +11,32 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from agent_flows.server.core.shape import Shape
 from agent_flows.validation import Invalid
 
 View = dict[str, Any]
 Params = Mapping[str, Sequence[str]]
+ViewRows = Callable[[Session, Sequence[Any], frozenset[str]], list[View]]
+"""Shows rows, with at least these fields."""
 _DIRECTIONS = {"asc": False, "desc": True}
-_RESERVED = ("limit", "marker", "sort_key", "sort_dir", "fields")
-_MAX_TEXT = 255
+RESERVED = ("limit", "marker", "sort_key", "sort_dir", "fields")
+"""The parameters of every list beside its filters."""
+MAX_TEXT = 255
+"""The characters of a filter's value at most."""
+# Shown by one query.
+_TOGETHER = 1000
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A column one may filter by; ``values`` are those it can have, None for any text."""
+    """A column one may filter by; ``values`` are those it can have, None for any text.
+
+    ``matches`` is the condition of one value, if it is not that the column has it.
+    """
 
     column: sa.SQLColumnExpression[Any]
     values: frozenset[str] | None = None
+    matches: Callable[[str], sa.ColumnElement[bool]] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,28 +53,43 @@ class Listing:
 
     ``query`` selects rows that ``view`` shows, ``default`` is an order that
     ends in something unique, ``found`` the condition that a marker's row meets.
+    ``view`` may leave out fields other than the id that are not asked for; of ``shapes``, the
+    fields and what they contain, those ``on_request`` are shown by a list that names them, and
+    by one resource.
     """
 
     plural: str
     query: sa.Select[*tuple[Any, ...]]
-    view: Callable[[Session, Sequence[Any]], list[View]]
-    fields: frozenset[str]
+    view: ViewRows
+    shapes: Mapping[str, Shape]
     filters: Mapping[str, Filter]
     sort_keys: Mapping[str, sa.SQLColumnExpression[Any]]
     default: Sequence[Order]
     found: Callable[[str], sa.ColumnElement[bool]]
+    on_request: frozenset[str] = frozenset()
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """All fields that can be shown."""
+        return frozenset(self.shapes)
+
+    @property
+    def unasked(self) -> frozenset[str]:
+        """The fields that are shown if none is named."""
+        return self.fields - self.on_request
 
 
-def each_row(view: Callable[..., View]) -> Callable[[Session, Sequence[Any]], list[View]]:
-    return lambda session, rows: [view(*row) for row in rows]
+def each_row(view: Callable[..., View]) -> ViewRows:
+    return lambda session, rows, fields: [view(*row) for row in rows]
 
 
 def text_filters(*columns: Any) -> dict[str, Filter]:
     return {column.key: Filter(column) for column in columns}
 
 
-def names(names: str) -> frozenset[str]:
-    return frozenset(names.split())
+def prefix_filter(column: Any) -> Filter:
+    """Takes the beginning of a value, for ids that a person shortened."""
+    return Filter(column, matches=lambda text: column.startswith(text, autoescape=True))
 
 
 def values(enumeration: Any) -> frozenset[str]:
@@ -81,8 +107,8 @@ class Page:
 def page(session: Session, listing: Listing, params: Params, max_limit: int) -> Page:
     """The page that ``params`` ask for; raises :class:`Invalid` naming the parameter at fault."""
     for name in params:
-        if name not in listing.filters and name not in _RESERVED:
-            known = ", ".join([*listing.filters, *_RESERVED])
+        if name not in listing.filters and name not in RESERVED:
+            known = ", ".join([*listing.filters, *RESERVED])
             raise Invalid(name, params[name][0], f"unknown parameter; there are {known}")
     fields = _fields(listing, params)
     limit = _limit(params, max_limit)
@@ -95,15 +121,34 @@ def page(session: Session, listing: Listing, params: Params, max_limit: int) -> 
         *(each.column.desc() if each.descending else each.column.asc() for each in order)
     )
     rows = session.execute(query.limit(limit + 1)).all()
-    items = listing.view(session, rows[:limit])
+    items = listing.view(session, rows[:limit], fields)
     more = items[-1]["id"] if len(rows) > limit else None
     return Page([{key: item[key] for key in item if key in fields} for item in items], more)
 
 
-def one(session: Session, listing: Listing, resource_id: str) -> View | None:
-    """The resource with this id, None if there is none."""
+def one(
+    session: Session, listing: Listing, resource_id: str, fields: frozenset[str] | None = None
+) -> View | None:
+    """The resource with this id, None if there is none; with at least ``fields``, or all."""
     rows = session.execute(listing.query.where(_found(listing, resource_id))).all()
-    return listing.view(session, rows)[0] if rows else None
+    return listing.view(session, rows, fields or listing.fields)[0] if rows else None
+
+
+def some(session: Session, listing: Listing, resource_ids: Sequence[str]) -> list[View]:
+    """The resources with these ids, in their order; those that exist."""
+    column = listing.filters["id"].column
+    views = {
+        view["id"]: view
+        for start in range(0, len(resource_ids), _TOGETHER)
+        for view in listing.view(
+            session,
+            session.execute(
+                listing.query.where(column.in_(resource_ids[start : start + _TOGETHER]))
+            ).all(),
+            listing.unasked,
+        )
+    }
+    return [views[each] for each in resource_ids if each in views]
 
 
 def _conditions(listing: Listing, params: Params) -> list[sa.ColumnElement[bool]]:
@@ -116,14 +161,17 @@ def _conditions(listing: Listing, params: Params) -> list[sa.ColumnElement[bool]
             if filter_.values is not None and value not in filter_.values:
                 raise Invalid(name, value, f"must be one of {', '.join(sorted(filter_.values))}")
             if not _plain(value):
-                raise Invalid(name, value, f"must be printable, at most {_MAX_TEXT} characters")
-        conditions.append(filter_.column.in_(wanted))
+                raise Invalid(name, value, f"must be printable, at most {MAX_TEXT} characters")
+        matches = filter_.matches
+        conditions.append(
+            filter_.column.in_(wanted) if matches is None else sa.or_(*map(matches, wanted))
+        )
     return conditions
 
 
 def _plain(text: str) -> bool:
     """Whether every database takes it: PostgreSQL refuses NUL even in a question."""
-    return len(text) <= _MAX_TEXT and text.isprintable()
+    return len(text) <= MAX_TEXT and text.isprintable()
 
 
 def _found(listing: Listing, resource_id: str) -> sa.ColumnElement[bool]:
@@ -179,7 +227,7 @@ def _fields(listing: Listing, params: Params) -> frozenset[str]:
     wanted = {name for value in params.get("fields", ()) for name in value.split(",")}
     for name in sorted(wanted - listing.fields):
         raise Invalid("fields", name, f"must be of {', '.join(sorted(listing.fields))}")
-    return frozenset(wanted) or listing.fields
+    return frozenset(wanted) or listing.unasked
 
 
 def _last(params: Params, name: str) -> str | None:

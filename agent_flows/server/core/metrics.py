@@ -9,35 +9,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from oslo_log import log
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    generate_latest,
-    multiprocess,
-    values,
-)
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess, values
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from agent_flows import metrics as declared
+from agent_flows.instruments import counter, gauge, gauges, histogram
 from agent_flows.report import Trouble
+from agent_flows.rpc.refusals import KINDS, UNKNOWN
+from agent_flows.rpc.timing import Outcome
 
 LOG = log.getLogger(__name__)
 
 PortCounts = Mapping[tuple[str, str, str], int]
-# Numbers of a heartbeat that have a gauge, with their descriptions.
+# Numbers of a heartbeat that have a gauge.
 AGENT_NUMBERS = {
-    "waiting": "Ports that wait for a flow.",
-    "oldest": "Seconds for which the port that waits longest has waited.",
-    "oldest_flow": "Seconds for which the flow that takes longest has run.",
-    "unreported": "Reports that the server has not yet taken.",
+    "waiting": declared.AGENT_WAITING,
+    "oldest": declared.AGENT_OLDEST,
+    "oldest_flow": declared.AGENT_OLDEST_FLOW,
+    "unreported": declared.AGENT_UNREPORTED,
 }
 
 
 @dataclass(frozen=True)
 class AgentGauges:
     """``age``: seconds since its last heartbeat. ``behind``: for how many seconds its desired state
-    has not been the server's; None if that is not compared. ``numbers`` are those of its heartbeat.
+    has not been the server's; None if that is not compared. ``gated``: gating is on there.
+    ``numbers`` are those of its heartbeat.
     """
 
     host: str
@@ -45,16 +43,21 @@ class AgentGauges:
     age: float
     conflict: bool
     troubles: frozenset[Trouble]
+    gated: bool = True
     behind: float | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the database holds now; ``ports`` counts by host, status and sync_state."""
+    """What the database holds now; ``ports`` counts by host, status and sync_state.
+
+    ``gating_off`` is until when gating is off, in seconds of Unix time, by host; "" is all hosts.
+    """
 
     ports: PortCounts
     agents: Sequence[AgentGauges]
+    gating_off: Mapping[str, float] = field(default_factory=dict)
 
 
 def share(directory: Path, number: int) -> None:
@@ -82,38 +85,22 @@ class Metrics:
             multiprocess.MultiProcessCollector(  # type: ignore[no-untyped-call]
                 self.registry, str(shared)
             )
-        self.reports = Counter(
-            "agent_flows_reports", "Reports taken, by ruling.", ["ruling"], registry=counters
-        )
-        self.store_seconds = Histogram(
-            "agent_flows_store_seconds", "Storing one message of reports.", registry=counters
-        )
-        self.casts_failed = Counter(
-            "agent_flows_casts_failed",
-            "Casts to agents that could not be sent.",
-            ["kind"],
-            registry=counters,
-        )
-        self.sweeps_failed = Counter(
-            "agent_flows_sweeps_failed", "Sweeps that ended in an error.", registry=counters
-        )
-        self.hosts_taken = Counter(
-            "agent_flows_host_taken",
-            "Calls refused because another agent reports for the host.",
-            registry=counters,
-        )
-        self.refused = Counter(
-            "agent_flows_rpc_refused",
-            "Refused messages of agents, by field.",
-            ["field"],
-            registry=counters,
-        )
-        self.requests = Histogram(
-            "agent_flows_request_seconds",
-            "REST requests.",
-            ["method", "route", "status"],
-            registry=counters,
-        )
+        self.reports = counter(declared.REPORTS, counters)
+        self.redelivered = counter(declared.REDELIVERED, counters)
+        self.store_seconds = histogram(declared.STORE_SECONDS, counters)
+        self.casts_failed = counter(declared.CASTS_FAILED, counters)
+        self.sweeps_failed = counter(declared.SWEEPS_FAILED, counters)
+        self.hosts_taken = counter(declared.HOST_TAKEN, counters)
+        self.refused = counter(declared.RPC_REFUSED, counters)
+        self.requests = histogram(declared.REQUEST_SECONDS, counters)
+        self._calls = histogram(declared.RPC_SECONDS, counters)
+        # Prometheus sees no increase of a series that begins with 1.
+        for field_name in (*sorted(KINDS), UNKNOWN):
+            self.refused.labels(field_name)
+
+    def called(self, method: str, outcome: Outcome, seconds: float) -> None:
+        """An agent's call ended; an :data:`agent_flows.rpc.timing.Observe`."""
+        self._calls.labels(method, outcome).observe(seconds)
 
     def watch_database(self, ask: Callable[[], Snapshot]) -> None:
         """Gauges of what ``ask`` answers; only ``agent_flows_database_up`` if it raises."""
@@ -148,60 +135,59 @@ def _from_database(ask: Callable[[], Snapshot]) -> Iterable[Metric]:
     except Exception as exc:  # noqa: BLE001
         LOG.warning("Metrics without the database: %s", type(exc).__name__)
         return [_up(False)]
-    return [_up(True), _ports(snapshot.ports), *_agents(snapshot.agents)]
+    return [
+        _up(True),
+        _ports(snapshot.ports),
+        *_agents(snapshot.agents),
+        _gating_off(snapshot.gating_off),
+    ]
 
 
 def _up(there: bool) -> Metric:
-    return GaugeMetricFamily(
-        "agent_flows_database_up", "Whether the database answers.", value=float(there)
-    )
+    return gauge(declared.DATABASE_UP, there)
 
 
 def _ports(counts: PortCounts) -> Metric:
-    labels = ["host", "status", "sync_state"]
-    family = GaugeMetricFamily("agent_flows_ports", "Ports.", labels=labels)
+    family = gauges(declared.PORTS)
     for key, number in counts.items():
         family.add_metric(list(key), number)
     return family
 
 
+def _gating_off(until: Mapping[str, float]) -> Metric:
+    family = gauges(declared.GATING_OFF_UNTIL)
+    for host, moment in until.items():
+        family.add_metric([host], moment)
+    return family
+
+
 def _agents(agents: Sequence[AgentGauges]) -> Iterator[Metric]:
-    up = _by_host("agent_flows_agent_up", "Whether the host's agent is alive.")
-    age = _by_host("agent_flows_agent_heartbeat_age_seconds", "Seconds since its last heartbeat.")
-    conflict = _by_host("agent_flows_agent_conflict", "Whether two agents report as this host.")
-    behind = _by_host(
-        "agent_flows_agent_behind_seconds",
-        "For how long the agent's desired state has not been the server's.",
-    )
-    trouble = GaugeMetricFamily(
-        "agent_flows_agent_trouble",
-        "What keeps a host from its work.",
-        labels=["host", "source"],
-    )
+    up = gauges(declared.AGENT_UP)
+    age = gauges(declared.AGENT_HEARTBEAT_AGE)
+    conflict = gauges(declared.AGENT_CONFLICT)
+    behind = gauges(declared.AGENT_BEHIND)
+    gated = gauges(declared.AGENT_GATED)
+    trouble = gauges(declared.AGENT_TROUBLE)
     for agent in agents:
         up.add_metric([agent.host], float(agent.alive))
         age.add_metric([agent.host], agent.age)
         conflict.add_metric([agent.host], float(agent.conflict))
+        gated.add_metric([agent.host], float(agent.gated))
         if agent.behind is not None:
             behind.add_metric([agent.host], agent.behind)
         for source in sorted(agent.troubles):
             trouble.add_metric([agent.host, source.value], 1.0)
-    yield from (up, age, conflict, behind, trouble)
-    for name, what in AGENT_NUMBERS.items():
-        family = _by_host(f"agent_flows_agent_{name}", what)
+    yield from (up, age, conflict, behind, gated, trouble)
+    for name, metric in AGENT_NUMBERS.items():
+        family = gauges(metric)
         for agent in agents:
             if name in agent.numbers:
                 family.add_metric([agent.host], agent.numbers[name])
         yield family
 
 
-def _by_host(name: str, what: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, what, labels=["host"])
-
-
 def _process(failing: Mapping[str, bool]) -> Iterable[Metric]:
-    what = "Parts of this process, 1 if failing."
-    family = GaugeMetricFamily("agent_flows_server_failing", what, labels=["part"])
+    family = gauges(declared.SERVER_FAILING)
     for part, fails in failing.items():
         family.add_metric([part], float(fails))
     return [family]

@@ -6,7 +6,7 @@ statement's text; that takes most of the time of a message of reports. A documen
 
 import datetime
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -53,6 +53,22 @@ def _stored(value: object) -> str:
         raise TypeError(f"not a value of a row: {value!r}")
     # As SQLite's columns have it; the other two read it.
     return value.astimezone(datetime.UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert ``rows``, each with all columns of ``table``.
+
+    PostgreSQL reads them from one document: half the CPU of values in the statement's text. The
+    drivers of the other two are as fast with values: MariaDB spends on the document what its
+    driver saves, and SQLite runs in this process.
+    """
+    if connection.dialect.name != "postgresql":
+        connection.execute(sa.insert(table), rows)
+        return
+    columns = {column.name: column.type for column in table.c}
+    new = Records("new", sa.bindparam("new", type_=sa.Text()), columns)
+    statement = sa.insert(table).from_select(list(columns), sa.select(new))
+    connection.execute(statement, {"new": document(rows)})
 
 
 @compiles(Records, "postgresql")

@@ -20,7 +20,12 @@ def of_the_gate(conf: cfg.ConfigOpts) -> Settings:
 
 def of_the_agents(conf: cfg.ConfigOpts) -> Rules:
     server = conf[options.SERVER]
-    return Rules(server.agent_down_time, server.max_idle_agents, server.agent_forget_after)
+    return Rules(
+        server.agent_down_time,
+        server.max_idle_agents,
+        server.agent_forget_after,
+        server.strict_host_keys,
+    )
 
 
 def limits(conf: cfg.ConfigOpts) -> Limits:

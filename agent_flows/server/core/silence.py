@@ -14,6 +14,8 @@ from agent_flows.server.core.models import Agent
 
 def absence(session: Session, hosts: Collection[str]) -> dict[str, TaskError]:
     """The hosts without a live agent, each with the error that its ports get."""
+    if not hosts:
+        return {}
     found = session.scalars(sa.select(Agent).where(Agent.host.in_(list(hosts))))
     rows = {row.host: row for row in found}
     missing = {host: unknown.never_seen(host) for host in hosts if host not in rows}
@@ -47,7 +49,11 @@ def newly_silent(session: Session, now: datetime.datetime, rules: Rules) -> set[
     return set(session.scalars(sa.select(Agent.host).where(silent)))
 
 
+def with_agent(session: Session) -> set[str]:
+    """The hosts whose agent was seen and is not declared dead."""
+    return set(session.scalars(sa.select(Agent.host).where(sa.not_(Agent.declared_dead))))
+
+
 def without_agent(session: Session, hosts: Collection[str]) -> set[str]:
     """The hosts whose agent was never seen or is declared dead."""
-    alive = set(session.scalars(sa.select(Agent.host).where(sa.not_(Agent.declared_dead))))
-    return set(hosts) - alive
+    return set(hosts) - with_agent(session)

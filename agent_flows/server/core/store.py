@@ -8,6 +8,7 @@ gate decides, and its sequence only rises.
 import contextlib
 import dataclasses
 import datetime
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from typing import Any, TypeVar
 from oslo_log import log
 from sqlalchemy.orm import Session
 
-from agent_flows.report import FlowReport, SyncState
+from agent_flows.report import FlowReport, ResourceType
 from agent_flows.rpc.answers import NO_SUCH_PORT, Held, Receipt
+from agent_flows.rpc.desired import Known, Update
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.revisions import Revisions, digest_of
 from agent_flows.server.core import agents, clock, condition, gate, history
@@ -25,10 +27,12 @@ from agent_flows.server.core.agents import Heartbeat
 from agent_flows.server.core.casts import Caster, Casts, to_hosts
 from agent_flows.server.core.database import Transactions, retried
 from agent_flows.server.core.directory import PortDirectory
-from agent_flows.server.core.gate import PortState, Ruling
+from agent_flows.server.core.gate import GroupAtHost, PortState, Ruling
+from agent_flows.server.core.gating import RecentGating
 from agent_flows.server.core.liveness import Rules
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.spec import Spec
+from agent_flows.tracing import UNTRACED, Judged, Traces
 
 LOG = log.getLogger(__name__)
 
@@ -41,6 +45,8 @@ class _Taken:
     casts: Casts
     ports: Sequence[PortState]
     rulings: Counter[str]
+    redelivered: int
+    judged: Judged
 
 
 class Store:
@@ -55,13 +61,16 @@ class Store:
         settings: gate.Settings,
         *,
         rules: Rules,
+        traces: Traces = UNTRACED,
     ) -> None:
+        self._traces = traces
         self._rules = rules
         self._database = database
         self._directory = directory
         self._caster = caster
         self._metrics = metrics
         self._settings = settings
+        self._gating = RecentGating()
 
     def take_reports(
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
@@ -72,10 +81,13 @@ class Store:
         reports for the host.
         """
         with self._metrics.store_seconds.time():
+            began = time.time_ns()
             taken = self._take(host, reports, agent)
+        self._traces.judged(taken.judged, began, time.time_ns())
         self._directory.moved(taken.ports)
         for ruling, number in taken.rulings.items():
             self._metrics.reports.labels(ruling).inc(number)
+        self._metrics.redelivered.inc(taken.redelivered)
         self._caster.cast(taken.casts)
         return taken.answer
 
@@ -83,13 +95,29 @@ class Store:
     def _take(self, host: str, reports: Sequence[FlowReport], agent: Identity | None) -> _Taken:
         now = clock.now()
         with self._admitted(Heartbeat(host, agent, now)) as (session, admitted):
-            ports = self._directory.lock(session, {each.resource_id for each in reports}, host)
+            named = {
+                kind: {report.resource_id for report in reports if report.resource_type is kind}
+                for kind in ResourceType
+            }
+            named_ports, named_groups = named[ResourceType.PORT], named[ResourceType.SECURITY_GROUP]
+            ports = self._directory.lock(session, named_ports, host) if named_ports else {}
+            groups = (
+                self._directory.lock_groups(session, named_groups, host) if named_groups else {}
+            )
             # Known only after the locks: another worker may just have stored the same.
             counted = history.known(session, [report.id for report in reports])
-            batch = _Batch(ports, counted, self._settings, now)
+            settings, status_from = self._settings, None
+            if self._gating.current(session, now).off(host, now) is not None:
+                # Rules that a host could not install take no port DOWN.
+                settings = dataclasses.replace(settings, keep_active_on_refresh_failure=True)
+                status_from = self._directory.status_without_gating
+            batch = _Batch(ports, groups, counted, settings, now=now, status_from=status_from)
             for report in sorted(reports, key=lambda each: each.sequence):
                 batch.take(report)
-            self._directory.move(session, list(batch.moved.values()))
+            if batch.moved:
+                self._directory.move(session, list(batch.moved.values()))
+            if batch.moved_groups:
+                self._directory.move_groups(session, list(batch.moved_groups.values()), settings)
             history.add(session, batch.kept, now)
             sequence = agents.hold(admitted.row, batch.sequence, now)
         # An agent that reports an old desired state may have missed that there
@@ -102,6 +130,8 @@ class Store:
             admitted.casts | outdated,
             list(batch.moved.values()),
             batch.rulings,
+            batch.redelivered,
+            batch.judged,
         )
 
     def get_ports(
@@ -111,23 +141,52 @@ class Store:
 
         Raises HostTaken if another agent reports for the host.
         """
-        specs, casts = self._specs(host, port_ids, agent)
+        return self._desired(
+            host,
+            port_ids or (),
+            agent,
+            lambda session: self._directory.specs(session, host, port_ids),
+        )
+
+    def get_desired(
+        self, host: str, port_ids: Collection[str], known: Known, agent: Identity | None = None
+    ) -> Update:
+        """As :meth:`get_ports`, and of groups only what the agent does not know."""
+        return self._desired(
+            host,
+            port_ids,
+            agent,
+            lambda session: self._directory.changes(session, host, port_ids, known),
+        )
+
+    def _desired(
+        self,
+        host: str,
+        port_ids: Collection[str],
+        agent: Identity | None,
+        read: Callable[[Session], T],
+    ) -> T:
+        found, casts = self._read_desired(host, port_ids, agent, read)
         self._caster.cast(casts)
-        return specs
+        return found
 
     @retried
-    def _specs(
-        self, host: str, port_ids: Collection[str] | None, agent: Identity | None
-    ) -> tuple[Sequence[Spec], Casts]:
+    def _read_desired(
+        self,
+        host: str,
+        port_ids: Collection[str],
+        agent: Identity | None,
+        read: Callable[[Session], T],
+    ) -> tuple[T, Casts]:
         now = clock.now()
         if not port_ids:
             with self._database.reader() as session:
                 if agents.reports_for(session, host, agent):
-                    return self._directory.specs(session, host, port_ids), Casts()
+                    return read(session), Casts()
         with self._admitted(Heartbeat(host, agent, now)) as (session, admitted):
             if port_ids:
                 self._directory.asked_for(session, host, port_ids, now)
-            return self._directory.specs(session, host, port_ids), admitted.casts
+            return read(session), admitted.casts
 
     def get_revisions(self, host: str, agent: Identity | None = None) -> Revisions:
         """What is desired of the host. Raises HostTaken if another agent reports for it."""
@@ -176,7 +235,13 @@ class Store:
     def _record(self, beat: Heartbeat) -> tuple[Held, Casts]:
         with self._admitted(beat) as (_, admitted):
             sequence = agents.hold(admitted.row, 0, beat.at)
-            return Held(sequence, desired=admitted.desired), admitted.casts
+            held = Held(
+                sequence,
+                desired=admitted.desired,
+                number=admitted.row.call_number or 0,
+                counted=admitted.counted,
+            )
+            return held, admitted.casts
 
     @contextlib.contextmanager
     def _admitted(self, beat: Heartbeat) -> Iterator[tuple[Session, agents.Admitted]]:
@@ -199,11 +264,17 @@ class _Batch:
     def __init__(
         self,
         ports: Mapping[str, PortState],
+        groups: Mapping[str, GroupAtHost],
         counted: Collection[str],
         settings: gate.Settings,
+        *,
         now: datetime.datetime,
+        status_from: gate.StatusFrom | None,
     ) -> None:
+        """``status_from`` is given while gating is off on the host."""
+        self._status_from = status_from
         self._ports = dict(ports)
+        self._groups = dict(groups)
         self._counted = set(counted)
         self._settings = settings
         self._now = now
@@ -211,35 +282,70 @@ class _Batch:
         self.accepted: list[str] = []
         self.rejected: dict[str, str] = {}
         self.moved: dict[str, PortState] = {}
+        self.moved_groups: dict[str, GroupAtHost] = {}
         self.kept: list[FlowReport] = []
         self.outdated: set[str] = set()
         self.outdated_groups: set[str] = set()
         self.rulings: Counter[str] = Counter()
+        self.redelivered = 0
+        self.judged: list[tuple[FlowReport, str]] = []
         self.sequence = 0
 
     def take(self, report: FlowReport) -> None:
+        if report.resource_type is ResourceType.SECURITY_GROUP:
+            self._take_group(report)
+        else:
+            self._take_port(report)
+
+    def _take_group(self, report: FlowReport) -> None:
+        group = self._groups.get(report.resource_id)
+        if group is None:
+            self._refuse(
+                report,
+                f"{NO_SUCH_PORT} of host {report.host} in security group {report.resource_id}",
+            )
+            return
+        decision = gate.decide_group(group, report, self._highest_sequence)
+        if not self._admit(report, decision.ruling, decision.reason):
+            return
+        if decision.ruling is Ruling.OUTDATED:
+            self.outdated_groups.add(report.resource_id)
+        self._groups[report.resource_id] = decision.group
+        self.moved_groups[report.resource_id] = decision.group
+
+    def _admit(self, report: FlowReport, ruling: Ruling, reason: str) -> bool:
+        """Whether the report changes anything; if so, it is kept."""
+        self.judged.append((report, ruling.value))
+        if ruling is Ruling.REFUSED:
+            self._refuse(report, reason)
+            return False
+        self.accepted.append(report.id)
+        self.sequence = max(self.sequence, report.sequence)
+        if ruling is Ruling.STALE or report.id in self._counted:
+            self.rulings[Ruling.STALE.value] += 1
+            self.redelivered += report.id in self._counted
+            return False
+        self.rulings[ruling.value] += 1
+        self._counted.add(report.id)
+        self.kept.append(history.not_of_the_future(report, self._now))
+        return True
+
+    def _take_port(self, report: FlowReport) -> None:
         port = self._ports.get(report.resource_id)
         if port is None:
             self._refuse(report, f"{NO_SUCH_PORT} {report.resource_id}")
             return
         decision = gate.decide(port, report, self._settings, self._highest_sequence)
-        if decision.ruling is Ruling.REFUSED:
-            self._refuse(report, decision.reason)
+        if self._status_from is not None:
+            decision = gate.without_gating(port, decision, self._status_from)
+        if not self._admit(report, decision.ruling, decision.reason):
             return
-        self.accepted.append(report.id)
-        self.sequence = max(self.sequence, report.sequence)
-        if decision.ruling is Ruling.STALE or report.id in self._counted:
-            self.rulings[Ruling.STALE.value] += 1
-            return
-        self.rulings[decision.ruling.value] += 1
-        self._counted.add(report.id)
         if decision.ruling is Ruling.OUTDATED:
             self.outdated.add(port.id)
         else:
             self.outdated.discard(port.id)
         if decision.ruling is Ruling.BEHIND:
             self.outdated_groups.update(port.rules_revisions)
-        self.kept.append(history.not_of_the_future(report, self._now))
         after = _moved(port, decision.port, self._now)
         self._ports[report.resource_id] = self.moved[report.resource_id] = after
 
@@ -250,9 +356,9 @@ class _Batch:
 
 def _moved(before: PortState, after: PortState, now: datetime.datetime) -> PortState:
     unchanged = (before.status, before.sync_state) == (after.status, after.sync_state)
-    syncing = after.sync_state is SyncState.SYNCING
+    same = before.sync_state is after.sync_state
     return dataclasses.replace(
         after,
-        syncing_since=(before.syncing_since or now) if syncing else None,
+        sync_since=(before.sync_since or before.updated_at) if same else now,
         updated_at=before.updated_at if unchanged else now,
     )

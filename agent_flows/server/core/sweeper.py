@@ -3,17 +3,20 @@
 Any number of servers may sweep: what one has done, the others find done.
 """
 
+import dataclasses
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oslo_log import log
 
+from agent_flows.report import PortStatus
 from agent_flows.server.core import agents, clock, history, silence, unknown
 from agent_flows.server.core.casts import Caster, Casts, by_host
 from agent_flows.server.core.database import ERRORS, Transactions, retried
 from agent_flows.server.core.directory import CLAIMED, PortDirectory
 from agent_flows.server.core.gate import PortState
+from agent_flows.server.core.gating import RecentGating
 from agent_flows.server.core.liveness import Rules
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.supervision import Backoff, Loop, Troubles
@@ -61,6 +64,7 @@ class Sweeper:
         self._limits = limits
         self._rules = rules
         self._purged_up_to = ""
+        self._gating = RecentGating()
         pause = Backoff(limits.interval, max(limits.interval, _LONGEST_PAUSE))
         self._loop = Loop("sweeper", self._step, troubles, TROUBLE, pause, expected=ERRORS)
 
@@ -89,6 +93,8 @@ class Sweeper:
         self._sweep_silent()
         while overdue := self._sweep_overdue():
             self._ask_again(overdue)
+        while len(self._activate_ungated()) == _BATCH:
+            pass
         self._forget()
         self._purge()
 
@@ -132,6 +138,28 @@ class Sweeper:
             late = [(port, unknown.overdue(port, seconds, now)) for port in ports]
             unknown.give_up(session, self._directory, late, now)
             return ports
+
+    @retried
+    def _activate_ungated(self) -> Sequence[PortState]:
+        """Ports whose reports do not come, on hosts where gating is off and that have an agent."""
+        now = clock.now()
+        with self._database.reader() as session:
+            current = self._gating.current(session, now)
+            if not current.suspensions:
+                return ()
+            hosts = current.hosts_off(silence.with_agent(session), now)
+        if not hosts:
+            return ()
+        with self._database.writer() as session:
+            ports = self._directory.to_activate(session, hosts, _BATCH)
+            active = [
+                dataclasses.replace(port, status=PortStatus.ACTIVE, updated_at=now)
+                for port in ports
+            ]
+            self._directory.move(session, active)
+        if ports:
+            LOG.warning("%d ports are ACTIVE without a proof: gating is off", len(ports))
+        return ports
 
     @retried
     def _forget(self) -> None:

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from agent_flows.report import FlowName, TaskState
+from agent_flows.report import FlowName, ResourceType, Step, TaskState
 from agent_flows.server.core import clock
 from agent_flows.server.core.listing import (
     Filter,
@@ -10,11 +10,22 @@ from agent_flows.server.core.listing import (
     Order,
     View,
     each_row,
-    names,
+    prefix_filter,
     text_filters,
     values,
 )
 from agent_flows.server.core.models import Attempt, Task
+from agent_flows.server.core.shape import (
+    INTEGER,
+    MOMENT,
+    NUMBER,
+    TEXT,
+    UUID,
+    about,
+    nullable,
+    one_of,
+    record,
+)
 
 
 def view(attempt: Attempt, row: Task) -> View:
@@ -56,14 +67,28 @@ LISTING = Listing(
     plural="tasks",
     query=sa.select(Attempt, Task).join(Task, Task.ordinal == Attempt.ordinal),
     view=each_row(view),
-    fields=names(
-        "id resource_type resource_id host flow flow_id name step order task_state attempt "
-        "revision started_at duration error"
-    ),
+    shapes={
+        "id": TEXT,
+        "resource_type": about(one_of(ResourceType), "what the attempt is about"),
+        "resource_id": about(UUID, "the port, or the security group on a host"),
+        "host": TEXT,
+        "flow": one_of(FlowName),
+        "flow_id": about(UUID, "one attempt"),
+        "name": TEXT,
+        "step": one_of(Step),
+        "order": about(INTEGER, "place in the flow"),
+        "task_state": one_of(TaskState),
+        "attempt": about(INTEGER, "1 for the first one at this revision"),
+        "revision": about(INTEGER, "of the port or the group"),
+        "started_at": about(nullable(MOMENT), "null if the task was not reached"),
+        "duration": about(nullable(NUMBER), "in seconds"),
+        "error": nullable(record({"type": TEXT, "message": TEXT, "detail": nullable(TEXT)})),
+    },
     filters={
         **text_filters(Attempt.resource_type, Attempt.resource_id, Attempt.host),
         "flow": Filter(Attempt.flow, values(FlowName)),
         "flow_id": Filter(Attempt.id),
+        "flow_id_prefix": prefix_filter(Attempt.id),
         **text_filters(Task.name, Task.step),
         "task_state": Filter(Task.task_state, values(TaskState)),
     },

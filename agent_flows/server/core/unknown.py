@@ -38,7 +38,7 @@ def silent(host: str, since: datetime.datetime) -> TaskError:
 
 
 def overdue(port: PortState, seconds: float, now: datetime.datetime) -> TaskError:
-    since = _shown(port.syncing_since or now)
+    since = _shown(port.sync_since or now)
     return TaskError(
         ErrorType.REPORT_OVERDUE,
         f"no report of revision {port.revision} from the port's agent within {seconds:g} s "
@@ -70,9 +70,7 @@ def give_up(
     directory.move(
         session,
         [
-            dataclasses.replace(
-                port, sync_state=SyncState.UNKNOWN, syncing_since=None, updated_at=now
-            )
+            dataclasses.replace(port, sync_state=SyncState.UNKNOWN, sync_since=now, updated_at=now)
             for port, _ in ports
         ],
     )
@@ -85,9 +83,7 @@ def await_reports(
     directory.move(
         session,
         [
-            dataclasses.replace(
-                port, sync_state=SyncState.SYNCING, syncing_since=now, updated_at=now
-            )
+            dataclasses.replace(port, sync_state=SyncState.SYNCING, sync_since=now, updated_at=now)
             for port in ports
         ],
     )

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from agent_flows.spec import AddressPair, NetworkSpec, NetworkType, SecurityGroupRule
 from agent_flows.validation import (
+    HOST_PATTERN,
     PRINTABLE,
     STRICT,
     Address,
@@ -32,7 +33,17 @@ _NO_MAC = "00:00:00:00:00:00"
 
 
 Binding = Annotated[
-    Hostname | None, pydantic.BeforeValidator(lambda value: None if value == "" else value)
+    Hostname | None,
+    pydantic.BeforeValidator(lambda value: None if value == "" else value),
+    pydantic.WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": HOST_PATTERN},
+                {"type": "string", "maxLength": 0},
+                {"type": "null"},
+            ]
+        }
+    ),
 ]
 
 
@@ -65,6 +76,13 @@ def _unique(field: str, items: Sequence[Hashable], what: str) -> None:
 
 @dataclass(frozen=True, config=STRICT)
 class Network(NetworkSpec):
+    """The network that ports are on."""
+
+    network_type: Annotated[
+        NetworkType,
+        # What else there is belongs to Neutron: _no_tunnel.
+        pydantic.WithJsonSchema({"type": "string", "enum": ["local", "flat", "vlan"]}),
+    ]
     name: PlainText = ""
     physical_network: Annotated[
         Annotated[PhysicalNetwork, PRINTABLE] | None, pydantic.BeforeValidator(_mappable)
@@ -142,9 +160,21 @@ class Port:
         return self
 
 
-_READ_ONLY: Mapping[type, frozenset[str]] = {
-    Port: frozenset({"status", "sync_state", "reason", "revision_number", "updated_at"}),
-    SecurityGroup: frozenset({"revision_number"}),
+READ_ONLY: Mapping[type, frozenset[str]] = {
+    Port: frozenset(
+        {
+            "status",
+            "sync_state",
+            "sync_revision",
+            "sync_since",
+            "sync_reason",
+            "reason",
+            "revision_number",
+            "updated_at",
+        }
+    ),
+    SecurityGroup: frozenset({"revision_number", "sync"}),
+    Network: frozenset({"sync"}),
 }
 
 
@@ -152,11 +182,24 @@ def read(kind: type[T], resource_id: str, raw: object) -> T:
     """The body of ``PUT .../resource_id`` as a ``kind``; raises :class:`Invalid`."""
     if not isinstance(raw, Mapping):
         raise Invalid("", raw, "must be an object")
-    for field in sorted(_READ_ONLY.get(kind, frozenset()) & raw.keys()):
-        raise Invalid(field, raw[field], "is read-only")
     if raw.get("id", resource_id) != resource_id:
         raise Invalid("id", raw["id"], f"must be the one in the URL, {resource_id}")
-    body: T = parse(_ADAPTERS[kind], {**raw, "id": resource_id})
+    return _read(kind, {**raw, "id": resource_id}, ())
+
+
+def read_one_of_many(kind: type[T], path: str, raw: object) -> T:
+    """The object at ``path`` of a body as a ``kind``; raises :class:`Invalid` with that path."""
+    if not isinstance(raw, Mapping):
+        raise Invalid(path, raw, "must be an object")
+    if "id" not in raw:
+        raise Invalid(f"{path}.id", None, "is missing")
+    return _read(kind, raw, (path,))
+
+
+def _read(kind: type[T], raw: Mapping[str, object], path: Sequence[str]) -> T:
+    for field in sorted(READ_ONLY.get(kind, frozenset()) & raw.keys()):
+        raise Invalid(".".join([*path, field]), raw[field], "is read-only")
+    body: T = parse(_ADAPTERS[kind], raw, path)
     return body
 
 

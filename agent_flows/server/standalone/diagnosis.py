@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from agent_flows.errors import ErrorType, remedy
 from agent_flows.report import UNTRUE, SyncState
+from agent_flows.server.core.failures import Failure
 
 _UNTRUE = frozenset(source.value for source in UNTRUE)
 # Errors about the agent: its current state is shown instead.
@@ -19,15 +20,6 @@ class Agent:
     alive: bool
     heard_at: datetime.datetime
     troubles: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The task that failed in the port's last attempt."""
-
-    task: str
-    type: str
-    message: str
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,18 @@
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from agent_flows.report import SyncState
+from agent_flows.report import PortStatus, SyncState
+from agent_flows.rpc.desired import Known, Update
 from agent_flows.rpc.revisions import Revisions
 from agent_flows.server.core import clock
 from agent_flows.server.core.directory import PortDirectory
-from agent_flows.server.core.gate import PortState
+from agent_flows.server.core.gate import GroupAtHost, PortState, Settings
 from agent_flows.server.standalone import groups_at_hosts, models, specs
 from agent_flows.spec import Spec
 
@@ -48,6 +49,30 @@ class OwnDirectory(PortDirectory):
         proven = [(port.id, port.host or "", port.proven_groups) for port in ports]
         groups_at_hosts.prove(session, proven, clock.now())
 
+    def lock_groups(
+        self, session: Session, groups: Collection[str], host: str
+    ) -> dict[str, GroupAtHost]:
+        return groups_at_hosts.lock(session, groups, host)
+
+    def move_groups(
+        self, session: Session, groups: Sequence[GroupAtHost], settings: Settings
+    ) -> None:
+        for group in groups:
+            groups_at_hosts.move(session, group, settings, clock.now())
+
+    def to_activate(
+        self, session: Session, hosts: Collection[str], limit: int
+    ) -> Sequence[PortState]:
+        """Those of which the last report was not that they have no interface."""
+        return self._locked(
+            session,
+            _Port.host.in_(list(hosts)),
+            _Port.status == PortStatus.DOWN.value,
+            _Port.admin_state_up.is_(True),
+            _Port.sync_state != SyncState.ABSENT.value,
+            limit=limit,
+        )
+
     def overdue(
         self,
         session: Session,
@@ -63,19 +88,20 @@ class OwnDirectory(PortDirectory):
         # One whose report arrived meanwhile may be SYNCING by itself.
         claimed = (port for port in late if port.sync_state is SyncState.IN_SYNC)
         return silent + [
-            dataclasses.replace(port, syncing_since=behind[port.id]) for port in claimed
+            dataclasses.replace(port, sync_state=SyncState.SYNCING, sync_since=behind[port.id])
+            for port in claimed
         ]
 
-    def counts(self, session: Session) -> Mapping[tuple[str, str, str], int]:
-        shown = sa.select(
-            _Port.host, _Port.status, groups_at_hosts.SYNC_STATE.label("state")
-        ).subquery()
-        key = shown.c.host, shown.c.status, shown.c.state
-        rows = session.execute(sa.select(*key, sa.func.count()).group_by(*key))
-        return {(host or "", status, state): number for host, status, state, number in rows}
+    def _shown_ports(self) -> sa.Subquery:
+        return groups_at_hosts.SHOWN
 
     def specs(self, session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
         return specs.read(session, host, port_ids)
+
+    def changes(
+        self, session: Session, host: str, port_ids: Collection[str], known: Known
+    ) -> Update:
+        return specs.changes(session, host, port_ids, known)
 
     def desired(self, session: Session, host: str) -> Revisions:
         ports, awaited = _ports_at(session, host)
@@ -102,7 +128,7 @@ class OwnDirectory(PortDirectory):
                 _Port.host == host,
                 _Port.sync_state == SyncState.ABSENT,
             )
-            .values(sync_state=SyncState.SYNCING, syncing_since=now, updated_at=now)
+            .values(sync_state=SyncState.SYNCING, sync_since=now, updated_at=now)
             .execution_options(synchronize_session=False)
         )
 

@@ -10,22 +10,117 @@ revisions of its groups, or the group.
 
 import datetime
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from agent_flows.report import SyncState
+from agent_flows.report import PortStatus, ResourceType, Step, SyncState
+from agent_flows.server.core.gate import GroupAtHost, Settings
+from agent_flows.server.core.models import Attempt, UtcDateTime, table_of
 from agent_flows.server.standalone import models
 
 _Port, _Group = models.Port, models.SecurityGroup
 _Membership, _AtHost = models.Membership, models.SecurityGroupHost
+# Rows, not objects of the ORM: these take less time.
+_ports, _groups = table_of(_Port).c, table_of(_Group).c
+_memberships, _at_host = table_of(_Membership).c, table_of(_AtHost).c
 
-_reported = _AtHost.sequence > _Port.sequence
+# For a query of ports, their memberships, the groups, and these at the ports' hosts.
+REPORTED = _AtHost.sequence > _Port.sequence
+"""Whether the host reported the group after the port."""
 _realised = sa.case(
-    (_reported, _AtHost.revision), else_=sa.func.coalesce(_Membership.proven_revision, 0)
+    (REPORTED, _AtHost.revision), else_=sa.func.coalesce(_Membership.proven_revision, 0)
 )
-_behind = sa.and_(_AtHost.behind_since.is_not(None), _Group.revision > _realised)
-_failed = sa.and_(_AtHost.failed, _reported)
+REALISED: sa.ColumnElement[int] = sa.func.nullif(_realised, 0)
+"""The revision of a group that a port has, NULL for none."""
+BEHIND = sa.and_(_AtHost.behind_since.is_not(None), _Group.revision > _realised)
+"""Whether an older revision of the group was proven than the current one."""
+FAILED = sa.and_(_AtHost.failed, REPORTED)
+"""Whether the group failed after the port was proven."""
+
+_HAS_FAILED = sa.bindparam("has_failed", type_=sa.Boolean())
+# Made once: composing a statement takes as long as executing it, and each report needs these.
+_LOCK = (
+    sa.select(_at_host.security_group_id, _at_host.revision, _at_host.sequence, _at_host.failed)
+    .where(
+        _at_host.host == sa.bindparam("host"),
+        _at_host.security_group_id.in_(sa.bindparam("groups", expanding=True)),
+    )
+    .order_by(_at_host.security_group_id)
+    .with_for_update()
+)
+_REVISIONS = sa.select(_groups.id, _groups.revision).where(
+    _groups.id.in_(sa.bindparam("groups", expanding=True))
+)
+_MOVE = (
+    sa.update(table_of(_AtHost))
+    .where(
+        _at_host.security_group_id == sa.bindparam("its_group"),
+        _at_host.host == sa.bindparam("its_host"),
+    )
+    .ordered_values(
+        # First, for MariaDB compares with what the statement has written already.
+        (
+            _at_host.outcome_since,
+            sa.case(
+                (_at_host.failed != _HAS_FAILED, sa.bindparam("now", type_=UtcDateTime())),
+                else_=_at_host.outcome_since,
+            ),
+        ),
+        (_at_host.revision, sa.bindparam("revision")),
+        (_at_host.sequence, sa.bindparam("sequence")),
+        (_at_host.failed, _HAS_FAILED),
+        (_at_host.behind_since, sa.bindparam("behind_since")),
+    )
+)
+
+
+def _concerned(moved: sa.ColumnElement[bool]) -> sa.Select[str, int]:
+    """The proven ports in a group on its host that were reported before it and are to be
+    ``moved``; and those that were reported later and are behind.
+
+    It locks none of them: most reports change no port.
+    """
+    sequence = sa.bindparam("sequence", type_=sa.BigInteger())
+    reported_later = sa.and_(
+        _ports.sequence >= sequence,
+        sa.func.coalesce(_memberships.proven_revision, 0)
+        < sa.bindparam("revision", type_=sa.BigInteger()),
+    )
+    return (
+        sa.select(_ports.id, _ports.sequence)
+        .join_from(table_of(_Port), table_of(_Membership), _memberships.port_id == _ports.id)
+        .where(
+            _ports.host == sa.bindparam("host"),
+            _memberships.security_group_id == sa.bindparam("group"),
+            _ports.sync_state == SyncState.IN_SYNC.value,
+            _ports.port_security_enabled.is_(True),
+            sa.or_(reported_later, sa.and_(_ports.sequence < sequence, moved)),
+        )
+        .order_by(_ports.id)
+    )
+
+
+# By the status that follows for the ports.
+_CONCERNED: Mapping[PortStatus | None, sa.Select[str, int]] = {
+    PortStatus.ACTIVE: _concerned(
+        sa.and_(_ports.status == PortStatus.DOWN.value, _ports.admin_state_up.is_(True))
+    ),
+    PortStatus.DOWN: _concerned(_ports.status == PortStatus.ACTIVE.value),
+    None: _concerned(sa.false()),
+}
+
+
+def _of_its_groups(condition: sa.ColumnElement[bool]) -> Sequence[sa.ColumnElement[bool]]:
+    """The groups that the port of the query depends on, on its host, which meet the condition."""
+    return (
+        _Membership.port_id == _Port.id,
+        _Group.id == _Membership.security_group_id,
+        _AtHost.security_group_id == _Membership.security_group_id,
+        _AtHost.host == _Port.host,
+        condition,
+    )
 
 
 def _depends(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
@@ -33,62 +128,186 @@ def _depends(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     return sa.and_(
         _Port.sync_state == SyncState.IN_SYNC.value,
         _Port.port_security_enabled,
-        sa.exists()
-        .where(
-            _Membership.port_id == _Port.id,
-            _Group.id == _Membership.security_group_id,
-            _AtHost.security_group_id == _Membership.security_group_id,
-            _AtHost.host == _Port.host,
-            condition,
-        )
-        .correlate(_Port),
+        sa.exists().where(*_of_its_groups(condition)).correlate(_Port),
     )
 
 
-IS_BEHIND = _depends(_behind)
+IS_BEHIND = _depends(BEHIND)
 """Whether a port was proven at an older revision of a group; for a query of ports."""
 
-HAS_FAILED = _depends(_failed)
+HAS_FAILED = _depends(FAILED)
 """Whether a group of the port failed on its host after the port was proven."""
 
-SYNC_STATE: sa.ColumnElement[str] = sa.case(
-    (HAS_FAILED, SyncState.OUT_OF_SYNC.value),
-    (IS_BEHIND, SyncState.SYNCING.value),
-    else_=_Port.sync_state,
+_LACKS_RULES = _depends(
+    sa.or_(FAILED, _Group.rules_revision > _realised),
 )
-"""The sync_state of a port as it is shown; for a query of ports."""
+"""Whether a port has older rules of a group than the newest, or a group of it failed."""
 
 
-def sync_states(session: Session, port_ids: Collection[str]) -> Mapping[str, str]:
-    """The sync_state of each of these ports, as it is shown."""
-    query = sa.select(_Port.id, SYNC_STATE.label("state")).where(_Port.id.in_(list(port_ids)))
-    return {row.id: row.state for row in session.execute(query)} if port_ids else {}
-
-
-def note(session: Session, host: str, groups: Collection[str]) -> None:
-    """Ports on ``host`` depend on these locked groups from now on."""
-    if not groups:
-        return
-    at_host = _AtHost.security_group_id
-    known = set(
-        session.scalars(
-            sa.select(at_host)
-            .where(_AtHost.host == host, at_host.in_(list(groups)))
-            .order_by(at_host)
-            .with_for_update()
-        )
+def shown_state(
+    failed: sa.ColumnElement[bool], behind: sa.ColumnElement[bool]
+) -> sa.ColumnElement[str]:
+    """The sync_state of a port of which a group failed, or is behind, on its host."""
+    return sa.case(
+        (failed, SyncState.OUT_OF_SYNC.value),
+        (behind, SyncState.SYNCING.value),
+        else_=_Port.sync_state,
     )
+
+
+SYNC_STATE: sa.ColumnElement[str] = shown_state(HAS_FAILED, IS_BEHIND)
+"""The sync_state of a port as it is shown; for a query of few ports: it looks for the groups of
+each. For many there are :data:`SHOWN` and :func:`shows`."""
+
+
+def _changed_by_groups() -> sa.Select[str, str]:
+    """The ports that show another ``state`` than their own row has.
+
+    Driven by the groups that failed or are behind on a host, which are few: to look for the groups
+    of each of 10,000 ports takes PostgreSQL 150 ms.
+    """
+    failed = sa.func.max(sa.case((FAILED, 1), else_=0)) == 1
+    return (
+        sa.select(
+            _Port.id,
+            sa.case((failed, SyncState.OUT_OF_SYNC.value), else_=SyncState.SYNCING.value).label(
+                "state"
+            ),
+        )
+        .join_from(_Port, _Membership, _Membership.port_id == _Port.id)
+        .join(_Group, _Group.id == _Membership.security_group_id)
+        .join(
+            _AtHost,
+            sa.and_(
+                _AtHost.security_group_id == _Membership.security_group_id,
+                _AtHost.host == _Port.host,
+            ),
+        )
+        .where(
+            _Port.sync_state == SyncState.IN_SYNC.value,
+            _Port.port_security_enabled,
+            sa.or_(_AtHost.failed, _AtHost.behind_since.is_not(None)),
+            sa.or_(FAILED, BEHIND),
+        )
+        .group_by(_Port.id)
+        # It is a part of queries of ports.
+        .correlate(None)
+    )
+
+
+_changed = _changed_by_groups().subquery("changed_by_groups")
+_of_groups = frozenset({SyncState.OUT_OF_SYNC.value, SyncState.SYNCING.value})
+
+SHOWN = (
+    sa.select(
+        _Port.host,
+        _Port.status,
+        sa.func.coalesce(_changed.c.state, _Port.sync_state).label("state"),
+    )
+    .outerjoin_from(_Port, _changed, _changed.c.id == _Port.id)
+    .subquery("shown_ports")
+)
+"""All ports with ``host``, ``status`` and the sync_state that they show, ``state``."""
+
+
+def shows(state: str) -> sa.ColumnElement[bool]:
+    """Whether a port shows this sync_state; for a query of ports."""
+    own = _Port.sync_state == state
+    changed = sa.select(_changed.c.id).correlate(None)
+    if state == SyncState.IN_SYNC.value:
+        return sa.and_(own, _Port.id.not_in(changed))
+    if state in _of_groups:
+        return sa.or_(own, _Port.id.in_(changed.where(_changed.c.state == state)))
+    return own
+
+
+def later(
+    one: sa.ColumnElement[Any], other: sa.ColumnElement[Any]
+) -> sa.ColumnElement[datetime.datetime]:
+    """The later of two times, of which ``one`` may be NULL."""
+    return sa.case((one > other, one), else_=other)
+
+
+def _time_of_groups(
+    time: sa.ColumnElement[Any], condition: sa.ColumnElement[bool]
+) -> sa.ColumnElement[datetime.datetime]:
+    query = sa.select(time).where(*_of_its_groups(condition))
+    return query.correlate(_Port).scalar_subquery()
+
+
+OWN_SINCE = sa.func.coalesce(_Port.sync_since, _Port.updated_at)
+"""Since when a port has the sync_state in its row."""
+
+_OUTCOME, _BEHIND = _AtHost.outcome_since, _AtHost.behind_since
+
+SYNC_SINCE: sa.ColumnElement[datetime.datetime] = sa.case(
+    (_Port.sync_state != SyncState.IN_SYNC.value, OWN_SINCE),
+    (sa.not_(_Port.port_security_enabled), OWN_SINCE),
+    (HAS_FAILED, later(_time_of_groups(sa.func.min(_OUTCOME), FAILED), OWN_SINCE)),
+    (IS_BEHIND, _time_of_groups(sa.func.min(_BEHIND), BEHIND)),
+    else_=later(_time_of_groups(sa.func.max(_OUTCOME), REPORTED), OWN_SINCE),
+)
+"""Since when a port has the sync_state that it shows; for a query of ports."""
+
+
+def shown(
+    session: Session, port_ids: Collection[str]
+) -> Mapping[str, tuple[str, datetime.datetime]]:
+    """The sync_state of each of these ports as it is shown, and since when."""
+    if not port_ids:
+        return {}
+    query = sa.select(_Port.id, SYNC_STATE.label("state"), SYNC_SINCE.label("since"))
+    rows = session.execute(query.where(_Port.id.in_(list(port_ids))))
+    return {row.id: (row.state, row.since) for row in rows}
+
+
+def tasks_of(port_id: str) -> sa.ColumnElement[bool]:
+    """The attempts that are about the port: its own, and those of its groups on its host."""
+    groups = sa.select(_Membership.security_group_id).where(_Membership.port_id == port_id)
+    host = sa.select(_Port.host).where(_Port.id == port_id).scalar_subquery()
+    of_groups = sa.and_(
+        Attempt.resource_type == ResourceType.SECURITY_GROUP.value, Attempt.host == host
+    )
+    # One condition on the id, so that its index finds them; it depends on no row of the history.
+    about = sa.union_all(sa.select(sa.literal(port_id)), groups)
+    return sa.and_(
+        Attempt.resource_id.in_(about), sa.or_(Attempt.resource_id == port_id, of_groups)
+    )
+
+
+def note(session: Session, depending: Collection[tuple[str, str]]) -> None:
+    """Of each pair, ports on the host depend on the locked group from now on."""
+    if not depending:
+        return
+    table, connection = table_of(_AtHost), session.connection()
+    hosts, groups = ({pair[place] for pair in depending} for place in (0, 1))
+    rows = connection.execute(
+        sa.select(table.c.host, table.c.security_group_id)
+        .where(table.c.host.in_(list(hosts)), table.c.security_group_id.in_(list(groups)))
+        .order_by(table.c.host, table.c.security_group_id)
+        .with_for_update()
+    )
+    known = {(host, group) for host, group in rows}
     new = [
         {"security_group_id": group, "host": host, "revision": 0, "sequence": 0, "failed": False}
-        for group in groups
-        if group not in known
+        for host, group in sorted(depending)
+        if (host, group) not in known
     ]
     if new:
-        session.execute(sa.insert(_AtHost), new)
+        connection.execute(sa.insert(table), new)
 
 
-def forget(session: Session, host: str, groups: Collection[str]) -> None:
-    """A port on ``host`` does not depend on these groups any more; perhaps no other one does."""
+def forget(session: Session, left: Collection[tuple[str, str]]) -> None:
+    """Of each pair, a port on the host does not depend on the group any more; perhaps no other
+    one does."""
+    by_host: dict[str, set[str]] = {}
+    for host, group in left:
+        by_host.setdefault(host, set()).add(group)
+    for host, groups in sorted(by_host.items()):
+        _forget_unused(session, host, groups)
+
+
+def _forget_unused(session: Session, host: str, groups: Collection[str]) -> None:
     # By the host's ports, for a group may have thousands of members.
     depends = (
         sa.exists()
@@ -136,6 +355,81 @@ def prove(
         )
 
 
+def lock(session: Session, groups: Collection[str], host: str) -> dict[str, GroupAtHost]:
+    """See :meth:`agent_flows.server.core.directory.PortDirectory.lock_groups`."""
+    connection, ids = session.connection(), list(groups)
+    rows = connection.execute(_LOCK, {"host": host, "groups": ids}).all()
+    # After the lock: a change of the group waits for it, and then notes that the host is behind.
+    revisions = connection.execute(_REVISIONS, {"groups": ids})
+    newest = {row.id: row.revision for row in revisions}
+    return {
+        row.security_group_id: GroupAtHost(
+            row.security_group_id,
+            host,
+            newest[row.security_group_id],
+            row.revision,
+            row.sequence,
+            row.failed,
+        )
+        for row in rows
+    }
+
+
+def move(session: Session, group: GroupAtHost, settings: Settings, now: datetime.datetime) -> None:
+    """What a host reported of a locked group, and the status of its ports that follows.
+
+    Their rows change only if the group failed, or if they have waited for it to become ACTIVE.
+    """
+    connection = session.connection()
+    status = _status_that_follows(group, settings)
+    concerned = connection.execute(
+        _CONCERNED[status],
+        {
+            "host": group.host,
+            "group": group.security_group,
+            "sequence": group.sequence,
+            "revision": group.revision,
+        },
+    ).all()
+    about = [port.id for port in concerned if port.sequence < group.sequence]
+    # Ports that were reported after the group may still be behind.
+    behind = group.realised < group.revision or len(about) < len(concerned)
+    connection.execute(
+        _MOVE,
+        {
+            "its_group": group.security_group,
+            "its_host": group.host,
+            "now": now,
+            "revision": group.realised,
+            "sequence": group.sequence,
+            "has_failed": group.failed,
+            "behind_since": now if behind else None,
+        },
+    )
+    if about and status is not None:
+        change = sa.update(_Port).where(
+            _Port.id.in_(about),
+            _Port.host == group.host,
+            _Port.sync_state == SyncState.IN_SYNC.value,
+            _Port.sequence < group.sequence,
+        )
+        if status is PortStatus.ACTIVE:
+            change = change.where(~_LACKS_RULES)
+        session.execute(
+            change.values(status=status.value, updated_at=now).execution_options(
+                synchronize_session=False
+            )
+        )
+
+
+def _status_that_follows(group: GroupAtHost, settings: Settings) -> PortStatus | None:
+    """The status of the group's ports on its host, if it follows from what was reported last."""
+    if not group.failed:
+        return PortStatus.ACTIVE
+    required = Step.SECURITY_GROUPS in settings.required_steps
+    return PortStatus.DOWN if required and not settings.keep_active_on_refresh_failure else None
+
+
 def overdue(
     session: Session, before: datetime.datetime, ahead: datetime.datetime, limit: int
 ) -> dict[str, datetime.datetime]:
@@ -154,7 +448,7 @@ def overdue(
     ).all()
     found: dict[str, datetime.datetime] = {}
     for row in late:
-        behind = _ports_behind(session, row, limit - len(found))
+        behind = _ports_behind(session, row.security_group_id, row.host, limit - len(found))
         found |= dict.fromkeys(behind, row.behind_since or before)
         if len(found) >= limit:
             break
@@ -163,9 +457,10 @@ def overdue(
     return found
 
 
-def _ports_behind(session: Session, row: models.SecurityGroupHost, limit: int) -> Sequence[str]:
-    query = sa.select(_Port.id).where(_Port.host == row.host, IS_BEHIND)
-    inside = sa.select(_Membership.port_id).where(
-        _Membership.security_group_id == row.security_group_id
+def _ports_behind(session: Session, group: str, host: str, limit: int) -> Sequence[str]:
+    """Ports of a host that is noted as behind with this group."""
+    query = sa.select(_Port.id).where(_Port.host == host, IS_BEHIND)
+    inside = sa.exists().where(
+        _Membership.port_id == _Port.id, _Membership.security_group_id == group
     )
-    return session.scalars(query.where(_Port.id.in_(inside)).limit(limit)).all()
+    return session.scalars(query.where(inside.correlate(_Port)).limit(limit)).all()

@@ -71,7 +71,8 @@ class SecurityGroupHost(Base):
 
     The report was about ``revision``, had this ``sequence``, and ``failed`` or not; 0 without one.
     ``behind_since``: since then, or since its last progress, the host may have ports for which an
-    older revision was proven than the group's; None if there are none.
+    older revision was proven than the group's; None if there are none. ``outcome_since`` is since
+    when its reports of the group have failed, or have not; None if they never failed.
     """
 
     __tablename__ = "security_group_hosts"
@@ -84,6 +85,11 @@ class SecurityGroupHost(Base):
     sequence: Mapped[int]
     failed: Mapped[bool]
     behind_since: Mapped[datetime.datetime | None] = mapped_column(index=True)
+    outcome_since: Mapped[datetime.datetime | None]
+
+
+MEMBER_CHANGES_KEPT = 1000
+"""An agent that lacks more than so many changes of a group's members reads all of them."""
 
 
 class MemberChange(Base):
@@ -128,7 +134,7 @@ class Port(PortRow, Base):
     __table_args__ = (
         sa.UniqueConstraint("network_id", "mac_address"),
         sa.Index(None, "host", "sync_state"),
-        sa.Index(None, "sync_state", "syncing_since"),
+        sa.Index(None, "sync_state", "sync_since"),
         OPTIONS,
     )
 

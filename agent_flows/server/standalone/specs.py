@@ -7,6 +7,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from agent_flows.rpc.desired import (
+    AddressesChange,
+    Entry,
+    GroupChange,
+    Known,
+    MembersChange,
+    Update,
+)
 from agent_flows.server.standalone import models
 from agent_flows.spec import (
     AddressGroupSpec,
@@ -30,6 +38,7 @@ _address_groups = models.AddressGroup.__table__.c
 _ports = models.Port.__table__.c
 _addresses = models.FixedIp.__table__.c
 _memberships = models.Membership.__table__.c
+_changes = models.MemberChange.__table__.c
 
 Row = sa.Row[*tuple[Any, ...]]
 
@@ -37,6 +46,14 @@ Row = sa.Row[*tuple[Any, ...]]
 def read(session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
     """See :meth:`agent_flows.server.core.directory.PortDirectory.specs`."""
     connection = session.connection()
+    ports = _port_specs(connection, host, port_ids)
+    own = {group for port in ports for group in port.security_groups}
+    return [*ports, *(_group_specs(connection, own) if ports else ())]
+
+
+def _port_specs(
+    connection: sa.Connection, host: str, port_ids: Collection[str] | None
+) -> list[PortSpec]:
     query = (
         sa.select(
             _ports.id, _ports.revision_number, _ports.host, _ports.mac_address,
@@ -58,12 +75,128 @@ def read(session: Session, host: str, port_ids: Collection[str] | None) -> list[
     addresses = _of_ports(connection, _addresses, _addresses.ip_address, ids)
     memberships = _of_ports(connection, _memberships, _memberships.security_group_id, ids)
     networks = {port.network_id: _network(port) for port in ports}
-    specs: list[Spec] = [
+    return [
         _port(port, networks[port.network_id], addresses[port.id], memberships[port.id])
         for port in ports
     ]
-    own = {group for groups in memberships.values() for group in groups}
-    return specs + _group_specs(connection, own)
+
+
+def changes(session: Session, host: str, port_ids: Collection[str], known: Known) -> Update:
+    """See :meth:`agent_flows.server.core.directory.PortDirectory.changes`.
+
+    Revisions are read before contents, so that no content is older than its revision.
+    """
+    connection = session.connection()
+    ports = _port_specs(connection, host, port_ids) if port_ids else []
+    own = {group for port in ports for group in port.security_groups_in_force}
+    own |= known.security_groups.keys()
+    rows = _group_rows(connection, own)
+    changed = {
+        id_: row for id_, row in rows.items() if known.security_groups.get(id_) != row.revision
+    }
+    if not changed:
+        return Update(ports=ports, gone=sorted(own - rows.keys()))
+    remotes, addressed = _remotes(connection, changed)
+    remote_rows = _group_rows(connection, remotes) if remotes else {}
+    address_rows = [
+        row
+        for row in _address_group_rows(connection, addressed)
+        if known.address_groups.get(row.id) != row.revision
+    ]
+    lacking = [id_ for id_, row in changed.items() if not _has_rules(row, known)]
+    rules = _rules_of(connection, lacking) if lacking else {}
+    return Update(
+        ports=ports,
+        security_groups=[
+            GroupChange(
+                id_,
+                row.revision,
+                row.stateful,
+                tuple(map(_rule, rules.get(id_, ()))) if id_ in lacking else None,
+            )
+            for id_, row in changed.items()
+        ],
+        members=[
+            _members_change(connection, row, known.members.get(id_))
+            for id_, row in remote_rows.items()
+            if known.members.get(id_) != row.members_revision
+        ],
+        address_groups=[
+            AddressesChange(row.id, row.revision, tuple(map(ip_network, row.addresses)))
+            for row in address_rows
+        ],
+        gone=sorted(own - rows.keys()),
+    )
+
+
+def _has_rules(row: Row, known: Known) -> bool:
+    """A revision above the newest is of a database that was restored since."""
+    revision = known.security_groups.get(row.id, -1)
+    return bool(row.rules_revision <= revision <= row.revision)
+
+
+def _remotes(connection: sa.Connection, groups: Collection[str]) -> tuple[set[str], set[str]]:
+    """The security groups and the address groups that the rules of ``groups`` refer to."""
+    query = sa.select(_rules.remote_group_id, _rules.remote_address_group_id).distinct()
+    rows = connection.execute(query.where(_rules.security_group_id.in_(list(groups)))).all()
+    return (
+        {row.remote_group_id for row in rows if row.remote_group_id},
+        {row.remote_address_group_id for row in rows if row.remote_address_group_id},
+    )
+
+
+def _members_change(connection: sa.Connection, row: Row, since: int | None) -> MembersChange:
+    newest = row.members_revision
+    port_ids = None if since is None else _changed_between(connection, row.id, since, newest)
+    if port_ids is None:
+        return MembersChange(row.id, newest, None, _contributions(connection, row.id, None))
+    found = _contributions(connection, row.id, port_ids)
+    return MembersChange(
+        row.id, newest, since, {port_id: found.get(port_id, ()) for port_id in sorted(port_ids)}
+    )
+
+
+def _changed_between(
+    connection: sa.Connection, group: str, since: int, newest: int
+) -> set[str] | None:
+    """The members that changed after ``since``; None if not every change since is kept."""
+    if not newest - models.MEMBER_CHANGES_KEPT <= since < newest:
+        return None
+    query = sa.select(_changes.port_id).where(
+        _changes.security_group_id == group,
+        _changes.revision > since,
+        _changes.revision <= newest,
+    )
+    port_ids = connection.scalars(query).all()
+    # Another transaction may have removed the oldest meanwhile.
+    return set(port_ids) if len(port_ids) == newest - since else None
+
+
+def _contributions(
+    connection: sa.Connection, group: str, port_ids: Collection[str] | None
+) -> dict[str, tuple[Entry, ...]]:
+    """The addresses of each member, or of those in ``port_ids``."""
+    query = (
+        sa.select(
+            _ports.id, _addresses.ip_address, _ports.mac_address, _ports.allowed_address_pairs
+        )
+        .join_from(models.Membership.__table__, models.Port.__table__)
+        .outerjoin(models.FixedIp.__table__, _addresses.port_id == _ports.id)
+        .where(_memberships.security_group_id == group)
+    )
+    if port_ids is not None:
+        query = query.where(_memberships.port_id.in_(list(port_ids)))
+    found: dict[str, set[tuple[str, str]]] = {}
+    for port_id, address, mac, pairs in connection.execute(query):
+        entries = found.setdefault(port_id, set())
+        entries.update((pair["ip_address"], pair["mac_address"] or mac) for pair in pairs)
+        if address is not None:
+            entries.add((address, mac))
+    return {
+        port_id: tuple((ip_network(address), mac) for address, mac in sorted(entries))
+        for port_id, entries in sorted(found.items())
+        if entries
+    }
 
 
 def _group_specs(connection: sa.Connection, own: Collection[str]) -> list[Spec]:
@@ -99,7 +232,13 @@ def _of_ports(
 
 
 def _group_rows(connection: sa.Connection, ids: Collection[str]) -> dict[str, Row]:
-    query = sa.select(_groups.id, _groups.revision, _groups.stateful)
+    query = sa.select(
+        _groups.id,
+        _groups.revision,
+        _groups.stateful,
+        _groups.rules_revision,
+        _groups.members_revision,
+    )
     rows = connection.execute(query.where(_groups.id.in_(list(ids))).order_by(_groups.id))
     return {row.id: row for row in rows}
 
@@ -143,7 +282,7 @@ def _members(
 def _address_group_rows(connection: sa.Connection, ids: Collection[str]) -> Sequence[Row]:
     if not ids:
         return ()
-    query = sa.select(_address_groups.id, _address_groups.addresses)
+    query = sa.select(_address_groups.id, _address_groups.addresses, _address_groups.revision)
     query = query.where(_address_groups.id.in_(list(ids))).order_by(_address_groups.id)
     return connection.execute(query).all()
 

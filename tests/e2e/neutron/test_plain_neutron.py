@@ -8,6 +8,7 @@ from lab.neutron.stack import Neutron
 from lab.neutron.tenant import CLOSED, SERVED, Tenant
 from lab.probe import passes_anything
 from lab.vm import Vm
+from tests.e2e.neutron.moves import move
 
 
 @pytest.fixture
@@ -53,3 +54,12 @@ def test_without_us_a_port_without_a_single_flow_is_active_and_passes_everything
     assert flows_of(neutron, bare) == []
     assert pair[0].connect(bare.ip, CLOSED)
     assert passes_anything(bare, pair, SERVED) != []
+
+
+def test_a_machine_that_moves_between_hosts_sends_nova_these_events(
+    neutron: Neutron, tenant: Tenant
+) -> None:
+    source, destination = neutron.hosts
+    [vm] = tenant.boot(1, host=source)
+    tenant.active(vm)
+    move(neutron, tenant, vm, destination)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agent_flows.spec import NetworkSpec, SecurityGroupSpec
-from lab.model import network, open_group
+from lab.model import egress_to_anywhere, group, network, open_group
+from lab.process import wait_until
 from lab.switch import Switch
 from lab.vm import Vm
 from tests.functional.agent.host import Host
@@ -70,3 +71,33 @@ def settled(host: Host) -> Callable[..., list[Vm]]:
         return list(vms)
 
     return settle
+
+
+@pytest.fixture
+def pair(host: Host, make_vm: Callable[..., Vm], settled: Callable[..., list[Vm]]) -> list[Vm]:
+    """``one`` lets nothing in, ``two`` everything; both on one network."""
+    net = network()
+    (one,) = settled(make_vm("one"), net=net, groups=[group(*egress_to_anywhere())])
+    (two,) = settled(make_vm("two"), net=net)
+    for vm in (one, two):
+        vm.listen(80)
+    # On a busy machine the switch may lose the first packet.
+    wait_until(lambda: one.connect(two.ip, 80), 20, "the first connection")
+    return [one, two]
+
+
+@pytest.fixture
+def outside(
+    host: Host, make_vm: Callable[..., Vm], settled: Callable[..., list[Vm]]
+) -> tuple[Vm, Vm]:
+    """A VM on VLAN 100 of physnet1, and what it reaches there."""
+    host.switch.add_bridge("br-ex", fail_mode="standalone")
+    host.mappings = {"physnet1": "br-ex"}
+    (inside,) = settled(make_vm("inside"), net=network("vlan", segmentation_id=100))
+    machine = make_vm("machine")
+    machine.plug("br-ex")
+    machine.raise_link()
+    host.switch.vsctl("set", "Port", machine.tap, "tag=100")
+    machine.listen(80)
+    host.until(lambda: inside.connect(machine.ip, 80), "it reaches the machine")
+    return inside, machine

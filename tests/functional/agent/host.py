@@ -15,6 +15,7 @@ from agent_flows.openflow import cookie
 from agent_flows.report import FlowName, FlowReport, Trouble
 from agent_flows.rpc import transport
 from agent_flows.rpc.answers import Held, Receipt
+from agent_flows.rpc.desired import Known, Update, whole
 from agent_flows.rpc.revisions import Revisions
 from agent_flows.rpc.server import AgentClient
 from agent_flows.spec import (
@@ -71,6 +72,14 @@ class FakeServer:
             dict(self.address_groups),
             dict(self.refused),
         )
+
+    def get_desired(self, port_ids: Collection[str], known: Known) -> Update:
+        return whole(self.get_ports(list(port_ids) or None))
+
+    def get_bound(self) -> Collection[str]:
+        self._speak()
+        self.asked.append(None)
+        return self.ports.keys()
 
     def heartbeat(self, state: Mapping[str, Any]) -> Held:
         self._speak()
@@ -164,6 +173,7 @@ class Host:
             "heartbeat_interval": 0.1,
             "retry_initial": 0.2,
             "retry_max": 0.5,
+            "metrics_port": 0,
             **overrides,
         }
         for name, value in values.items():

@@ -13,17 +13,6 @@ def closed():
     return group(*egress_to_anywhere())
 
 
-@pytest.fixture
-def pair(host, make_vm, settled):
-    """``one`` lets nothing in, ``two`` everything; both on one network."""
-    net = network()
-    (one,) = settled(make_vm("one"), net=net, groups=[closed()])
-    (two,) = settled(make_vm("two"), net=net)
-    for vm in (one, two):
-        vm.listen(80)
-    return one, two
-
-
 def healed(host, *vms):
     """Each has been proven again."""
     for vm in vms:
@@ -200,21 +189,6 @@ def test_an_unexpected_error_is_a_trouble_and_ends_no_loop(host, make_vm, monkey
 
 
 # The physical networks.
-
-
-@pytest.fixture
-def outside(host, make_vm, settled):
-    """A VM on VLAN 100 of physnet1, and what it reaches there."""
-    host.switch.add_bridge("br-ex", fail_mode="standalone")
-    host.mappings = {"physnet1": "br-ex"}
-    (inside,) = settled(make_vm("inside"), net=vlan(100))
-    machine = make_vm("machine")
-    machine.plug("br-ex")
-    machine.raise_link()
-    host.switch.vsctl("set", "Port", machine.tap, "tag=100")
-    machine.listen(80)
-    assert inside.connect(machine.ip, 80)
-    return inside, machine
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 from agent_flows.report import FlowName, Trouble
 from lab.model import HOST, network, open_group
 from lab.process import wait_until
+from lab.stuck_tool import StuckTool
 from lab.switch import Switch
 from tests.functional.agent.host import Host
 
@@ -99,7 +99,7 @@ def test_a_stored_report_that_cannot_be_read_is_a_trouble_until_its_port_is_repo
     host.stop()
     with contextlib.closing(sqlite3.connect(small_disk / "outbox.sqlite")) as file, file:
         file.execute(
-            'INSERT INTO reports VALUES (1, ?, ?, 0, \'{"version": "9.0"}\')',
+            "INSERT INTO unsent VALUES (1, ?, 'port', ?, 0, '{\"version\": \"9.0\"}')",
             (str(uuid.uuid4()), one.port_id),
         )
     host.server.silent = False
@@ -114,27 +114,13 @@ def test_a_stored_report_that_cannot_be_read_is_a_trouble_until_its_port_is_repo
     host.without_trouble()
 
 
-class StuckTool:
-    """An ovs-ofctl before the real one that does not end, as long as it is stuck."""
-
-    def __init__(self, directory: Path) -> None:
-        self.flag = directory / "stuck"
-        self.child = directory / "child"
-        real = shutil.which("ovs-ofctl")
-        self.script = directory / "ovs-ofctl"
-        self.script.write_text(
-            f'#!/bin/sh\n[ -e {self.flag} ] || exec {real} "$@"\n'
-            f"trap '' ALRM TERM\nsleep 600 &\necho $! >> {self.child}\nwait\n"
-        )
-        self.script.chmod(0o755)
-
-
 @pytest.fixture
 def tool(tmp_path, monkeypatch) -> StuckTool:
     directory = tmp_path / "bin"
     directory.mkdir()
-    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
-    return StuckTool(directory)
+    made = StuckTool(directory)
+    monkeypatch.setenv("PATH", made.path)
+    return made
 
 
 def test_an_ovs_ofctl_that_does_not_end_is_a_trouble_and_then_killed(host, make_vm, tool):

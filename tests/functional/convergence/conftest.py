@@ -27,14 +27,27 @@ _SERVER = {"agent_down_time": 2.0, "report_timeout": 2.0, "sweep_interval": 0.2}
 class World:
     """Group ``db`` serves tcp 5432 to members of ``web`` only."""
 
-    def __init__(self, switch: Switch, bus: LossyBus, api: Api) -> None:
+    def __init__(self, switch: Switch, bus: LossyBus, api: Api, conf: cfg.ConfigOpts) -> None:
         self.switch, self.bus, self.api = switch, bus, api
+        self._conf = conf
+        self._agent: AgentService | None = None
+        self.start_agent()
         self.cloud = Cloud(api, HOST)
         self.network = self.cloud.network()
         self.web = self.cloud.group("web", egress_to_anywhere())
         from_web = ingress(protocol="tcp", port=5432, remote_group_id=self.web)
         self.db = self.cloud.group("db", [from_web, *egress_to_anywhere()])
         self.vms: list[Vm] = []
+
+    def start_agent(self) -> None:
+        self._agent = AgentService(self._conf, self.bus)
+        self._agent.start()
+
+    def stop_agent(self) -> None:
+        if self._agent is not None:
+            self._agent.stop()
+            self._agent.wait()
+            self._agent = None
 
     def boot(self, name: str, *groups: str) -> Vm:
         """A VM that serves tcp 5432, with a port in these groups; not plugged."""
@@ -53,17 +66,19 @@ class World:
         """Until all of these are wired as the server desires now."""
         for vm in vms:
             shown = self.api.wait_port(vm.port_id, seconds, status="ACTIVE", sync_state="IN_SYNC")
-            attempts = [
-                task for task in self.api.tasks(vm.port_id) if task["task_state"] == "SUCCEEDED"
+            revisions = [
+                task["revision"]
+                for task in self.api.tasks(vm.port_id)
+                if task["task_state"] == "SUCCEEDED" and task["resource_type"] == "port"
             ]
-            assert max(task["revision"] for task in attempts) == shown["revision_number"]
+            assert max(revisions) == shown["revision_number"]
 
     def idle(self) -> None:
         """Until the agent has nothing to do and all that the server desires, at two heartbeats."""
         seen = set[str]()
 
         def twice() -> bool:
-            (agent,) = self.api.find("agents")
+            (agent,) = self.api.find("agents", host=HOST)
             state, desired = agent["state"], agent["desired"]
             busy = state["waiting"] or state["unreported"] or state["trouble"]
             if busy or not desired or not desired["in_step"]:
@@ -74,12 +89,15 @@ class World:
 
         wait_until(twice, 20, "the agent has nothing to do")
 
-    def attempts(self, vm: Vm, flow: str | None = None) -> set[str]:
-        """The ids of the reports of the VM's port in the history; without those the server adds."""
+    def attempts(self, resource_id: str, flow: str | None = None) -> set[str]:
+        """The ids of the reports of a port or a security group in the history; without those that
+        the server adds, and those of a port's groups."""
         return {
             task["flow_id"]
-            for task in self.api.tasks(vm.port_id)
-            if flow in (None, task["flow"]) and task["name"] != "await-report"
+            for task in self.api.tasks(resource_id)
+            if task["resource_id"] == resource_id
+            and flow in (None, task["flow"])
+            and task["name"] != "await-report"
         }
 
 
@@ -110,13 +128,10 @@ def world(switch: Switch, tmp_path: Path) -> Iterator[World]:
         server = ServerService(of_server, bus)
         undo.callback(server.stop)
         server.start()
-        agent = AgentService(conf, bus)
-        undo.callback(agent.wait)
-        undo.callback(agent.stop)
-        agent.start()
         api = Api(switch.namespace, server.api_port)
         undo.callback(api.close)
-        made = World(switch, bus, api)
+        made = World(switch, bus, api, conf)
+        undo.callback(made.stop_agent)
         yield made
         for vm in made.vms:
             vm.delete()

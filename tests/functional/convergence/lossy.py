@@ -36,10 +36,10 @@ class LossyBus:
         with self._lock:
             return self._lost[method]
 
-    def reports_of(self, port_id: str) -> set[str]:
-        """The ids of the reports of this port that were sent, lost or not."""
+    def reports_of(self, resource_id: str) -> set[str]:
+        """The ids of the reports of this resource that were sent, lost or not."""
         with self._lock:
-            return {id_ for id_, port in self._reports.items() if port == port_id}
+            return {id_ for id_, resource in self._reports.items() if resource == resource_id}
 
     def _send(
         self, target: object, ctxt: object, message: Mapping[str, Any], **kwargs: Any

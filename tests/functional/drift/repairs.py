@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from agent_flows.engine.drift import COMPARE_SWITCH
 from agent_flows.report import FlowName, FlowReport, TaskError, TaskState
+from lab.process import wait_until
 from lab.vm import Vm
 from tests.functional.agent.host import Host
 
@@ -32,7 +33,25 @@ def repaired(host: Host, vm: Vm, before: int = 0) -> TaskError:
     return task.error
 
 
+def settled(host: Host, ports: int) -> None:
+    """Wait until no flow runs or waits, and so many ports are proven: by a heartbeat that began
+    after now."""
+    before = len(host.server.states)
+
+    def idle() -> bool:
+        later = host.server.states[before + 1 :]
+        busy = ("waiting", "oldest_flow")
+        return (
+            bool(later)
+            and later[-1]["wired"] == ports
+            and not any(later[-1][each] for each in busy)
+        )
+
+    wait_until(idle, 20, f"{ports} ports are proven and nothing waits")
+
+
 def right(one: Vm, two: Vm) -> None:
     """What may pass does, and nothing else."""
-    assert one.connect(two.ip, 80)
+    # A link that was down has no neighbours at first, and a SYN that is lost is sent again late.
+    wait_until(lambda: one.connect(two.ip, 80), 10, "what is allowed passes")
     assert not two.connect(one.ip, 80, timeout=0.4)

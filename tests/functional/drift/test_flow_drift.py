@@ -13,7 +13,7 @@ from lab import frames
 from lab.process import wait_until
 from lab.vm import Vm
 from tests.functional.agent.host import Host
-from tests.functional.drift.repairs import repaired, right
+from tests.functional.drift.repairs import repaired, right, settled
 
 BRIDGE = "br-int"
 PATIENCE = 10.0
@@ -216,7 +216,7 @@ def test_changes_are_found_after_a_restart_of_the_switch(host: Host, pair: list[
         host.server.wait_for(lambda vm=vm: host.server.of(vm.port_id, FlowName.RESYNC), 20)
     host.without_trouble()
     # What changes while a flow of the port runs is repaired without a report.
-    wait_until(lambda: host.server.states[-1]["wired"] == 2, PATIENCE, "both are proven again")
+    settled(host, 2)
     before = len(host.server.of(two.port_id))
     ofctl(host, "del-flows", "table=82")
     repaired(host, two, before)

@@ -7,77 +7,23 @@ too: 2, 4 and 10 in the server's tests, 3, 4, 5, 6 and 9 in those of the flows.
 import contextlib
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from lab import frames
+from lab.attack import Attack
 from lab.model import Rule, ingress
 from lab.probe import passes_anything
 from lab.process import wait_until
 from lab.switch import RULES_INGRESS, Switch
 from lab.tenant import Tenant
 from lab.traffic import Connection
-from lab.vm import Vm
 
 BRIDGE = "br-int"
-FORBIDDEN_UDP = 9999
 
 
 def udp(first: int) -> Rule:
     """Lets in the ports from ``first`` to 2000."""
     return ingress(protocol="udp", port_range_min=first, port_range_max=2000)
-
-
-class Attack:
-    """Sends what must never pass, without a pause, from the first moment to the last.
-
-    ``attacker`` is a wired port that knocks where no rule lets it in; the
-    ``victims`` send with a forged address.
-    """
-
-    def __init__(self, attacker: Vm, victims: Sequence[Vm]) -> None:
-        self._knock, self._forged = b"af-knock", b"af-forged"
-        self._attacker_wire = attacker.wire()
-        self._wires = {vm.name: vm.wire() for vm in victims}
-        self._knocks = [
-            frames.udp(
-                (attacker.mac, vm.mac), (attacker.ip, vm.ip), (4000, FORBIDDEN_UDP), self._knock
-            )
-            for vm in victims
-        ]
-        self._forgeries = {
-            vm.name: frames.udp(
-                (vm.mac, attacker.mac), ("192.0.2.66", attacker.ip), (4000, 80), self._forged
-            )
-            for vm in victims
-        }
-        self._enough = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.rounds = 0
-
-    def _run(self) -> None:
-        while not self._enough.wait(0.002):
-            self.rounds += 1
-            # The cables are cut while the attack goes on.
-            with contextlib.suppress(OSError):
-                for frame in self._knocks:
-                    self._attacker_wire.send(frame)
-                for name, frame in self._forgeries.items():
-                    self._wires[name].send(frame)
-
-    def __enter__(self) -> "Attack":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._enough.set()
-        self._thread.join()
-
-    def passed(self) -> dict[str, int]:
-        """What got through, by where it arrived."""
-        seen = {name: wire.arrived(self._knock) for name, wire in self._wires.items()}
-        seen["attacker"] = self._attacker_wire.arrived(self._forged)
-        return {name: count for name, count in seen.items() if count}
 
 
 @contextlib.contextmanager

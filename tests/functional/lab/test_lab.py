@@ -53,6 +53,20 @@ def test_connections_pass_the_connection_tracker(pair: tuple[Vm, Vm], address: s
     assert not one.connect(address, 81)
 
 
+def test_a_tagged_interface_is_on_the_network_of_its_tag_only(
+    switch: Switch, pair: tuple[Vm, Vm]
+) -> None:
+    one, two = pair
+    one.add_tagged("sub", 7, "fa:16:3e:00:00:07", "10.7.0.1/24")
+    two.namespace.ip("address", "add", "10.7.0.2/24", "dev", "eth0")
+    two.listen(80)
+    switch.vsctl("set", "Port", two.tap, "tag=7")
+    assert one.reach("10.7.0.2", 80) == "two"
+    assert not one.connect(two.ip, 80, timeout=0.3)
+    switch.vsctl("set", "Port", two.tap, "tag=8")
+    assert not one.connect("10.7.0.2", 80, timeout=0.3)
+
+
 def test_an_open_connection_notices_that_it_is_cut(switch: Switch, pair: tuple[Vm, Vm]) -> None:
     one, two = pair
     two.listen(80)

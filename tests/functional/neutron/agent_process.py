@@ -5,16 +5,24 @@ the switch's namespace, where the switch finds its controller, and answers each
 line of JSON on standard input with one on standard output.
 """
 
+import importlib.metadata
 import json
 import os
+import select
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from oslo_service import backend
+from agent_flows import threads
 
-backend.init_backend(backend.BackendType.THREADING)
+threads.prefer()
+
+# The module of the agent's program comes first: that of Neutron 26 makes all threads eventlet's.
+[_program] = importlib.metadata.entry_points(
+    group="console_scripts", name="neutron-openvswitch-agent"
+)
+_program.load()
 
 from neutron.plugins.ml2.drivers.openvswitch.agent.openflow.native import br_int  # noqa: E402
 from neutron_lib.callbacks import events, registry, resources  # noqa: E402
@@ -86,6 +94,12 @@ class Agent:
         return self.bridge.ours_at_opening
 
 
+def requests() -> Iterator[str]:
+    """Lines of standard input; other threads run while none is there, eventlet's as well."""
+    while select.select([sys.stdin], [], []) and (line := sys.stdin.readline()):
+        yield line
+
+
 def main(bridge: str, database: str, run_dir: str) -> None:
     configure(database, run_dir)
     os_ken_cfg.CONF(project="os_ken", args=[])
@@ -93,7 +107,7 @@ def main(bridge: str, database: str, run_dir: str) -> None:
     os_ken_cfg.CONF.ofp_tcp_listen_port = cfg.CONF.OVS.of_listen_port
     agent = Agent(bridge)
     print(json.dumps("ready"), flush=True)
-    for line in sys.stdin:
+    for line in requests():
         name, arguments = json.loads(line)
         print(json.dumps(getattr(agent, name)(*arguments)), flush=True)
 

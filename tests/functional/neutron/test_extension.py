@@ -21,7 +21,6 @@ from agent_flows.neutron.agent.catch_up import Desired
 from agent_flows.neutron.agent.extension import AgentFlowsAgentExtension
 from agent_flows.neutron.agent.firewall_driver import FIREWALL
 from agent_flows.report import FlowReport, Trouble
-from agent_flows.reporting.state_dir import StateDirTaken
 from agent_flows.rpc import transport
 from agent_flows.rpc.answers import Held, Receipt
 from agent_flows.rpc.identity import Identity
@@ -42,7 +41,8 @@ class Server:
     def __init__(self) -> None:
         self.reports: list[FlowReport] = []
         self.states: list[Mapping[str, Any]] = []
-        self.agents: set[Identity | None] = set()
+        self.agents: set[Identity] = set()
+        self.keys: set[str | None] = set()
         # What is desired of the host: nothing is compared without it.
         self.desired: Desired | None = None
         self.awaited: tuple[str, ...] = ()
@@ -53,8 +53,13 @@ class Server:
     ) -> Receipt:
         with self._lock:
             self.reports += reports
-            self.agents.add(agent)
+            self._note(agent)
         return Receipt(1, accepted=[each.id for each in reports])
+
+    def _note(self, agent: Identity | None) -> None:
+        assert agent is not None
+        self.agents.add(dataclasses.replace(agent, proof=None))
+        self.keys.add(agent.proof.key if agent.proof is not None else None)
 
     def get_ports(
         self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
@@ -66,7 +71,7 @@ class Server:
     ) -> Held:
         with self._lock:
             self.states.append(state)
-            self.agents.add(agent)
+            self._note(agent)
         if self.desired is None:
             return Held(1)
         return Held(1, desired=self.get_revisions(host).digest())
@@ -165,7 +170,6 @@ def test_heartbeats_contain_the_hosts_state_and_the_agents_identity(
     state = server.states[-1]
     assert (state["bridge"], state["troubles"], state["trouble"]) == ("br-int", {}, None)
     [agent] = server.agents
-    assert agent is not None
     assert agent.boot_id == state["boot_id"]
     assert reported(server, vm).failed is None
 
@@ -176,13 +180,13 @@ def test_a_restarted_agent_names_its_predecessor(
     wait_until(lambda: server.states, SECONDS, "a heartbeat")
     extension.stop(10)
     [first] = server.agents
-    assert first is not None
     again = extension_of(cloud)
     try:
         wait_until(lambda: len(server.agents) == 2, SECONDS, "the next agent")
         [second] = server.agents - {first}
-        assert second is not None
         assert second.predecessors[0] == first.boot_id
+        [key] = server.keys
+        assert key is not None
     finally:
         again.stop(10)
         extension.initialize(None, "ovs")
@@ -191,8 +195,19 @@ def test_a_restarted_agent_names_its_predecessor(
 def test_a_second_agent_is_refused_the_state_directory(
     cloud: Cloud, extension: AgentFlowsAgentExtension
 ) -> None:
-    with pytest.raises(StateDirTaken):
+    with pytest.raises(ValueError, match=r"state_dir .* is used by another agent"):
         extension_of(cloud)
+
+
+def test_the_state_directory_is_below_neutrons(cloud: Cloud, tmp_path: Path) -> None:
+    """The file where the directory would be made also makes it unusable."""
+    (tmp_path / "agent-flows").write_text("no directory")
+    cfg.CONF.set_override("state_path", str(tmp_path))
+    try:
+        with pytest.raises(ValueError, match=rf"state_dir {tmp_path}/agent-flows cannot be used"):
+            extension_of(cloud)
+    finally:
+        cfg.CONF.clear_override("state_path")
 
 
 def test_a_stopped_switch_is_reported_at_once(
@@ -212,7 +227,7 @@ def test_a_report_that_cannot_be_kept_is_a_trouble_and_made_again(
     wait_until(lambda: len(extension._outbox) == 0, SECONDS, "all is reported")
     number = len(server.reports)
     with sqlite3.connect(state_dir / "outbox.sqlite") as outbox:
-        outbox.execute("CREATE TRIGGER full BEFORE INSERT ON reports "
+        outbox.execute("CREATE TRIGGER full BEFORE INSERT ON unsent "
                        "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END")  # fmt: skip
     cloud.remove(vm)
     wait_until(lambda: "disk is full" in server.trouble(Trouble.OUTBOX), SECONDS, "the trouble")

@@ -169,7 +169,7 @@ class TestOtherPorts:
     ) -> None:
         number = len(cloud.reports_of(wired))
         with monkeypatch.context() as blind:
-            blind.setattr(cloud.bridge, "get_vifs_by_ids", dict.fromkeys)
+            blind.setattr(cloud.bridge, "get_port_name_list", list)
             cloud.driver.resync([wired.id])
         assert cloud.tcp(outsider(), wired, 80)
         report = cloud.reported(wired, after=number)

@@ -25,8 +25,8 @@ from tests.functional.secgroups.host import BRIDGE
 _NOBODY = 65534
 _ROOT = """\
 import os, signal, sys, time
-from oslo_service import backend
-backend.init_backend(backend.BackendType.THREADING)
+from agent_flows import threads
+threads.prefer()
 from neutron import privileged as neutrons
 from oslo_privsep import priv_context
 from agent_flows.neutron import privileged

@@ -1,5 +1,6 @@
 """Neutron on MariaDB, one process for all tests."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 
 from lab.databases import MariaDB
-from tests.functional.neutron_server.stage import Body, Host, Neutron, configuration
+from tests.functional.neutron_server.stage import Body, Gating, Host, Neutron, configuration
 
 _MIGRATION_SECONDS = 300
+_changes_of_gating = itertools.count(1)
+_MANAGE = Path(sys.executable).parent / "agent-flows-manage"
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +92,20 @@ def active(neutron: Neutron, ours: Host, make_port: Callable[..., Body]) -> str:
     ours.reports(port)
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
     return port
+
+
+@pytest.fixture
+def gating(migrated: Path, neutron: Neutron) -> Iterator[Gating]:
+    """Turns it off or on by the command; Neutron sees it, and sweeps."""
+
+    def run(*words: str) -> None:
+        argv = [_MANAGE, "--config-file", str(migrated), "gating", *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        # Neutron reads it again when what it read is 2 s old; in an earlier test, too.
+        neutron.do("later", seconds=3 * next(_changes_of_gating))
+        neutron.do("sweep")
+        neutron.do("settle")
+
+    yield run
+    subprocess.run([_MANAGE, "--config-file", str(migrated), "gating", "on"], check=False)

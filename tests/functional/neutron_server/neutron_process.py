@@ -9,7 +9,9 @@ import datetime
 import json
 import sys
 import threading
+import time
 import traceback
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from wsgiref import simple_server, util
@@ -30,6 +32,7 @@ from neutron.pecan_wsgi import app
 from neutron.plugins.ml2 import rpc as ml2_rpc
 from neutron.policy import reset as forget_policies
 from neutron_lib import context
+from neutron_lib.db import api as db_api
 from neutron_lib.plugins import directory
 from oslo_config import cfg
 from oslo_utils import timeutils
@@ -45,11 +48,14 @@ from agent_flows.server.core import clock
 from agent_flows.server.core.casts import Casts
 from agent_flows.server.core.models import Agent
 from agent_flows.validation import parse
+from lab.statements import statements
 
 # Nova, which binds ports, is a service.
 _ADMIN = ["admin", "member", "reader", "service"]
 
 _URL = "http://neutron.example/v2.0"
+# What keystoneauth sends without authentication.
+_WITHOUT = "notused"
 
 
 class Process:
@@ -92,7 +98,10 @@ class Process:
         return answer.status_int, json.loads(answer.body) if answer.body else None
 
     def serve(self) -> int:
-        """Serve the whole API on loopback, every caller being admin; answers the port."""
+        """Serve the whole API on loopback; answers the port.
+
+        Every caller is admin, but one with a token: it is a reader of the project of that name.
+        """
 
         class Quiet(simple_server.WSGIRequestHandler):
             def log_message(self, *args: Any) -> None:
@@ -101,6 +110,11 @@ class Process:
         versions = app.versions_factory({})
 
         def whole(environ: dict[str, Any], start: Any) -> Any:
+            project = environ.get("HTTP_X_AUTH_TOKEN")
+            if project and project != _WITHOUT:
+                environ["neutron.context"] = context.Context(
+                    user_id="somebody", project_id=project, roles=["member", "reader"]
+                )
             if environ["PATH_INFO"].startswith("/v2.0"):
                 environ["SCRIPT_NAME"] = util.shift_path_info(environ) and "/v2.0"
                 return self._api(environ, start)
@@ -187,11 +201,30 @@ class Process:
             sa.event.remove(engine, "before_cursor_execute", count)
         return number
 
+    def statements(self, path: str) -> list[str]:
+        """Those that an answer to an administrator takes."""
+        engine = db_api.get_context_manager().writer.get_engine()
+        with statements(engine) as sent:
+            status, answer = self.rest("GET", path, None, project=None, roles=[])
+        assert status == 200, answer
+        return sent
+
     def poison(self, host: str, port: str, sequence: int) -> None:
         """What an earlier release let in: a sequence that no clock has reached."""
         with self._reports.database.writer() as session:
             session.get(Agent, host).sequence = sequence
             session.get(GatedPort, port).sequence = sequence
+
+    def scrape(self) -> str:
+        """What Prometheus reads of an RPC worker; this process takes reports as one does."""
+        reports = self._reports
+        if not hasattr(self, "_metrics"):
+            self._metrics = reports._serve_metrics(range(20000, 30000))
+        while self._metrics.port is None:
+            time.sleep(0.01)
+        url = f"http://127.0.0.1:{self._metrics.port}/metrics"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.read().decode()
 
     def settle(self) -> None:
         """Wait until what was decided is done."""

@@ -5,7 +5,7 @@ import json
 import select
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,11 +16,13 @@ from lab.model import flow_report
 
 PROJECT = "8b4c6a1e0f5d4d6c9a7b2e3f4a5b6c7d"
 _SECONDS = 60.0
-_PROCESS = Path(__file__).with_name("neutron_process.py")
+_PROCESS = "tests.functional.neutron_server.neutron_process"
 _ROOT = Path(__file__).parents[3]
 _numbers = itertools.count(1)
 
 Body = dict[str, Any]
+Gating = Callable[..., None]
+"""Runs ``agent-flows-manage gating`` with these words."""
 
 _CONFIG = """\
 [DEFAULT]
@@ -74,7 +76,7 @@ class Neutron:
 
     def __init__(self, config_file: Path) -> None:
         self._log = config_file.with_suffix(".log")
-        argv = [sys.executable, "-W", "ignore", _PROCESS, config_file]
+        argv = [sys.executable, "-W", "ignore", "-m", _PROCESS, config_file]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 argv,

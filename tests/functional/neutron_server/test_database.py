@@ -50,7 +50,7 @@ def test_neutrons_own_tool_makes_the_tables_of_the_models(migrated: Path) -> Non
 def test_both_branches_have_a_head_of_their_own(migrated: Path) -> None:
     argv = [BIN / "neutron-db-manage", "--config-file", migrated, "--subproject", "agent_flows"]
     current = run(*argv, "current")
-    assert "agent_flows_expand_0003" in current.stdout
+    assert "agent_flows_expand_0006" in current.stdout
     assert "agent_flows_contract_0001" in current.stdout
     for phase in ("--expand", "--contract"):
         assert run(*argv, "upgrade", phase).returncode == 0
@@ -144,3 +144,33 @@ def test_a_database_that_is_not_neutrons_is_left_alone(tmp_path: Path) -> None:
     ran = run(BIN / "agent-flows-manage", "--config-file", made, "neutron-cleanup")
     assert ran.returncode == 1
     assert "there is no table provisioningblocks" in ran.stderr
+
+
+# Run by itself: neutron-status, with our checks as its entry point would give them.
+_NEUTRONS_STATUS = """
+import sys
+from neutron.cmd import status
+from agent_flows.neutron.server.upgrade_checks import AgentFlowsChecks
+status.Checker._upgrade_checks = tuple(AgentFlowsChecks().get_checks())
+sys.exit(status.main())
+"""
+
+
+def test_neutrons_own_check_finds_what_is_not_applied(migrated: Path) -> None:
+    argv = [sys.executable, "-W", "ignore", "-c", _NEUTRONS_STATUS, "--config-file", migrated]
+    checked = run(*argv, "upgrade", "check", "--json")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    versions = sa.table("alembic_version_agent_flows", sa.column("version_num"))
+    expand = versions.c.version_num.like("%expand%")
+    engine = sa.create_engine(database_url(migrated))
+    with engine.begin() as connection:
+        applied = connection.scalars(sa.select(versions.c.version_num).where(expand)).one()
+        connection.execute(sa.delete(versions).where(expand))
+    try:
+        behind = run(*argv, "upgrade", "check", "--json")
+    finally:
+        with engine.begin() as connection:
+            connection.execute(sa.insert(versions).values(version_num=applied))
+        engine.dispose()
+    assert behind.returncode == 2, behind.stdout + behind.stderr
+    assert applied in behind.stdout

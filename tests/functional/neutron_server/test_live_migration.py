@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from agent_flows.report import FlowName
-from tests.functional.neutron_server.stage import Body, Host, Neutron
+from tests.functional.neutron_server.stage import Body, Gating, Host, Neutron
 
 MakePort = Callable[..., Body]
 PLUGGED, UNPLUGGED = "network-vif-plugged", "network-vif-unplugged"
@@ -117,21 +117,23 @@ def test_invariant_10_reports_of_the_destination_do_not_change_the_ports_state(m
     move.begin()
     move.source.reports(move.port, flow=FlowName.RESYNC)
     there = move.neutron.state(move.port)
-    assert there == ("ACTIVE", "IN_SYNC")
+    assert there == ("DOWN", "IN_SYNC")
     for fields in ({"fails": REFUSAL}, {}, {"flow": FlowName.UNWIRE}):
         move.destination.reports(move.port, **fields)
         assert move.neutron.state(move.port) == there
 
 
-def test_the_source_is_asked_for_a_report_and_nova_receives_no_event(
+def test_the_source_is_asked_for_a_report_and_the_port_stays_down_as_neutron_leaves_it(
     move: Move,
 ) -> None:
+    """If it were ACTIVE there, Nova would receive a second vif-unplugged when it is activated."""
     move.neutron.do("casts")
     move.begin()
     move.events_at_nova()
     assert move.neutron.do("casts") == [["resync", move.source.name, [move.port]]]
     move.source.reports(move.port, flow=FlowName.RESYNC)
-    assert move.neutron.state(move.port) == ("ACTIVE", "IN_SYNC")
+    assert move.neutron.state(move.port) == ("DOWN", "IN_SYNC")
+    move.activate()
     assert move.events_at_nova() == []
 
 
@@ -205,3 +207,44 @@ def test_from_a_source_without_the_extension_the_destination_proves_the_port_too
     move.destination.plug(port)
     move.destination.reports(port)
     assert neutron.state(port) == ("ACTIVE", "IN_SYNC")
+
+
+def test_a_move_that_waits_for_its_proof_goes_on_when_gating_is_turned_off(
+    move: Move, gating: Gating
+) -> None:
+    move.begin()
+    move.events_at_nova()
+    move.destination.plug(move.port)
+    gating("off", "--reason", "reports are lost", "--host", move.source.name)
+    assert move.events_at_nova() == [], "it is off for another host"
+    gating("off", "--reason", "reports are lost", "--host", move.destination.name)
+    assert move.events_at_nova() == [PLUGGED]
+    move.neutron.do("sweep")
+    assert move.events_at_nova() == []
+
+
+def test_while_gating_is_off_nova_is_notified_of_a_move_as_by_neutron_alone(
+    move: Move, gating: Gating
+) -> None:
+    gating("off", "--reason", "reports are lost")
+    move.begin()
+    assert move.events_at_nova() == [UNPLUGGED]
+    move.destination.plug(move.port)
+    assert move.events_at_nova() == [PLUGGED]
+    move.activate()
+    move.destination.plug(move.port)
+    # Neutron may take it down before it is up again.
+    assert move.events_at_nova()[-1:] == [PLUGGED]
+    assert move.neutron.state(move.port)[0] == "ACTIVE"
+
+
+def test_gating_that_is_turned_off_notifies_nova_of_no_move_that_was_cancelled(
+    move: Move, gating: Gating
+) -> None:
+    move.begin()
+    move.destination.plug(move.port)
+    move.cancel()
+    move.source.reports(move.port)
+    assert move.events_at_nova() == [UNPLUGGED, PLUGGED]
+    gating("off", "--reason", "reports are lost")
+    assert move.events_at_nova() == []

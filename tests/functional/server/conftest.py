@@ -1,6 +1,8 @@
 """Servers on SQLite, PostgreSQL and MariaDB: every test runs on each."""
 
 import datetime
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +14,9 @@ from agent_flows.server.core import clock
 from lab.databases import DatabaseServer, MariaDB, PostgreSQL, SQLite
 from lab.model import new_id
 from lab.server_parts import FakeAgent, Server, running
+
+Manage = Callable[..., subprocess.CompletedProcess[str]]
+MANAGE = Path(sys.executable).parent / "agent-flows-manage"
 
 
 @pytest.fixture(scope="session")
@@ -102,3 +107,16 @@ def make_port(server: Server, group: str) -> Callable[..., str]:
         return port_id
 
     return make
+
+
+@pytest.fixture
+def manage(url: str, tmp_path: Path) -> Manage:
+    """Runs agent-flows-manage on the database."""
+    made = tmp_path / "agent_flows.conf"
+    made.write_text(f"[database]\nconnection = {url}\nmax_retries = 1\nretry_interval = 1\n")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [MANAGE, "--config-file", str(made), *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+
+    return run

@@ -14,6 +14,7 @@ from agent_flows.server.core import agents, clock, models, silence
 from agent_flows.server.core.directory import CLAIMED
 from agent_flows.server.core.errors import NotFound
 from agent_flows.server.core.liveness import Liveness, Rules
+from agent_flows.server.standalone import bodies
 from agent_flows.server.standalone.models import Port
 from agent_flows.validation import Invalid
 from lab.model import flow_report, new_id
@@ -142,7 +143,7 @@ def test_an_agent_that_died_before_the_clock_was_set_back_is_found_silent(
 
 def _body(server: Server, port: str) -> dict[str, Any]:
     shown = server.show("ports", port)
-    read_only = ("id", "status", "sync_state", "reason", "revision_number", "updated_at")
+    read_only = {"id", *bodies.READ_ONLY[bodies.Port]}
     return {name: value for name, value in shown.items() if name not in read_only}
 
 
@@ -289,6 +290,26 @@ def test_a_port_bound_while_its_agent_is_dead_is_unknown_with_the_time_of_its_la
     assert any(beat in error["message"] for beat in beats)
     agent.beat()
     assert server.state(port) == ("DOWN", "SYNCING")
+
+
+def test_an_agent_that_comes_back_is_asked_for_its_ports_unless_it_has_just_started(
+    server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
+) -> None:
+    port = make_port()
+    agent.wire(port)
+    later(36)
+    server.sweeper.sweep()
+    assert server.state(port) == ("ACTIVE", "UNKNOWN")
+    server.new_casts()
+    started = an_agent(server)
+    assert server.state(port) == ("ACTIVE", "SYNCING")
+    assert server.new_casts() == []
+    later(36)
+    server.sweeper.sweep()
+    server.new_casts()
+    started.beat()
+    assert server.state(port) == ("ACTIVE", "SYNCING")
+    assert server.new_casts() == [("host-a", "resync", frozenset({port}))]
 
 
 def test_a_port_bound_to_no_host_is_absent(server: Server, make_port: MakePort) -> None:

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab.process import wait_until
-from lab.rabbit import free_port
+from lab.process import free_port, wait_until
 
 PROGRAM = Path(sys.executable).parent / "agent-flows-server"
 SECONDS = 30
@@ -98,7 +97,7 @@ def test_a_10_mib_body_is_refused_in_words_however_it_is_sent(tmp_path: Path) ->
         for body in (raw, iter([raw[:70_000], raw[70_000:]])):
             status, answer = request(port, "PUT", path, body)
             assert status == 413
-            assert "1048576 bytes" in answer["error"]["message"]
+            assert "4194304 bytes" in answer["error"]["message"]
         assert request(port, "GET", "/networks") == (200, {"networks": []})
         assert process.poll() is None
 

@@ -67,6 +67,8 @@ def test_a_report_sent_twice_counts_once(
         answer = agent.send(report, report)
         assert set(answer.accepted) == {report.id}
     assert attempts(server, port) == [report.id]
+    # Two in each of three messages, all but the first of them once more.
+    assert b"agent_flows_reports_redelivered_total 5.0" in server.metrics.text()
 
 
 def test_an_id_that_was_used_before_counts_no_more(

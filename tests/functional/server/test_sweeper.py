@@ -128,6 +128,43 @@ def test_the_last_attempts_and_failures_of_each_port_are_kept(
     assert kept(server, failing) == [10, 9, 8, 5, 4]
 
 
+def test_the_last_attempts_of_a_group_are_kept_for_each_host(
+    another: Callable[..., Server], make_port: MakePort, group: str
+) -> None:
+    server = another(limits={"history_attempts": 3, "history_failures": 1})
+    agents = [FakeAgent(server, host) for host in ("host-a", "host-b")]
+    for agent in agents:
+        agent.wire(make_port(**{"binding:host_id": agent.host}))
+    agents[1].send(agents[1].report_of_group(group, "apply-security-groups", attempt=1))
+    for number in range(2, 9):
+        agents[0].send(agents[0].report_of_group(group, attempt=number))
+    server.sweeper.sweep()
+    tasks = server.find("tasks", resource_id=group, name="apply-security-groups")
+    assert [(task["host"], task["attempt"]) for task in tasks] == [
+        ("host-a", 8), ("host-a", 7), ("host-a", 6), ("host-b", 1)
+    ]  # fmt: skip
+
+
+def test_a_deleted_groups_history_is_kept_for_a_while(
+    server: Server,
+    agent: FakeAgent,
+    make_port: MakePort,
+    group: str,
+    later: Callable[[float], None],
+) -> None:
+    port = make_port()
+    agent.wire(port)
+    agent.send(agent.report_of_group(group))
+    server.delete("ports", port)
+    server.delete("security-groups", group)
+    server.sweeper.sweep()
+    assert server.find("tasks", resource_id=group)
+    later(3601)
+    for _ in range(2):
+        server.sweeper.sweep()
+    assert server.find("tasks", resource_id=group) == []
+
+
 def test_a_deleted_ports_history_is_kept_for_a_while(
     server: Server, agent: FakeAgent, make_port: MakePort, later: Callable[[float], None]
 ) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import oslo_messaging
@@ -45,8 +46,6 @@ def server(rabbit: Rabbit, postgresql: DatabaseServer) -> Iterator[StandaloneSer
 
 @pytest.fixture
 def bus(rabbit: Rabbit) -> Iterator[oslo_messaging.Transport]:
-    # Neutron, once a test has imported it, changes the exchange of everyone in the process.
-    oslo_messaging.set_transport_defaults(control_exchange="openstack")
     # The global one: oslo.messaging reads its tracing options nowhere else.
     made = transport.get_transport(options.register(cfg.CONF), rabbit.url)
     yield made
@@ -166,11 +165,19 @@ def _every_worker_answered(server: StandaloneServer) -> bool:
     for stopped in server.workers():
         os.kill(stopped, signal.SIGSTOP)
         try:
+            # Until every thread has stopped, one may still accept a connection, and not answer.
+            wait_until(partial(_is_stopped, stopped), SECONDS, "the worker has stopped")
             server.api.close()
             server.api.find("ports")
         finally:
             os.kill(stopped, signal.SIGCONT)
     return True
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether every thread of the process is (proc(5))."""
+    stats = (path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,11 +1,12 @@
 """Each cast of the server becomes a request of its kind."""
 
+import threading
 from typing import Any
 
 import pytest
 
 from agent_flows.agent.control import Control
-from agent_flows.agent.knowledge import Knowledge
+from agent_flows.rpc.desired import Update
 from agent_flows.supervision import Troubles
 
 
@@ -14,16 +15,26 @@ class Recorder:
 
     def __init__(self) -> None:
         self.submitted: list[tuple[set[str], dict[str, bool]]] = []
+        self.learnt = threading.Event()
+        self.followed: list[Update] = []
+        self.fits = True
 
     def submit(self, port_ids: Any, **kind: bool) -> None:
         self.submitted.append((set(port_ids), kind))
 
     @property
-    def firewall(self) -> "Recorder":
+    def knowledge(self) -> "Recorder":
         return self
 
-    def affected_by(self, ids: Any) -> set[str]:
-        return {f"port of {group}" for group in ids}
+    def may_have(self, ids: Any) -> bool:
+        return "g" in ids
+
+    def learn(self, port_ids: Any) -> None:
+        self.learnt.set()
+
+    def follow(self, change: Any) -> bool:
+        self.followed.append(change)
+        return self.fits
 
 
 @pytest.fixture
@@ -40,7 +51,7 @@ def control(recorder: Recorder) -> Control:
         part,
         part,
         part,
-        knowledge=Knowledge(),
+        site=part,
         unreported=lambda: False,
         troubles=Troubles(),
     )
@@ -53,9 +64,47 @@ def test_ports_named_by_the_server_are_submitted_as_asked(
     assert recorder.submitted == [({"a"}, {"asked": True})]
 
 
-def test_changed_group_keeps_the_backoff_of_its_ports(control: Control, recorder: Recorder) -> None:
+def test_a_changed_group_is_read_if_it_matters_here(control: Control, recorder: Recorder) -> None:
+    control.security_groups_changed(["another"])
     control.security_groups_changed(["g"])
-    assert recorder.submitted == [({"port of g"}, {"afresh": False})]
+    control._ask_server()
+    assert recorder.learnt.is_set()
+
+
+def test_a_change_that_a_cast_carries_is_learnt_without_asking(
+    control: Control, recorder: Recorder
+) -> None:
+    first, second = Update(gone=["1"]), Update(gone=["2"])
+    control.security_groups_changed(["another"], Update())
+    control.security_groups_changed(["g"], first)
+    control.security_groups_changed(["g"], second)
+    control._ask_server()
+    assert recorder.followed == [first, second]
+    assert not recorder.learnt.is_set()
+
+
+def test_the_server_is_asked_if_a_change_does_not_fit(control: Control, recorder: Recorder) -> None:
+    recorder.fits = False
+    control.security_groups_changed(["g"], Update(gone=["1"]))
+    control.security_groups_changed(["g"], Update(gone=["2"]))
+    control._ask_server()
+    assert recorder.learnt.is_set()
+    assert len(recorder.followed) == 1
+
+
+def test_in_place_of_a_flood_of_changes_the_server_is_asked_once(
+    control: Control, recorder: Recorder
+) -> None:
+    for _ in range(65):
+        control.security_groups_changed(["g"], Update())
+    control._ask_server()
+    assert recorder.learnt.is_set()
+    assert recorder.followed == []
+
+
+def test_ports_of_a_changed_group_keep_their_backoff(control: Control, recorder: Recorder) -> None:
+    control.ports_of_groups_changed(["a"])
+    assert recorder.submitted == [({"a"}, {"afresh": False})]
 
 
 def test_resynced_ports_are_forced(control: Control, recorder: Recorder) -> None:

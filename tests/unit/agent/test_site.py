@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import oslo_messaging
 import pytest
 from taskflow.patterns import linear_flow
 
@@ -22,6 +23,7 @@ from agent_flows.l2 import interfaces
 from agent_flows.l2.interfaces import Interface
 from agent_flows.report import FlowName, Step, Trouble
 from agent_flows.reporting.outbox import Outbox
+from agent_flows.rpc.desired import Known, Update, whole
 from agent_flows.spec import DesiredState, NetworkSpec, NetworkType, PortSpec, Refused
 from agent_flows.supervision import Backoff, Troubles
 
@@ -48,6 +50,7 @@ class Stage:
         self.troubles = Troubles()
         self.outbox = Outbox(path, 100, self.troubles)
         self.full = False
+        self.unreachable = False
         self.desired = {port_id: spec(port_id) for port_id in PORTS}
         self.refused: dict[str, Refused] = {}
         self.plugged = {
@@ -84,6 +87,11 @@ class Stage:
     def get_ports(self, port_ids: Any = None) -> DesiredState:
         ports = {p: s for p, s in self.desired.items() if p in port_ids and p not in self.refused}
         return DesiredState(ports, {}, {}, dict(self.refused))
+
+    def get_desired(self, port_ids: Any, known: Known) -> Update:
+        if self.unreachable:
+            raise oslo_messaging.MessagingTimeout
+        return whole(self.get_ports(port_ids))
 
     def process(self, **more: Any) -> set[Phase]:
         """The phases the ports are in afterwards."""
@@ -165,10 +173,27 @@ def test_a_change_is_applied_when_no_report_can_be_stored(stage: Stage) -> None:
     changed = PORTS[0]
     stage.desired[changed] = dataclasses.replace(spec(changed), revision=2, admin_state_up=False)
     runs = len(stage.runs)
-    stage.process()
+    # As the server's cast about it does.
+    stage.process(asked=True)
     assert len(stage.runs) == runs + 1
     stage.process()
     assert len(stage.runs) == runs + 1
+
+
+def test_a_port_known_before_it_is_plugged_is_wired_without_asking(stage: Stage) -> None:
+    plugged = dict(stage.plugged)
+    stage.plugged.clear()
+    stage.process(forced=True)
+    stage.plugged.update(plugged)
+    stage.unreachable = True
+    assert stage.process() == {Phase.PROVEN}
+    assert stage.runs[-1] is FlowName.WIRE
+
+
+def test_a_port_that_the_server_has_a_message_about_is_asked_for(stage: Stage) -> None:
+    stage.process()
+    stage.unreachable = True
+    assert stage.process(asked=True) == {Phase.DELAYED}
 
 
 def test_the_absence_of_a_port_is_reported_when_there_is_room(
@@ -226,7 +251,7 @@ def test_a_port_that_is_no_longer_bound_is_unwired_without_a_report(stage: Stage
     stage.process()
     before = len(stage.reports())
     stage.desired.clear()
-    assert stage.process() == {Phase.NEW}
+    assert stage.process(asked=True) == {Phase.NEW}
     assert len(stage.reports()) == before
     assert stage.known == set()
 

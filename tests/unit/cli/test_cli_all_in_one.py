@@ -69,6 +69,20 @@ def test_an_api_on_the_network_without_authentication_is_refused_in_one_line(
     assert "auth_strategy = keystone" in last
 
 
+@pytest.mark.parametrize("file", ["outbox.sqlite", "host_key.pem"])
+def test_an_agent_whose_files_are_damaged_ends_it_with_one_line(
+    conf: Path, tmp_path: Path, file: str
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / file).write_bytes(b"neither a database nor a key" * 100)
+    with start(conf, "--state-dir", str(state)) as process:
+        output = list(lines(process))
+    assert process.returncode == 1
+    assert "the agent cannot start: " in output[-1]
+    assert not [line for line in output if "Traceback" in line]
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [

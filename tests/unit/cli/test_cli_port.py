@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tests.unit.cli.stage import GROUP, HOST, PORT, REFUSED, Run, Server, identity
+from tests.unit.cli.stage import GROUP, HOST, NETWORK, PORT, REFUSED, Run, Server, identity
 
 pytestmark = pytest.mark.usefixtures("cloud")
 
@@ -20,6 +20,7 @@ def test_a_list_shows_status_and_sync_state(run: Run, server: Server) -> None:
             "host": HOST,
             "mac_address": "fa:16:3e:00:00:01",
             "fixed_ips": [{"ip_address": "10.0.0.11"}],
+            "network_id": NETWORK,
         }
     ]
 
@@ -56,20 +57,32 @@ def test_show_has_the_tasks_of_the_last_attempt_in_order(run: Run, server: Serve
 
 def test_show_has_the_error_and_the_output_of_the_switch(run: Run, server: Server) -> None:
     server.wire(error=REFUSED)
+    bar, whole, none = "█·····················", "█" * 22, " " * 22
     assert run("port", "show", PORT, "-c", "tasks").cells() == [
-        "locate-interface       SUCCEEDED  0.002 s",
-        "apply-security-groups  FAILED     0.031 s  SwitchError: the switch refused a flow",
+        f"locate-interface       {bar}    2.0 ms  SUCCEEDED",
+        f"apply-security-groups  {whole}   31.0 ms  FAILED",
+        "  SwitchError: the switch refused a flow",
         "    OFPFMFC_TABLE_FULL",
         "    cookie:0xaf10",
-        "bind-vlan              PENDING",
+        f"bind-vlan              {none}            PENDING",
     ]
+
+
+def test_show_has_earlier_attempts_with_their_errors(run: Run, server: Server) -> None:
+    server.wire(error=REFUSED)
+    server.wire()
+    first, error = run("port", "show", PORT, "-c", "earlier").cells()
+    assert first.startswith("wire, attempt 1, revision 1, at 2026-01-01 00:00:00 UTC: failed")
+    assert error == "  apply-security-groups: SwitchError: the switch refused a flow"
+    earlier = run("port", "show", PORT, "-f", "json").json["earlier"]
+    assert [task["attempt"] for task in earlier] == [1, 1, 1]
 
 
 def test_show_has_the_reason_and_the_remedy_near_the_top(run: Run, server: Server) -> None:
     server.wire(error=REFUSED)
     rows = [
         line.split("|")[1].strip()
-        for line in run("port", "show", PORT).out.splitlines()[1:9]
+        for line in run("port", "show", PORT).out.splitlines()[1:12]
         if "|" in line
     ]
     assert rows.index("reason") < rows.index("host")

@@ -50,6 +50,17 @@ RESOURCES: Mapping[str, dict[str, Any]] = {
         "updated_at": MOMENT,
     },
     "tasks": TASK,
+    "networks": {"id": EVIL, "name": EVIL},
+    "security-groups": {"id": EVIL, "name": EVIL},
+    "problems": {
+        "error_type": EVIL,
+        "host": EVIL,
+        "ports": {"OUT_OF_SYNC": 1},
+        "since": MOMENT,
+        "resource_type": "port",
+        "resource_id": EVIL,
+        "message": EVIL,
+    },
     "agents": {
         "id": EVIL,
         "host": EVIL,
@@ -65,6 +76,8 @@ RESOURCES: Mapping[str, dict[str, Any]] = {
 
 class Evil:
     """A server whose answers contain hostile text."""
+
+    shortens_tasks = True
 
     def find(self, collection: str, *args: object, **kwargs: object) -> list[dict[str, Any]]:
         return [dict(RESOURCES[collection])]
@@ -94,6 +107,7 @@ def harmless(text: str) -> bool:
         ["task", "list"],
         ["task", "show", PORT],
         ["agent", "list"],
+        ["problem", "list"],
     ],
     ids=" ".join,
 )
@@ -107,6 +121,13 @@ def test_output_is_escaped_for_a_terminal(shell: Run, words: list[str], shape: s
     # The escapes are readable, and there is no forged line.
     assert r"\x1b" in ran.out
     assert not any(line.startswith("lines") for line in ran.out.splitlines())
+
+
+def test_top_is_escaped_for_a_terminal(shell: Run) -> None:
+    ran = shell("top")
+    assert ran.code == 0
+    assert harmless(ran.out)
+    assert r"\x1b" in ran.out
 
 
 @pytest.mark.parametrize("words", [["port", "list"], ["agent", "list"], ["task", "list"]])

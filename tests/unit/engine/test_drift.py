@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent_flows.engine import drift
-from agent_flows.engine.drift import Budget, Drift, DriftWatch, Suspicion
+from agent_flows.engine.drift import EVERYTHING, Budget, Drift, DriftWatch, Suspicion
 from agent_flows.errors import ErrorType
 from agent_flows.report import Step, TaskError, Trouble
 from agent_flows.supervision import Troubles
@@ -76,6 +76,18 @@ def test_everything_is_compared_at_each_audit_without_any_suspicion() -> None:
         seen(lambda: len(auditor.asked) >= 3)
     assert all(suspicion.everything for suspicion in auditor.asked)
     assert reported == []
+
+
+def test_the_audit_is_as_old_as_the_last_comparison_of_everything() -> None:
+    auditor, clock = Auditor(), Clock()
+    with watching(auditor, clock=clock) as (watch, _, _):
+        watch.suspect(Suspicion(port_ids=frozenset({"port-1"})))
+        seen(lambda: auditor.asked)
+        assert watch.audit_age() is None
+        watch.suspect(EVERYTHING)
+        seen(lambda: watch.audit_age() is not None)
+        clock.now += 5.0
+        assert watch.audit_age() == 5.0
 
 
 def test_suspicion_is_kept_when_the_switch_cannot_be_read() -> None:

@@ -208,3 +208,14 @@ def test_early_look_is_repeated_soon_even_after_failures() -> None:
         assert longest / 2 <= table.life(PORT).due - now <= longest
         now += longest
     assert table.life(PORT).request.attempt == 5
+
+
+def test_ports_that_failed_together_are_tried_again_together() -> None:
+    now = 0.0
+    table = PortTable(10, Backoff(10.0, 3600.0), clock=lambda: now)
+    ports = {f"port-{number}" for number in range(10)}
+    table.submit(ports)
+    for _ in range(3):
+        assert {life.port_id for life in table.claim(wait=False)} == ports
+        table.release(ports, dict.fromkeys(ports, Verdict.RETRY))
+        [now] = {table.life(port_id).due for port_id in ports}

@@ -146,6 +146,27 @@ def test_invariant_6_blamed_port_fails_and_the_others_succeed_in_the_next_run() 
     assert [len(ids) for ids in applies] == [10, 9]
 
 
+def test_good_ports_are_delivered_first_and_bad_ones_together() -> None:
+    """One at a time is refused, as a switch names only the first flow of a bundle."""
+    bad = [port(3), port(5), port(7)]
+
+    def refuse(port_ids: tuple[str, ...]) -> None:
+        named = next((port_id for port_id in bad if port_id in port_ids), None)
+        if named is not None:
+            raise PortErrors({named: REFUSED})
+
+    recorder = Recorder()
+    delivered: list[set[str]] = []
+    Runner("host-1").run(
+        FlowName.REFRESH,
+        lambda: linear_flow.Flow("refresh").add(Apply(recorder, refuse)),
+        [Work(port(n), 1, {}, 1) for n in range(10)],
+        {},
+        lambda reports: delivered.append({report.resource_id for report in reports}),
+    )
+    assert delivered == [{port(n) for n in range(10)} - set(bad), set(bad)]
+
+
 def test_invariant_6_failure_without_blame_is_bisected_to_its_ports() -> None:
     bad = {port(3), port(12)}
 

@@ -1,8 +1,7 @@
 """Where ports are, or their errors, read with the agent's bridge object."""
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from types import SimpleNamespace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -32,17 +31,22 @@ class Bridge:
         self._ofport, self._binding = ofport, binding
         self.reads = 0
 
-    def get_vifs_by_ids(self, port_ids: Collection[str]) -> Mapping[str, Any]:
-        self.reads += 1
-        vif = SimpleNamespace(port_name="tap1", ofport=self._ofport, vif_mac="fa:16:3e:00:00:01")
-        return {port_id: vif if port_id == PORT else None for port_id in port_ids}
+    def get_port_name_list(self) -> Sequence[str]:
+        return ["tap1", *(f"other{number}" for number in range(250))]
 
     def get_ports_attributes(
         self, table: str, columns: Sequence[str], ports: Sequence[str], if_exists: bool
     ) -> Sequence[Mapping[str, Any]]:
         self.reads += 1
-        assert (table, if_exists) == ("Port", True)
-        return [{"name": name, "other_config": self._binding, "_uuid": ROW} for name in ports]
+        assert if_exists
+        assert len(ports) <= 100
+        if table == "Port":
+            return [{"name": name, "other_config": self._binding, "_uuid": ROW} for name in ports]
+        own = {"iface-id": PORT, "attached-mac": "fa:16:3e:00:00:01"}
+        return [
+            {"name": name, "ofport": self._ofport, "external_ids": own if name == "tap1" else {}}
+            for name in ports
+        ]
 
     def get_vif_port_to_ofport_map(self) -> Mapping[str, int]:
         raise TimeoutException(timeout=10, cause="no answer", commands=[])
@@ -52,10 +56,10 @@ def located(bridge: Bridge, *port_ids: str) -> Located:
     return locate(bridge, port_ids or (PORT,))
 
 
-def test_two_reads_find_any_number_of_ports() -> None:
+def test_interfaces_are_read_a_hundred_at_a_time_however_many_ports_are_asked_for() -> None:
     bridge = Bridge(**BINDING)
     found = located(bridge, PORT, *(str(uuid.UUID(int=number)) for number in range(10, 30)))
-    assert bridge.reads == 2
+    assert bridge.reads == 4
     assert len(found.errors) == 20
     assert found.interfaces[PORT].ofport == 5
 
@@ -91,7 +95,7 @@ def test_port_that_cannot_be_wired_has_its_ofport() -> None:
 
 def test_silent_ovsdb_is_the_error_of_every_port() -> None:
     class Silent(Bridge):
-        def get_vifs_by_ids(self, port_ids: Collection[str]) -> Mapping[str, Any]:
+        def get_port_name_list(self) -> Sequence[str]:
             raise TimeoutException(timeout=10, cause="no answer", commands=[])
 
     other = str(uuid.UUID(int=3))

@@ -36,12 +36,16 @@ ACTIVE = facts(status="ACTIVE")
 
 
 def change(
-    before: PortFacts, after: PortFacts, row: str | None, extension: bool = True
+    before: PortFacts,
+    after: PortFacts,
+    row: str | None,
+    extension: bool = True,
+    gating_off: bool = False,
 ) -> Change | None:
     """None if the mechanism driver ignores the change."""
     if not block_policy.matters(before, after):
         return None
-    return decide(before, after, row, lambda: extension)
+    return decide(before, after, row, lambda: extension, lambda: gating_off)
 
 
 def test_bound_port_is_taken_and_blocked() -> None:
@@ -78,12 +82,11 @@ def test_port_that_falls_on_a_host_that_lost_the_extension_is_dropped() -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (BOUND, ACTIVE),
         (ACTIVE, dataclasses.replace(ACTIVE, revision=9)),
         (BOUND, facts(status="BUILD")),
         (ACTIVE, facts(status="ACTIVE", name="new", description="new")),
     ],
-    ids=["rises", "revision", "build", "name"],
+    ids=["revision", "build", "name"],
 )
 def test_irrelevant_change_reads_nothing_from_the_database(
     before: PortFacts, after: PortFacts
@@ -179,3 +182,15 @@ def test_extension_is_read_from_the_agents_configurations(
     configurations: dict[str, Any] | None, ours: bool
 ) -> None:
     assert block_policy.has_extension(configurations) is ours
+
+
+def test_while_gating_is_off_no_port_is_blocked() -> None:
+    taken = Change(take=True, block=False, ungated=True)
+    assert change(IN_TRANSIT, BOUND, None, gating_off=True) == taken
+    fell = Change(fall=True, block=False, ungated=True)
+    assert change(ACTIVE, BOUND, "host-a", gating_off=True) == fell
+
+
+def test_a_port_with_a_row_that_becomes_active_is_noticed() -> None:
+    assert change(BOUND, ACTIVE, "host-a") == Change(rise=True)
+    assert change(BOUND, ACTIVE, None) == Change()

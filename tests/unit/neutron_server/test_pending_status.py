@@ -1,5 +1,6 @@
 """The next step towards the verdict about a port."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -38,6 +39,30 @@ def test_unsettled_port_has_one_next_step(
     verdict: str, active: bool, blocked_by: frozenset[str], to_do: str | None, settled: bool
 ) -> None:
     port = status(verdict, active, blocked_by)
+    assert [name for name in TO_DO if getattr(port, name)] == ([to_do] if to_do else [])
+    assert port.settled is settled
+
+
+@pytest.mark.parametrize(
+    ("verdict", "active", "blocked_by", "up", "to_do", "settled"),
+    [
+        ("DOWN", False, frozenset(), True, "to_activate", False),
+        ("DOWN", False, frozenset(), False, None, True),
+        ("DOWN", False, L2, True, None, True),
+        ("ACTIVE", False, frozenset(), False, "to_activate", False),
+        ("ACTIVE", True, frozenset(), True, None, True),
+    ],
+)
+def test_a_port_that_needs_no_proof_follows_neutrons_own_agent(
+    *,
+    verdict: str,
+    active: bool,
+    blocked_by: frozenset[str],
+    up: bool,
+    to_do: str | None,
+    settled: bool,
+) -> None:
+    port = dataclasses.replace(status(verdict, active, blocked_by), ungated=True, up=up)
     assert [name for name in TO_DO if getattr(port, name)] == ([to_do] if to_do else [])
     assert port.settled is settled
 

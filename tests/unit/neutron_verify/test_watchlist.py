@@ -210,3 +210,16 @@ def test_resync_wires_chosen_ports_or_all(host: Host) -> None:
         assert host.watchlist.again(chosen) == frozenset()
         assert host.look(2, "a") == ["a"]
         assert host.run() is FlowName.WIRE
+
+
+def test_the_audit_is_as_old_as_the_last_look_at_every_proven_port() -> None:
+    host = Host()
+    host.prove()
+    host.watchlist.audit()
+    assert host.looks_at(10) == ["a"]
+    assert host.watchlist.audit_age() is None
+    host.watchlist.could_look()
+    assert host.watchlist.audit_age() == 0
+    assert host.looks_at(20) == []
+    host.watchlist.could_look()
+    assert host.watchlist.audit_age() == 10

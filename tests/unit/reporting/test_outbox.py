@@ -1,5 +1,9 @@
 """Reports stay on disk until the server has acknowledged them."""
 
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
 import pathlib
 import signal
 import sqlite3
@@ -11,10 +15,11 @@ from collections.abc import Sequence
 import oslo_messaging
 import pytest
 
-from agent_flows.report import FlowReport, Trouble
+from agent_flows.report import FlowName, FlowReport, ResourceType, Trouble
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.reporting.reporter import Reporter
-from agent_flows.rpc.answers import NO_SUCH_PORT, Held, Receipt
+from agent_flows.rpc import codec
+from agent_flows.rpc.answers import NO_BINDING, NO_SUCH_PORT, Held, Receipt
 from agent_flows.supervision import Backoff, Troubles
 from lab.model import flow_report, numbered_id
 from lab.process import wait_until
@@ -94,15 +99,20 @@ def test_only_the_reports_that_the_server_rejects_are_dropped(outbox: Outbox) ->
 
 
 @pytest.mark.parametrize(
-    ("reason", "level"),
-    [(f"{NO_SUCH_PORT} {port_id(1)}", "INFO"), ("not bound here", "ERROR")],
+    ("flow", "reason", "level"),
+    [
+        (FlowName.WIRE, f"{NO_SUCH_PORT} {port_id(1)}", "INFO"),
+        (FlowName.WIRE, f"{NO_BINDING} {port_id(1)}", "INFO"),
+        (FlowName.WIRE, "not bound here", "ERROR"),
+        (FlowName.UNWIRE, "not bound here", "INFO"),
+    ],
 )
-def test_a_rejection_is_logged_as_an_error_except_for_a_deleted_port(
-    outbox: Outbox, caplog: pytest.LogCaptureFixture, reason: str, level: str
+def test_a_rejection_is_an_error_except_for_a_port_that_was_deleted_unbound_or_moved(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture, flow: FlowName, reason: str, level: str
 ) -> None:
     caplog.set_level("INFO")
     server = Server()
-    [rejected] = reports = [report()]
+    [rejected] = reports = [dataclasses.replace(report(), flow=flow)]
     outbox.put(reports)
     server.refuse, server.reason = {rejected.id}, reason
     Reporter(outbox, server).send_once()
@@ -230,7 +240,7 @@ def test_a_file_with_invalid_sequences_is_numbered_again_at_start(
         path,
         waiting,
         ("UPDATE last SET sequence = ?", 2**61),
-        ("UPDATE reports SET sequence = ? WHERE id = ?", 2**61 - 1, waiting[1].id),
+        ("UPDATE unsent SET sequence = ? WHERE id = ?", 2**61 - 1, waiting[1].id),
     )
     second = Outbox(path, 10)
     second.put([report(4)])
@@ -265,7 +275,7 @@ def test_an_unreadable_report_is_set_aside_and_the_others_are_delivered(
 ) -> None:
     path = tmp_path / "outbox.sqlite"
     waiting = [report(n) for n in range(1, 4)]
-    edited(path, waiting, ("UPDATE reports SET body = ? WHERE id = ?", body, waiting[0].id))
+    edited(path, waiting, ("UPDATE unsent SET body = ? WHERE id = ?", body, waiting[0].id))
     server, troubles, lost = Server(), Troubles(), list[str]()
     outbox = Outbox(path, 10, troubles)
     reporter = Reporter(outbox, server, troubles, lost=lost.extend)
@@ -279,11 +289,21 @@ def test_an_unreadable_report_is_set_aside_and_the_others_are_delivered(
     assert set(lost) == {waiting[0].resource_id}
 
 
+def test_who_waits_for_a_report_is_woken_though_there_is_none(outbox: Outbox) -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(outbox.wait, None)
+        outbox.wake()
+        assert waiting.result(30) is False
+    assert outbox.wait(0) is False
+    outbox.put([report()])
+    assert outbox.wait(None)
+
+
 def test_a_later_report_of_the_port_ends_the_loss(
     tmp_path: pathlib.Path,
 ) -> None:
     path = tmp_path / "outbox.sqlite"
-    edited(path, [report(1)], ("UPDATE reports SET body = 'x'",))
+    edited(path, [report(1)], ("UPDATE unsent SET body = 'x'",))
     outbox = Outbox(path, 10)
     reporter = Reporter(outbox, Server())
     reporter.send_once()
@@ -300,7 +320,7 @@ def test_reports_set_aside_by_an_earlier_process_do_not_count(
     tmp_path: pathlib.Path,
 ) -> None:
     path = tmp_path / "outbox.sqlite"
-    edited(path, [report(1)], ("UPDATE reports SET body = 'x'",))
+    edited(path, [report(1)], ("UPDATE unsent SET body = 'x'",))
     first = Outbox(path, 10)
     assert first.oldest(10, 10_000) == []
     assert list(first.set_aside()) == [port_id(1)]
@@ -311,7 +331,7 @@ def test_reports_set_aside_by_an_earlier_process_do_not_count(
 
 def test_reports_set_aside_are_limited(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "outbox.sqlite"
-    edited(path, [report(n) for n in range(1, 300)], ("UPDATE reports SET body = ''",))
+    edited(path, [report(n) for n in range(1, 300)], ("UPDATE unsent SET body = ''",))
     outbox = Outbox(path, 1000)
     assert outbox.oldest(500, 10**6) == []
     assert len(outbox.set_aside()) == 100
@@ -364,3 +384,61 @@ def test_invariant_3_stored_reports_survive_kill_9(tmp_path: pathlib.Path) -> No
     child.wait()
     child.stdout.close()
     assert len(Outbox(path, 10)) == 2
+
+
+def test_a_group_and_a_port_with_the_same_id_do_not_supersede_each_other(
+    tmp_path: pathlib.Path,
+) -> None:
+    outbox = Outbox(tmp_path / "outbox.sqlite", max_reports=2)
+    of_port = report(1)
+    of_group = dataclasses.replace(
+        report(1), resource_type=ResourceType.SECURITY_GROUP, security_group_revisions={}
+    )
+    outbox.put([of_port])
+    outbox.put([of_group, report(2)])
+    assert len(outbox) == 3
+    later = dataclasses.replace(of_group, id=report().id)
+    outbox.put([later])
+    assert {item.id for item in outbox.oldest(10, 10**6)} >= {of_port.id, later.id}
+    assert of_group.id not in {item.id for item in outbox.oldest(10, 10**6)}
+
+
+# The tables of a release that reported only ports.
+EARLIER = """
+CREATE TABLE reports (
+    sequence INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    port_id TEXT NOT NULL,
+    failed INTEGER NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX reports_by_port ON reports (port_id, sequence);
+CREATE TABLE set_aside (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    sequence INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    port_id TEXT NOT NULL,
+    body TEXT NOT NULL,
+    reason TEXT NOT NULL
+);
+"""
+
+
+def test_reports_of_an_earlier_release_are_delivered_after_an_upgrade(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "outbox.sqlite"
+    waiting = [dataclasses.replace(report(number), sequence=number) for number in (1, 2)]
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        file.executescript(EARLIER)
+        for item in waiting:
+            row = (item.sequence, item.id, item.resource_id, 0, json.dumps(codec.to_wire(item)))
+            file.execute("INSERT INTO reports VALUES (?, ?, ?, ?, ?)", row)
+        file.execute("INSERT INTO set_aside VALUES (1, 0, 'x', ?, '{', 'no JSON')", [port_id(3)])
+    outbox = Outbox(path, 10)
+    assert outbox.oldest(10, 10**6) == waiting
+    assert outbox.set_aside() == {}
+    outbox.put([report(3)])
+    outbox.close()
+    # Once is enough.
+    assert len(Outbox(path, 10)) == 3

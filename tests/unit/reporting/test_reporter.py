@@ -11,9 +11,10 @@ import oslo_messaging
 import pytest
 
 from agent_flows.report import FlowReport, Trouble
+from agent_flows.reporting.observer import Unobserved
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.reporting.reporter import Reporter
-from agent_flows.rpc.answers import Receipt
+from agent_flows.rpc.answers import NO_SUCH_PORT, Receipt
 from agent_flows.supervision import Backoff, Troubles
 from agent_flows.validation import Invalid
 from lab.process import wait_until
@@ -89,6 +90,42 @@ def test_a_report_is_sent_again_until_the_server_accepts_it(
         wait_until(lambda: troubles.current() == {}, PATIENCE, "the trouble is over")
     assert server.accepted == [item.id for item in items]
     assert Trouble.REPORTER in seen
+
+
+class Counts(Unobserved):
+    """Counts what was sent again and rejected."""
+
+    def __init__(self) -> None:
+        self.again = 0
+        self.rejections: list[bool] = []
+
+    def sent_again(self, number: int) -> None:
+        self.again += number
+
+    def rejected(self, *, fault: bool) -> None:
+        self.rejections.append(fault)
+
+
+def test_what_is_sent_again_or_rejected_is_counted(tmp_path: pathlib.Path) -> None:
+    outbox, counts = Outbox(tmp_path / "o", 10), Counts()
+    unplugged, refused, third = report(1), report(2), report(3)
+    outbox.put([unplugged, refused])
+    server = Server(
+        raising(oslo_messaging.MessagingTimeout("no answer")),
+        lambda r: Receipt(
+            0,
+            accepted=[third.id],
+            rejected={unplugged.id: f"{NO_SUCH_PORT} x", refused.id: "old sequence"},
+        ),
+    )
+    reporter = Reporter(outbox, server, observer=counts)
+    with pytest.raises(oslo_messaging.MessagingTimeout):
+        reporter.send_once()
+    assert counts.again == 0
+    outbox.put([third])
+    reporter.send_once()
+    assert counts.again == 2
+    assert counts.rejections == [False, True]
 
 
 def test_reports_stay_while_another_agent_has_the_host(

@@ -6,6 +6,7 @@ from typing import Any
 
 from agent_flows.report import FlowReport
 from agent_flows.rpc.answers import Held, Receipt
+from agent_flows.rpc.desired import GroupChange, Known, MembersChange, Update
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.revisions import Revisions
 from agent_flows.spec import Spec
@@ -27,12 +28,14 @@ class Agent:
 
     def __init__(self) -> None:
         self.casts: list[tuple[str, Collection[str] | None]] = []
+        self.changes: list[Update | None] = []
         self.arrived = threading.Semaphore(0)
 
     def ports_changed(self, port_ids: Collection[str]) -> None:
         self._note("ports_changed", port_ids)
 
-    def security_groups_changed(self, ids: Collection[str]) -> None:
+    def security_groups_changed(self, ids: Collection[str], change: Update | None) -> None:
+        self.changes.append(change)
         self._note("security_groups_changed", ids)
 
     def resync(self, port_ids: Collection[str] | None) -> None:
@@ -55,11 +58,14 @@ class Consumer:
         self.error: Exception | None = None
         self.accepted: list[FlowReport] = []
         self.heartbeats: list[tuple[str, Mapping[str, Any]]] = []
+        self.known: list[Known] = []
         self.requests: list[tuple[str, Collection[str] | None]] = []
+        self.senders: list[Identity | None] = []
 
     def take_reports(
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
     ) -> Receipt:
+        self.senders.append(agent)
         self._fail()
         accepted = [report for report in reports if report.resource_id not in self.rejects]
         self.accepted += accepted
@@ -76,23 +82,39 @@ class Consumer:
     def get_ports(
         self, host: str, port_ids: Collection[str] | None, agent: Identity | None = None
     ) -> Sequence[Spec]:
+        self.senders.append(agent)
         self.requests.append((host, port_ids))
         return [model.port(GROUP, id=PORT, host=host), GROUP]
+
+    def get_desired(
+        self, host: str, port_ids: Collection[str], known: Known, agent: Identity | None = None
+    ) -> Update:
+        self.senders.append(agent)
+        self._fail()
+        self.known.append(known)
+        return Update(
+            ports=[model.port(GROUP, id=PORT, host=host)],
+            security_groups=[GroupChange(GROUP.id, GROUP.revision, rules=GROUP.rules)],
+            members=[MembersChange(GROUP.id, 2, 1, {PORT: ()})],
+        )
 
     def take_heartbeat(
         self, host: str, state: Mapping[str, Any], agent: Identity | None = None
     ) -> Held:
+        self.senders.append(agent)
         self._fail()
         self.heartbeats.append((host, state))
         return Held(42, desired=REVISIONS.digest())
 
     def get_revisions(self, host: str, agent: Identity | None = None) -> Revisions:
+        self.senders.append(agent)
         self._fail()
         return REVISIONS
 
     def get_members(
         self, host: str, security_group: str, agent: Identity | None = None
     ) -> Mapping[str, int]:
+        self.senders.append(agent)
         self._fail()
         return MEMBERS.get(security_group, {})
 

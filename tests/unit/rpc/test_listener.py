@@ -1,6 +1,7 @@
 """Casts are received as soon as the message bus can be reached."""
 
 from collections.abc import Collection
+from typing import Any
 
 import oslo_messaging
 import pytest
@@ -39,7 +40,7 @@ class Bus:
 class IgnoresCasts:
     def ports_changed(self, port_ids: Collection[str]) -> None: ...
 
-    def security_groups_changed(self, ids: Collection[str]) -> None: ...
+    def security_groups_changed(self, ids: Collection[str], change: Any) -> None: ...
 
     def resync(self, port_ids: Collection[str] | None) -> None: ...
 

@@ -9,6 +9,7 @@ from oslo_config import cfg
 
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import AgentEndpoint, ServerClient
+from agent_flows.rpc.desired import GroupChange, Known, Update, change_of
 from agent_flows.rpc.dispatch import Endpoint, listener
 from agent_flows.rpc.identity import HostTaken
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
@@ -82,6 +83,14 @@ def test_an_agent_receives_its_ports_and_their_groups(
     assert state.security_groups == {GROUP.id: GROUP}
 
 
+def test_an_agent_receives_what_it_lacks(server: Consumer, client: ServerClient) -> None:
+    known = Known({GROUP.id: 3}, {GROUP.id: 1}, {PORT: 0})
+    update = client.get_desired([PORT], known)
+    assert server.known[-1] == known
+    sent = server.get_desired("compute-1", [PORT], known)
+    assert update.to_wire() == sent.to_wire()
+
+
 def test_a_heartbeat_returns_the_highest_sequence(server: Consumer, client: ServerClient) -> None:
     assert client.heartbeat({"version": "1.0"}).sequence == 42
 
@@ -99,6 +108,29 @@ def test_an_agent_of_the_first_release_is_answered(
 ) -> None:
     answer = raw.prepare(version="1.0").call({}, "heartbeat", host="compute-1", state={})
     assert answer["sequence"] == 42
+
+
+def test_an_agent_receives_what_changed_with_the_cast(
+    bus: oslo_messaging.Transport, agent: Agent
+) -> None:
+    update = Update(security_groups=[GroupChange(GROUP.id, 5, rules=GROUP.rules, since=4)])
+    change = change_of([GROUP.id], update)
+    assert change is not None
+    AgentClient(bus).security_groups_changed("compute-1", [GROUP.id], change.wire)
+    assert agent.next() == ("security_groups_changed", [GROUP.id])
+    received = agent.changes[-1]
+    assert received is not None
+    assert received.to_wire() == update.to_wire()
+    agent.casts.clear()
+
+
+def test_in_place_of_an_invalid_change_the_agent_asks_and_counts_it() -> None:
+    changes = Agent()
+    endpoint = AgentEndpoint(changes)
+    hostile = {"security_groups": [{"id": GROUP.id, "revision": 5}]}
+    endpoint.security_groups_changed({transport.CHANGE: hostile}, [GROUP.id])
+    assert changes.changes == [None]
+    assert endpoint.refusals.counts == {"change": 1}
 
 
 def test_an_agent_receives_every_kind_of_cast(bus: oslo_messaging.Transport, agent: Agent) -> None:
@@ -144,7 +176,8 @@ def raw(bus: oslo_messaging.Transport) -> oslo_messaging.RPCClient:
     [
         (
             ("nonsense", {}),
-            "must be one of get_members, get_ports, get_revisions, heartbeat, ping, report",
+            "must be one of get_desired, get_members, get_ports, get_revisions, heartbeat, ping, "
+            "report",
         ),
         (("_host", {"host": "compute-1"}), "must be one of"),
         (("refusals", {}), "must be one of"),
@@ -153,6 +186,9 @@ def raw(bus: oslo_messaging.Transport) -> oslo_messaging.RPCClient:
         (("heartbeat", {"host": "compute-1", "state": {}, "more": 1}), "wrong arguments"),
         (("heartbeat", {"host": "../../etc", "state": {}}), "host"),
         (("get_ports", {"host": "compute-1", "port_ids": [["x"]]}), "lower-case UUIDs"),
+        (("get_desired", {"host": "compute-1", "port_ids": None, "known": {}}), "must be a list"),
+        (("get_desired", {"host": "compute-1", "port_ids": [], "known": []}), "must be an object"),
+        (("get_desired", {"host": "compute-1", "port_ids": []}), "wrong arguments"),
     ],
 )
 def test_an_invalid_message_is_refused_in_one_line_without_a_traceback(
@@ -177,7 +213,7 @@ def test_an_invalid_message_is_refused_in_one_line_without_a_traceback(
 def test_a_call_of_another_major_version_is_refused(
     server: Consumer, raw: oslo_messaging.RPCClient
 ) -> None:
-    with pytest.raises(oslo_messaging.RemoteError, match=r"must be version 1.1"):
+    with pytest.raises(oslo_messaging.RemoteError, match=r"must be version 1.2"):
         raw.prepare(version="2.0").call({}, "heartbeat", host="compute-1", state={})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent_flows.rpc import codec, transport
-from agent_flows.rpc.answers import NO_SUCH_PORT
+from agent_flows.rpc.answers import NO_BINDING, NO_SUCH_PORT
 from agent_flows.rpc.refusals import KINDS, UNKNOWN
 from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.validation import Invalid
@@ -61,10 +61,11 @@ def test_a_rejection_by_the_store_is_answered_and_counted() -> None:
     assert endpoint.refusals.counts["store"] == 1
 
 
-def test_a_report_of_a_deleted_port_is_rejected_and_not_counted() -> None:
-    endpoint = ServerEndpoint(Consumer(rejects={PORT: f"{NO_SUCH_PORT} {PORT}"}))
+@pytest.mark.parametrize("reason", [NO_SUCH_PORT, NO_BINDING])
+def test_a_report_of_a_deleted_or_unbound_port_is_rejected_and_not_counted(reason: str) -> None:
+    endpoint = ServerEndpoint(Consumer(rejects={PORT: f"{reason} {PORT}"}))
     answer = endpoint.report(CONTEXT, HOST, [a_report(1)])
-    assert answer["rejected"] == {ONE: f"there is no port {PORT}"}
+    assert answer["rejected"] == {ONE: f"{reason} {PORT}"}
     assert not endpoint.refusals.counts
 
 
@@ -162,6 +163,26 @@ def test_an_invalid_request_is_refused_with_the_field(
         getattr(endpoint, call)(CONTEXT, HOST, value)
     assert refusal.value.field == field
     assert endpoint.refusals.counts[field] == 1
+
+
+@pytest.mark.parametrize(
+    ("known", "field"),
+    [
+        (None, "known"),
+        ([], "known"),
+        ({"members": {PORT: 1}, "padding": "x" * transport.MAX_BYTES}, "known"),
+        ({"security_groups": [PORT]}, "known.security_groups"),
+        ({"members": {PORT: "1"}}, f"known.members.{PORT}"),
+        ({"members": {PORT: -1}}, f"known.members.{PORT}"),
+        ({"address_groups": {PORT: True}}, f"known.address_groups.{PORT}"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_invalid_revisions_of_what_a_host_has_are_refused(known: object, field: str) -> None:
+    endpoint = ServerEndpoint(Consumer())
+    with pytest.raises(Invalid) as refusal:
+        endpoint.get_desired(CONTEXT, HOST, [PORT], known)
+    assert refusal.value.field == field
 
 
 def test_invalid_messages_do_not_grow_counters_and_log(

@@ -10,7 +10,7 @@ from agent_flows.report import TaskError
 from agent_flows.rpc import codec
 from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.conjunction import Conjunctions
-from agent_flows.secgroups.port_flows import PortFlows, compile_ports
+from agent_flows.secgroups.port_flows import OwnFlows, PortFlows, compile_ports
 from agent_flows.spec import AddressGroupSpec, DesiredState, PortSpec, Spec
 from lab.model import numbered_id
 from tests.unit.secgroups.specs import attached, group, port
@@ -246,6 +246,50 @@ def test_on_neutrons_bridge_an_unfiltered_port_has_its_door_alone() -> None:
         ).ports[subject.id]
         assert all(line.startswith("table=60,") for line in flows.lines)
         assert not flows.destinations
+
+
+WEB = {"direction": "ingress", "protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
+
+
+@pytest.mark.parametrize("fields", [
+    {},
+    {"mac_address": "fa:16:3e:00:00:99"},
+    {"fixed_ips": ["10.0.0.9", "2001:db8::9"]},
+    {"allowed_address_pairs": [{"ip_address": "10.9.0.0/24"}]},
+    {"admin_state_up": False},
+    {"port_security_enabled": False},
+    {"device_owner": "network:dhcp"},
+])  # fmt: skip
+@pytest.mark.parametrize("attachment", [(5, 1), (6, 1), (5, 2)])
+@pytest.mark.parametrize("stateful", [True, False])
+def test_a_port_compiled_before_becomes_what_it_would_be_if_compiled_first(
+    fields: dict[str, object], attachment: tuple[int, int], stateful: bool
+) -> None:
+    def compile_(
+        subject: PortSpec, web: Spec, where: Attachment, known: OwnFlows | None = None
+    ) -> PortFlows:
+        result = compile_ports(
+            DesiredState.of([subject, web]),
+            {subject.id: where},
+            Conjunctions(60, 1),
+            OWN_PIPELINE,
+            {} if known is None else {subject.id: known},
+        )
+        return result.ports[subject.id]
+
+    web = group(1)
+    first = port(1, web)
+    before = compile_(first, web, attached(first, 5))
+    changed_web, changed = group(1, WEB, revision=2, stateful=stateful), port(1, web, **fields)
+    where = attached(changed, *attachment)
+    after = compile_(changed, changed_web, where, before.own)
+    assert after == compile_(changed, changed_web, where)
+    if where.ofport == before.ofport:
+        gone, new = before.gone_and_new(after)
+        assert {*before.lines}.difference(gone).union(new) == {*after.lines}
+    if (fields, attachment, stateful) == ({}, (5, 1), True):
+        assert after.own is before.own
+        assert (gone, len(new)) == ([], 1)
 
 
 @pytest.mark.parametrize(("ofport", "vlan"), [(0, 1), (-1, 1), (0xFFFE, 1), (1, 0), (1, 4095)])

@@ -180,7 +180,7 @@ def test_body_of_another_form_is_refused(server: Server, raw: bytes, field: str 
 def test_a_10_mib_body_is_refused_before_it_is_read(server: Server) -> None:
     raw = json.dumps({"network": {"name": "x" * 10 * 1024 * 1024}}).encode()
     answer = server.rest.simulate_put(f"/networks/{ID}", body=raw)
-    assert "1048576 bytes" in refusal(answer, 413)[1]
+    assert "4194304 bytes" in refusal(answer, 413)[1]
 
 
 def test_limit_of_a_body_is_an_option(url: str) -> None:
@@ -237,7 +237,7 @@ def test_invalid_query_is_refused_with_the_parameter(
         ("DELETE", f"/security-groups/{ID}", 404),
         ("DELETE", f"/address-groups/{ID}", 404),
         ("POST", f"/ports/{ID}/resync", 404),
-        ("POST", "/ports", 405),
+        ("POST", "/tasks", 405),
         ("PUT", "/tasks/x", 405),
     ],
 )

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from agent_flows.report import FlowName
+from agent_flows.server.standalone import bodies
 from lab.model import new_id
 from lab.server_parts import FakeAgent, Server
 
@@ -51,6 +52,9 @@ def test_a_new_port_is_down_and_waits_for_its_agent_to_look(server: Server, netw
         "binding:host_id": "host-a",
         "status": "DOWN",
         "sync_state": "SYNCING",
+        "sync_revision": None,
+        "sync_since": shown["updated_at"],
+        "sync_reason": None,
         "reason": shown["reason"],
         "revision_number": 1,
         "updated_at": shown["updated_at"],
@@ -90,7 +94,7 @@ def test_what_get_shows_can_be_put_again_and_changes_nothing(
     )
     server.new_casts()
     (shown,) = server.find(collection)
-    read_only = {"status", "sync_state", "reason", "revision_number", "updated_at"}
+    read_only = bodies.READ_ONLY[bodies.Port]
     body = {name: value for name, value in shown.items() if name not in read_only}
     assert server.put(collection, shown["id"], **body) == shown
     assert server.new_casts() == []

@@ -18,7 +18,14 @@ from agent_flows.report import (
     TaskOutcome,
     TaskState,
 )
-from agent_flows.server.core.gate import PortState, Ruling, Settings, decide
+from agent_flows.server.core.gate import (
+    PortState,
+    Ruling,
+    Settings,
+    StatusFrom,
+    decide,
+    without_gating,
+)
 from lab.model import WIRE, flow_report, new_id
 
 PORT, GROUP = new_id(), new_id()
@@ -386,3 +393,31 @@ def test_refresh_relies_on_a_wiring_proven_at_any_of_these_revisions() -> None:
     assert outcome(RENAMED, sent) == ("ACTIVE", "IN_SYNC")
     older = dataclasses.replace(RENAMED, proven_revision=4)
     assert outcome(older, sent) == ("DOWN", "OUT_OF_SYNC")
+
+
+# While gating is off.
+
+
+def ungated(before: PortState, sent: FlowReport, source: StatusFrom) -> tuple[str, str]:
+    decision = without_gating(before, decide(before, sent, SETTINGS), source)
+    return decision.port.status.value, decision.port.sync_state.value
+
+
+@pytest.mark.parametrize(
+    ("before", "sent", "by_reports", "as_neutron"),
+    [
+        (port(), report(), ("ACTIVE", "IN_SYNC"), ("ACTIVE", "IN_SYNC")),
+        (port(), report(fails="bind-vlan"), ("ACTIVE", "OUT_OF_SYNC"), ("DOWN", "OUT_OF_SYNC")),
+        (ACTIVE, report(fails="bind-vlan"), ("ACTIVE", "OUT_OF_SYNC"), ("ACTIVE", "OUT_OF_SYNC")),
+        (port(), report(revision=4), ("ACTIVE", "SYNCING"), ("DOWN", "SYNCING")),
+        (ACTIVE, report(flow=FlowName.UNWIRE), ("DOWN", "ABSENT"), ("ACTIVE", "ABSENT")),
+        (port(admin_state_up=False), report(), ("DOWN", "IN_SYNC"), ("DOWN", "IN_SYNC")),
+        (port(), report(sequence=1), ("DOWN", "SYNCING"), ("DOWN", "SYNCING")),
+        (port(), report(host="host-b"), ("DOWN", "SYNCING"), ("DOWN", "SYNCING")),
+    ],
+)
+def test_while_gating_is_off_the_sync_state_stays_true_and_the_status_needs_no_proof(
+    before: PortState, sent: FlowReport, by_reports: tuple[str, str], as_neutron: tuple[str, str]
+) -> None:
+    assert ungated(before, sent, StatusFrom.REPORTS) == by_reports
+    assert ungated(before, sent, StatusFrom.NEUTRON) == as_neutron

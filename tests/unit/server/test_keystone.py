@@ -132,3 +132,13 @@ def test_answer_without_a_token_names_what_is_missing(rest: falcon.testing.TestC
 
 def test_headers_of_the_client_give_no_role(rest: falcon.testing.TestClient) -> None:
     assert put(rest, **{"X-Identity-Status": "Confirmed", "X-Roles": "admin"}) == 401
+
+
+@pytest.mark.parametrize("path", ["/", "/page/ports", "/page/hosts", "/page/style.css"])
+def test_status_page_demands_what_reading_the_api_demands(
+    rest: falcon.testing.TestClient, path: str
+) -> None:
+    refused = rest.simulate_get(path)
+    assert refused.status_code == 401
+    assert "a valid token is needed" in refused.text
+    assert rest.simulate_get(path, headers={"X-Auth-Token": "t-reader"}).status_code == 200

@@ -152,7 +152,9 @@ def test_agents_are_shown_with_their_ports(server: Server, agent: FakeAgent) -> 
         "sequence": agent.sequence,
         "state": {"ports": 2, "trouble": None, "troubles": {}},
         "conflict": None,
+        "host_key": None,
         "desired": None,
+        "gating_off": None,
         "ports": {"IN_SYNC": 2},
     }
     assert server.show("agents", "host-a") == shown
@@ -168,8 +170,9 @@ def test_a_port_that_was_unwired_is_absent(server: Server, agent: FakeAgent) -> 
 def test_metrics_count_ports_and_hosts_by_state(server: Server, agent: FakeAgent) -> None:
     def snapshot() -> Snapshot:
         with server.database.reader() as session:
-            ports = dict(server.directory.counts(session))
-            return Snapshot(ports, agent_view.gauges(session, Liveness(server.rules, clock.now())))
+            return agent_view.snapshot(
+                session, server.directory, Liveness(server.rules, clock.now())
+            )
 
     agent.beat(troubles={"switch": "gone", "made-up\n": "x"}, waiting=3, unreported=2)
     agent.wire(FIRST, SECOND)

@@ -99,6 +99,8 @@ def test_a_malformed_message_is_refused_counted_and_the_server_goes_on(
     assert ServerClient(bus, "host-a", LONGEST).report([report]).accepted == [report.id]
     metrics = requests.get(f"{rest}/metrics", timeout=LONGEST).text
     assert 'agent_flows_rpc_refused_total{field="reports"} 2.0' in metrics
+    calls = 'agent_flows_rpc_seconds_count{method="report",outcome="answered"}'
+    assert f"{calls} 5.0" in metrics
     assert 'agent_flows_ports{host="host-a",status="ACTIVE",sync_state="IN_SYNC"} 1.0' in metrics
 
 

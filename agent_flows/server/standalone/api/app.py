@@ -1,5 +1,8 @@
 """The WSGI application: routes, errors and access."""
 
+# falcon.App is generic since falcon 4.2.
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Mapping
@@ -11,16 +14,19 @@ from oslo_config import cfg
 from oslo_log import log
 
 from agent_flows import conf as options
+from agent_flows.page import web
+from agent_flows.page.pages import Missing
 from agent_flows.server.core import agent_view, clock
 from agent_flows.server.core.casts import Caster
 from agent_flows.server.core.database import UNREACHABLE, Database
-from agent_flows.server.core.errors import Conflict, NotFound, Unavailable
 from agent_flows.server.core.liveness import Liveness
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.server.core.settings import of_the_agents
 from agent_flows.server.standalone import auth
-from agent_flows.server.standalone.api import kinds
-from agent_flows.server.standalone.api.document import TooLarge
+from agent_flows.server.standalone.api import kinds, page
+from agent_flows.server.standalone.api.bulk import Documents, WritableCollection
+from agent_flows.server.standalone.api.description import Described, Description
+from agent_flows.server.standalone.api.operation import REFUSALS
 from agent_flows.server.standalone.api.resources import (
     AgentItem,
     AgentResync,
@@ -29,11 +35,11 @@ from agent_flows.server.standalone.api.resources import (
     Health,
     Item,
     MetricsResource,
+    Problems,
     Resync,
     WritableItem,
 )
 from agent_flows.server.standalone.health import Check
-from agent_flows.validation import Invalid
 
 LOG = log.getLogger(__name__)
 
@@ -66,15 +72,20 @@ def application(
     app.set_error_serializer(_serialize)
     _handle_errors(app)
     rules = of_the_agents(conf)
-    api = Api(database, caster, settings.max_limit, settings.max_body_bytes, rules)
-    _add_routes(app, api)
+    api = Api(
+        database, caster, settings.max_limit, settings.max_body_bytes, settings.max_objects, rules
+    )
+    resources = routes(api)
 
     def troubled() -> dict[str, str]:
         with database.reader() as session:
             return agent_view.troubled(session, Liveness(rules, clock.now()))
 
-    app.add_route("/healthz", Health(checks, troubled, names=not keystone))
-    app.add_route("/metrics", MetricsResource(metrics))
+    resources["/healthz"] = Health(checks, troubled, names=not keystone)
+    resources["/metrics"] = MetricsResource(metrics)
+    resources["/openapi.json"] = Description(resources)
+    for path, resource in {**resources, **page.routes(api)}.items():
+        app.add_route(path, resource)
     return auth.with_tokens(app, conf) if keystone else app
 
 
@@ -85,7 +96,9 @@ def _guard(conf: cfg.ConfigOpts) -> auth.Guard:
     return auth.Guard(policies.enforcer(conf))
 
 
-def _add_routes(app: falcon.App[Any, Any], api: Api) -> None:
+def routes(api: Api) -> dict[str, Described]:
+    """The resources about desired state and what became of it, by their paths."""
+    found: dict[str, Described] = {}
     ports, agents = kinds.ports(api.rules), kinds.agents(api.rules)
     for kind in (
         kinds.NETWORKS,
@@ -93,24 +106,40 @@ def _add_routes(app: falcon.App[Any, Any], api: Api) -> None:
         kinds.SECURITY_GROUPS,
         ports,
         kinds.TASKS,
+        kinds.PROBLEMS,
         agents,
     ):
         if kind.writing is not None:
             item: Item = WritableItem(api, kind, kind.writing)
+            collection: Collection = WritableCollection(api, kind, kind.writing)
         else:
             item = AgentItem(api, kind) if kind is agents else Item(api, kind)
-        app.add_route(f"/{kind.path}", Collection(api, kind))
-        app.add_route(f"/{kind.path}/{{resource_id}}", item)
-    app.add_route("/ports/{resource_id}/resync", Resync(api, ports))
-    app.add_route("/agents/{resource_id}/resync", AgentResync(api, agents))
+            collection = Problems(api, kind) if kind is kinds.PROBLEMS else Collection(api, kind)
+        found[f"/{kind.path}"] = collection
+        found[f"/{kind.path}/{{resource_id}}"] = item
+    # In the order of references.
+    written = (kinds.NETWORKS, kinds.ADDRESS_GROUPS, kinds.SECURITY_GROUPS, ports)
+    found["/documents"] = Documents(api, written)
+    found["/ports/{resource_id}/resync"] = Resync(api, ports)
+    found["/agents/{resource_id}/resync"] = AgentResync(api, agents)
+    return found
 
 
 def _dumps(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _error(response: falcon.Response, kind: str, message: str, field: str | None = None) -> None:
-    response.media = {"error": {"type": kind, "message": message, "field": field}}
+def _error(
+    request: falcon.Request,
+    response: falcon.Response,
+    kind: str,
+    message: str,
+    field: str | None = None,
+) -> None:
+    if web.is_page(request):
+        page.refuse(response, kind, message)
+    else:
+        response.media = {"error": {"type": kind, "message": message, "field": field}}
 
 
 def _handle_errors(app: falcon.App[Any, Any]) -> None:
@@ -121,7 +150,7 @@ def _handle_errors(app: falcon.App[Any, Any]) -> None:
             request: falcon.Request, response: falcon.Response, exc: Exception, params: Any
         ) -> None:
             response.status = status
-            _error(response, kind, str(exc), getattr(exc, "field", None) or None)
+            _error(request, response, kind, str(exc), getattr(exc, "field", None) or None)
 
         app.add_error_handler(error, handler)
 
@@ -133,17 +162,16 @@ def _handle_errors(app: falcon.App[Any, Any]) -> None:
         ) -> None:
             LOG.exception("%r %r failed", request.method, request.path)
             response.status = status
-            _error(response, kind, message)
+            _error(request, response, kind, message)
 
         app.add_error_handler(error, handler)
 
     handle_ours(Exception, falcon.HTTP_500, "InternalError", "the server failed; see its log")
     app.add_error_handler(falcon.HTTPError, _http_error)
-    handle(Invalid, falcon.HTTP_400, "Invalid")
-    handle(Conflict, falcon.HTTP_409, "Conflict")
-    handle(NotFound, falcon.HTTP_404, "NotFound")
-    handle(TooLarge, falcon.HTTP_413, "TooLarge")
-    handle(Unavailable, falcon.HTTP_503, "Unavailable")
+    for refusal in REFUSALS:
+        if refusal.exception is not None:
+            handle(refusal.exception, falcon.code_to_http_status(refusal.status), refusal.kind)
+    handle(Missing, falcon.HTTP_404, "NotFound")
     away = "the database does not answer; try again"
     for unreachable in UNREACHABLE:
         handle_ours(unreachable, falcon.HTTP_503, "Unavailable", away)
@@ -162,7 +190,7 @@ def _serialize(request: falcon.Request, response: falcon.Response, exc: falcon.H
     title = (exc.title or "Error").removeprefix(str(exc.status)[:3]).strip()
     kind = "".join(word.capitalize() for word in title.split())
     message = exc.description or f"{request.method} {request.path}: {title}"
-    _error(response, kind, message)
+    _error(request, response, kind, message)
 
 
 class _Json:

@@ -10,7 +10,7 @@ from agent_flows.validation import Invalid
 
 
 class TooLarge(Exception):
-    """The body is larger than ``max_body_bytes``."""
+    """The body is larger than ``max_body_bytes``, or has more than ``max_objects``."""
 
 
 def read(request: falcon.Request, key: str, max_bytes: int) -> object:
@@ -20,6 +20,14 @@ def read(request: falcon.Request, key: str, max_bytes: int) -> object:
     ``max_bytes``, and :class:`Invalid` unless it is such a document: strict
     JSON, in UTF-8, no key twice in an object.
     """
+    found = read_all(request, [key], max_bytes)
+    if key not in found:
+        raise Invalid(key, None, "is missing")
+    return found[key]
+
+
+def read_all(request: falcon.Request, keys: Sequence[str], max_bytes: int) -> dict[str, Any]:
+    """A body that is an object with some of ``keys``; raises as :func:`read`."""
     if (request.content_length or 0) > max_bytes:
         raise TooLarge(f"a body has at most {max_bytes} bytes, not {request.content_length}")
     raw = request.bounded_stream.read(max_bytes + 1)
@@ -27,13 +35,11 @@ def read(request: falcon.Request, key: str, max_bytes: int) -> object:
         raise TooLarge(f"a body has at most {max_bytes} bytes")
     document = _decode(raw)
     if not isinstance(document, dict):
-        raise Invalid("", document, f'must be an object {{"{key}": {{...}}}}')
+        raise Invalid("", document, f"must be an object with {' or '.join(keys)}")
     for name in document:
-        if name != key:
-            raise Invalid(name, document[name], f"unknown; the body is {key} alone")
-    if key not in document:
-        raise Invalid(key, None, "is missing")
-    return document[key]
+        if name not in keys:
+            raise Invalid(name, document[name], f"unknown; the body has {', '.join(keys)} alone")
+    return document
 
 
 def _decode(raw: bytes) -> object:

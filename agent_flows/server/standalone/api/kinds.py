@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from agent_flows.report import PortStatus, SyncState
-from agent_flows.server.core import agent_view, clock, tasks
+from agent_flows.server.core import agent_view, clock, problems, rollup, tasks
 from agent_flows.server.core.casts import Casts
 from agent_flows.server.core.listing import (
     Filter,
@@ -18,13 +18,22 @@ from agent_flows.server.core.listing import (
     Order,
     View,
     each_row,
-    names,
+    prefix_filter,
     text_filters,
     values,
 )
 from agent_flows.server.core.liveness import Liveness, Rules
-from agent_flows.server.core.models import Agent
-from agent_flows.server.standalone import bodies, desired, desired_ports, groups_at_hosts, models
+from agent_flows.server.core.models import Agent, Attempt
+from agent_flows.server.core.shape import Shape, about
+from agent_flows.server.standalone import (
+    bodies,
+    desired,
+    desired_ports,
+    groups_at_hosts,
+    models,
+    out_of_sync,
+    realised,
+)
 from agent_flows.server.standalone.api import port_view, views
 
 
@@ -33,8 +42,16 @@ class Writing:
     """How one object is written: the body's type, and the transactions of PUT and DELETE."""
 
     body: type[Any]
-    put: Callable[[Session, Any, datetime.datetime], desired.Written]
+    put: Callable[[Session, desired.Placed[Any], datetime.datetime], desired.Written]
     delete: Callable[[Session, str, datetime.datetime], Casts]
+
+    @property
+    def shape(self) -> Shape:
+        """What a request has of one object."""
+        # The schema of a body is only for those who read a description.
+        from agent_flows.server.standalone.api.openapi import body_of
+
+        return body_of(self.body)
 
 
 @dataclass(frozen=True)
@@ -46,26 +63,48 @@ class Kind:
     listing: Listing
     writing: Writing | None = None
 
+    @property
+    def a_name(self) -> str:
+        """One of them, in words."""
+        article = "an" if self.singular[0] in "aeiou" else "a"
+        return f"{article} {self.singular.replace('_', ' ')}"
+
 
 def _simple(
     plural: str,
     model: Any,
     view: Callable[..., View],
-    fields: str,
+    shapes: Mapping[str, Shape],
     filters: Mapping[str, Filter] | None = None,
 ) -> Listing:
     """A listing of the rows of one table, by id."""
     given = {**text_filters(model.id, model.name), **(filters or {})}
+    sort_keys = {name: each.column for name, each in given.items() if name != "binding:host_id"}
     return Listing(
         plural=plural,
         query=sa.select(model),
         view=each_row(view),
-        fields=names(fields),
-        filters=given,
-        sort_keys={name: each.column for name, each in given.items() if name != "binding:host_id"},
+        shapes=shapes,
+        filters={**given, "id_prefix": prefix_filter(model.id)},
+        sort_keys=sort_keys,
         default=(Order(model.id),),
         found=lambda resource_id: model.id == resource_id,
     )
+
+
+def _with_sync(listing: Listing, ports_of: Callable[[Collection[str]], sa.Subquery]) -> Listing:
+    """Objects whose ``sync`` is a roll-up of their ports."""
+
+    def view(session: Session, rows: Sequence[Any], fields: frozenset[str]) -> list[View]:
+        shown = listing.view(session, rows, fields)
+        if "sync" in fields and shown:
+            found = rollup.of(session, ports_of([each["id"] for each in shown]))
+            for each in shown:
+                each["sync"] = found.get(each["id"]) or rollup.nothing()
+        return shown
+
+    shapes = {**listing.shapes, "sync": about(rollup.SHAPE, "how far the ports are in sync")}
+    return dataclasses.replace(listing, view=view, shapes=shapes, on_request=frozenset({"sync"}))
 
 
 def _no_casts(
@@ -83,77 +122,100 @@ _Port = models.Port
 NETWORKS = Kind(
     "networks",
     "network",
-    _simple(
-        "networks",
-        models.Network,
-        views.network,
-        "id name network_type segmentation_id physical_network mtu",
+    _with_sync(
+        _simple(
+            "networks",
+            models.Network,
+            views.network,
+            views.NETWORK,
+        ),
+        realised.of_networks,
     ),
-    Writing(bodies.Network, desired.put_network, _no_casts(desired.delete_network)),
+    Writing(bodies.Network, desired.put_networks, _no_casts(desired.delete_network)),
 )
 
 ADDRESS_GROUPS = Kind(
     "address-groups",
     "address_group",
-    _simple("address_groups", models.AddressGroup, views.address_group, "id name addresses"),
+    _simple("address_groups", models.AddressGroup, views.address_group, views.ADDRESS_GROUP),
     Writing(
-        bodies.AddressGroup, desired.put_address_group, _no_casts(desired.delete_address_group)
+        bodies.AddressGroup, desired.put_address_groups, _no_casts(desired.delete_address_group)
     ),
 )
 
 SECURITY_GROUPS = Kind(
     "security-groups",
     "security_group",
-    _simple(
-        "security_groups",
-        models.SecurityGroup,
-        views.security_group,
-        "id name stateful security_group_rules revision_number",
+    _with_sync(
+        _simple(
+            "security_groups",
+            models.SecurityGroup,
+            views.security_group,
+            views.SECURITY_GROUP,
+        ),
+        realised.of_groups,
     ),
-    Writing(
-        bodies.SecurityGroup, desired.put_security_group, _no_casts(desired.delete_security_group)
-    ),
+    Writing(bodies.SecurityGroup, desired.put_security_groups, desired.delete_security_group),
 )
 
 
 def ports(rules: Rules) -> Kind:
     """Ports; the reason of one depends on whether its agent is alive."""
 
-    def view(session: Session, rows: Sequence[Any]) -> list[View]:
-        return port_view.ports(session, [row[0] for row in rows], Liveness(rules, clock.now()))
+    def view(session: Session, rows: Sequence[Any], fields: frozenset[str]) -> list[View]:
+        liveness = Liveness(rules, clock.now())
+        return port_view.ports(session, [row[0] for row in rows], liveness, fields)
 
     listing = _simple(
         "ports",
         _Port,
         views.port,
-        "id name network_id mac_address fixed_ips allowed_address_pairs security_groups "
-        "port_security_enabled admin_state_up device_owner binding:host_id status sync_state "
-        "reason revision_number updated_at",
+        views.PORT,
         {
             **text_filters(_Port.network_id, _Port.mac_address, _Port.device_owner),
             "binding:host_id": Filter(_Port.host),
             "status": Filter(_Port.status, values(PortStatus)),
-            "sync_state": Filter(groups_at_hosts.SYNC_STATE, values(SyncState)),
+            "sync_state": Filter(
+                groups_at_hosts.SYNC_STATE, values(SyncState), matches=groups_at_hosts.shows
+            ),
         },
     )
     return Kind(
         "ports",
         "port",
         dataclasses.replace(listing, view=view),
-        Writing(bodies.Port, desired_ports.put_port, desired_ports.delete_port),
+        Writing(bodies.Port, desired_ports.put_ports, desired_ports.delete_port),
     )
 
 
-TASKS = Kind("tasks", "task", tasks.LISTING)
+TASKS = Kind(
+    "tasks",
+    "task",
+    dataclasses.replace(
+        tasks.LISTING,
+        filters={
+            **tasks.LISTING.filters,
+            "resource_id": Filter(Attempt.resource_id, matches=groups_at_hosts.tasks_of),
+        },
+    ),
+)
+
+
+PROBLEMS = Kind("problems", "problem", problems.listing(out_of_sync.affected()))
+
+
+def problems_of(resource_ids: Sequence[str]) -> Listing:
+    """As :data:`PROBLEMS`, of these resources."""
+    return problems.listing(out_of_sync.affected_by(resource_ids))
 
 
 def agents(rules: Rules) -> Kind:
     """Agents; ``rules`` define when one is dead."""
 
-    def view(session: Session, rows: Sequence[Any]) -> list[View]:
+    def view(session: Session, rows: Sequence[Any], fields: frozenset[str]) -> list[View]:
         liveness = Liveness(rules, clock.now())
         hosts = [row[0] for row in rows]
-        return agent_view.shown(session, hosts, liveness, _Port, groups_at_hosts.SYNC_STATE)
+        return agent_view.shown(session, hosts, liveness, groups_at_hosts.SHOWN)
 
     return Kind(
         "agents",
@@ -162,7 +224,7 @@ def agents(rules: Rules) -> Kind:
             plural="agents",
             query=sa.select(Agent),
             view=view,
-            fields=names("id host alive heartbeat_at sequence state conflict desired ports"),
+            shapes=agent_view.SHAPES,
             filters=text_filters(Agent.host),
             sort_keys={"host": Agent.host, "heartbeat_at": Agent.heartbeat_at},
             default=(Order(Agent.host),),

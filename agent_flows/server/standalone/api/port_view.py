@@ -5,32 +5,48 @@ from collections.abc import Collection, Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from agent_flows.errors import ErrorType
-from agent_flows.report import SyncState, TaskState
-from agent_flows.server.core import condition
+from agent_flows.report import SyncState
+from agent_flows.server.core import clock, condition, failures
+from agent_flows.server.core.failures import Failure
 from agent_flows.server.core.listing import View
 from agent_flows.server.core.liveness import Liveness
-from agent_flows.server.core.models import Agent, Attempt, Task
-from agent_flows.server.standalone import diagnosis, groups_at_hosts, models
+from agent_flows.server.core.models import Agent
+from agent_flows.server.standalone import diagnosis, groups_at_hosts, models, out_of_sync
 from agent_flows.server.standalone.api import views
 
-_FAILED = frozenset({SyncState.OUT_OF_SYNC, SyncState.UNKNOWN})
+_OF_GROUPS = frozenset({"sync_state", "sync_since", "sync_reason", "reason"})
+_OF_FAILURES = frozenset({"sync_reason", "reason"})
 
 
-def ports(session: Session, rows: Sequence[models.Port], liveness: Liveness) -> list[View]:
-    agents = _agents(session, {row.host for row in rows if row.host}, liveness)
-    states = groups_at_hosts.sync_states(session, [row.id for row in rows])
-    failures = _failures(session, [row.id for row in rows if states[row.id] in _FAILED])
-    return [
-        views.port(
-            row,
-            states[row.id],
-            diagnosis.reason(
-                _port(row, states[row.id]), agents.get(row.host or ""), failures.get(row.id)
-            ),
-        )
-        for row in rows
-    ]
+def ports(
+    session: Session, rows: Sequence[models.Port], liveness: Liveness, fields: frozenset[str]
+) -> list[View]:
+    """Ports with at least these fields; what the others need is not read."""
+    found = {row.id: views.port(row) for row in rows}
+    if fields & _OF_GROUPS:
+        # Only what its own last report proved may be untrue because of a group.
+        proven = [row.id for row in rows if row.sync_state == SyncState.IN_SYNC]
+        for port_id, (state, since) in groups_at_hosts.shown(session, proven).items():
+            found[port_id] |= {"sync_state": state, "sync_since": clock.shown(since)}
+    open_failures: Mapping[str, Failure] = {}
+    if fields & _OF_FAILURES:
+        ids = [id_ for id_, view in found.items() if view["sync_state"] in failures.OUT_OF_SYNC]
+        open_failures = _failures(session, ids)
+        for port_id, failure in open_failures.items():
+            found[port_id]["sync_reason"] = failure.shown
+    if "reason" in fields:
+        agents = _agents(session, {row.host for row in rows if row.host}, liveness)
+        for row in rows:
+            view = found[row.id]
+            port, agent = _port(row, view["sync_state"]), agents.get(row.host or "")
+            view["reason"] = diagnosis.reason(port, agent, open_failures.get(row.id))
+    return list(found.values())
+
+
+def _failures(session: Session, port_ids: Collection[str]) -> Mapping[str, Failure]:
+    if not port_ids:
+        return {}
+    return failures.of_ports(session, out_of_sync.affected(models.Port.id.in_(list(port_ids))))
 
 
 def _port(row: models.Port, sync_state: str) -> diagnosis.Port:
@@ -59,27 +75,3 @@ def _agents(
 
 def _troubles(row: Agent) -> dict[str, str]:
     return {source.value: line for source, line in condition.of_text(row.state).troubles.items()}
-
-
-def _failures(session: Session, port_ids: Collection[str]) -> Mapping[str, diagnosis.Failure]:
-    """Of these ports' last attempts the task that failed; the cause, not a revert after it."""
-    if not port_ids:
-        return {}
-    attempt, task = Attempt, Task
-    newest = (
-        sa.select(sa.func.max(attempt.ordinal))
-        .where(attempt.resource_id.in_(list(port_ids)))
-        .group_by(attempt.resource_id)
-    )
-    query = (
-        sa.select(attempt.resource_id, task.name, task.error_type, task.error_message)
-        .join(task, task.ordinal == attempt.ordinal)
-        .where(attempt.ordinal.in_(newest), task.task_state == TaskState.FAILED.value)
-        .order_by(task.position)
-    )
-    found: dict[str, diagnosis.Failure] = {}
-    for port_id, name, type_, message in session.execute(query):
-        before = found.get(port_id)
-        if before is None or before.type == ErrorType.REVERT_FAILED:
-            found[port_id] = diagnosis.Failure(name, str(type_), str(message))
-    return found

@@ -9,22 +9,35 @@ import falcon
 import pydantic
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from agent_flows.server.core import agents, clock
+from agent_flows.server.core import agents, clock, problems
 from agent_flows.server.core.casts import Caster, Casts, to_hosts
 from agent_flows.server.core.database import Database, retried
 from agent_flows.server.core.errors import Conflict, NotFound, Unavailable
-from agent_flows.server.core.listing import Params, View, one, page
+from agent_flows.server.core.listing import Listing, Params, View, one, page
 from agent_flows.server.core.liveness import Liveness, Rules
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.server.core.models import Agent
+from agent_flows.server.core.shape import TEXT, Shape, one_of, record
 from agent_flows.server.standalone import bodies
 from agent_flows.server.standalone.api import document
-from agent_flows.server.standalone.api.kinds import Kind, Writing
+from agent_flows.server.standalone.api.kinds import Kind, Writing, problems_of
+from agent_flows.server.standalone.api.operation import (
+    BODY,
+    Answer,
+    Operation,
+    Operations,
+    list_parameters,
+    page_of,
+    shown,
+    under,
+)
 from agent_flows.server.standalone.health import Check
-from agent_flows.validation import Invalid, Uuid, parse
+from agent_flows.validation import UUID_PATTERN, Invalid, Uuid, parse
 
 _CAST_SECONDS = 5.0
 _UUID: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Uuid)
+UUID_SHAPE = {"type": "string", "pattern": UUID_PATTERN}
+"""The id of what is written."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ class Api:
     caster: Caster
     max_limit: int
     max_body_bytes: int
+    max_objects: int
     rules: Rules
 
     def check_alive(self, host: str, agent: Agent | None) -> None:
@@ -72,6 +86,12 @@ class _Resource:
         self._api = api
         self._kind = kind
 
+    @property
+    def _one(self) -> Shape:
+        """An answer with one resource."""
+        listing = self._kind.listing
+        return under(self._kind.singular, shown(self._kind.singular, listing, listing.fields))
+
 
 class Collection(_Resource):
     """``GET /<path>``: a page of the resources."""
@@ -79,8 +99,18 @@ class Collection(_Resource):
     def policy(self, method: str) -> str:
         return "read"
 
+    def operations(self) -> Operations:
+        listing = self._kind.listing
+        # Which of them are there depends on the parameter ``fields``.
+        shape = page_of(listing, shown(self._kind.singular, listing))
+        answer = Answer("a page", shape, first=f"/{listing.plural}/0/id")
+        name = listing.plural.replace("_", " ")
+        parameters = list_parameters(listing)
+        return {"GET": Operation(f"List {name}.", {200: answer}, [400], parameters)}
+
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
-        listing, params = self._kind.listing, _params(request)
+        params = _params(request)
+        listing = self._listing(params)
         with self._api.database.reader() as session:
             found = page(session, listing, params, self._api.max_limit)
         response.media = {listing.plural: found.items}
@@ -89,12 +119,27 @@ class Collection(_Resource):
             href = f"{request.prefix}{request.path}?{query}"
             response.media[f"{listing.plural}_links"] = [{"rel": "next", "href": href}]
 
+    def _listing(self, params: Params) -> Listing:
+        return self._kind.listing
+
+
+class Problems(Collection):
+    """``GET /problems``: of all ports, or of the resources that the request names."""
+
+    def _listing(self, params: Params) -> Listing:
+        named = params.get(problems.RESOURCE)
+        return super()._listing(params) if named is None else problems_of(named)
+
 
 class Item(_Resource):
     """``GET /<path>/{id}``."""
 
     def policy(self, method: str) -> str:
         return "read" if method in ("GET", "HEAD") else "write"
+
+    def operations(self) -> Operations:
+        answer = Answer("it", self._one)
+        return {"GET": Operation(f"Show {self._kind.a_name}.", {200: answer}, [400, 404])}
 
     def on_get(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
         for name in request.params:
@@ -113,6 +158,26 @@ class WritableItem(Item):
         super().__init__(api, kind)
         self._writing = writing
 
+    def operations(self) -> Operations:
+        kind = self._kind
+        one = under(kind.singular, shown(kind.singular, kind.listing, kind.listing.unasked))
+        return {
+            **super().operations(),
+            "PUT": Operation(
+                f"Create {kind.a_name}, or replace it: what is left out gets its default.",
+                {200: Answer("replaced", one), 201: Answer("created", one)},
+                [*BODY, 409],
+                body=under(kind.singular, self._writing.shape),
+                path_shape=UUID_SHAPE,
+            ),
+            "DELETE": Operation(
+                f"Delete {kind.a_name}.",
+                {204: Answer("deleted")},
+                [400, 404, 409],
+                path_shape=UUID_SHAPE,
+            ),
+        }
+
     def on_put(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
         _check_id(resource_id)
         raw = document.read(request, self._kind.singular, self._api.max_body_bytes)
@@ -125,10 +190,11 @@ class WritableItem(Item):
     def _put(self, resource_id: str, raw: object) -> tuple[bool, View, Casts]:
         body = bodies.read(self._writing.body, resource_id, raw)
         with self._api.database.writer() as session:
-            written = self._writing.put(session, body, clock.now())
+            written = self._writing.put(session, [("", body)], clock.now())
             session.expire_all()
-            view = one(session, self._kind.listing, resource_id)
-        return written.created, view or {}, written.casts
+            listing = self._kind.listing
+            view = one(session, listing, resource_id, listing.unasked)
+        return bool(written.created), view or {}, written.casts
 
     def on_delete(
         self, request: falcon.Request, response: falcon.Response, resource_id: str
@@ -151,9 +217,14 @@ class Resync(_Resource):
     """
 
     host_field = "binding:host_id"
+    summary = "Have the agent wire the port again, even if it is wired."
 
     def policy(self, method: str) -> str:
         return "write"
+
+    def operations(self) -> Operations:
+        answer = Answer("sent to the live agent; the outcome is in the tasks", self._one)
+        return {"POST": Operation(self.summary, {202: answer}, [404, 409, 415])}
 
     def on_post(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
         singular = self._kind.singular
@@ -179,6 +250,16 @@ class AgentItem(Item):
     The next heartbeat of a live one brings it back.
     """
 
+    def operations(self) -> Operations:
+        return {
+            **super().operations(),
+            "DELETE": Operation(
+                "Forget an agent that is gone; the next heartbeat of a live one brings it back.",
+                {204: Answer("forgotten")},
+                [404],
+            ),
+        }
+
     def on_delete(
         self, request: falcon.Request, response: falcon.Response, resource_id: str
     ) -> None:
@@ -200,6 +281,7 @@ class AgentResync(Resync):
     """
 
     host_field = "host"
+    summary = "Have the agent wire every port of its host again."
 
     def _casts(self, host: str, resource_id: str) -> Casts:
         return Casts(hosts={host: frozenset()})
@@ -234,6 +316,20 @@ class Health:
     def policy(self, method: str) -> str:
         return "health"
 
+    def operations(self) -> Operations:
+        by_name = {"type": "object", "additionalProperties": TEXT}
+        shape = record({"status": one_of(("ok", "degraded", "failing")), "failures": by_name})
+        shape = {**shape, "properties": {**shape["properties"], "agents": by_name}}
+        return {
+            "GET": Operation(
+                "Show whether everything that this process needs works.",
+                {
+                    200: Answer("it works; `degraded` if hosts are in trouble", shape),
+                    503: Answer("`failures` has what does not work", shape),
+                },
+            )
+        }
+
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
         failures = {name: failure for name, check in self._checks.items() if (failure := check())}
         media: dict[str, object] = {"status": "failing" if failures else "ok", "failures": failures}
@@ -255,6 +351,10 @@ class MetricsResource:
 
     def policy(self, method: str) -> str:
         return "metrics"
+
+    def operations(self) -> Operations:
+        answer = Answer("in Prometheus' text format", TEXT, "text/plain")
+        return {"GET": Operation("Show metrics.", {200: answer})}
 
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
         response.data = self._metrics.text()

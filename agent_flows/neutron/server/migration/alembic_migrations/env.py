@@ -3,9 +3,8 @@
 from alembic import context
 from neutron.db.migration.connection import DBConnection
 
-from agent_flows.neutron.server.migration import tables
+from agent_flows.neutron.server.migration import VERSION_TABLE, tables
 
-VERSION_TABLE = "alembic_version_agent_flows"
 config = context.config
 # neutron-db-manage hands its configuration over here.
 database = vars(config)["neutron_config"].database
