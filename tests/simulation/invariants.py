@@ -1,0 +1,249 @@
+"""What must hold after every step, and what once nothing is disturbed any more.
+
+The numbers are those of doc/contributor/architecture.md. Nothing here asks the code that it checks:
+what was stored, sent and taken was noted on its way, and what a switch lets through is read from
+its flows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from agent_flows.engine.port_life import Phase
+from agent_flows.report import FlowName, FlowReport, PortStatus, ResourceType, SyncState
+from agent_flows.server.core import models as core
+from agent_flows.server.core.models import table_of
+from agent_flows.server.standalone import groups_at_hosts, models
+from tests.simulation.server import RULES
+
+if TYPE_CHECKING:
+    from tests.simulation.agent import Agent
+    from tests.simulation.world import World
+
+_PORT, _GROUP = table_of(models.Port).c, table_of(models.SecurityGroup).c
+_MEMBERSHIP, _AT_HOST = table_of(models.Membership).c, table_of(models.SecurityGroupHost).c
+_AGENT, _ATTEMPT = table_of(core.Agent).c, table_of(core.Attempt).c
+_PORTS, _GROUPS = sa.select(*_PORT), sa.select(*_GROUP)
+_MEMBERSHIPS = sa.select(_MEMBERSHIP.port_id, _MEMBERSHIP.security_group_id)
+_AGENTS = sa.select(_AGENT.host, _AGENT.sequence, _AGENT.boot_id, _AGENT.spoke_at, _AGENT.host_key)
+_WIRING = (FlowName.WIRE, FlowName.RESYNC, FlowName.REFRESH)
+
+
+class Broken(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass(frozen=True)
+class _Port:
+    """A port's row, and since which report (of all that were taken) it is bound to its host."""
+
+    row: Any
+    since: int
+
+
+class Invariants:
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._commits = -1
+        # How many reports were taken before the step.
+        self._before = 0
+        self._ports: dict[str, _Port] = {}
+        self._revisions: dict[str, int] = {}
+        self._sequences: dict[str, int] = {}
+        # By process: the revisions at which it has stored that a port is as desired.
+        self._claims: dict[tuple[int, str], set[int]] = {}
+        self._stored: dict[str, set[str]] = {}
+        self._speakers: dict[str, Any] = {}
+
+    # While a step runs.
+
+    def stored(self, agent: "Agent", reports: Sequence[FlowReport]) -> None:
+        """2, 14: what is claimed is true when it is stored."""
+        for report in reports:
+            self._stored.setdefault(agent.disk.path, set()).add(report.id)
+            if report.failed is not None or report.resource_type is not ResourceType.PORT:
+                continue
+            if report.flow in _WIRING:
+                key = id(agent.outbox), report.resource_id
+                self._claims.setdefault(key, set()).add(report.revision)
+                if not self._world.tampered:
+                    self._check_rules(agent, report)
+
+    def _check_rules(self, agent: "Agent", report: FlowReport) -> None:
+        named = report.security_group_revisions.items()
+        wanted = frozenset[int]().union(*(self._world.allowed[each] for each in named))
+        found = agent.switch.allowed(report.resource_id)
+        if found != wanted:
+            self._broken(2, f"reported as proven with TCP {set(wanted)}, the switch has {found}")
+
+    # After a step.
+
+    def after_step(self) -> None:
+        for agent in self._world.agents:
+            if agent.has_defect:
+                raise Broken(f"a batch raised: {agent.has_defect}\n{self._world.story_text()}")
+            if agent.alive:
+                self._check_memory(agent)
+        commits = sum(server.commits for server in self._world.servers)
+        if commits != self._commits:
+            self._commits = commits
+            self._check_database()
+        self._check_outboxes()
+        self._world.tampered = False
+
+    def _check_memory(self, agent: "Agent") -> None:
+        """14: what counts as proven was stored before."""
+        for port_id, life in agent.reconciler.table.lives().items():
+            if life.phase is Phase.PROVEN and life.proven and life.applied is not None:
+                claimed = self._claims.get((id(agent.outbox), port_id), set())
+                if life.applied.wiring.revision not in claimed:
+                    self._broken(14, f"{port_id} counts as proven, and no report of it was stored")
+
+    def _check_outboxes(self) -> None:
+        """3: a report leaves the outbox only after the server has taken it."""
+        taken = {each.report.id for each in self._world.delivered}
+        for agent in self._world.agents:
+            stored = self._stored.get(agent.disk.path, set())
+            missing = stored - taken - agent.disk.ids()
+            if missing:
+                self._broken(3, f"reports {missing} left the outbox, and no server has taken them")
+
+    def _check_database(self) -> None:
+        with self._world.database.reader() as session:
+            connection = session.connection()
+            ports = {row.id: row for row in connection.execute(_PORTS)}
+            groups = {row.id: row for row in connection.execute(_GROUPS)}
+            members: dict[str, list[str]] = {}
+            for row in connection.execute(_MEMBERSHIPS):
+                members.setdefault(row.port_id, []).append(row.security_group_id)
+            agents = connection.execute(_AGENTS).all()
+        now = len(self._world.delivered)
+        for port_id, row in ports.items():
+            before = self._ports.get(port_id)
+            self._check_port(before, row, groups, members.get(port_id, ()))
+            rebound = before is None or before.row.host != row.host
+            since = self._before if rebound else before.since  # type: ignore[union-attr]
+            self._ports[port_id] = _Port(row, since)
+        for port_id in self._ports.keys() - ports.keys():
+            del self._ports[port_id]
+        for row in agents:
+            self._check_speaker(row)
+            if row.sequence < self._sequences.get(row.host, 0):
+                self._broken(4, f"the sequence of {row.host} fell")
+            self._sequences[row.host] = row.sequence
+        self._before = now
+
+    def _check_speaker(self, row: Any) -> None:
+        """10: while the agent of a host is alive, no other one reports for it but with its key."""
+        before = self._speakers.get(row.host)
+        self._speakers[row.host] = row
+        if before is None or before.boot_id == row.boot_id or before.spoke_at is None:
+            return
+        of_boot = {each.boot_id: agent for agent in self._world.agents for each in agent.boots}
+        was, now = of_boot[before.boot_id], of_boot[row.boot_id]
+        silent = (self._world.clock.now() - before.spoke_at).total_seconds()
+        if was is not now and silent < RULES.down_time and row.host_key != now.disk.public_key:
+            self._broken(10, f"{now.name} reports, and {was.name} called {silent:.0f} s ago")
+
+    def _check_port(
+        self, before: _Port | None, row: Any, groups: Mapping[str, Any], members: Sequence[str]
+    ) -> None:
+        if row.revision_number < self._revisions.get(row.id, 0):
+            self._broken(4, f"the revision of {row.id} fell")
+        self._revisions[row.id] = row.revision_number
+        if before is not None and before.row.host == row.host:
+            if row.sequence < before.row.sequence:
+                self._broken(4, f"the sequence of {row.id} fell")
+            was_active = before.row.status == PortStatus.ACTIVE
+        else:
+            was_active = False
+        if row.status != PortStatus.ACTIVE or was_active:
+            return
+        since = self._before if before is None or before.row.host != row.host else before.since
+        self._check_proof(row, since, groups, members)
+
+    def _check_proof(
+        self, row: Any, since: int, groups: Mapping[str, Any], members: Sequence[str]
+    ) -> None:
+        """2, 4, 10: a port that has become ACTIVE is proven by its newest report."""
+        own = [
+            each
+            for each in self._world.delivered[since:]
+            if each.report.resource_id == row.id and each.report.host == row.host
+        ]
+        newest = max(own, key=lambda each: each.made, default=None)
+        if newest is None:
+            self._broken(2, f"{row.id} is ACTIVE without a report from {row.host}")
+        report = newest.report
+        if report.failed is not None or report.flow not in _WIRING:
+            self._broken(4, f"{row.id} is ACTIVE, and its newest report is {report.flow}, failed")
+        proofs = [each for each in own if each.report.failed is None]
+        if not any(
+            each.report.revision == row.revision_number
+            and each.report.flow in (FlowName.WIRE, FlowName.RESYNC)
+            for each in proofs
+        ):
+            self._broken(2, f"{row.id} is ACTIVE, and its revision was not wired")
+        for group in members:
+            of_group = [
+                each.report.revision
+                for each in self._world.delivered
+                if each.report.resource_id == group
+                and each.report.host == row.host
+                and each.report.failed is None
+            ]
+            named = [each.report.security_group_revisions.get(group, 0) for each in proofs]
+            if max([*of_group, *named], default=0) < groups[group].rules_revision:
+                self._broken(2, f"{row.id} is ACTIVE with older rules of {group}")
+
+    # Once nothing is disturbed.
+
+    def not_converged(self) -> list[str]:
+        """12, 11: what is not yet as it is desired to be."""
+        with self._world.database.reader() as session:
+            shown = groups_at_hosts.SYNC_STATE.label("shown")
+            rows = session.execute(sa.select(*_PORT, shown).select_from(models.Port)).all()
+            revisions = {
+                row.id: row.revision
+                for row in session.connection().execute(sa.select(_GROUP.id, _GROUP.revision))
+            }
+            members: dict[str, list[str]] = {}
+            for row in session.connection().execute(_MEMBERSHIPS):
+                members.setdefault(row.port_id, []).append(row.security_group_id)
+        wrong = []
+        bound = {row.id: row for row in rows}
+        for agent in self._world.agents:
+            if not agent.alive:
+                continue
+            for port_id, plug in agent.switch.plugs.items():
+                port = bound.get(port_id)
+                if port is not None and port.host == agent.host:
+                    continue
+                if plug.vlan is not None or agent.switch.has_flows_of(plug.ofport):
+                    wrong.append(f"{port_id} is open on {agent.host}, and not bound to it")
+        for row in rows:
+            agent = self._of(row.host)
+            if agent is None:
+                continue
+            if row.id not in agent.switch.plugs:
+                if (row.status, row.shown) != (PortStatus.DOWN, SyncState.ABSENT):
+                    wrong.append(f"{row.id} is {row.status} and {row.shown}, and not plugged in")
+                continue
+            if (row.status, row.shown) != (PortStatus.ACTIVE, SyncState.IN_SYNC):
+                wrong.append(f"{row.id} is {row.status} and {row.shown}")
+                continue
+            of_groups = [(group, revisions[group]) for group in members.get(row.id, ())]
+            wanted = frozenset[int]().union(*(self._world.allowed[each] for each in of_groups))
+            found = agent.switch.allowed(row.id)
+            if found != wanted:
+                wrong.append(f"{row.id} has TCP {found} in the switch, and {wanted} is desired")
+        return wrong
+
+    def _of(self, host: str | None) -> "Agent | None":
+        """The agent that reports for the host."""
+        return next((agent for agent in self._world.agents if agent.host == host), None)
+
+    def _broken(self, number: int, what: str) -> None:
+        raise Broken(f"invariant {number}: {what}\n{self._world.story_text()}")

@@ -1,0 +1,69 @@
+"""No history of a world breaks an invariant, and after each of them all is as desired."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
+
+from agent_flows.report import PortStatus, SyncState
+from tests.simulation.agent import HEARTBEAT
+from tests.simulation.machine import Histories
+from tests.simulation.search import HISTORIES, settings
+from tests.simulation.world import GROUPS, HOSTS, PORTS, World
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.close()
+
+
+def test_port_that_is_wired_becomes_active(world: World) -> None:
+    world.put_port(PORTS[0], HOSTS[0], GROUPS)
+    world.plug(world.agents[0], PORTS[0])
+    world.settle(casts=True)
+    assert world.state_of(PORTS[0]) == (PortStatus.ACTIVE, SyncState.IN_SYNC)
+
+
+@pytest.mark.parametrize("process", ["server-a", "the agent of host-1"])
+def test_crash_at_any_point_of_the_first_wiring(process: str) -> None:
+    """Of the server at every one, of the agent at every third, until the process gets through."""
+    for points in range(0, 200, 1 if process.startswith("server") else 3):
+        world = World()
+        try:
+            victim = next(each for each in world.processes if each.name == process)
+            world.put_port(PORTS[0], HOSTS[0], GROUPS[:1])
+            world.plug(world.agents[0], PORTS[0])
+            world.crash_later(victim, points)
+            while world.everyone(world.processes):
+                world.checks.after_step()
+            ended = not victim.alive
+            world.settle(casts=True)
+            assert world.state_of(PORTS[0]) == (PortStatus.ACTIVE, SyncState.IN_SYNC)
+        finally:
+            world.close()
+        if not ended:
+            break
+    assert not ended
+    assert points > 3
+
+
+def test_heartbeats_do_not_keep_a_port_from_its_second_look(world: World) -> None:
+    """They are more frequent than the retries. The port is not plugged in, and the cast about it is
+    lost, so each heartbeat finds it."""
+    world.settle(casts=True)
+    world.put_port(PORTS[0], HOSTS[0], GROUPS[:1])
+    agent = world.agents[0]
+    for _ in range(10):
+        world.pass_time(HEARTBEAT)
+        world.turn(agent, "sends a heartbeat", agent.beat)
+        world.everyone(world.processes, casts=False)
+    assert world.state_of(PORTS[0]) == (PortStatus.DOWN, SyncState.ABSENT)
+
+
+def test_no_history_breaks_an_invariant(request: pytest.FixtureRequest) -> None:
+    examples = request.config.getoption("--examples", default=None)
+    run_state_machine_as_test(
+        Histories, settings=settings(examples or HISTORIES, random=bool(examples))
+    )
