@@ -1,0 +1,97 @@
+"""One stage for all scenarios, and the table of what they found."""
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.scenario import Outcome, table
+from tests.faults.scenarios import ALL
+from tests.faults.stage import Stage
+
+PAGE = Path(__file__).parents[2] / "doc" / "contributor" / "faults.md"
+BEGIN, END = "<!-- Written by the suite: begin -->\n", "<!-- Written by the suite: end -->\n"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rounds", type=int, help="how often every scenario runs, each time with another seed"
+    )
+    parser.addoption("--seed", type=int, help="of the first round, to repeat it")
+    parser.addoption(
+        "--write-table",
+        action="store_true",
+        help="write the figures of this run into doc/contributor/faults.md",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "scenario" not in metafunc.fixturenames:
+        return
+    rounds = metafunc.config.getoption("--rounds", default=None)
+    seed = metafunc.config.getoption("--seed", default=None)
+    first = random.SystemRandom().randrange(2**32) if seed is None else seed
+    metafunc.parametrize(
+        ("scenario", "seed"),
+        [
+            pytest.param(scenario, first + number, id=f"{scenario.name}-{number + 1}")
+            for scenario in ALL
+            for number in range(rounds or scenario.rounds)
+        ],
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def root() -> None:
+    """The suite creates network namespaces."""
+    if os.geteuid() != 0:
+        pytest.exit("needs root: it creates network namespaces; try: sudo tools/test faults", 1)
+
+
+class Stages:
+    """One stage for all tests, and a new one after a test that left it broken."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._stage: Stage | None = None
+
+    def current(self) -> Stage:
+        if self._stage is None:
+            self._stage = self._stack.enter_context(Stage())
+        return self._stage
+
+    def discard(self) -> None:
+        self._stage = None
+        self._stack.close()
+
+
+@pytest.fixture(scope="session")
+def stages() -> Iterator[Stages]:
+    made = Stages()
+    yield made
+    made.discard()
+
+
+@pytest.fixture
+def stage(stages: Stages) -> Iterator[Stage]:
+    running = stages.current()
+    try:
+        yield running
+    finally:
+        if running.broken:
+            stages.discard()
+
+
+@pytest.fixture(scope="session")
+def outcomes(request: pytest.FixtureRequest) -> Iterator[list[Outcome]]:
+    found: list[Outcome] = []
+    yield found
+    written = table(ALL, found)
+    print(f"\n{written}")
+    if request.config.getoption("--write-table"):
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        after = rest.partition(END)[2]
+        PAGE.write_text(f"{before}{BEGIN}\n{written}\n{END}{after}")
