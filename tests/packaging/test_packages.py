@@ -1,0 +1,153 @@
+"""Wheel and sdist are complete and clean, and the wheel works in an empty environment."""
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.command import run
+
+ROOT = Path(__file__).parents[2]
+VERSION = "1.2.3"
+NEUTRONS = "agent-flows-leave-host"
+NOT_OURS = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "*.egg-info")
+
+
+@dataclass(frozen=True)
+class Built:
+    """``source`` are the files of the repository."""
+
+    source: frozenset[str]
+    sdist: Path
+    wheel: Path
+
+    def in_sdist(self) -> set[str]:
+        with tarfile.open(self.sdist) as archive:
+            names = [entry.name.partition("/")[2] for entry in archive if entry.isfile()]
+        return set(names)
+
+    def in_wheel(self) -> set[str]:
+        with zipfile.ZipFile(self.wheel) as archive:
+            return set(archive.namelist())
+
+    def read(self, name: str) -> str:
+        with zipfile.ZipFile(self.wheel) as archive:
+            return archive.read(name).decode()
+
+
+@pytest.fixture(scope="module")
+def built(place: Path, tools: Path) -> Built:
+    """Both, from a copy of this tree: a build writes into it, and needs a git repository."""
+    source = Path(shutil.copytree(ROOT, place / "source", ignore=NOT_OURS, symlinks=True))
+    who = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
+    run("git", "init", "--quiet", cwd=source)
+    run("git", "add", "--all", cwd=source)
+    run("git", *who, "commit", "--quiet", "--message", "All of it", cwd=source)
+    files = run("git", "ls-files", cwd=source).split()
+    # The wheel is made of the sdist, so what the sdist lacks is missing in it.
+    build = (tools / "python", "-m", "build", "--installer", "uv", "--outdir", place / "dist")
+    run(*build, cwd=source, PBR_VERSION=VERSION, PATH=f"{tools}:/usr/bin:/bin")
+    (sdist,) = (place / "dist").glob("*.tar.gz")
+    (wheel,) = (place / "dist").glob("*.whl")
+    return Built(frozenset(files), sdist, wheel)
+
+
+@pytest.fixture(scope="module")
+def programs(place: Path, tools: Path, built: Built) -> Path:
+    """The directory of programs of an environment that has only the wheel and what it requires."""
+    run(sys.executable, "-m", "venv", "--without-pip", "empty", cwd=place)
+    install = (tools / "uv", "pip", "install", "--quiet", "--python", "empty/bin/python")
+    run(*install, f"{built.wheel}[standalone]", cwd=place)
+    return place / "empty/bin"
+
+
+def test_an_index_would_take_both(tools: Path, built: Built) -> None:
+    run(tools / "twine", "check", "--strict", built.sdist, built.wheel, cwd=built.sdist.parent)
+
+
+def test_the_sdist_has_every_file_of_the_repository(built: Built) -> None:
+    expected = {name for name in built.source if not name.startswith(".ci/")}
+    # pbr leaves out what tells git and Zuul what to do.
+    assert expected - built.in_sdist() <= {".gitignore", ".gitreview"}
+    assert {name for name in built.in_sdist() if name.startswith(".ci/")} == set()
+
+
+def test_the_wheel_has_every_file_of_the_package_and_no_other(built: Built) -> None:
+    info, data = (f"agent_flows-{VERSION}.{kind}/" for kind in ("dist-info", "data"))
+    ours = {name for name in built.in_wheel() if not name.startswith((info, data))}
+    assert ours == {name for name in built.source if name.startswith("agent_flows/")}
+    assert any("/standalone/migrations/versions/" in name for name in ours)
+    assert any("/alembic_migrations/versions/" in name for name in ours)
+    assert {"LICENSE", "AUTHORS"} <= {
+        name.rpartition("/")[2] for name in built.in_wheel() if name.startswith(f"{info}licenses/")
+    }
+
+
+def test_the_wheel_installs_every_file_that_an_administrator_copies(built: Built) -> None:
+    data = f"agent_flows-{VERSION}.data/data/"
+    installed = {name for name in built.in_wheel() if name.startswith(data)}
+    copied = {name for name in built.source if name.startswith("etc/")}
+    copied -= {"etc/config-generator.conf", "etc/policy-generator.conf"}
+    assert {name.rpartition("/")[2] for name in installed} == {
+        name.rpartition("/")[2] for name in copied
+    }
+
+
+def test_the_wheel_names_the_project_its_licence_and_what_it_needs(built: Built) -> None:
+    metadata = built.read(f"agent_flows-{VERSION}.dist-info/METADATA")
+    assert "\nLicense: Apache-2.0\n" in metadata
+    assert "\nRequires-Python: >=3.11\n" in metadata
+    needed = re.findall(r"^Requires-Dist: ([\w.-]+)[^;\n]*$", metadata, re.MULTILINE)
+    wanted = [re.split(r"[<>=\[]", line)[0] for line in requirements()]
+    assert sorted(needed, key=str.lower) == sorted(wanted, key=str.lower)
+
+
+def requirements() -> list[str]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def scripts() -> list[str]:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["entry_points"]["console_scripts"].strip().splitlines()
+    return [line.partition("=")[0].strip() for line in lines]
+
+
+@pytest.mark.parametrize("program", sorted(set(scripts()) - {NEUTRONS}))
+def test_every_program_explains_itself_in_an_empty_environment(
+    program: str, programs: Path, place: Path
+) -> None:
+    assert f"usage: {program}" in run(programs / program, "--help", cwd=place)
+
+
+def test_the_program_for_neutrons_hosts_names_what_it_lacks(programs: Path, place: Path) -> None:
+    ran = subprocess.run(
+        [programs / NEUTRONS, "--help"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr == (
+        "agent-flows-leave-host: No module named 'neutron'; "
+        "install it in the Python environment of Neutron's agent\n"
+    )
+
+
+def test_the_installed_program_makes_its_schema(programs: Path, place: Path) -> None:
+    own = place / "own.conf"
+    own.write_text(f"[database]\nconnection = sqlite:///{place}/own.sqlite\n")
+    manage = (programs / "agent-flows-manage", "--config-file", own, "db")
+    head = run(*manage, "upgrade", cwd=place)
+    assert re.fullmatch(r"\d{4}\n", head)
+    assert run(*manage, "current", cwd=place) == head

@@ -1,0 +1,62 @@
+"""What the forge, Zuul and a container builder read names what exists."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def suites() -> set[str]:
+    """Those that tools/test runs."""
+    ran = subprocess.run(
+        [ROOT / "tools/test", "--help"], capture_output=True, text=True, timeout=30, check=True
+    )
+    found = re.search(r"tools/test \[([a-z0-9|]+)\]", ran.stdout)
+    assert found
+    return set(found[1].split("|"))
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text())
+
+
+def test_zuul_runs_suites_that_exist_and_all_of_them() -> None:
+    jobs = {each["job"]["name"]: each["job"] for each in read(".zuul.yaml") if "job" in each}
+    ran = {job["vars"]["suite"] for job in jobs.values() if "vars" in job}
+    assert "all" in ran
+    assert ran <= suites()
+    (project,) = (each["project"] for each in read(".zuul.yaml") if "project" in each)
+    assert {*project["check"]["jobs"], *project["gate"]["jobs"]} <= set(jobs)
+    (play,) = read(jobs["agent-flows-base"]["run"])
+    assert play["tasks"][0]["ansible.builtin.command"]["cmd"] == "tools/test {{ suite }}"
+
+
+def test_the_workflow_runs_suites_that_exist_and_all_of_them() -> None:
+    job = read(".github/workflows/test.yaml")["jobs"]["test"]
+    ran = set(job["strategy"]["matrix"]["suite"])
+    assert "all" in ran
+    assert ran <= suites()
+    assert job["steps"][-1]["run"] == "tools/test ${{ matrix.suite }}"
+
+
+def test_the_container_has_the_programs_and_extras_that_there_are() -> None:
+    text = (ROOT / "Containerfile").read_text()
+    setup = (ROOT / "setup.cfg").read_text()
+    extras = re.search(r"'/src\[([a-z,]+)\]'", text)
+    program = re.search(r'^CMD \["([a-z-]+)"\]$', text, re.MULTILINE)
+    assert extras
+    assert program
+    assert all(f"\n{extra} =\n" in setup for extra in extras[1].split(","))
+    assert f"    {program[1]} = " in setup
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md"])
+def test_the_page_links_to_what_exists(page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
