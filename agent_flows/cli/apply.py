@@ -104,7 +104,10 @@ class _Sender:
         self.in_doubt: list[Resource] = []
 
     def send(self, document: Sequence[Resource], *, atomic: bool) -> None:
-        """Send a document; raises KeyboardInterrupt."""
+        """Send a document.
+
+        Raises KeyboardInterrupt, and CommandFailed if the first request fails as a whole.
+        """
         for chunk in [document] if atomic else chunks(document):
             if self._stopped:
                 return
@@ -119,7 +122,7 @@ class _Sender:
         except CommandFailed as exc:
             place = _at_fault(exc.field, chunk)
             if place is None:
-                self._stopped = True
+                self._stop(exc)
                 results = [str(exc)] * len(chunk)
             else:
                 results = [f"not applied: {chunk[place].id} was refused"] * len(chunk)
@@ -133,13 +136,19 @@ class _Sender:
             except CommandFailed as exc:
                 place = _at_fault(exc.field, left)
                 if place is None:
-                    self._stopped = True
+                    self._stop(exc)
                     self._note(left, [str(exc)] * len(left))
                     return
                 self._note([left.pop(place)], [_reason(exc)])
             else:
                 self._note(left, results)
                 return
+
+    def _stop(self, failure: CommandFailed) -> None:
+        if not self.results:
+            # Said once, not of each object.
+            raise failure
+        self._stopped = True
 
     def _request(self, chunk: Sequence[Resource]) -> list[str]:
         """The result of each object; raises CommandFailed if the request is refused."""

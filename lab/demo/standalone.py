@@ -77,9 +77,11 @@ class Standalone(DemoCloud):
 
     def how_to_look(self, vms: Collection[Vm]) -> list[str]:
         program = f"ip netns exec {self._switch.namespace.name} {PROGRAM}"
-        port = next((vm.port_id for vm in vms), "ID")
+        # The last one is the one that the switch refused.
+        *_, port = "ID", *(vm.port_id for vm in vms)
         return [
             f"curl {self._address}   # the status page: open it in a browser",
+            f"curl {self._address}page/ports/{port}   # a port that the switch refused, and why",
             f"{program} port list",
             f"{program} port show {port}",
             f"{program} task list --state FAILED",

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -270,7 +271,7 @@ def test_an_interruption_ends_with_what_was_applied_and_what_was_not(
     assert "201 were not sent" in ran.err
 
 
-def test_a_server_that_fails_ends_the_command(
+def test_a_server_that_fails_at_once_is_said_once(
     run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(self: RestClient, document: Any) -> Any:
@@ -278,10 +279,31 @@ def test_a_server_that_fails_ends_the_command(
 
     monkeypatch.setattr(RestClient, "apply", failing)
     networks = [network(number) for number in range(1, 602)]
+    ran = run("apply", write(tmp_path / "cloud.yaml", {"networks": networks}))
+    assert ran.code == 1
+    assert ran.out == ""
+    assert ran.err.count("the database does not answer; try again") == 1
+
+
+def test_a_server_that_fails_later_ends_the_command(
+    run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied = RestClient.apply
+    requests = itertools.count(1)
+
+    def failing(self: RestClient, document: Any) -> Any:
+        if next(requests) > 1:
+            raise CommandFailed("the database does not answer; try again")
+        return applied(self, document)
+
+    monkeypatch.setattr(RestClient, "apply", failing)
+    networks = [network(number) for number in range(1, 1102)]
     ran = run("apply", write(tmp_path / "cloud.yaml", {"networks": networks}), "-f", "json")
     assert ran.code == 1
-    assert {row["result"] for row in ran.json} == {"the database does not answer; try again"}
-    assert "0 of 601 objects are applied; 500 are not; 101 were not sent" in ran.err
+    results = [row["result"] for row in ran.json]
+    assert results[:500] == ["created"] * 500
+    assert results[500:] == ["the database does not answer; try again"] * 500
+    assert "500 of 1101 objects are applied; 500 are not; 101 were not sent" in ran.err
 
 
 def test_what_json_cannot_hold_is_refused_with_its_place(run: Run, tmp_path: Path) -> None:
