@@ -1,9 +1,10 @@
-"""Who may do what, as oslo.policy rules: admin everything, reader may read."""
+"""Who may do what, as oslo.policy rules: admin everything, a reader of the system may read."""
 
 from oslo_config import cfg
 from oslo_policy import policy
 
-READERS = "role:reader or role:admin"
+# Nothing here belongs to a project, and in Keystone every member of a project is a reader in it.
+READERS = "role:admin or (role:reader and system_scope:all)"
 
 _RULES = [
     policy.DocumentedRuleDefault(

@@ -15,6 +15,8 @@ from oslo_policy import policy
 from agent_flows import conf as options
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+KEYSTONE_AWAY = "agent_flows.keystone_away"
+"""In the environment of a request whose token could not be checked."""
 
 
 class Misconfigured(Exception):
@@ -23,10 +25,6 @@ class Misconfigured(Exception):
 
 class InsecureBind(Misconfigured):
     """The API would be open to the network without authentication."""
-
-
-class NoKeystone(Misconfigured):
-    """Tokens are to be checked, but keystone is not configured."""
 
 
 def check_bind(conf: cfg.ConfigOpts) -> None:
@@ -138,31 +136,12 @@ class Guard:
         )
         if self._enforcer.enforce(rule, {}, caller.to_policy_values()):
             return
+        if KEYSTONE_AWAY in request.env:
+            raise falcon.HTTPServiceUnavailable(
+                title="Unavailable", description="Keystone does not answer; try again"
+            )
         if not confirmed:
             raise falcon.HTTPUnauthorized(
                 title="Unauthorized", description="a valid token is needed, in X-Auth-Token"
             )
         raise falcon.HTTPForbidden(title="Forbidden", description=f"policy does not allow {rule}")
-
-
-def with_tokens(app: Wsgi, conf: cfg.ConfigOpts) -> Wsgi:
-    """``app`` behind keystonemiddleware, section ``[keystone_authtoken]``.
-
-    It names the caller in headers that no client can set; :class:`Guard` decides
-    what the caller may do. Raises :class:`NoKeystone` if the section lacks what
-    every check needs.
-    """
-    # Imported only if used: it takes 10 MiB.
-    from keystoneauth1 import exceptions
-    from keystonemiddleware import auth_token
-
-    settings = {"oslo_config_config": conf, "delay_auth_decision": True}
-    try:
-        checked: Wsgi = auth_token.AuthProtocol(app, settings)
-    except exceptions.ClientException as exc:
-        raise NoKeystone(f"[keystone_authtoken]: {exc}") from None
-    section = conf.keystone_authtoken
-    for name in ("auth_type", "www_authenticate_uri"):
-        if not section[name]:
-            raise NoKeystone(f"auth_strategy = keystone needs {name} in [keystone_authtoken]")
-    return checked

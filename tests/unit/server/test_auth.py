@@ -7,7 +7,7 @@ from oslo_config import cfg
 
 from agent_flows import conf as options
 from agent_flows.server import policies
-from agent_flows.server.standalone import auth
+from agent_flows.server.standalone import auth, tokens
 from lab.server_parts import configuration
 
 
@@ -57,13 +57,22 @@ def guarded() -> falcon.testing.TestClient:
 
 
 @pytest.mark.parametrize(
-    ("roles", "reads", "writes"),
-    [("admin", 200, 200), ("reader", 200, 403), ("member,reader", 200, 403), ("other", 403, 403)],
+    ("roles", "scope", "reads", "writes"),
+    [
+        ("admin", {"X-Project-Id": "p"}, 200, 200),
+        ("reader", {"OpenStack-System-Scope": "all"}, 200, 403),
+        ("member,reader", {"X-Project-Id": "p"}, 403, 403),
+        ("other", {"OpenStack-System-Scope": "all"}, 403, 403),
+    ],
 )
-def test_admin_may_everything_and_reader_may_read(
-    guarded: falcon.testing.TestClient, roles: str, reads: int, writes: int
+def test_admin_may_everything_and_a_reader_of_the_system_may_read(
+    guarded: falcon.testing.TestClient,
+    roles: str,
+    scope: dict[str, str],
+    reads: int,
+    writes: int,
 ) -> None:
-    headers = {"X-Identity-Status": "Confirmed", "X-Roles": roles, "X-User-Id": "u"}
+    headers = {"X-Identity-Status": "Confirmed", "X-Roles": roles, "X-User-Id": "u", **scope}
     assert guarded.simulate_get("/", headers=headers).status_code == reads
     assert guarded.simulate_put("/", headers=headers).status_code == writes
 
@@ -78,5 +87,5 @@ def test_only_health_is_open_without_a_confirmed_token(
 
 
 def test_keystone_without_a_keystone_is_refused_at_start() -> None:
-    with pytest.raises(auth.NoKeystone, match="needs auth_type"):
-        auth.with_tokens(falcon.App(), bound_to("::", "keystone"))
+    with pytest.raises(tokens.NoKeystone, match="needs auth_type"):
+        tokens.checked(falcon.App(), bound_to("::", "keystone"))

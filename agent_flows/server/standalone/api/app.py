@@ -86,7 +86,13 @@ def application(
     resources["/openapi.json"] = Description(resources)
     for path, resource in {**resources, **page.routes(api)}.items():
         app.add_route(path, resource)
-    return auth.with_tokens(app, conf) if keystone else app
+    return _with_tokens(app, conf) if keystone else app
+
+
+def _with_tokens(app: auth.Wsgi, conf: cfg.ConfigOpts) -> auth.Wsgi:
+    from agent_flows.server.standalone import tokens
+
+    return tokens.checked(app, conf)
 
 
 def _guard(conf: cfg.ConfigOpts) -> auth.Guard:

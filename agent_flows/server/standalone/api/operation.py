@@ -60,7 +60,7 @@ REFUSALS = (
     Refusal(
         503,
         "Unavailable",
-        "the database or the message bus does not answer; try again",
+        "the database, the message bus or Keystone does not answer; try again",
         Unavailable,
     ),
 )
