@@ -289,10 +289,10 @@ def test_a_server_that_fails_later_ends_the_command(
     run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     applied = RestClient.apply
-    requests = itertools.count(1)
+    sent = itertools.count(1)
 
     def failing(self: RestClient, document: Any) -> Any:
-        if next(requests) > 1:
+        if next(sent) > 1:
             raise CommandFailed("the database does not answer; try again")
         return applied(self, document)
 
