@@ -10,7 +10,7 @@ from agent_flows.engine.port_table import PortTable
 from agent_flows.engine.task import TaskFailed
 from agent_flows.openflow.monitor import Changes
 from agent_flows.openflow.ofctl import Ofctl
-from agent_flows.report import Step
+from agent_flows.secgroups.flow_audit import FlowAudit
 
 
 class AgentAuditor:
@@ -26,7 +26,8 @@ class AgentAuditor:
         ofctl: Callable[[str], Ofctl],
         is_intact: Callable[[], bool],
     ) -> None:
-        self._switch, self._table, self._is_intact = switch, table, is_intact
+        self._switch, self._is_intact = switch, is_intact
+        self._flows = FlowAudit(switch.firewall, table)
         self._wiring = WiringAudit(switch, table)
         self._networks = NetworkAudit(switch.networks, table, ofctl)
 
@@ -38,8 +39,8 @@ class AgentAuditor:
             found |= self._wiring.compare(suspicion.port_ids)
         if not self._is_intact():
             return found
-        if suspicion.everything or self._concerns_flows(suspicion):
-            found = {**self._flows(), **found}
+        if self._flows.concerns(self._switch.bridge, suspicion):
+            found = {**self._flows.compare(), **found}
         if suspicion.everything or suspicion.bridges:
             bridges = None if suspicion.everything else suspicion.bridges
             try:
@@ -50,31 +51,6 @@ class AgentAuditor:
                 if not found:
                     raise
         return found
-
-    def _concerns_flows(self, suspicion: Suspicion) -> bool:
-        firewall = self._switch.firewall
-        if self._switch.bridge in suspicion.bridges:
-            return True
-        if suspicion.counted:
-            return not firewall.counts()
-        return not firewall.explains(suspicion.deleted, suspicion.added)
-
-    def _flows(self) -> Mapping[str, Drift]:
-        """Of the integration bridge. What concerns no proven port is repaired at once: there is
-        no port to report it of. A flow that must be left there is reported by the ports it fails.
-        """
-        differing = self._switch.firewall.audit()
-        if differing is None:
-            return {}
-        lives = self._table.lives()
-        proven = {
-            port_id: Drift(Step.SECURITY_GROUPS, error)
-            for port_id, error in differing.items()
-            if port_id in lives and lives[port_id].proven
-        }
-        if not proven:
-            self._switch.firewall.repair()
-        return proven
 
 
 def suspicion_of(bridge: str, changes: Changes) -> Suspicion:

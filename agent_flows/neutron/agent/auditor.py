@@ -11,6 +11,7 @@ from agent_flows.neutron.agent.flows import Switch
 from agent_flows.neutron.interfaces import Interface
 from agent_flows.openflow.monitor import Changes
 from agent_flows.report import Step, TaskError
+from agent_flows.secgroups.flow_audit import FlowAudit
 
 _BEFORE_SECOND_LOOK = 0.3
 """Seconds. Neutron's agent changes a port in several transactions, and is not asked: what is still
@@ -31,6 +32,7 @@ class DriverAuditor:
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._switch, self._table, self._is_intact = switch, table, is_intact
+        self._flows = FlowAudit(switch.firewall, table)
         self._pause = pause
 
     def compare(self, suspicion: Suspicion) -> Mapping[str, Drift]:
@@ -39,36 +41,13 @@ class DriverAuditor:
             found |= self._wiring(None if suspicion.everything else suspicion.port_ids)
         if not self._is_intact():
             return found
-        if suspicion.everything or self._concerns_flows(suspicion):
-            flows = self._flows()
+        if self._flows.concerns(self._switch.bridge.br_name, suspicion):
+            flows = self._flows.compare()
             if flows or suspicion.everything:
                 self._switch.quarantine.restore()
             # A port's wiring explains more than its flows.
             found = {**flows, **found}
         return found
-
-    def _concerns_flows(self, suspicion: Suspicion) -> bool:
-        firewall = self._switch.firewall
-        if self._switch.bridge.br_name in suspicion.bridges:
-            return True
-        if suspicion.counted:
-            return not firewall.counts()
-        return not firewall.explains(suspicion.deleted, suspicion.added)
-
-    def _flows(self) -> dict[str, Drift]:
-        """What concerns no proven port is repaired at once: there is no port to report it of."""
-        differing = self._switch.firewall.audit()
-        if differing is None:
-            return {}
-        lives = self._table.lives()
-        proven = {
-            port_id: Drift(Step.SECURITY_GROUPS, error)
-            for port_id, error in differing.items()
-            if port_id in lives and lives[port_id].proven
-        }
-        if not proven:
-            self._switch.firewall.repair()
-        return proven
 
     def _wiring(self, port_ids: Collection[str] | None) -> dict[str, Drift]:
         """Of ports that were proven all the time. One that was unplugged, or plugged in again, is
