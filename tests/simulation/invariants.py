@@ -15,7 +15,7 @@ from agent_flows.engine.port_life import Phase
 from agent_flows.report import FlowName, FlowReport, PortStatus, ResourceType, SyncState
 from agent_flows.server.core import models as core
 from agent_flows.server.core.models import table_of
-from agent_flows.server.standalone import groups_at_hosts, models
+from agent_flows.server.standalone import models, port_state
 from tests.simulation.server import RULES
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Invariants:
     def not_converged(self) -> list[str]:
         """12, 11: what is not yet as it is desired to be."""
         with self._world.database.reader() as session:
-            shown = groups_at_hosts.SYNC_STATE.label("shown")
+            shown = port_state.SYNC_STATE.label("shown")
             rows = session.execute(sa.select(*_PORT, shown).select_from(models.Port)).all()
             revisions = {
                 row.id: row.revision

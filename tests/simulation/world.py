@@ -19,8 +19,8 @@ from agent_flows.server.standalone import (
     bodies,
     desired,
     desired_ports,
-    groups_at_hosts,
     models,
+    port_state,
 )
 from lab.model import egress_to_anywhere, ingress, numbered_id
 from tests.simulation import invariants
@@ -393,7 +393,7 @@ class World:
         """The status and the sync_state that a port shows."""
         with self.database.reader() as session:
             status = session.connection().scalar(sa.select(_PORT.status).where(_PORT.id == port))
-            return str(status), groups_at_hosts.shown(session, [port])[port][0]
+            return str(status), port_state.shown(session, [port])[port][0]
 
     # What is noted for the checks.
 

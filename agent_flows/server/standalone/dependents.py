@@ -246,7 +246,7 @@ def _revise(
     what changed if it is given and not too large: the ``content`` and the new ``rules``.
 
     The hosts are behind from now on: no row of a port is read or written, for a group may have
-    thousands. What a port claims follows from its host (:mod:`.groups_at_hosts`).
+    thousands. What a port claims follows from its host (:mod:`.port_state`).
     """
     if not groups:
         return Casts()

@@ -14,7 +14,7 @@ from agent_flows.rpc.revisions import Revisions
 from agent_flows.server.core import clock
 from agent_flows.server.core.directory import PortDirectory
 from agent_flows.server.core.gate import GroupAtHost, PortState, Settings
-from agent_flows.server.standalone import groups_at_hosts, models, specs
+from agent_flows.server.standalone import groups_at_hosts, models, port_state, specs
 from agent_flows.spec import Spec
 
 _Port = models.Port
@@ -93,7 +93,7 @@ class OwnDirectory(PortDirectory):
         ]
 
     def _shown_ports(self) -> sa.Subquery:
-        return groups_at_hosts.SHOWN
+        return port_state.SHOWN
 
     def specs(self, session: Session, host: str, port_ids: Collection[str] | None) -> list[Spec]:
         return specs.read(session, host, port_ids)

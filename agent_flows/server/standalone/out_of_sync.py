@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from agent_flows.report import ResourceType, SyncState
 from agent_flows.server.core import failures
 from agent_flows.server.core.models import Attempt, table_of
-from agent_flows.server.standalone import groups_at_hosts, models
+from agent_flows.server.standalone import models, port_state
 
 _ports, _memberships = table_of(models.Port).c, table_of(models.Membership).c
 _at_host, _attempts = table_of(models.SecurityGroupHost).c, table_of(Attempt).c
@@ -38,7 +38,7 @@ def _by_themselves(*where: sa.ColumnElement[bool]) -> sa.Select[*tuple[Any]]:
         _ports.id.label("port_id"),
         _ports.host,
         _ports.sync_state,
-        groups_at_hosts.OWN_SINCE.label("since"),
+        port_state.OWN_SINCE.label("since"),
         sa.literal(ResourceType.PORT.value).label("resource_type"),
         _ports.id.label("resource_id"),
         failures.last_attempt(_ports.id, _ports.host).label("ordinal"),
@@ -79,7 +79,7 @@ def _by_a_group(*where: sa.ColumnElement[bool]) -> sa.Select[*tuple[Any]]:
         sa.select(
             _ports.id.label("port_id"),
             _ports.host,
-            groups_at_hosts.later(_at_host.outcome_since, groups_at_hosts.OWN_SINCE).label("since"),
+            port_state.later(_at_host.outcome_since, port_state.OWN_SINCE).label("since"),
             _at_host.security_group_id.label("resource_id"),
             newest.c.ordinal,
             place.label("place"),

@@ -1,7 +1,7 @@
 """The ports of security groups and of networks, with the state that each shows: for the roll-up.
 
 Of thousands of ports: the groups that each depends on are read in one join. With the expressions
-of :mod:`.groups_at_hosts`, which look them up for one port after the other, 10,000 ports take
+of :mod:`.port_state`, which look them up for one port after the other, 10,000 ports take
 several times as long.
 """
 
@@ -10,15 +10,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from agent_flows.report import SyncState
-from agent_flows.server.standalone import groups_at_hosts, models
-from agent_flows.server.standalone.groups_at_hosts import (
+from agent_flows.server.standalone import models
+from agent_flows.server.standalone.port_state import (
     BEHIND,
     FAILED,
     OWN_SINCE,
     REALISED,
     REPORTED,
     later,
+    of_proven_ports,
+    shown_state,
 )
 
 _Port, _Group = models.Port, models.SecurityGroup
@@ -64,7 +65,7 @@ def _ports(
     return sa.select(
         key.label("key"),
         _Port.host,
-        groups_at_hosts.shown_state(failed, behind).label("sync_state"),
+        shown_state(failed, behind).label("sync_state"),
         sa.case(
             (failed, later(claims.c.failed_since, OWN_SINCE)),
             (behind, claims.c.behind_since),
@@ -81,7 +82,7 @@ def _claims(where: sa.ColumnElement[bool]) -> sa.Subquery:
         return sa.case((condition, value))
 
     return (
-        sa.select(
+        of_proven_ports(
             _Port.id.label("port_id"),
             sa.func.max(of_some(FAILED, 1)).label("failed"),
             sa.func.max(of_some(BEHIND, 1)).label("behind"),
@@ -89,18 +90,7 @@ def _claims(where: sa.ColumnElement[bool]) -> sa.Subquery:
             sa.func.min(of_some(BEHIND, _AtHost.behind_since)).label("behind_since"),
             sa.func.max(of_some(REPORTED, _AtHost.outcome_since)).label("outcome_since"),
         )
-        .join_from(_Port, _Membership, _Membership.port_id == _Port.id)
-        .join(_Group, _Group.id == _Membership.security_group_id)
-        .join(
-            _AtHost,
-            sa.and_(
-                _AtHost.security_group_id == _Membership.security_group_id,
-                _AtHost.host == _Port.host,
-            ),
-        )
         .where(
-            _Port.sync_state == SyncState.IN_SYNC.value,
-            _Port.port_security_enabled,
             # Otherwise the port is as its own row has it.
             sa.or_(
                 _AtHost.behind_since.is_not(None),

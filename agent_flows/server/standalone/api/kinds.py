@@ -29,9 +29,9 @@ from agent_flows.server.standalone import (
     bodies,
     desired,
     desired_ports,
-    groups_at_hosts,
     models,
     out_of_sync,
+    port_state,
     realised,
 )
 from agent_flows.server.standalone.api import port_view, views
@@ -176,7 +176,7 @@ def ports(rules: Rules) -> Kind:
             "binding:host_id": Filter(_Port.host),
             "status": Filter(_Port.status, values(PortStatus)),
             "sync_state": Filter(
-                groups_at_hosts.SYNC_STATE, values(SyncState), matches=groups_at_hosts.shows
+                port_state.SYNC_STATE, values(SyncState), matches=port_state.shows
             ),
         },
     )
@@ -195,7 +195,7 @@ TASKS = Kind(
         tasks.LISTING,
         filters={
             **tasks.LISTING.filters,
-            "resource_id": Filter(Attempt.resource_id, matches=groups_at_hosts.tasks_of),
+            "resource_id": Filter(Attempt.resource_id, matches=port_state.tasks_of),
         },
     ),
 )
@@ -215,7 +215,7 @@ def agents(rules: Rules) -> Kind:
     def view(session: Session, rows: Sequence[Any], fields: frozenset[str]) -> list[View]:
         liveness = Liveness(rules, clock.now())
         hosts = [row[0] for row in rows]
-        return agent_view.shown(session, hosts, liveness, groups_at_hosts.SHOWN)
+        return agent_view.shown(session, hosts, liveness, port_state.SHOWN)
 
     return Kind(
         "agents",

@@ -11,7 +11,7 @@ from agent_flows.server.core.failures import Failure
 from agent_flows.server.core.listing import View
 from agent_flows.server.core.liveness import Liveness
 from agent_flows.server.core.models import Agent
-from agent_flows.server.standalone import diagnosis, groups_at_hosts, models, out_of_sync
+from agent_flows.server.standalone import diagnosis, models, out_of_sync, port_state
 from agent_flows.server.standalone.api import views
 
 _OF_GROUPS = frozenset({"sync_state", "sync_since", "sync_reason", "reason"})
@@ -26,7 +26,7 @@ def ports(
     if fields & _OF_GROUPS:
         # Only what its own last report proved may be untrue because of a group.
         proven = [row.id for row in rows if row.sync_state == SyncState.IN_SYNC]
-        for port_id, (state, since) in groups_at_hosts.shown(session, proven).items():
+        for port_id, (state, since) in port_state.shown(session, proven).items():
             found[port_id] |= {"sync_state": state, "sync_since": clock.shown(since)}
     open_failures: Mapping[str, Failure] = {}
     if fields & _OF_FAILURES:
