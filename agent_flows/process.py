@@ -102,6 +102,8 @@ class Ending:
 
     def __init__(self) -> None:
         self._asked = False
+        self.failed = False
+        """Whether the process ends because it cannot go on."""
         # A thread that waits for a lock may miss a signal that arrives just before it sleeps or
         # in another thread. The byte that Python's own handler writes to this socket stays.
         self._woken, self._wake = socket.socketpair()
@@ -116,6 +118,11 @@ class Ending:
         for previous, handler in self._previous.items():
             signal.signal(previous, handler)
         self._asked = True
+
+    def fail(self) -> None:
+        """The process cannot go on. Any thread may call it."""
+        self.failed = self._asked = True
+        self._wake.send(b"\0")
 
     def is_asked(self) -> bool:
         return self._asked

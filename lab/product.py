@@ -10,6 +10,7 @@ from typing import Self
 from lab.process import Daemon, run
 from lab.rest import DEFAULT_PORT, Api
 from lab.switch import Switch, resident_mib
+from lab.unprivileged import User
 
 BIN = Path(sys.executable).parent
 PROGRAM = BIN / "agent-flows"
@@ -23,7 +24,8 @@ Options = Mapping[str, Mapping[str, object]]
 class Site:
     """A host with a switch, a configuration file and the programs that read it.
 
-    ``options`` are added to the configuration, section by section.
+    ``options`` are added to the configuration, section by section. The programs run as ``user``,
+    by default as root.
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class Site:
         transport_url: str = MEMORY_BUS,
         bridge_mappings: Mapping[str, str] | None = None,
         options: Options | None = None,
+        user: User | None = None,
     ) -> None:
         self.switch = switch
+        self._user = user
         self.host = host
         self.api = Api(switch.namespace)
         self.directory = Path(tempfile.mkdtemp(prefix=f"{switch.namespace.name}-site-"))
@@ -59,12 +63,17 @@ class Site:
         for section, values in (options or {}).items():
             sections.setdefault(section, {}).update(values)
         self.config_file.write_text(as_text(sections))
+        if user is not None:
+            self.state_dir.mkdir()
+            user.owns(self.directory)
         self.all_in_one = self._daemon("agent-flows", "all-in-one")
         self.server = self._daemon("agent-flows-server")
         self.agent = self._daemon("agent-flows-agent")
 
     def _daemon(self, program: str, *words: str) -> Daemon:
         argv = [str(BIN / program), *words, "--config-file", str(self.config_file)]
+        if self._user is not None:
+            argv = self._user.argv(argv, self.directory / "kept")
         log = self.directory / f"{'-'.join([program, *words])}.log"
         return Daemon(program, self.switch.namespace.argv(argv), log)
 

@@ -29,14 +29,21 @@ class Switch(Lifetime):
     ``dummy`` every bridge and port is OVS's dummy kind: no packets but those
     injected, and ``ofproto/trace`` works for everything. With an ``authority``
     the database listens by TLS too (``tls_database``), to clients with a
-    certificate.
+    certificate. With a ``group`` the sockets are for that group, too, as with the drop-ins in
+    etc/systemd; without one they are root's.
     """
 
     def __init__(
-        self, label: str = "switch", *, dummy: bool = False, authority: Authority | None = None
+        self,
+        label: str = "switch",
+        *,
+        dummy: bool = False,
+        authority: Authority | None = None,
+        group: int | None = None,
     ) -> None:
         super().__init__()
         self._authority = authority
+        self._group = group
         self.tls_database = ""
         self.namespace = Namespace(label)
         self.dummy = dummy
@@ -55,6 +62,8 @@ class Switch(Lifetime):
     def _start(self) -> None:
         self.run_dir = Path(tempfile.mkdtemp(prefix=f"{self.namespace.name}-"))
         self._stack.callback(shutil.rmtree, self.run_dir, ignore_errors=True)
+        if self._group is not None:
+            self.run_dir.chmod(0o755)
         self._stack.enter_context(self.namespace)
         with self.namespace.entered():
             # The host itself has nothing to send on a VM's cable (os-vif turns this off too).
@@ -90,6 +99,9 @@ class Switch(Lifetime):
             f"--log-file={self.run_dir}/{program}.log",
             "-vconsole:off",
         ]
+        if self._group is not None:
+            in_group = ("setpriv", f"--regid={self._group}", "--keep-groups")
+            argv = ["sh", "-c", 'umask 0007; exec "$@"', "sh", *in_group, *argv]
         log = self.run_dir / f"{program}.out"
         daemon = Daemon(program, self.namespace.argv(argv), log, self._env)
         self._stack.callback(daemon.stop)

@@ -9,7 +9,7 @@ import hypothesis
 import oslo_messaging
 import pytest
 
-from agent_flows import threads
+from agent_flows import privileged, threads
 from lab import leftovers
 
 # As every process of ours does, before anything imports oslo.messaging.
@@ -45,6 +45,12 @@ def nothing_left_behind() -> Iterator[None]:
         leftovers.sweep()
     yield
     assert leftovers.left_behind() == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def privileges() -> None:
+    """An agent in this process has no helper: it does itself what one would do."""
+    privileged.context.set_client_mode(False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from agent_flows import conf as options
-from agent_flows import process, process_report, threads, tracing
+from agent_flows import privileged, process, process_report, threads, tracing
 from agent_flows.agent.auditor import AgentAuditor, suspicion_of, suspicion_outside
 from agent_flows.agent.control import Control
 from agent_flows.agent.flows import Switch
@@ -336,6 +336,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads.use(_PROG)
     conf = process.prepare(sys.argv[1:] if argv is None else argv, _PROG)
     ending = process.Ending()
+    try:
+        privileged.start(ending.fail)
+    except privileged.NotPermitted as exc:
+        print(f"{_PROG}: {exc}", file=sys.stderr)
+        return 1
     bus = transport.get_transport(conf)
     service = AgentService(conf, bus)
     try:
@@ -351,4 +356,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     service.stop()
     service.wait()
     briefly(bus.cleanup)
-    return 0
+    return 1 if ending.failed else 0

@@ -13,7 +13,7 @@ from oslo_db.exception import DBError
 from sqlalchemy.engine import make_url
 
 from agent_flows import conf as options
-from agent_flows import process
+from agent_flows import privileged, process
 from agent_flows.agent.service import AgentService
 from agent_flows.allinone import memory_bus
 from agent_flows.cli.failure import CommandFailed, ExitCode
@@ -40,6 +40,10 @@ def run(argv: list[str], state_dir: str | None, say: Say) -> int:
     """
     ending = process.Ending()
     conf = configure(argv, state_dir)
+    try:
+        privileged.start(ending.fail)
+    except privileged.NotPermitted as exc:
+        raise CommandFailed(str(exc)) from None
     began = time.monotonic()
     api = conf[options.API]
     with _bus(conf) as bus, _server(conf, bus, say) as server:
@@ -58,7 +62,7 @@ def run(argv: list[str], state_dir: str | None, say: Say) -> int:
             ending.wait()
             say("stopping")
     say("stopped; flows stay in place")
-    return ExitCode.OK
+    return ExitCode.FAILED if ending.failed else ExitCode.OK
 
 
 def configure(argv: list[str], state_dir: str | None) -> cfg.ConfigOpts:

@@ -1,25 +1,22 @@
-"""Kernel links of interfaces: raised through netlink, read back by ioctl."""
+"""Kernel links of interfaces: raised through netlink, by the helper; read back by ioctl."""
 
 import fcntl
 import socket
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from pyroute2 import IPRoute
-from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTM_NEWLINK
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from oslo_privsep.comm import PrivsepTimeout
 
+from agent_flows.engine.task import TaskFailed
 from agent_flows.errors import ErrorType
+from agent_flows.privileged import links as privileged
 from agent_flows.report import TaskError
 
 # netdevice(7). Reading a link takes 3 us this way and 400 us through netlink
 # in Python, which for a batch of 100 ports was a quarter of their wiring.
 _SIOCGIFFLAGS, _SIOCGIFMTU = 0x8913, 0x8921
 _IFF_UP = 0x1
-_BATCH = 100
 _IFREQ = struct.Struct("16s24x")
 
 
@@ -41,52 +38,40 @@ def exists(name: str) -> bool:
 
 
 def raise_links(links: Collection[Link]) -> dict[str, TaskError]:
-    """Set links up with their MTU; returns errors by name."""
+    """Set links up with their MTU; returns errors by name.
+
+    Raises :class:`TaskFailed` if the agent's privileged helper cannot do it.
+    """
     differing = _differing(links)
     if not differing:
         return {}
     errors = {}
-    with IPRoute() as netlink:
-        _set_together(netlink, differing)
+    try:
+        privileged.raise_links([(link.name, link.mtu) for link in differing])
+        wrong = verify_links(differing)
         # The kernel's error for one link is only in the reply to a request for it alone.
-        for link in _differing(differing):
-            try:
-                index = socket.if_nametoindex(link.name)
-                netlink.link("set", index=index, state="up", mtu=link.mtu)
-            except NetlinkError as exc:
+        for link in differing:
+            if link.name not in wrong:
+                continue
+            if wrong[link.name].type == ErrorType.LINK_NOT_FOUND:
+                errors[link.name] = wrong[link.name]
+            elif refused := privileged.raise_link(link.name, link.mtu):
                 errors[link.name] = TaskError(
                     ErrorType.LINK_REFUSED,
-                    f"the kernel refused to raise {link.name} with MTU {link.mtu}: {exc.args[-1]}",
-                    str(exc),
+                    f"the kernel refused to raise {link.name} with MTU {link.mtu}: {refused}",
                 )
-            except OSError as exc:
-                errors[link.name] = _not_found(link.name, exc)
+    except PrivsepTimeout:
+        late = TaskError(ErrorType.TIMEOUT, "the privileged helper did not raise links in time")
+        raise TaskFailed(late, whole_batch=True) from None
+    except OSError as exc:
+        error = TaskError(ErrorType.OS_ERROR, f"links cannot be raised: {exc}")
+        raise TaskFailed(error, whole_batch=True) from exc
     return errors
 
 
 def _differing(links: Collection[Link]) -> list[Link]:
     wrong = verify_links(links)
     return [link for link in links if link.name in wrong]
-
-
-def _set_together(netlink: IPRoute, links: Sequence[Link]) -> None:
-    """Many links in few messages, which takes a third of the time; errors are found by reading."""
-    for start in range(0, len(links), _BATCH):
-        requests = []
-        for link in links[start : start + _BATCH]:
-            try:
-                index = socket.if_nametoindex(link.name)
-            except OSError:
-                continue
-            request = ifinfmsg()
-            request["index"] = index
-            request["flags"] = request["change"] = _IFF_UP
-            request["attrs"] = [("IFLA_MTU", link.mtu)]
-            request["header"]["type"] = RTM_NEWLINK
-            request["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK
-            requests.append(request)
-        if requests:
-            netlink.nlm_request_batch(requests, noraise=True)
 
 
 def verify_links(links: Collection[Link]) -> dict[str, TaskError]:

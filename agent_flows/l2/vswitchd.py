@@ -141,7 +141,12 @@ class SwitchWatch:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.settimeout(_GREETING)
-            sock.connect(self._path)
+            try:
+                sock.connect(self._path)
+            except OSError as exc:
+                # Neither the kernel nor Python names it.
+                exc.filename = self._path
+                raise
             # Its own greeting is a valid reply (OpenFlow 1.0 to 1.5, "Hello");
             # without one the switch disconnects after a second.
             header = sock.recv(_HEADER.size, socket.MSG_WAITALL)

@@ -24,6 +24,7 @@ from lab.process import Daemon, run
 from lab.rabbit import Rabbit
 from lab.rest import Body
 from lab.switch import Switch
+from lab.unprivileged import reachable
 from lab.vm import Vm, plug
 
 USER = "neutron"
@@ -91,7 +92,7 @@ class Machine(Lifetime):
         sudoers.chmod(0o440)
         mounts = [
             f"mount --bind {self.place}/etc /etc",
-            *_reachable(self.place / "kept", [Path(sys.base_prefix), Path(sys.prefix), _CHECKOUT]),
+            *reachable(self.place / "kept"),
             "mount -t tmpfs -o mode=755 tmpfs /var/lib",
             f"install -d -o {USER} -g {USER} -m 750 {STATE}",
             "mount -t tmpfs -o mode=755 tmpfs /run",
@@ -258,25 +259,3 @@ class Machine(Lifetime):
 
 def _files(names: Sequence[str]) -> list[str]:
     return [word for name in names for word in ("--config-file", str(CONFIGURATION / name))]
-
-
-def _reachable(kept: Path, paths: Sequence[Path]) -> list[str]:
-    """Commands that open the way to ``paths`` for everyone, where it leads through a directory that
-    is closed to others, as root's home is: Python and Neutron may be there.
-
-    Of such a directory nothing else is left.
-    """
-    behind: dict[Path, list[Path]] = {}
-    for path in dict.fromkeys(map(Path.resolve, paths)):
-        closed = [above for above in path.parents if not above.stat().st_mode & 0o001]
-        if closed:
-            behind.setdefault(closed[-1], []).append(path)
-    commands = []
-    for closed_directory, inside in behind.items():
-        saved = [(kept / str(number), path) for number, path in enumerate(inside)]
-        for at, path in saved:
-            commands += [f"mkdir -p {at}", f"mount --bind {path} {at}"]
-        commands.append(f"mount -t tmpfs -o mode=755 tmpfs {closed_directory}")
-        for at, path in saved:
-            commands += [f"mkdir -p {path}", f"mount --bind {at} {path}"]
-    return commands

@@ -2,24 +2,19 @@
 
 import configparser
 import re
+import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab.cloud import Cloud
-from lab.model import egress_to_anywhere, random_mac
-from lab.product import BIN, PROGRAM, Site
-from lab.switch import Switch
-from lab.vm import Vm
+from lab.product import BIN
 
 ROOT = Path(__file__).parents[2]
 ETC = ROOT / "etc"
 UNITS = sorted((ETC / "systemd").glob("*.service"))
 PAGE = ROOT / "doc/operator/services.md"
 INSTALLED = "/opt/agent-flows/bin/"
-HOST = "compute-1"
 
 
 def run(*command: str | Path) -> str:
@@ -53,6 +48,15 @@ def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
     here.write_text(unit.read_text().replace(INSTALLED, f"{BIN}/"))
     # What it warns of, as an option it does not know, is on its output too.
     assert run("systemd-analyze", "verify", "--man=no", here) == ""
+
+
+@pytest.mark.parametrize("name", ["ovsdb-server.service", "ovs-vswitchd.service"])
+def test_systemd_accepts_what_is_added_to_open_vswitchs_units(name: str, tmp_path: Path) -> None:
+    unit, added = tmp_path / name, tmp_path / f"{name}.d"
+    added.mkdir()
+    shutil.copy(ETC / "systemd/openvswitch-for-agent-flows.conf", added / "agent-flows.conf")
+    shutil.copy(Path("/lib/systemd/system") / name, unit)
+    assert run("systemd-analyze", "verify", "--man=no", unit) == ""
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
@@ -103,36 +107,3 @@ def test_a_log_is_rotated_while_its_program_writes(tmp_path: Path) -> None:
         writer.write("after\n")
     assert log.read_text() == "after\n"
     assert (tmp_path / "agent-flows-server.log.1").read_text() == "before\n"
-
-
-@pytest.fixture
-def confined() -> Iterator[tuple[Switch, Site]]:
-    """The all-in-one with the capabilities of its unit, and no others."""
-    unit = service(ETC / "systemd/agent-flows-all-in-one.service")
-    names = unit["CapabilityBoundingSet"].lower().replace("cap_", "").split()
-    limits = ["--no-new-privs", "--bounding-set", ",".join(["-all", *(f"+{it}" for it in names)])]
-    with Switch("unit") as switch, Site(switch, HOST) as site:
-        words = [str(PROGRAM), "all-in-one", "--config-file", str(site.config_file)]
-        site.all_in_one.argv = switch.namespace.argv(["setpriv", *limits, *words])
-        site.start_all_in_one()
-        yield switch, site
-
-
-def test_the_agent_wires_a_port_with_the_capabilities_of_its_unit(
-    confined: tuple[Switch, Site],
-) -> None:
-    switch, site = confined
-    cloud = Cloud(site.api, HOST)
-    network, group = cloud.network(), cloud.group("web", egress_to_anywhere())
-    with Vm(switch, "vm", random_mac(), ["10.0.0.9/24"]) as vm:
-        cloud.port(vm, network, [group])
-        vm.plug()
-        site.api.wait_port(vm.port_id, 30, status="ACTIVE", sync_state="IN_SYNC")
-    effective = re.search(
-        r"^CapEff:\s*([0-9a-f]+)$",
-        Path(f"/proc/{site.all_in_one.pid}/status").read_text(),
-        re.MULTILINE,
-    )
-    assert effective
-    # CAP_DAC_OVERRIDE is 1, CAP_NET_ADMIN is 12: linux/capability.h.
-    assert int(effective[1], 16) == 1 << 1 | 1 << 12

@@ -47,8 +47,9 @@ ARROWS: dict[str, set[str]] = {
     "engine": WORDS,
     "openflow": WORDS | {"engine"},
     "secgroups": WORDS | {"engine", "openflow"},
-    "l2": WORDS | {"engine", "openflow"},
-    "agent": ON_A_HOST | SETUP | {"threads", "exporter", "l2"},
+    "privileged": set(),
+    "l2": WORDS | {"engine", "openflow", "privileged"},
+    "agent": ON_A_HOST | SETUP | {"threads", "exporter", "l2", "privileged"},
     "server.policies": set(),
     # The modules that the installed commands name.
     "server": WORDS
@@ -73,7 +74,16 @@ ARROWS: dict[str, set[str]] = {
     # It talks to Neutron as the commands do.
     "dashboard": {"cli", "page", "report", "validation"},
     "allinone": SETUP
-    | {"threads", "rpc", "agent", "server", "server.core", "server.standalone", "cli"},
+    | {
+        "threads",
+        "rpc",
+        "privileged",
+        "agent",
+        "server",
+        "server.core",
+        "server.standalone",
+        "cli",
+    },
 }
 
 NEUTRON = {"neutron", "neutron_lib", "agent_flows.neutron"}
