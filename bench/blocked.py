@@ -5,7 +5,6 @@ green threads: while one runs, no other does, neither heartbeats nor RPC.
 """
 
 import argparse
-import collections
 import contextlib
 import json
 import sys
@@ -18,18 +17,26 @@ from bench import neutron
 from bench.runner import Bench, Command, Figures, progress
 
 _LONG_MS = 50
-_SHOWN = 12
+_SHOWN = 10
 _OURS = "agent_flows/"
 
 
 @dataclass(frozen=True)
 class Block:
-    """A time in which no other thread could run: ``ms``, of which the thread computed ``cpu_ms``.
-    ``at``: where it was seen, and how often."""
+    """A time in which no other thread could run: ``ms``. In it the thread computed for ``cpu_ms``,
+    of which ``gc_ms`` were Python's collection of garbage, and waited for a processor, which other
+    programs used, for ``waited_ms``. ``at``: where it was seen, and how often."""
 
     ms: float
     cpu_ms: float
+    waited_ms: float
+    gc_ms: float
     at: tuple[tuple[str, int], ...]
+
+    @property
+    def kept_ms(self) -> float:
+        """Without what other programs took, and without garbage, which anything may set off."""
+        return max(0.0, self.ms - self.waited_ms - self.gc_ms)
 
     @property
     def share(self) -> float:
@@ -38,43 +45,41 @@ class Block:
         return ours / max(1, sum(times for _, times in self.at))
 
     def __str__(self) -> str:
+        parts = (
+            f"{self.cpu_ms:.0f} computing, {self.gc_ms:.0f} of it garbage; "
+            f"{self.waited_ms:.0f} waiting for a processor; {self.share:.0%} ours"
+        )
         places = "; ".join(f"{times}x {place}" for place, times in self.at[:4])
-        return f"{self.ms:7.1f} ms ({self.cpu_ms:.0f} ms CPU, {self.share:.0%} ours): {places}"
+        return f"{self.kept_ms:7.1f} of {self.ms:.1f} ms ({parts}): {places}"
 
 
 def read(record: Path, skip: int) -> list[Block]:
     """The blocks recorded after the first ``skip``."""
     lines = record.read_text().splitlines()[skip:]
     found = [json.loads(line) for line in lines]
-    return [Block(each["ms"], each["cpu_ms"], tuple(map(tuple, each["at"]))) for each in found]
+    return [Block(**{**each, "at": tuple(map(tuple, each["at"]))}) for each in found]
 
 
 def figures(blocks: Sequence[Block], prefix: str) -> Figures:
-    """A block counts as ours if code of ours was seen in most of it. CPU time is given too: on a
-    busy machine a block also contains the time in which the thread had no processor."""
-    ours = [block for block in blocks if block.share > 0.5]
-    others = [block for block in blocks if block.share <= 0.5]
-    found = {
-        "longest_ms": max((block.ms for block in ours), default=0.0),
-        "longest_cpu_ms": max((block.cpu_ms for block in ours), default=0.0),
-        "longer_than_50_ms": sum(block.ms > _LONG_MS for block in ours),
-        "neutrons_longest_ms": max((block.ms for block in others), default=0.0),
-        "neutrons_longest_cpu_ms": max((block.cpu_ms for block in others), default=0.0),
-        "neutrons_longer_than_50_ms": sum(block.ms > _LONG_MS for block in others),
+    """Of each block as much counts as ours as code of ours was seen in it."""
+    ours = [block.kept_ms * block.share for block in blocks]
+    others = [block.kept_ms * (1 - block.share) for block in blocks]
+    return {
+        f"{prefix}_longest_ms": max(ours, default=0.0),
+        f"{prefix}_longer_than_50_ms": sum(ms > _LONG_MS for ms in ours),
+        f"{prefix}_neutrons_longest_ms": max(others, default=0.0),
+        f"{prefix}_neutrons_longer_than_50_ms": sum(ms > _LONG_MS for ms in others),
+        f"{prefix}_garbage_longest_ms": max((block.gc_ms for block in blocks), default=0.0),
     }
-    return {f"{prefix}_{name}": value for name, value in found.items()}
 
 
 def _show(title: str, blocks: Sequence[Block]) -> None:
-    progress(f"{title}: the longest")
-    for block in sorted(blocks, key=lambda each: -each.ms)[:_SHOWN]:
+    progress(f"{title}: the longest of ours")
+    for block in sorted(blocks, key=lambda each: -each.kept_ms * each.share)[:_SHOWN]:
         progress(str(block))
-    lines = collections.Counter[str]()
-    for block in blocks:
-        if block.ms > _LONG_MS:
-            lines.update({place: times for place, times in block.at if _OURS in place})
-    for place, times in lines.most_common(_SHOWN):
-        progress(f"  {times:4} samples in long ones: {place}")
+    progress(f"{title}: the longest of others")
+    for block in sorted(blocks, key=lambda each: -each.kept_ms * (1 - each.share))[:_SHOWN]:
+        progress(str(block))
 
 
 @contextlib.contextmanager

@@ -9,8 +9,10 @@ others does. RECORD gets a line of JSON for every time that no other thread coul
 
 import collections
 import contextlib
+import gc
 import importlib.metadata
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -55,27 +57,50 @@ def watch(record: Path) -> None:
     main = threads.get_ident()
     last = time.perf_counter()
     seen: collections.Counter[str] = collections.Counter()
+    collecting = collected = 0.0
+    # Of the main thread (proc(5)): time on a processor, and waiting for one, in nanoseconds.
+    schedule = Path("/proc/self/schedstat")
+
+    def kept_waiting() -> float:
+        return int(schedule.read_text().split()[1]) / 1e9
+
+    def note_collection(phase: str, _: object) -> None:
+        nonlocal collecting, collected
+        if phase == "start":
+            collecting = time.thread_time()
+        else:
+            collected += time.thread_time() - collecting
 
     def beat() -> None:
-        nonlocal last
+        nonlocal last, collected
         with record.open("w", buffering=1) as file:
             while True:
-                last, cpu = time.perf_counter(), time.thread_time()
+                last, cpu, waited = time.perf_counter(), time.thread_time(), kept_waiting()
+                collected = 0.0
                 seen.clear()
                 eventlet.sleep(_BEAT_SECONDS)
-                ms = (time.perf_counter() - last - _BEAT_SECONDS) * 1000
-                if ms >= LEAST_MS:
-                    cpu_ms = (time.thread_time() - cpu) * 1000
-                    line = {"ms": round(ms, 1), "cpu_ms": round(cpu_ms, 1)}
+                seconds = {
+                    "ms": time.perf_counter() - last - _BEAT_SECONDS,
+                    "cpu_ms": time.thread_time() - cpu,
+                    "waited_ms": kept_waiting() - waited,
+                    "gc_ms": collected,
+                }
+                line = {name: round(value * 1000, 1) for name, value in seconds.items()}
+                if line["ms"] >= LEAST_MS:
                     file.write(json.dumps({**line, "at": seen.most_common(12)}) + "\n")
 
     def sample() -> None:
+        # Whatever else runs, for other threads wait while it has Python's lock.
+        with contextlib.suppress(PermissionError):
+            scheduler = os.SCHED_RR, os.sched_param(1)
+            os.sched_setscheduler(threads.get_native_id(), *scheduler)
         while True:
             sleep(_SAMPLE_SECONDS)
             if time.perf_counter() - last > _BEAT_SECONDS + _SAMPLE_SECONDS:
                 with contextlib.suppress(RuntimeError):  # It has just been cleared.
                     seen[place_of(sys._current_frames().get(main))] += 1
 
+    gc.callbacks.append(note_collection)
     eventlet.spawn(beat)
     threads.Thread(target=sample, daemon=True).start()
 
