@@ -20,6 +20,7 @@ from typing import TypeGuard, TypeVar
 import pydantic
 
 from agent_flows.errors import ErrorType
+from agent_flows.fairness import fair
 from agent_flows.neutron import rules_digest
 from agent_flows.report import TaskError
 from agent_flows.spec import (
@@ -130,7 +131,7 @@ def _usable(
     """The results of ``read``, and a line for each item for which it raises."""
     usable: list[T] = []
     left_out: list[str] = []
-    for item in raws:
+    for item in fair(raws):
         try:
             usable.append(read(item))
         except Invalid as exc:

@@ -17,6 +17,7 @@ from oslo_config import cfg
 from oslo_log import log
 from oslo_privsep.comm import PrivsepTimeout
 
+from agent_flows.fairness import are_green
 from agent_flows.openflow import ofctl
 from agent_flows.openflow.monitor import Child, LocalChild
 from agent_flows.openflow.ofctl import Ran
@@ -32,13 +33,14 @@ _LONGEST_RUN = 3600
 
 
 def execute(argv: Sequence[str], stdin: str, limit: float) -> Ran:
-    """If the agent is not root, run it in the privsep helper that Neutron's agent uses for its own
-    tools (section ``privsep``).
+    """Run it in the privsep helper that Neutron's agent uses for its own tools (section
+    ``privsep``), unless the agent is root and its threads are the system's: while a program is
+    started, none of eventlet's runs until it is loaded.
 
     Raises OSError as :data:`agent_flows.openflow.ofctl.Execute` does. timeout(1) kills the command
     in the helper, which has no limit of its own.
     """
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not are_green():
         return ofctl.execute(argv, stdin, limit)
     command = ["timeout", "--signal=KILL", f"{limit:g}", *argv]
     try:

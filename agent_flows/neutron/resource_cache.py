@@ -1,7 +1,7 @@
 """Reads the agent's resource cache (neutron/agent/resource_cache.py), to which the server pushes
 changes: ports' security groups, and revisions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from oslo_log import log
 
 from agent_flows.engine.task import TaskFailed
 from agent_flows.errors import ErrorType
+from agent_flows.fairness import fair, give_way
 from agent_flows.neutron import parsing, rules_digest
 from agent_flows.report import TaskError
 from agent_flows.supervision import described
@@ -46,12 +47,28 @@ class Known:
     unreadable: Mapping[str, TaskError]
 
 
+class _FairCache:
+    """Lets others run between two resources that are read: a host may have many ports, a group many
+    members, and reading an attribute of Neutron's objects is slow."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def get_resource_by_id(self, kind: str, resource_id: str) -> Any:
+        give_way()
+        return self._cache.get_resource_by_id(kind, resource_id)
+
+    def get_resources(self, kind: str, filters: Mapping[str, tuple[str, ...]]) -> Iterable[Any]:
+        give_way()
+        return fair(self._cache.get_resources(kind, filters))
+
+
 class SecurityGroupInfo(SecurityGroupServerAPIShim):  # type: ignore[misc]  # untyped
     """Ports and their groups, as ``cache`` has them."""
 
     def __init__(self, cache: Any) -> None:
         # Not the parent's __init__: it subscribes to changes, which would be handled twice.
-        self.rcache = cache
+        self.rcache = _FairCache(cache)
         # The last logged error of each unreadable port, as every read repeats it.
         self._logged: dict[str, str] = {}
 
@@ -104,6 +121,39 @@ class SecurityGroupInfo(SecurityGroupServerAPIShim):  # type: ignore[misc]  # un
             lambda: self._get_devices_info(admin, [port_id])
         )
         return found.get(port_id, {})
+
+    # What Neutron's security_group_info_for_ports calls, and goes through.
+
+    def _select_rules_for_ports(
+        self, context: object, ports: Mapping[str, Mapping[str, Any]]
+    ) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Each port with each of its rules. Neutron's method reads a rule once for each port."""
+        return fair(self._rules_of(ports))
+
+    def _rules_of(
+        self, ports: Mapping[str, Mapping[str, Any]]
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        rules: dict[str, list[Mapping[str, Any]]] = {}
+        for port_id, port in ports.items():
+            for group in port["security_group_ids"]:
+                if group not in rules:
+                    of_group = {"security_group_id": (group,)}
+                    found = self.rcache.get_resources(resources.SECURITYGROUPRULE, of_group)
+                    rules[group] = [rule.to_dict() for rule in found]
+                for rule in rules[group]:
+                    yield port_id, rule
+
+    def _select_ips_for_remote_group(
+        self, context: object, groups: Iterable[str]
+    ) -> dict[str, Iterable[tuple[str, str]]]:
+        found = super()._select_ips_for_remote_group(context, groups)
+        return {group: fair(members) for group, members in found.items()}
+
+    def _select_ips_for_remote_address_group(
+        self, context: object, groups: Iterable[str]
+    ) -> dict[str, Iterable[tuple[str, None]]]:
+        found = super()._select_ips_for_remote_address_group(context, groups)
+        return {group: fair(addresses) for group, addresses in found.items()}
 
 
 def _joined(parts: Sequence[Known]) -> Known:

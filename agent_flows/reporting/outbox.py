@@ -14,12 +14,12 @@ import pathlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from oslo_log import log
 
-from agent_flows.fairness import fair
+from agent_flows.fairness import apart, fair
 from agent_flows.report import SEQUENCE_LEAD, FlowReport, ResourceType, Trouble
 from agent_flows.rpc import codec
 from agent_flows.rpc.answers import Held
@@ -216,8 +216,7 @@ class Outbox:
                 for item in fair(numbered)
             ]
             try:
-                with self._db:
-                    self._db.execute("BEGIN")
+                with self._transaction():
                     self._db.executemany("INSERT INTO unsent VALUES (?, ?, ?, ?, ?, ?)", rows)
                     self._save_sequence()
                     self._bound()
@@ -238,10 +237,9 @@ class Outbox:
             if not self._unwritten:
                 return True
             try:
-                with self._db:
-                    self._db.execute("BEGIN")
+                with self._transaction():
                     self._db.execute("INSERT INTO probe VALUES (zeroblob(?))", (self._unwritten,))
-                with self._db:
+                with self._transaction():
                     self._db.execute("DELETE FROM probe")
             except sqlite3.Error as exc:
                 self._troubles.report(Trouble.OUTBOX, _why_not_stored(exc))
@@ -305,8 +303,7 @@ class Outbox:
     def forget(self, ids: Collection[str]) -> None:
         """Delete reports that the server has accepted or rejected."""
         rows = [(report_id,) for report_id in ids]
-        with self._changed, self._db:
-            self._db.execute("BEGIN")
+        with self._changed, self._transaction():
             if self._one("SELECT EXISTS (SELECT 1 FROM unreadable)"):
                 self._db.executemany(_DROP_REPLACED, rows)
             self._db.executemany("DELETE FROM unsent WHERE id = ?", rows)
@@ -344,12 +341,23 @@ class Outbox:
         with self._changed:
             self._db.close()
 
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All that the block writes, or nothing."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+            # From time to time this writes the file itself, and waits for the disk.
+            apart(self._db.commit)
+        except BaseException:
+            self._db.rollback()
+            raise
+
     def _begin(self) -> Identity:
         """Store a new boot id beside the earlier ones."""
         rows = self._db.execute("SELECT boot_id FROM boots ORDER BY number DESC").fetchall()
         identity = Identity.following(tuple(boot_id for (boot_id,) in rows if is_port_id(boot_id)))
-        with self._db:
-            self._db.execute("BEGIN")
+        with self._transaction():
             self._db.execute("INSERT INTO boots (boot_id) VALUES (?)", (identity.boot_id,))
             self._db.execute(
                 "DELETE FROM boots WHERE number <= (SELECT max(number) FROM boots) - ?",
@@ -369,8 +377,7 @@ class Outbox:
     def _renumber(self, held: int) -> None:
         """Number all stored reports again, from ``held`` + 1 on."""
         self._fresh = {}
-        with self._db:
-            self._db.execute("BEGIN")
+        with self._transaction():
             rows = self._db.execute("SELECT sequence FROM unsent ORDER BY sequence").fetchall()
             # Negative first: a new number may be the old one of another report.
             self._db.execute("UPDATE unsent SET sequence = -sequence")
@@ -383,8 +390,7 @@ class Outbox:
             self._save_sequence()
 
     def _set_aside(self, sequence: int, reason: str) -> None:
-        with self._db:
-            self._db.execute("BEGIN")
+        with self._transaction():
             self._db.execute(
                 "INSERT INTO unreadable (sequence, id, resource_type, resource_id, body, reason) "
                 "SELECT sequence, id, resource_type, resource_id, body, ? FROM unsent "

@@ -8,6 +8,7 @@ import oslo_messaging
 import pydantic
 from oslo_log import log
 
+from agent_flows.fairness import fair
 from agent_flows.report import FlowReport
 from agent_flows.rpc import codec, desired, transport
 from agent_flows.rpc.answers import Held, Receipt
@@ -71,7 +72,7 @@ class ServerClient:
 
     def report(self, reports: Sequence[FlowReport]) -> Receipt:
         """Send at most :data:`transport.MAX_REPORTS` reports."""
-        wire = [codec.to_wire(report) for report in reports]
+        wire = [codec.to_wire(report) for report in fair(reports)]
         with self._traces.sending(reports) as carried:
             return parse(_RECEIPT, self._call("report", carried, reports=wire))
 

@@ -77,7 +77,7 @@ def flows(installed: Installed, conjunctions: Conjunctions) -> Iterator[str]:
     strays are not among them."""
     for port in fair(installed.ports.values()):
         yield from port.lines()
-    for text in _shared_texts(installed, conjunctions):
+    for text in fair(_shared_texts(installed, conjunctions)):
         # One that an older process worded otherwise is not known yet.
         known = installed.shared.get(flow.key_of(text))
         if known is not None:

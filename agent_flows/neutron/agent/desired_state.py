@@ -151,23 +151,24 @@ class DesiredPorts:
         with self._lock:
             return frozenset(self._ports)
 
-    def filtered_ports(self) -> dict[str, dict[str, Any]]:
+    def filtered_ports(self) -> dict[str, Mapping[str, Any]]:
         """The dicts of filtered ports, by port id."""
         with self._lock:
             return {
-                port_id: dict(port.raw)
+                port_id: port.raw
                 for port_id, port in self._ports.items()
                 if port.raw and port.filtered
             }
 
-    def ports_in(self, groups: Collection[str]) -> frozenset[str]:
-        """The ports with one of these security groups."""
+    def samples(self, groups: Collection[str]) -> frozenset[str]:
+        """Of the ports that have the same security groups, among them one of ``groups``, one."""
         with self._lock:
-            return frozenset(
-                port_id
+            found = {
+                port.groups: port_id
                 for port_id, port in self._ports.items()
                 if not set(port.groups).isdisjoint(groups)
-            )
+            }
+        return frozenset(found.values())
 
     def get(self, port_id: str) -> Port | None:
         with self._lock:

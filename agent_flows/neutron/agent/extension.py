@@ -22,6 +22,7 @@ from agent_flows import conf as options
 from agent_flows import process_report, tracing
 from agent_flows.engine.runner import Runner, Work, error_of
 from agent_flows.engine.transcript import utcnow
+from agent_flows.fairness import keep_loaded
 from agent_flows.neutron import privileged
 from agent_flows.neutron.agent import events as port_events
 from agent_flows.neutron.agent import probe
@@ -160,6 +161,7 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             part.start()
         if self._exporter is not None:
             self._exporter.start()
+        keep_loaded()
 
     def _observed(self, port: int) -> Observer:
         """The metrics, if there is a ``port`` for them."""

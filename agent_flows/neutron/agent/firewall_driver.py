@@ -156,7 +156,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
         """Apply these groups' changed rules now, as ``info`` has them: the agent does so only every
         few seconds."""
         try:
-            known = info.of(sorted(self._desired.ports_in(groups)))
+            known = info.of(sorted(self._desired.samples(groups)))
             changed = [
                 *(self._desired.set_rules(*each) for each in known.security_groups.items()),
                 *(self._desired.set_members(*each) for each in known.members.items()),
@@ -209,8 +209,10 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
     # Neutron's interface.
 
     @property
-    def ports(self) -> dict[str, dict[str, Any]]:
+    def ports(self) -> dict[str, Mapping[str, Any]]:
         """The dicts of filtered ports, those that failed included, by id."""
+        # The agent reads it once for each port that it removes.
+        give_way()
         return self._desired.filtered_ports()
 
     def prepare_port_filter(self, port: Mapping[str, Any]) -> None:
@@ -273,7 +275,7 @@ class AgentFlowsFirewallDriver(firewall.FirewallDriver):  # type: ignore[misc]  
 
     def _drop(self, port_ids: Iterable[str]) -> None:
         for port_id in port_ids:
-            if port_id in self._desired.port_ids():
+            if self._desired.get(port_id) is not None:
                 self._desired.remove(port_id)
                 self._gone.add(port_id)
                 self._wiring.forget([port_id])

@@ -24,6 +24,7 @@ threads.prefer()
 )
 _program.load()
 
+from neutron import privileged  # noqa: E402
 from neutron.plugins.ml2.drivers.openvswitch.agent.openflow.native import br_int  # noqa: E402
 from neutron_lib.callbacks import events, registry, resources  # noqa: E402
 from os_ken import cfg as os_ken_cfg  # noqa: E402
@@ -102,6 +103,8 @@ def requests() -> Iterator[str]:
 
 def main(bridge: str, database: str, run_dir: str) -> None:
     configure(database, run_dir)
+    # Neutron's privileged part is this process.
+    privileged.default.set_client_mode(False)
     os_ken_cfg.CONF(project="os_ken", args=[])
     os_ken_cfg.CONF.ofp_listen_host = cfg.CONF.OVS.of_listen_address
     os_ken_cfg.CONF.ofp_tcp_listen_port = cfg.CONF.OVS.of_listen_port

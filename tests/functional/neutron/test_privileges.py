@@ -33,6 +33,11 @@ from agent_flows.neutron import privileged
 from agent_flows.openflow.ofctl import Ofctl, SwitchError, Timeout
 neutrons.default.start(priv_context.Method.FORK)
 """
+# As in Neutron 26.
+_GREEN = """\
+import eventlet
+eventlet.monkey_patch()
+"""
 _NOBODY_FROM_HERE = f"""\
 os.setgroups([])
 os.setgid({_NOBODY})
@@ -54,6 +59,11 @@ for _ in range(2):
         Ofctl(sys.argv[1], sys.argv[2], 1, privileged.execute).probe()
     except Timeout as late:
         print(late, flush=True)
+os._exit(0)
+"""
+_NAMES_ITS_HELPER = """\
+print(open(f"/proc/self/task/{os.getpid()}/children").read().split()[0], flush=True)
+Ofctl(sys.argv[1], sys.argv[2], 10, privileged.execute).probe()
 os._exit(0)
 """
 _HELPER_IS_STOPPED = """\
@@ -84,6 +94,15 @@ def run(switch: Switch, *script: str, path: str | None = None) -> list[str]:
         return out.read().splitlines()
 
 
+def with_ofctl(directory: Path, script: str) -> str:
+    """A PATH where ovs-ofctl is this script."""
+    tool = directory / "bin" / "ovs-ofctl"
+    tool.parent.mkdir()
+    tool.write_text(script)
+    tool.chmod(0o755)
+    return f"{tool.parent}:{os.environ['PATH']}"
+
+
 def runs(pid: str) -> bool:
     """Whether the process is there, and not only waits to be buried."""
     status = Path(f"/proc/{pid}/status")
@@ -96,13 +115,19 @@ def test_flows_are_written_read_and_refused_as_by_root(bridge: Switch) -> None:
     assert refused.startswith("the switch refused a flow: unknown action nonsense")
 
 
+def test_root_starts_no_program_itself_if_that_keeps_all_its_threads(
+    bridge: Switch, tmp_path: Path
+) -> None:
+    grandparent = tmp_path / "grandparent"
+    # Its parent is timeout(1).
+    tool = f"#!/bin/sh\ncut -d ' ' -f 4 /proc/$PPID/stat > {grandparent}\n"
+    [helper] = run(bridge, _GREEN, _ROOT, _NAMES_ITS_HELPER, path=with_ofctl(tmp_path, tool))
+    assert grandparent.read_text().strip() == helper
+
+
 def test_an_ovs_ofctl_that_hangs_is_killed_in_the_helper(bridge: Switch, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    tool = tmp_path / "bin" / "ovs-ofctl"
-    tool.parent.mkdir()
-    tool.write_text(f"#!/bin/sh\necho $$ >> {pids}\nsleep 600\n")
-    tool.chmod(0o755)
-    path = f"{tool.parent}:{os.environ['PATH']}"
+    path = with_ofctl(tmp_path, f"#!/bin/sh\necho $$ >> {pids}\nsleep 600\n")
     printed = run(bridge, _ROOT, _NOBODY_FROM_HERE, _IS_KEPT_WAITING, path=path)
     assert printed == ["ovs-ofctl probe did not end within 1 s; killed"] * 2
     started = pids.read_text().split()

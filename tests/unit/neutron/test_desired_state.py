@@ -71,6 +71,15 @@ def test_members_concern_the_ports_whose_rules_refer_to_their_group(ports: Desir
     assert ports.versions(B) == before
 
 
+def test_one_port_of_each_set_of_groups_stands_for_all(ports: DesiredPorts) -> None:
+    same, both = str(uuid.UUID(int=3)), str(uuid.UUID(int=4))
+    ports.set_port(port(same, WEB))
+    ports.set_port(port(both, WEB, DB))
+    assert ports.samples([DB]) == {B, both}
+    assert ports.samples([WEB]) in ({A, both}, {same, both})
+    assert ports.samples([]) == frozenset()
+
+
 def test_the_desired_state_holds_all_that_a_port_refers_to(ports: DesiredPorts) -> None:
     resolved = ports.resolve(plugged(A))
     assert set(resolved.state.ports) == {A}

@@ -1,5 +1,8 @@
 """Ports and groups in the agent's resource cache, and ports that cannot be read."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import oslo_messaging
@@ -16,6 +19,88 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "get_admin_context", lambda: None)
 
 
+ROOT = Path(__file__).parents[3]
+# Three ports of a group whose rules refer to itself and to an address group. Another green thread
+# counts how often it runs, which it may between any two things that are read.
+GREEN = """
+import eventlet
+eventlet.monkey_patch()
+import time
+import netaddr
+from neutron.agent.resource_cache import RemoteResourceCache
+from neutron.api.rpc.handlers import resources_rpc
+from neutron.api.rpc.handlers.securitygroups_rpc import SecurityGroupServerAPIShim
+from neutron.objects import address_group, ports, securitygroup
+from neutron_lib import context
+from neutron_lib.utils.net import AuthenticEUI
+from agent_flows import fairness
+from agent_flows.neutron import rules_digest
+from agent_flows.neutron.resource_cache import SecurityGroupInfo
+
+GROUP, ADDRESSES, *RULES = (f"00000000-0000-4000-8000-{number:012}" for number in range(6))
+PORTS = [f"0000000{number}-0000-4000-8000-000000000000" for number in range(1, 4)]
+context.get_admin_context = lambda: None
+# There is no server.
+resources_rpc.ResourcesPullRpcApi = lambda: None
+cache = RemoteResourceCache(["Port", "SecurityGroup", "SecurityGroupRule", "AddressGroup"])
+cache._flood_cache_for_query = lambda *_, **__: None
+
+def add(kind, made):
+    cache._type_cache(kind)[made.id] = made
+
+add("SecurityGroup", securitygroup.SecurityGroup(None, id=GROUP, stateful=True))
+for rule_id, remote in zip(RULES, [
+    {"remote_group_id": GROUP},
+    {"remote_group_id": GROUP, "ethertype": "IPv6"},
+    {"remote_address_group_id": ADDRESSES},
+    {"remote_ip_prefix": netaddr.IPNetwork("192.0.2.0/24")},
+]):
+    fields = dict.fromkeys(rules_digest.NAMES) | {"ethertype": "IPv4", "direction": "ingress"}
+    add("SecurityGroupRule", securitygroup.SecurityGroupRule(
+        None, **fields | {"id": rule_id, "security_group_id": GROUP} | remote))
+addresses = address_group.AddressGroup(None, id=ADDRESSES)
+addresses.addresses = [
+    address_group.AddressAssociation(None, address=netaddr.IPNetwork(f"198.51.100.{number}"))
+    for number in range(4)
+]
+add("AddressGroup", addresses)
+for number, port_id in enumerate(PORTS):
+    port = ports.Port(None, id=port_id, mac_address=AuthenticEUI(f"fa:16:3e:00:00:0{number}"),
+                      device_owner="compute:nova", device_id="vm", network_id=GROUP)
+    port.fixed_ips = [
+        ports.IPAllocation(None, ip_address=netaddr.IPAddress(each))
+        for each in (f"10.0.0.{number}", f"2001:db8::{number}")
+    ]
+    port.allowed_address_pairs = []
+    port.security = None
+    port.security_group_ids = {GROUP}
+    add("Port", port)
+
+runs = 0
+
+def other():
+    global runs
+    while True:
+        runs += 1
+        time.sleep(0)
+
+eventlet.spawn(other)
+time.sleep(0)
+neutrons = SecurityGroupServerAPIShim.__new__(SecurityGroupServerAPIShim)
+neutrons.rcache = cache
+runs = 0
+expected = neutrons.security_group_info_for_devices(None, PORTS)
+assert runs == 0, runs
+fairness._SLICE_SECONDS = 0
+known = SecurityGroupInfo(cache).of(PORTS)
+# Each port; each rule, and each port with it; each port as a member, and its two addresses; the
+# four addresses.
+assert runs >= 3 + 4 + 3 * 4 + 3 + 3 * 2 + 4, runs
+assert (known.devices, known.security_groups, known.members) == (
+    expected["devices"], expected["security_groups"], expected["sg_member_ips"]
+)
+assert len(known.security_groups[GROUP]) == 4 and len(known.members[GROUP]["IPv6"]) == 3
+"""
 GONE = AttributeError("'NoneType' object has no attribute 'stateful'")
 
 
@@ -85,3 +170,9 @@ def test_silent_server_fails_the_whole_batch_after_one_request() -> None:
         "could not read the port's security groups from neutron-server"
     )
     assert len(info.asked) == 1
+
+
+def test_everything_is_read_as_neutron_reads_it_and_other_green_threads_run_meanwhile() -> None:
+    argv = [sys.executable, "-W", "ignore", "-c", GREEN]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
