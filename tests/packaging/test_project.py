@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +55,22 @@ def test_the_container_has_the_programs_and_extras_that_there_are() -> None:
     assert program
     assert all(f"\n{extra} =\n" in setup for extra in extras[1].split(","))
     assert f"    {program[1]} = " in setup
+
+
+def requirements(name: str) -> list[Requirement]:
+    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "test-requirements.txt", "doc-requirements.txt"]
+)
+def test_every_requirement_has_an_upper_constraint_that_it_allows(name: str) -> None:
+    newest = {canonicalize_name(each.name): each for each in requirements("constraints.txt")}
+    for required in requirements(name):
+        (bound,) = newest[canonicalize_name(required.name)].specifier
+        assert bound.operator == "<="
+        assert required.specifier.contains(bound.version)
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md"])
