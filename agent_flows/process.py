@@ -40,27 +40,35 @@ def do_without_unused() -> None:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
-def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
-    """Read the configuration, set up logging, and write a report of the process on SIGUSR2.
+def read(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
+    """Read the configuration.
 
     ``argv`` is the command line without the program's name. Without
     ``--config-file``, ``agent_flows.conf`` and ``<prog>.conf`` are read from
-    ``~/.agent_flows``, ``~``, ``/etc/agent_flows`` and ``/etc``. Call it once,
-    first in a process' main.
+    ``~/.agent_flows``, ``~``, ``/etc/agent_flows`` and ``/etc``.
 
     Raises :class:`SystemExit` with one line that names the option if the
     configuration is invalid.
     """
     options.register(conf)
-    log.register_options(conf)
-    process_report.register(conf)
-    log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *_QUIET])
     try:
         conf(list(argv), project=PROJECT, prog=prog, version=importlib.metadata.version(PROJECT))
         options.read_every(conf)
     except (cfg.Error, ValueError) as exc:
         reason = _PLACE.sub(r"in \1", " ".join(str(exc).split()))
         raise SystemExit(f"{prog}: {reason}") from None
+    return conf
+
+
+def prepare(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
+    """As :func:`read`; and set up logging, and write a report of the process on SIGUSR2.
+
+    Call it once, first in a process' main.
+    """
+    log.register_options(conf)
+    process_report.register(conf)
+    log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *_QUIET])
+    read(argv, prog, conf)
     log.setup(conf, PROJECT)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Escaping(handler.formatter or logging.Formatter()))

@@ -26,6 +26,7 @@ COMMANDS = {
     "port show": "cli.port:ShowPort",
     "port resync": "cli.port:ResyncPorts",
     "port wait": "cli.port:WaitForPort",
+    "port verify": "verification.command:VerifyPort",
     "port create": "cli.port_write:CreatePort",
     "port delete": "cli.port_write:DeletePorts",
     "task list": "cli.task:ListTasks",

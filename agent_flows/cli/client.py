@@ -148,6 +148,11 @@ class RestClient(Client):
     def delete(self, collection: str, resource_id: str) -> None:
         self._request("DELETE", path_of(collection, resource_id))
 
+    def specs(self, port_id: str) -> list[Any]:
+        """What the port's agent gets of it: the specs of the port and of the groups it needs."""
+        answer = self._request("GET", path_of("ports", port_id) + "/specs")
+        return _content(answer, "specs", list)
+
     def resync_host(self, host: str) -> None:
         """Request that the agent of ``host`` wires all its ports again."""
         self._request("POST", path_of("agents", host) + "/resync")

@@ -19,7 +19,7 @@ class ExitCode(enum.IntEnum):
 EXIT_CODES = """\
 exit codes:
   0  done, or the port reached the state
-  1  the API could not be reached, refused the request, or failed
+  1  the API could not be reached, refused the request, or failed; or a check of a port is wrong
   2  the command line or the document is invalid
   3  the port did not reach the state in time
   4  no such port, task, agent, security group or network

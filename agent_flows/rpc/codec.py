@@ -21,12 +21,13 @@ from agent_flows.spec import (
 from agent_flows.validation import Invalid, Revision, Uuid, parse, shown
 
 _MAJOR, _MINOR = 1, 0
-_KINDS: Mapping[str, type[Spec]] = {
+KINDS: Mapping[str, type[Spec]] = {
     "port": PortSpec,
     "security_group": SecurityGroupSpec,
     "address_group": AddressGroupSpec,
 }
-_KIND_OF = {cls: kind for kind, cls in _KINDS.items()}
+"""What ``kind`` may be of a spec."""
+_KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 _ADAPTERS: Mapping[type, pydantic.TypeAdapter[Any]] = {
     cls: pydantic.TypeAdapter(cls) for cls in (*_KIND_OF, FlowReport)
 }
@@ -58,9 +59,9 @@ def spec_from_wire(raw: object) -> Spec:
     """Read one spec; raises :class:`Invalid`."""
     fields = _fields(raw)
     kind = fields.pop("kind", None)
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise Invalid("kind", kind, f"must be one of {', '.join(_KINDS)}")
-    return _read(_KINDS[kind], fields)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise Invalid("kind", kind, f"must be one of {', '.join(KINDS)}")
+    return _read(KINDS[kind], fields)
 
 
 def state_from_wire(raws: object) -> DesiredState:

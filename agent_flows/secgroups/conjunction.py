@@ -18,7 +18,14 @@ from typing import NamedTuple
 from agent_flows.openflow import flow
 from agent_flows.openflow.flow import Flow, Term
 from agent_flows.openflow.pipeline import Register, Table
-from agent_flows.spec import AddressGroupSpec, Direction, Ethertype, Member, SecurityGroupSpec
+from agent_flows.spec import (
+    AddressGroupSpec,
+    DesiredState,
+    Direction,
+    Ethertype,
+    Member,
+    SecurityGroupSpec,
+)
 
 RULES = {Direction.EGRESS: Table.RULES_EGRESS, Direction.INGRESS: Table.RULES_INGRESS}
 ACCEPT = {Direction.EGRESS: Table.ACCEPT_OR_INGRESS, Direction.INGRESS: Table.ACCEPT_INGRESS}
@@ -72,6 +79,13 @@ def members_of(group: SecurityGroupSpec | AddressGroupSpec) -> Members:
         mac = flow.mac(member.mac_address) if member.mac_address and not network else ""
         families[member.address.version].add(Address(network, mac))
     return Members(frozenset(families[4]), frozenset(families[6]))
+
+
+def members_in(desired: DesiredState, remote: Remote) -> Members:
+    """The members of a remote group; raises KeyError if ``desired`` does not have it."""
+    if remote.kind is RemoteKind.SECURITY_GROUP:
+        return members_of(desired.security_groups[remote.id])
+    return members_of(desired.address_groups[remote.id])
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from agent_flows.secgroups import takeover
 from agent_flows.secgroups.audit import Audit, NetworkFlows
 from agent_flows.secgroups.base import base_flows
 from agent_flows.secgroups.blame import blame
-from agent_flows.secgroups.conjunction import Conjunctions, Members, Remote, RemoteKind, members_of
+from agent_flows.secgroups.conjunction import Conjunctions, Remote, members_in
 from agent_flows.secgroups.difference import Difference, shown
 from agent_flows.secgroups.installed import Installed, forget_unused
 from agent_flows.secgroups.plan import Plan, plan
@@ -140,7 +140,7 @@ class Firewall:
                 raise PortErrors(compiled.errors)
             before = self._installed
             views = self._newer_views(desired, compiled.remotes)
-            members = {remote: _members(remote, desired) for remote in views}
+            members = {remote: members_in(desired, remote) for remote in views}
             self._execute(plan(before, compiled.ports, members, self._conjunctions))
             if self._differs:
                 self._correct(self._difference(), attachments)
@@ -461,12 +461,6 @@ class Firewall:
         if all(seen[each] == count for each, count in after.items()) and gone.isdisjoint(seen):
             self._installed = self._unanswered.after
         self._unanswered = None
-
-
-def _members(remote: Remote, desired: DesiredState) -> Members:
-    if remote.kind is RemoteKind.SECURITY_GROUP:
-        return members_of(desired.security_groups[remote.id])
-    return members_of(desired.address_groups[remote.id])
 
 
 def _orphans(seen: Iterable[int], installed: Installed, base: Mapping[int, str]) -> list[int]:

@@ -14,6 +14,7 @@ _RULES = [
         [
             {"path": "/{collection}", "method": "GET"},
             {"path": "/{collection}/{id}", "method": "GET"},
+            {"path": "/ports/{id}/specs", "method": "GET"},
             {"path": "/openapi.json", "method": "GET"},
         ],
     ),

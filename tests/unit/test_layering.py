@@ -71,6 +71,9 @@ ARROWS: dict[str, set[str]] = {
     "page": {"errors", "report", "validation"},
     # Commands talk REST; only the words of the API are shared, and how the page draws attempts.
     "cli": {"errors", "report", "printable", "page"},
+    # A command for a host: what the agent compiles, beside what the switch holds.
+    "verification": WORDS
+    | {"conf", "process", "rpc", "engine", "openflow", "secgroups", "l2", "cli"},
     # It talks to Neutron as the commands do.
     "dashboard": {"cli", "page", "report", "validation"},
     "allinone": SETUP
@@ -117,7 +120,7 @@ PROCESSES: dict[str, tuple[str, set[str]]] = {
     ),
     "agent-flows, openstack": (
         "agent_flows.cli.app, agent_flows.allinone.command, agent_flows.dashboard.command, "
-        "agent_flows.cli.port",
+        "agent_flows.verification.command, agent_flows.cli.port",
         {"taskflow", "sqlalchemy", "oslo_messaging", "keystoneauth1", "requests", "yaml"}
         | {"falcon", "openstack"}
         | NEUTRON,

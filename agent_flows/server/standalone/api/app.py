@@ -37,6 +37,7 @@ from agent_flows.server.standalone.api.resources import (
     MetricsResource,
     Problems,
     Resync,
+    Specs,
     WritableItem,
 )
 from agent_flows.server.standalone.health import Check
@@ -127,6 +128,7 @@ def routes(api: Api) -> dict[str, Described]:
     written = (kinds.NETWORKS, kinds.ADDRESS_GROUPS, kinds.SECURITY_GROUPS, ports)
     found["/documents"] = Documents(api, written)
     found["/ports/{resource_id}/resync"] = Resync(api, ports)
+    found["/ports/{resource_id}/specs"] = Specs(api, ports)
     found["/agents/{resource_id}/resync"] = AgentResync(api, agents)
     return found
 

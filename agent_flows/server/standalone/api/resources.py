@@ -9,6 +9,7 @@ import falcon
 import pydantic
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from agent_flows.rpc import codec
 from agent_flows.server.core import agents, clock, problems
 from agent_flows.server.core.casts import Caster, Casts, to_hosts
 from agent_flows.server.core.database import Database, retried
@@ -17,8 +18,8 @@ from agent_flows.server.core.listing import Listing, Params, View, one, page
 from agent_flows.server.core.liveness import Liveness, Rules
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.server.core.models import Agent
-from agent_flows.server.core.shape import TEXT, Shape, one_of, record
-from agent_flows.server.standalone import bodies
+from agent_flows.server.core.shape import TEXT, Shape, many, one_of, record
+from agent_flows.server.standalone import bodies, models, specs
 from agent_flows.server.standalone.api import document
 from agent_flows.server.standalone.api.kinds import Kind, Writing, problems_of
 from agent_flows.server.standalone.api.operation import (
@@ -142,8 +143,7 @@ class Item(_Resource):
         return {"GET": Operation(f"Show {self._kind.a_name}.", {200: answer}, [400, 404])}
 
     def on_get(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
-        for name in request.params:
-            raise Invalid(name, request.params[name], "unknown parameter; this request has none")
+        _check_no_parameters(request)
         with self._api.database.reader() as session:
             view = one(session, self._kind.listing, resource_id)
         if view is None:
@@ -244,6 +244,37 @@ class Resync(_Resource):
         return Casts(resyncs=to_hosts([host], [resource_id]))
 
 
+class Specs(_Resource):
+    """``GET /ports/{id}/specs``: what the port's agent gets of it, as the bus carries it."""
+
+    def policy(self, method: str) -> str:
+        return "read"
+
+    def operations(self) -> Operations:
+        shape = {
+            "type": "object",
+            "properties": {"kind": one_of(codec.KINDS), "version": TEXT, "id": UUID_SHAPE},
+            "required": ["kind", "version", "id"],
+        }
+        answer = Answer("the port and the groups that it depends on", under("specs", many(shape)))
+        return {
+            "GET": Operation(
+                "Show what the port's agent gets of it.", {200: answer}, [400, 404, 409]
+            )
+        }
+
+    def on_get(self, request: falcon.Request, response: falcon.Response, resource_id: str) -> None:
+        _check_no_parameters(request)
+        with self._api.database.reader() as session:
+            port = session.get(models.Port, resource_id)
+            if port is None:
+                raise NotFound(self._kind.singular, resource_id)
+            if port.host is None:
+                raise Conflict("binding:host_id", f"port {resource_id} is bound to no host")
+            found = specs.read(session, port.host, [resource_id])
+        response.media = {"specs": [codec.to_wire(each) for each in found]}
+
+
 class AgentItem(Item):
     """``GET /agents/{host}``, and ``DELETE``: forget an agent that is gone.
 
@@ -285,6 +316,11 @@ class AgentResync(Resync):
 
     def _casts(self, host: str, resource_id: str) -> Casts:
         return Casts(hosts={host: frozenset()})
+
+
+def _check_no_parameters(request: falcon.Request) -> None:
+    for name in request.params:
+        raise Invalid(name, request.params[name], "unknown parameter; this request has none")
 
 
 def _check_id(resource_id: str) -> None:
