@@ -71,6 +71,8 @@ class Api:
     ) -> http.client.HTTPResponse:
         if self._connection is None:
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
+            # It would connect again outside of the namespace, to whatever listens there.
+            connection.auto_open = 0
             inside = self._namespace.entered() if self._namespace else contextlib.nullcontext()
             with inside:
                 connection.connect()

@@ -1,6 +1,7 @@
 """What every command that calls the API has: the client, and help with examples."""
 
 import argparse
+import contextlib
 import shutil
 import sys
 import textwrap
@@ -94,7 +95,8 @@ class ListCommand(ApiCommand, Lister):
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        with progress.shown(self.app.stderr, "reading"):
+        with contextlib.ExitStack() as self._reading:
+            self._reading.enter_context(progress.shown(self.app.stderr, "reading"))
             return super().run(parsed_args)
 
     def is_short(self, parsed_args: argparse.Namespace) -> bool:
@@ -113,6 +115,8 @@ class ListCommand(ApiCommand, Lister):
             data = _fitted(column_names, data, parsed_args.max_width or _width())
         elif parsed_args.formatter not in _FOR_PROGRAMS:
             data = [_escaped(row) for row in data]
+        # Nothing is written beside the line that shows the progress.
+        self._reading.close()
         return super().produce_output(parsed_args, column_names, data)
 
     def _shortened(
@@ -175,7 +179,8 @@ class ShowCommand(ApiCommand, ShowOne):
     """A command that shows one resource; it escapes control characters for a terminal."""
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        with progress.shown(self.app.stderr, "reading"):
+        with contextlib.ExitStack() as self._reading:
+            self._reading.enter_context(progress.shown(self.app.stderr, "reading"))
             return super().run(parsed_args)
 
     def named(
@@ -194,6 +199,7 @@ class ShowCommand(ApiCommand, ShowOne):
             column_names, data = _escaped(column_names), _escaped(data)
         if parsed_args.formatter == "table" and not parsed_args.max_width:
             parsed_args.max_width = _width()
+        self._reading.close()
         return super().produce_output(parsed_args, column_names, data)
 
 

@@ -3,9 +3,10 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from wsgiref.simple_server import make_server
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 
@@ -14,16 +15,28 @@ from lab import server_parts
 from tests.unit.cli.stage import CLOUD, HOST, Quiet, Ran, Run, Server
 
 
+def failing(app: WSGIApplication, outage: threading.Event) -> WSGIApplication:
+    """``app``, which refuses every request while ``outage`` is set."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not outage.is_set():
+            return app(environ, start_response)
+        start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
+        return [b""]
+
+    return answer
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    url = f"sqlite:///{tmp_path}/server.sqlite"
+    url, outage = f"sqlite:///{tmp_path}/server.sqlite", threading.Event()
     with (
         server_parts.running(url, api={"max_limit": 10}) as parts,
-        make_server("127.0.0.1", 0, parts.rest.app, handler_class=Quiet) as web,
+        make_server("127.0.0.1", 0, failing(parts.rest.app, outage), handler_class=Quiet) as web,
     ):
         thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield Server(f"http://127.0.0.1:{web.server_port}", parts)
+        yield Server(f"http://127.0.0.1:{web.server_port}", parts, outage)
         web.shutdown()
         thread.join()
 

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,11 +51,15 @@ class Quiet(WSGIRequestHandler):
 
 
 class Server:
-    """The server at ``url``, and the agent of HOST, which sends no heartbeats by itself."""
+    """The server at ``url``, and the agent of HOST, which sends no heartbeats by itself.
 
-    def __init__(self, url: str, parts: server_parts.Server) -> None:
+    While ``outage`` is set every request is refused.
+    """
+
+    def __init__(self, url: str, parts: server_parts.Server, outage: threading.Event) -> None:
         self.url = url
         self.store = parts.store
+        self.outage = outage
         self._parts = parts
         self._agent = server_parts.FakeAgent(parts, HOST, alive=False)
 
