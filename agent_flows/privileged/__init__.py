@@ -10,7 +10,7 @@ from oslo_privsep import capabilities, daemon, priv_context
 
 LOG = log.getLogger(__name__)
 
-NEEDED = capabilities.CAP_NET_ADMIN
+NEEDED = (capabilities.CAP_NET_ADMIN,)
 """For links; all that the helper has. Open vSwitch is reached by the permissions of its sockets."""
 
 # Seconds; the kernel changes 100 links in a few milliseconds.
@@ -18,7 +18,7 @@ _LIMIT = 30
 
 
 class NotPermitted(PermissionError):
-    """This process has not the capability that its helper needs."""
+    """This process has not the capabilities that its helper needs."""
 
 
 class _Context(priv_context.PrivContext):
@@ -35,22 +35,21 @@ context = _Context(
     __name__,
     cfg_section="agent_flows_privsep",
     pypath=f"{__name__}.context",
-    capabilities=[NEEDED],
+    capabilities=NEEDED,
     timeout=_LIMIT,
 )
 
 
 def start(ended: Callable[[], None]) -> None:
-    """Fork the helper, and give up its capability in this process, of root too.
+    """Fork the helper, and give up its capabilities in this process, of root too.
 
     Call it before the first thread: threads and what they start keep what they have. The helper
     ends with this process; should it end before, ``ended`` is called in a thread. Raises
     :class:`NotPermitted`, or FailedToDropPrivileges of oslo.privsep.
     """
-    if NEEDED not in capabilities.get_caps()[1]:
-        raise NotPermitted(
-            f"needs {capabilities.CAPS_BYVALUE[NEEDED]}, for links: use its systemd unit, or root"
-        )
+    if missing := set(NEEDED).difference(capabilities.get_caps()[1]):
+        names = ", ".join(capabilities.CAPS_BYVALUE[each] for each in missing)
+        raise NotPermitted(f"needs {names}, for links: use its systemd unit, or root")
     # capset(2) is for the calling thread, and oslo.privsep starts one right after the fork.
     os.register_at_fork(after_in_parent=_give_up)
     # Signals are the agent's: it ends the helper by the end of their connection.
@@ -67,7 +66,7 @@ def start(ended: Callable[[], None]) -> None:
 def _give_up() -> None:
     """Reduces the ambient capabilities, too (capabilities(7))."""
     capabilities.drop_all_caps_except(
-        *([held for held in held_so if held != NEEDED] for held_so in capabilities.get_caps())
+        *([held for held in held_so if held not in NEEDED] for held_so in capabilities.get_caps())
     )
 
 
