@@ -412,12 +412,12 @@ class Control:
             for monitor in self._monitors:
                 monitor.start()
         except OSError as exc:
-            self._troubles.report(
-                Trouble.SWITCH,
+            reason = (
                 f"ovs-vswitchd does not serve bridge {self._bridges.integration}: {exc}; is it "
-                "running, is ovs_run_dir right?",
+                "running, is ovs_run_dir right?"
             )
-            raise
+            self._troubles.report(Trouble.SWITCH, reason)
+            raise TaskFailed(TaskError(ErrorType.SWITCH_UNREACHABLE, reason)) from None
 
     def _look(self) -> None:
         """At the bridges: is each the one that has our flows?"""

@@ -2,70 +2,15 @@
 
 import configparser
 import re
-import shutil
 import subprocess
-import sys
-import tarfile
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.packaging.built import ROOT, VERSION, Built
 from tests.packaging.command import run
 
-ROOT = Path(__file__).parents[2]
-VERSION = "1.2.3"
 NEUTRONS = "agent-flows-leave-host"
-NOT_OURS = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "*.egg-info")
-
-
-@dataclass(frozen=True)
-class Built:
-    """``source`` are the files of the repository."""
-
-    source: frozenset[str]
-    sdist: Path
-    wheel: Path
-
-    def in_sdist(self) -> set[str]:
-        with tarfile.open(self.sdist) as archive:
-            names = [entry.name.partition("/")[2] for entry in archive if entry.isfile()]
-        return set(names)
-
-    def in_wheel(self) -> set[str]:
-        with zipfile.ZipFile(self.wheel) as archive:
-            return set(archive.namelist())
-
-    def read(self, name: str) -> str:
-        with zipfile.ZipFile(self.wheel) as archive:
-            return archive.read(name).decode()
-
-
-@pytest.fixture(scope="module")
-def built(place: Path, tools: Path) -> Built:
-    """Both, from a copy of this tree: a build writes into it, and needs a git repository."""
-    source = Path(shutil.copytree(ROOT, place / "source", ignore=NOT_OURS, symlinks=True))
-    who = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
-    run("git", "init", "--quiet", cwd=source)
-    run("git", "add", "--all", cwd=source)
-    run("git", *who, "commit", "--quiet", "--message", "All of it", cwd=source)
-    files = run("git", "ls-files", cwd=source).split()
-    # The wheel is made of the sdist, so what the sdist lacks is missing in it.
-    build = (tools / "python", "-m", "build", "--installer", "uv", "--outdir", place / "dist")
-    run(*build, cwd=source, PBR_VERSION=VERSION, PATH=f"{tools}:/usr/bin:/bin")
-    (sdist,) = (place / "dist").glob("*.tar.gz")
-    (wheel,) = (place / "dist").glob("*.whl")
-    return Built(frozenset(files), sdist, wheel)
-
-
-@pytest.fixture(scope="module")
-def programs(place: Path, tools: Path, built: Built) -> Path:
-    """The directory of programs of an environment that has only the wheel and what it requires."""
-    run(sys.executable, "-m", "venv", "--without-pip", "empty", cwd=place)
-    install = (tools / "uv", "pip", "install", "--quiet", "--python", "empty/bin/python")
-    run(*install, f"{built.wheel}[standalone]", cwd=place)
-    return place / "empty/bin"
 
 
 def test_an_index_would_take_both(tools: Path, built: Built) -> None:
