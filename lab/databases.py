@@ -151,12 +151,49 @@ class _Server(Lifetime):
 
 
 class PostgreSQL(_Server):
+    """With a ``leader`` it is that one's standby, until it takes over."""
+
     name, user, _first = "postgresql", "postgres", "postgres"
     # "Fast shutdown"; after SIGTERM it would wait for its clients to leave.
     _break_off = signal.SIGINT
 
+    def __init__(
+        self, authority: Authority | None = None, leader: "PostgreSQL | None" = None
+    ) -> None:
+        super().__init__(authority)
+        self._leader = leader
+
+    def _start(self) -> None:
+        super()._start()
+        if self._leader is not None:
+            # What it acknowledges is on both.
+            self._leader.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            self._leader.execute("SELECT pg_reload_conf()")
+
+    def take_over(self) -> None:
+        """The leader is killed (kill -9); this one serves its clients, at the leader's address."""
+        leader = self._leader
+        if leader is None:
+            raise RuntimeError("it follows nobody")
+        leader._daemon.kill()
+        self.execute("SELECT pg_promote()")
+        address = leader.directory / "run"
+        address.rename(leader.directory / "dead")
+        address.symlink_to(self.directory / "run")
+
+    def execute(self, statement: str) -> None:
+        engine = sqlalchemy.create_engine(self._url(self._first), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement)
+        engine.dispose()
+
     def _initialise(self) -> None:
         data = str(self.directory / "data")
+        if self._leader is not None:
+            backup = [str(_POSTGRESQL / "pg_basebackup"), "--checkpoint=fast", "-R", "-D", data]
+            where = ["-h", str(self._leader.directory / "run"), "-p", str(self._leader._port)]
+            run(_as_user(self.user, *backup, *where), timeout=120)
+            return
         initdb = str(_POSTGRESQL / "initdb")
         run(
             _as_user(

@@ -132,6 +132,15 @@ class Rabbit(Lifetime):
         for line in self.ctl("-s", "list_queues", "name").splitlines():
             self.ctl("-q", "delete_queue", line.strip())
 
+    @contextlib.contextmanager
+    def blocking(self) -> Iterator[None]:
+        """Its memory is full, as far as it knows: it takes nothing from who publishes."""
+        self.ctl("set_vm_memory_high_watermark", "absolute", "1MiB")
+        try:
+            yield
+        finally:
+            self.ctl("set_vm_memory_high_watermark", "0.4")
+
     def _environment(self, epmd_port: int) -> Mapping[str, str]:
         here = self.directory
         (here / "rabbitmq.conf").write_text(

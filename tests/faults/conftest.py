@@ -20,11 +20,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rounds", type=int, help="how often every scenario runs, each time with another seed"
     )
+    parser.addoption(
+        "--lasting",
+        type=float,
+        default=0,
+        help="seconds that each outage goes on after it was noticed",
+    )
     parser.addoption("--seed", type=int, help="of the first round, to repeat it")
     parser.addoption(
         "--write-table",
         action="store_true",
-        help="write the figures of this run into doc/contributor/faults.md",
+        help="write the figures into doc/contributor/faults.md; faults not tried keep theirs",
     )
 
 
@@ -54,13 +60,14 @@ def root() -> None:
 class Stages:
     """One stage for all tests, and a new one after a test that left it broken."""
 
-    def __init__(self) -> None:
+    def __init__(self, lasting: float) -> None:
+        self._lasting = lasting
         self._stack = contextlib.ExitStack()
         self._stage: Stage | None = None
 
     def current(self) -> Stage:
         if self._stage is None:
-            self._stage = self._stack.enter_context(Stage())
+            self._stage = self._stack.enter_context(Stage(self._lasting))
         return self._stage
 
     def discard(self) -> None:
@@ -69,8 +76,8 @@ class Stages:
 
 
 @pytest.fixture(scope="session")
-def stages() -> Iterator[Stages]:
-    made = Stages()
+def stages(request: pytest.FixtureRequest) -> Iterator[Stages]:
+    made = Stages(request.config.getoption("--lasting"))
     yield made
     made.discard()
 
@@ -89,9 +96,8 @@ def stage(stages: Stages) -> Iterator[Stage]:
 def outcomes(request: pytest.FixtureRequest) -> Iterator[list[Outcome]]:
     found: list[Outcome] = []
     yield found
-    written = table(ALL, found)
-    print(f"\n{written}")
+    print(f"\n{table(ALL, found)}")
     if request.config.getoption("--write-table"):
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
-        PAGE.write_text(f"{before}{BEGIN}\n{written}\n{END}{after}")
+        head, _, rest = PAGE.read_text().partition(BEGIN)
+        before, _, tail = rest.partition(END)
+        PAGE.write_text(f"{head}{BEGIN}\n{table(ALL, found, before)}\n{END}{tail}")

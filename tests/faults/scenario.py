@@ -8,15 +8,24 @@ from dataclasses import dataclass
 
 from tests.faults.stage import Seen, Stage
 
-Play = Callable[[Stage, random.Random], None]
+
+class Chance(random.Random):
+    """The random numbers of a round; ``seed_number`` rises by 1 from round to round."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.seed_number = seed
+
+
+Play = Callable[[Stage, Chance], None]
 
 
 @dataclass(frozen=True)
 class Scenario:
     """``play`` breaks something and mends it again, and returns as soon as the fault is gone.
 
-    Everything must have converged ``seconds`` later. In ``all`` it runs ``rounds`` times, in the
-    long run ``weight`` times as often as it says.
+    Everything must have converged ``seconds`` later. It runs ``rounds`` times unless ``--rounds``
+    says otherwise. With ``refuses`` the server may refuse reports; otherwise it has all of them.
     """
 
     name: str
@@ -25,6 +34,7 @@ class Scenario:
     play: Play
     seconds: float = 60
     rounds: int = 1
+    refuses: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Outcome:
         seen = self.seen
         found = [self.reason] if self.reason else []
         found += [f"unproven ACTIVE: {each}" for each in seen.unproven]
+        found += seen.damage
         found += [f"{count} forbidden packets at {name}" for name, count in seen.forbidden.items()]
         found += [f"a failure is not in the API: report {each}" for each in seen.lost]
         found += [f"a failure is in the API twice: {each}" for each in seen.doubled]
@@ -60,6 +71,7 @@ class Outcome:
         return (
             f"{self.scenario}: recovery {recovery}; {seen.answered} of {seen.asked} pings "
             f"answered; {sum(seen.forbidden.values())} of {seen.sent} forbidden packets passed; "
+            f"{len(seen.uncounted)} of {seen.reports} reports are not in the database; "
             f"{seen.failures} failures happened{kinds}, "
             f"{len(seen.lost)} are not in the API; "
             f"{len(seen.unproven)} ports are ACTIVE and not proven"
@@ -68,13 +80,13 @@ class Outcome:
 
 def run(scenario: Scenario, stage: Stage, seed: int) -> Outcome:
     """One round."""
-    before = stage.failures()
+    before = stage.records.made()
     print(f"{scenario.name}: {scenario.breaks} Then: {scenario.mends} (seed {seed})", flush=True)
     reason, recovery = "", None
     stage.broken = True
     with stage.traffic() as (pings, attack):
         try:
-            scenario.play(stage, random.Random(seed))
+            scenario.play(stage, Chance(seed))
             gone = time.monotonic()
             stage.wait_converged(scenario.seconds)
             recovery = time.monotonic() - gone
@@ -83,6 +95,8 @@ def run(scenario: Scenario, stage: Stage, seed: int) -> Outcome:
         except (TimeoutError, AssertionError) as exc:
             reason = str(exc)
         seen = stage.see(pings, attack, before)
+    if seen.uncounted and not scenario.refuses:
+        reason = f"{reason} {len(seen.uncounted)} reports are not in the database".strip()
     outcome = Outcome(scenario.name, recovery, seen, reason)
     print(outcome, flush=True)
     if outcome.survived:
@@ -92,8 +106,10 @@ def run(scenario: Scenario, stage: Stage, seed: int) -> Outcome:
     return outcome
 
 
-def table(scenarios: Sequence[Scenario], outcomes: Sequence[Outcome]) -> str:
-    """The figures of the rounds as a table in Markdown."""
+def table(scenarios: Sequence[Scenario], outcomes: Sequence[Outcome], before: str = "") -> str:
+    """The figures of the rounds as a table in Markdown; of faults without a round those that the
+    table ``before`` has."""
+    kept = {line.split("|")[1]: line for line in before.splitlines() if line.startswith("| ")}
     lines = [
         "| fault | survived / tried | unproven ACTIVE | forbidden packets passed / sent "
         "| failures lost / happened | recovery: median, worst |",
@@ -101,17 +117,24 @@ def table(scenarios: Sequence[Scenario], outcomes: Sequence[Outcome]) -> str:
     ]
     for scenario in scenarios:
         own = [each for each in outcomes if each.scenario == scenario.name]
-        if not own:
-            continue
-        times = [each.recovery for each in own if each.recovery is not None]
-        survived = sum(each.survived for each in own)
-        passed = sum(sum(each.seen.forbidden.values()) for each in own)
-        lost = sum(len(each.seen.lost) + len(each.seen.doubled) for each in own)
-        recovery = f"{statistics.median(times):.1f} s, {max(times):.1f} s" if times else "never"
-        lines.append(
-            f"| {scenario.breaks} {scenario.mends} | {survived} / {len(own)} "
-            f"| {sum(len(each.seen.unproven) for each in own)} "
-            f"| {passed} / {sum(each.seen.sent for each in own)} "
-            f"| {lost} / {sum(each.seen.failures for each in own)} | {recovery} |"
-        )
+        fault = f" {scenario.breaks} {scenario.mends} "
+        if own:
+            lines.append(f"|{fault}|{_figures(own)}|")
+        elif fault in kept:
+            lines.append(kept[fault])
     return "\n".join(lines) + "\n"
+
+
+def _figures(outcomes: Sequence[Outcome]) -> str:
+    times = [each.recovery for each in outcomes if each.recovery is not None]
+    survived = sum(each.survived for each in outcomes)
+    unproven = sum(len(each.seen.unproven) for each in outcomes)
+    passed = sum(sum(each.seen.forbidden.values()) for each in outcomes)
+    sent = sum(each.seen.sent for each in outcomes)
+    lost = sum(len(each.seen.lost) + len(each.seen.doubled) for each in outcomes)
+    failures = sum(each.seen.failures for each in outcomes)
+    recovery = f"{statistics.median(times):.1f} s, {max(times):.1f} s" if times else "never"
+    return (
+        f" {survived} / {len(outcomes)} | {unproven} | {passed} / {sent} | {lost} / {failures} "
+        f"| {recovery} "
+    )

@@ -1,20 +1,30 @@
 """The faults: what breaks, and how it mends."""
 
 import contextlib
+import itertools
 import random
 import signal
 import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from lab.model import egress_to_anywhere
-from lab.process import wait_until
-from tests.faults.scenario import Scenario
-from tests.faults.stage import BRIDGE, HOST, SECONDS, WEB, Stage
+from lab.process import Daemon, wait_until
+from lab.vm import Plugged
+from lab.wall_clock import WallClock
+from tests.faults.scenario import Chance, Scenario
+from tests.faults.stage import BRIDGE, HOST, OTHER_HOST, SECONDS, WEB, Stage, held
 
 _WIRING_SECONDS = 1.5
 """About what the wiring of 45 ports takes here: kills fall before, into and after it."""
-
-
+_STARTING_SECONDS = 0.5
+"""About what the agent takes from its first step, to open its outbox, until it wires."""
+_KILLS = 5
+"""In a round of ``agent-killed`` or ``server-killed``."""
+_HOUR = 3600
 _UPDATES = 500
+_NOTIFICATIONS = 10_000
+_HANDFUL = 10
 
 
 def _pause(random_: random.Random, longest: float = _WIRING_SECONDS) -> None:
@@ -26,19 +36,38 @@ def _pause(random_: random.Random, longest: float = _WIRING_SECONDS) -> None:
 
 
 def agent_killed(stage: Stage, random_: random.Random) -> None:
+    agent = stage.site.agent
     stage.rewire(stage.lines)
     _pause(random_)
-    stage.site.agent.end(signal.SIGKILL, SECONDS)
+    agent.end(signal.SIGKILL, SECONDS)
     # Nobody changes the switch now.
     assert (wrong := stage.unproven()) == [], wrong
-    stage.site.agent.start()
+    for _ in range(_KILLS - 1):
+        stage.replug(stage.lines)
+        stage.begin_agent()
+        _pause(random_, _STARTING_SECONDS + _WIRING_SECONDS)
+        agent.end(signal.SIGKILL, SECONDS)
+        assert (damage := stage.records.damage()) == [], damage
+    agent.start()
 
 
 def server_killed(stage: Stage, random_: random.Random) -> None:
-    stage.rewire(stage.lines)
-    _pause(random_)
-    stage.site.server.end(signal.SIGKILL, SECONDS)
-    stage.site.server.start()
+    server, repeated = stage.site.server, 0.0
+    for _ in range(_KILLS):
+        stage.rewire(stage.lines)
+        if random_.random() < 0.5:
+            _pause(random_)
+        else:
+            # Its answer may be lost, and the reports sent again.
+            with stage.records.next_commit() as committed:
+                wait_until(committed, SECONDS, "a report is committed", poll=0)
+        server.end(signal.SIGKILL, SECONDS)
+        assert (damage := stage.records.damage()) == [], damage
+        server.start()
+        server.ready(stage.api.answers, SECONDS)
+        stage.until_delivered()
+        repeated += stage.redelivered()
+    print(f"{repeated:.0f} reports were sent again that the server had")
 
 
 # Open vSwitch.
@@ -155,7 +184,23 @@ def rabbit_cut_off(stage: Stage, random_: random.Random) -> None:
         stage.until_unknown()
 
 
+def rabbit_blocks(stage: Stage, random_: random.Random) -> None:
+    stage.replug(random_.sample(stage.lines, 10))
+    _pause(random_)
+    with stage.rabbit.blocking():
+        stage.replug(random_.sample(stage.lines, 10))
+        stage.until_unknown()
+
+
 # The database.
+
+
+def database_fails_over(stage: Stage, random_: random.Random) -> None:
+    standby = stage.standby()
+    stage.replug(random_.sample(stage.lines, 20))
+    _pause(random_)
+    standby.take_over()
+    stage.postgresql = standby
 
 
 def database_stopped(stage: Stage, random_: random.Random) -> None:
@@ -163,7 +208,7 @@ def database_stopped(stage: Stage, random_: random.Random) -> None:
     _pause(random_)
     stage.postgresql.pause()
     stage.replug(random_.sample(stage.lines, 10))
-    wait_until(lambda: not stage.api.answers(), SECONDS, "/healthz shows it")
+    stage.until_unhealthy()
     stage.postgresql.resume()
 
 
@@ -171,7 +216,7 @@ def database_hangs(stage: Stage, random_: random.Random) -> None:
     stage.replug(random_.sample(stage.lines, 20))
     _pause(random_)
     with stage.postgresql.frozen():
-        wait_until(lambda: not stage.api.answers(), SECONDS, "/healthz shows it")
+        stage.until_unhealthy()
 
 
 # The host.
@@ -188,6 +233,64 @@ def disk_full(stage: Stage, random_: random.Random) -> None:
     # What is desired is applied all the same.
     wait_until(lambda: stage.are_open(some), SECONDS, "the ports are wired")
     ballast.unlink()
+
+
+def clock_set(stage: Stage, random_: random.Random) -> None:
+    with WallClock() as clock:
+        stage.site.agent.stop()
+        # It has this clock for as long as it runs.
+        stage.site.agent.env |= clock.env
+        try:
+            stage.site.start_agent()
+            for hours in random_.sample((1, -1), 2):
+                stage.replug(random_.sample(stage.lines, 10))
+                clock.set(hours * _HOUR)
+                stage.replug(random_.sample(stage.lines, 10))
+                print(f"{hours:+} h: converged in {stage.wait_converged():.1f} s")
+                stage.site.agent.end(signal.SIGKILL, SECONDS)
+                stage.site.agent.start()
+                stage.replug(random_.sample(stage.lines, 10))
+                print(f"restarted: converged in {stage.wait_converged():.1f} s")
+            clock.set(0)
+        finally:
+            for name in clock.env:
+                del stage.site.agent.env[name]
+        stage.replug(random_.sample(stage.lines, 10))
+
+
+# All of them.
+
+
+def every_order(stage: Stage, random_: Chance) -> None:
+    agent, server = stage.site.agent, stage.site.server
+
+    def end(daemon: Daemon) -> None:
+        code = daemon.end(signal.SIGTERM, SECONDS)
+        assert code == 0, f"{daemon.name} ended with {code}"
+
+    down: Mapping[str, Callable[[], None]] = {
+        "agent": lambda: end(agent),
+        "server": lambda: end(server),
+        "bus": stage.rabbit.pause,
+        "database": stage.postgresql.pause,
+        "switch": stage.switch.stop,
+    }
+    up: Mapping[str, Callable[[], None]] = {
+        "agent": agent.start,
+        "server": server.start,
+        "bus": stage.rabbit.resume,
+        "database": stage.postgresql.resume,
+        "switch": stage.switch.start,
+    }
+    orders = list(itertools.permutations(sorted(up)))
+    for order, steps in (
+        (random_.choice(orders), down),
+        (orders[random_.seed_number % len(orders)], up),
+    ):
+        print(f"{'down' if steps is down else 'up'}: {', '.join(order)}")
+        for name in order:
+            steps[name]()
+            _pause(random_, 1.0)
 
 
 # What the server is asked.
@@ -207,19 +310,67 @@ def port_deleted_while_reported(stage: Stage, random_: random.Random) -> None:
 
 def updated_again_and_again(stage: Stage, random_: random.Random) -> None:
     line = random_.choice(stage.lines)
-    before = stage.attempts(line)
+    before = stage.records.attempts(line.port_id)
     for number in range(_UPDATES - 1):
         stage.desire(line, admin_state_up=bool(number % 2))
     stage.desire(line)
     stage.api.wait_port(line.port_id, SECONDS, status="ACTIVE", sync_state="IN_SYNC")
-    run = stage.attempts(line) - before
+    run = stage.records.attempts(line.port_id) - before
+    print(f"{run} flows")
     assert run < _UPDATES / 2, f"{run} flows ran for {_UPDATES} updates"
+
+
+def updated_at_once(stage: Stage, random_: random.Random) -> None:
+    line = random_.choice(stage.lines)
+    before = stage.records.attempts(line.port_id)
+    with stage.held_agent(), stage.caster() as casts:
+        for number in range(_NOTIFICATIONS):
+            if number % 100 == 0:
+                stage.desire(line, admin_state_up=bool(number % 200))
+            casts.ports_changed(HOST, [line.port_id])
+        stage.desire(line)
+    began = time.monotonic()
+    stage.api.wait_port(line.port_id, SECONDS, status="ACTIVE", sync_state="IN_SYNC")
+    stage.wait_heartbeats()
+    run = stage.records.attempts(line.port_id) - before
+    print(f"{run} flows, the last ended within {time.monotonic() - began:.1f} s")
+    assert run <= _HANDFUL, f"{run} flows ran for {_NOTIFICATIONS} notifications"
 
 
 # Several hosts.
 
 
+def migrated(stage: Stage, random_: random.Random) -> None:
+    some = random_.sample(stage.lines, 10)
+    with stage.other_host(some) as other:
+        agents = (stage.site.agent, other)
+        for _ in range(6):
+            with held(random_.choice(agents)):
+                _migrate(stage, random_, some)
+                _pause(random_, 0.5)
+            _migrate(stage, random_, some)
+            _pause(random_, 0.5)
+            with held(*agents):
+                # What they have sent by now is taken.
+                _pause(random_, 0.5)
+                assert (wrong := stage.unproven()) == [], wrong
+        for line in some:
+            stage.desire(line, **{"binding:host_id": OTHER_HOST})
+        for line in some:
+            stage.api.wait_port(line.port_id, SECONDS, status="ACTIVE", sync_state="IN_SYNC")
+        assert (wrong := stage.unproven()) == [], wrong
+        for line in some:
+            stage.desire(line)
+    stage.forget_hosts({OTHER_HOST: []})
+
+
+def _migrate(stage: Stage, random_: random.Random, ports: Sequence[Plugged]) -> None:
+    for port in ports:
+        stage.desire(port, **{"binding:host_id": random_.choice((HOST, OTHER_HOST))})
+
+
 def second_agent(stage: Stage, random_: random.Random) -> None:
+    failures = stage.records.failures()
     with stage.other_agent(HOST) as second:
         wait_until(
             lambda: stage.agent().get("conflict") is not None, SECONDS, "the conflict is shown"
@@ -232,19 +383,23 @@ def second_agent(stage: Stage, random_: random.Random) -> None:
         wait_until(lambda: not stage.client.ping(stage.server_vm.ip), SECONDS, "it is revoked")
         stage.rewire(random_.sample(stage.lines, 5))
         stage.cloud.group("web", WEB, stage.web)
+        stage.wait_converged()
+        assert stage.records.failures() == failures, "what the second agent did made a flow fail"
 
 
 ALL = (
     Scenario(
         "agent-killed",
-        "The agent is killed (kill -9) at a random instant of the wiring of 45 ports.",
-        "It is started again.",
+        f"The agent is killed (kill -9), {_KILLS} times, at a random instant of its start or of "
+        "the wiring of 45 ports.",
+        "Each time it is started again.",
         agent_killed,
     ),
     Scenario(
         "server-killed",
-        "The server is killed (kill -9) at a random instant of taking the reports of 45 ports.",
-        "It is started again.",
+        f"The server is killed (kill -9), {_KILLS} times, at a random instant of taking the "
+        "reports of 45 ports, or after a commit.",
+        "Each time it is started again.",
         server_killed,
     ),
     Scenario(
@@ -321,6 +476,19 @@ ALL = (
         seconds=90,
     ),
     Scenario(
+        "rabbit-blocks",
+        "RabbitMQ has no memory left and blocks its publishers, until all ports are UNKNOWN.",
+        "It has memory again.",
+        rabbit_blocks,
+        seconds=90,
+    ),
+    Scenario(
+        "database-fails-over",
+        "PostgreSQL is killed (kill -9) while the server takes reports.",
+        "Its standby takes over.",
+        database_fails_over,
+    ),
+    Scenario(
         "database-stopped",
         "PostgreSQL is stopped while the server takes reports.",
         "It is started again.",
@@ -339,16 +507,46 @@ ALL = (
         disk_full,
     ),
     Scenario(
+        "clock-set",
+        "The agent's clock is set an hour forward and an hour back; it is killed and started "
+        "again in between.",
+        "It is right again.",
+        clock_set,
+    ),
+    Scenario(
+        "every-order",
+        "Agent, server, RabbitMQ, PostgreSQL and Open vSwitch are stopped in any order.",
+        "They are started in any order.",
+        every_order,
+        rounds=2,
+    ),
+    Scenario(
         "port-deleted",
         "10 ports are deleted in the API while their reports are on the way.",
         "They are made again.",
         port_deleted_while_reported,
+        refuses=True,
     ),
     Scenario(
         "updates",
         f"One port is updated {_UPDATES} times, as fast as the API takes it.",
         "The last update is what was before.",
         updated_again_and_again,
+    ),
+    Scenario(
+        "updates-at-once",
+        f"The agent takes nothing (SIGSTOP), and {_NOTIFICATIONS} notifications of updates of one "
+        "port wait for it in RabbitMQ.",
+        f"It takes all at once (SIGCONT), and at most {_HANDFUL} flows run; the last update is "
+        "what was before.",
+        updated_at_once,
+    ),
+    Scenario(
+        "migrated",
+        "10 ports move between two hosts and back, while reports of both are on the way.",
+        "They are bound to the first one.",
+        migrated,
+        refuses=True,
     ),
     Scenario(
         "second-agent",

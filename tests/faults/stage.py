@@ -2,28 +2,29 @@
 
 import contextlib
 import datetime
-import ipaddress
 import json
 import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oslo_config import cfg
+
+from agent_flows.rpc import transport
+from agent_flows.rpc.server import AgentClient
 from lab.attack import Attack
 from lab.cables import Cable, cables
 from lab.cloud import Cloud
 from lab.databases import PostgreSQL
-from lab.frames import mac_bytes
 from lab.lifetime import Lifetime
 from lab.model import egress_to_anywhere, ingress, random_mac
 from lab.namespace import Namespace, mark
@@ -34,6 +35,8 @@ from lab.rest import Body, Refused
 from lab.stuck_tool import StuckTool
 from lab.switch import Switch
 from lab.vm import Plugged, Vm, plug
+from tests.faults.held_flows import pattern
+from tests.faults.records import Records
 
 HOST = "compute-1"
 BRIDGE = "br-int"
@@ -43,11 +46,12 @@ VLAN = 201
 PORTS = 50
 SECONDS = 120
 """How long everything may take that has to happen, on a busy machine."""
-STATE_MIB = 8
+STATE_MIB = 64
 _HEARTBEATS = 2
 _PING_SECONDS = 0.05
 _KNOCK_SECONDS = 0.01
-_OTHER_BRIDGE = "br-other"
+OTHER_HOST = "compute-2"
+_OTHER_BRIDGE, _OTHER_PHYSICAL = "br-other", "br-phys-other"
 # Of table 0 the tool does not print the number.
 _TABLE = re.compile(r"\btable=(\d+)")
 
@@ -61,22 +65,15 @@ _AGENT = {
     "ovsdb_timeout": 5,
 }
 
-# Every failure that the agent has stored, in the same transaction. What it deletes once the
-# server has it stays here.
-_WITNESS = """
-CREATE TABLE IF NOT EXISTS witness (id TEXT PRIMARY KEY, resource_id TEXT);
-CREATE TRIGGER IF NOT EXISTS see AFTER INSERT ON unsent WHEN NEW.failed BEGIN
-    INSERT OR IGNORE INTO witness VALUES (NEW.id, NEW.resource_id);
-END;
-INSERT OR IGNORE INTO witness SELECT id, resource_id FROM unsent WHERE failed;
-"""
-
 
 @dataclass(frozen=True)
 class Seen:
     """What was found in the end: in the switch, on the wires and in the API."""
 
     unproven: Sequence[str]
+    damage: Sequence[str]
+    reports: int
+    uncounted: Sequence[str]
     forbidden: Mapping[str, int]
     failures: int
     kinds: Mapping[str, int]
@@ -85,6 +82,19 @@ class Seen:
     answered: int
     asked: int
     sent: int
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The interface of a port on another host's bridge; the names in a switch are unique."""
+
+    port_id: str
+    mac: str
+    addresses: Sequence[str]
+
+    @property
+    def tap(self) -> str:
+        return f"mov{self.port_id[:11]}"
 
 
 class Pings:
@@ -115,29 +125,39 @@ class Stage(Lifetime):
     """Switch, RabbitMQ, PostgreSQL, server and agent; ``web`` may be pinged by everyone, ``db``
     serves ``web`` only. The agent's state is on a disk of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, lasting: float = 0.0) -> None:
         super().__init__()
+        self.lasting = lasting
+        """Seconds that an outage goes on after it was noticed."""
         self.broken = False
         """Whether the last fault was not survived, so that the next one would say nothing."""
         self.ports: list[Plugged] = []
         self.plugged: set[str] = set()
+        self.twins: dict[str, Twin] = {}
+        """Interfaces of some ports on the other host's bridge, by port."""
         self._pattern: dict[str, frozenset[str]] = {}
         self._roles: dict[str, str] = {}
 
     def _start(self) -> None:
         enter = self._stack.enter_context
         self.switch = enter(Switch("faults"))
-        self.switch.add_bridge("br-phys", fail_mode="standalone")
+        for bridge in ("br-phys", _OTHER_PHYSICAL):
+            self.switch.add_bridge(bridge, fail_mode="standalone")
         self.rabbit = enter(Rabbit(self.switch.namespace))
         self.postgresql = enter(PostgreSQL())
         directory = Path(tempfile.mkdtemp(prefix=f"{mark()}tool-"))
         self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
         self.tool = StuckTool(directory)
+        database_url = self.postgresql.new_url()
         options = {
             "agent_flows": _AGENT,
-            # Thousands of failures happen here in minutes; none of them may be forgotten.
-            "agent_flows_server": {**_SERVER, "history_failures": 1_000_000},
-            "database": {"connection": self.postgresql.new_url()},
+            # Thousands of attempts are made here in minutes; none of them may be forgotten.
+            "agent_flows_server": {
+                **_SERVER,
+                "history_attempts": 1_000_000,
+                "history_failures": 1_000_000,
+            },
+            "database": {"connection": database_url},
         }
         self.site = enter(
             Site(
@@ -157,7 +177,9 @@ class Stage(Lifetime):
         self._stack.callback(self.site.agent.stop)
         self.site.start_server()
         self.site.start_agent()
-        self._watch_outbox()
+        outbox = self.site.state_dir / "outbox.sqlite"
+        self.records = Records(outbox, database_url, HOST)
+        self.records.watch()
         self._populate()
         self.wait_converged()
         self._learn()
@@ -190,7 +212,7 @@ class Stage(Lifetime):
         self.declare(vm, group)
         return vm
 
-    def lay(self, lines: Collection[Cable]) -> None:
+    def lay(self, lines: Collection[Cable | Twin]) -> None:
         """Make their kernel links; they live as long as the stage."""
         far = Namespace("cables")
         self._stack.enter_context(far)
@@ -234,6 +256,15 @@ class Stage(Lifetime):
         self.unplug(ports)
         self.plug(ports)
 
+    # Other hosts.
+
+    def forget_hosts(self, hosts: Mapping[str, Collection[str]]) -> None:
+        """Delete them with their ports."""
+        for host, ports in hosts.items():
+            for port_id in ports:
+                self.api.delete("ports", port_id)
+            self.api.delete("agents", host)
+
     # Faults, and what shows them.
 
     def until_unknown(self) -> None:
@@ -244,6 +275,24 @@ class Stage(Lifetime):
             ),
             "all ports are UNKNOWN",
         )
+        time.sleep(self.lasting)
+
+    def until_unhealthy(self) -> None:
+        """Until /healthz shows that something is wrong."""
+        self._until(lambda: not self.api.answers(), "/healthz shows it")
+        time.sleep(self.lasting)
+
+    def until_delivered(self) -> None:
+        """Until the server has every report that the agent has stored so far."""
+        made = self.records.made()
+        self._until(lambda: not self.records.uncounted(made), "all reports are delivered")
+
+    def redelivered(self) -> float:
+        """How many reports this process of the server took that it had already."""
+        text = self.api.request("GET", "/metrics")
+        found = re.search(r"^agent_flows_reports_redelivered_total (\S+)", text, re.MULTILINE)
+        assert found is not None, text
+        return float(found[1])
 
     def until_trouble(self, source: str) -> None:
         """Until the agent's heartbeats name a trouble of ``source``."""
@@ -255,21 +304,45 @@ class Stage(Lifetime):
     def _until(self, check: Callable[[], bool], what: str) -> None:
         wait_until(check, SECONDS, what, poll=0.1)
 
+    def begin_agent(self) -> None:
+        """Start it, and wait until it has opened its outbox: everything else is yet to come."""
+        before = self.records.starts()
+        self.site.agent.start()
+        self.site.agent.ready(lambda: self.records.starts() > before, SECONDS)
+
+    def held_agent(self) -> contextlib.AbstractContextManager[None]:
+        return held(self.site.agent)
+
     @contextlib.contextmanager
-    def held_agent(self) -> Iterator[None]:
-        """It does nothing (SIGSTOP) until the block is left."""
-        os.kill(self.site.agent.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self.site.agent.pid, signal.SIGCONT)
+    def other_host(self, ports: Collection[Plugged]) -> Iterator[Daemon]:
+        """The agent of another host, on which these ports are plugged, too."""
+        twins = [Twin(port.port_id, port.mac, port.addresses) for port in ports]
+        self.lay(twins)
+        with self.other_agent(OTHER_HOST) as agent:
+            wait_until(
+                lambda: _OTHER_BRIDGE in self.switch.vsctl("list-br").split(),
+                SECONDS,
+                "the other agent makes its bridge",
+            )
+            plug(self.switch, twins, _OTHER_BRIDGE)
+            self.twins = {twin.port_id: twin for twin in twins}
+            try:
+                yield agent
+            finally:
+                self.twins = {}
+                taps = [f"link delete {twin.tap}" for twin in twins]
+                self.switch.namespace.ip_batch(taps)
 
     @contextlib.contextmanager
     def other_agent(self, host: str) -> Iterator[Daemon]:
-        """An agent with a bridge of its own, on the same switch."""
+        """An agent with bridges of its own, on the same switch."""
         options = {**_AGENT, "integration_bridge": _OTHER_BRIDGE}
         with Site(
-            self.switch, host, transport_url=self.rabbit.url, options={"agent_flows": options}
+            self.switch,
+            host,
+            transport_url=self.rabbit.url,
+            bridge_mappings={"physnet1": _OTHER_PHYSICAL},
+            options={"agent_flows": options},
         ) as site:
             site.agent.start()
             try:
@@ -277,6 +350,10 @@ class Stage(Lifetime):
             finally:
                 site.agent.stop()
                 self.switch.vsctl("--if-exists", "del-br", _OTHER_BRIDGE)
+
+    def standby(self) -> PostgreSQL:
+        """One that follows the database of the server."""
+        return self._stack.enter_context(PostgreSQL(leader=self.postgresql))
 
     @contextlib.contextmanager
     def cut_off_from_rabbit(self) -> Iterator[None]:
@@ -296,6 +373,16 @@ class Stage(Lifetime):
     def _iptables(self, *words: str) -> None:
         argv = self.switch.namespace.argv(["iptables", "-w", *words])
         subprocess.run(argv, check=True, capture_output=True)
+
+    @contextlib.contextmanager
+    def caster(self) -> Iterator[AgentClient]:
+        """Casts to agents as the server does; for this thread."""
+        with self.switch.namespace.entered():
+            bus = transport.get_transport(cfg.CONF, self.rabbit.url)
+            try:
+                yield AgentClient(bus)
+            finally:
+                bus.cleanup()
 
     def last_words(self) -> str:
         """The end of the logs of agent and server."""
@@ -371,31 +458,38 @@ class Stage(Lifetime):
     # The switch, compared with the database.
 
     def unproven(self) -> list[str]:
-        """Every port that the database has as ACTIVE, and the switch does not hold as it held it
-        when packets had proven it."""
-        active = [port["id"] for port in self.shown() if port["status"] == "ACTIVE"]
-        return self._not_held(active) if active else []
+        """Every port that the database has as ACTIVE, and the switch of its host does not hold as
+        it held it when packets had proven it."""
+        active = defaultdict[str, list[str]](list)
+        for port in self.shown():
+            if port["status"] == "ACTIVE":
+                active[port["binding:host_id"]].append(port["id"])
+        twins = {id_: twin for id_, twin in self.twins.items() if id_ in active[OTHER_HOST]}
+        wrong = self._not_held({p.port_id: p for p in self.ports if p.port_id in active[HOST]})
+        return wrong + self._not_held(twins, _OTHER_BRIDGE)
 
-    def _not_held(self, ids: Collection[str]) -> list[str]:
+    def _not_held(self, ports: Mapping[str, Plugged], bridge: str = BRIDGE) -> list[str]:
+        if not ports:
+            return []
         try:
-            flows = self._flows()
+            flows = self._flows(bridge)
             ofports = self._ofports()
         except (CommandFailed, subprocess.TimeoutExpired, ValueError) as exc:
-            return [f"port {id_} is ACTIVE, and the switch cannot be read: {exc}" for id_ in ids]
+            return [f"port {id_} is ACTIVE, and the switch cannot be read: {exc}" for id_ in ports]
         wrong: list[str] = []
-        for port in self.ports:
-            if port.port_id not in ids or not self._pattern:
+        for id_, port in ports.items():
+            if not self._pattern:
                 continue
             ofport, tag = ofports.get(port.tap, (0, 0))
             if ofport <= 0:
-                wrong.append(f"port {port.port_id} is ACTIVE without an interface")
+                wrong.append(f"port {id_} is ACTIVE without an interface")
                 continue
-            held = _pattern(port, ofport, tag, flows)
-            wanted = self._pattern[self._roles[port.port_id]]
-            if held != wanted:
+            found = pattern(port, ofport, tag, flows)
+            wanted = self._pattern[self._roles[id_]]
+            if found != wanted:
                 wrong.append(
-                    f"port {port.port_id} is ACTIVE; missing: {sorted(wanted - held)[:3]}, "
-                    f"surplus: {sorted(held - wanted)[:3]}"
+                    f"port {id_} is ACTIVE; missing: {sorted(wanted - found)[:3]}, "
+                    f"surplus: {sorted(found - wanted)[:3]}"
                 )
         return wrong
 
@@ -404,7 +498,7 @@ class Stage(Lifetime):
         self.check_packets()
         flows, ofports = self._flows(), self._ofports()
         for port in self.ports:
-            held = _pattern(port, *ofports[port.tap], flows)
+            held = pattern(port, *ofports[port.tap], flows)
             role = self._roles[port.port_id]
             assert held == self._pattern.setdefault(role, held), (port.port_id, sorted(held))
             assert len(held) > 5, sorted(held)
@@ -417,14 +511,10 @@ class Stage(Lifetime):
 
     def are_open(self, ports: Collection[Plugged]) -> bool:
         """Whether the switch holds all that these ports need."""
-        return not self._not_held({port.port_id for port in ports})
+        return not self._not_held({port.port_id: port for port in ports})
 
-    def attempts(self, port: Plugged) -> int:
-        """How often its wiring was tried so far."""
-        return max((task["attempt"] for task in self.api.tasks(port.port_id)), default=0)
-
-    def _flows(self) -> list[str]:
-        return self.switch.flows(BRIDGE)
+    def _flows(self, bridge: str = BRIDGE) -> list[str]:
+        return self.switch.flows(bridge)
 
     def _ofports(self) -> Mapping[str, tuple[int, int]]:
         """The ofport and the tag of each interface."""
@@ -467,23 +557,11 @@ class Stage(Lifetime):
             finally:
                 pings.stop()
 
-    def _outbox(self) -> contextlib.closing[sqlite3.Connection]:
-        file = self.site.state_dir / "outbox.sqlite"
-        return contextlib.closing(sqlite3.connect(file, timeout=SECONDS))
-
-    def _watch_outbox(self) -> None:
-        with self._outbox() as outbox:
-            outbox.executescript(_WITNESS)
-
-    def failures(self) -> set[str]:
-        """The ids of the failed reports that the agent has stored since the stage began."""
-        with self._outbox() as outbox:
-            rows = outbox.execute("SELECT id FROM witness")
-            return {id_ for (id_,) in rows}
-
     def see(self, pings: Pings, attack: Attack, before: Collection[str]) -> Seen:
-        """Everything that must hold at the end; ``before``: failures of earlier scenarios."""
-        happened = self.failures() - set(before)
+        """Everything that must hold at the end; ``before``: reports of earlier scenarios."""
+        made = self.records.made()
+        reports = made.keys() - set(before)
+        happened = {id_ for id_ in reports if made[id_]}
         failed = self.api.find("tasks", task_state="FAILED")
         readable = [
             (task["flow_id"], task["resource_id"], task["name"])
@@ -493,6 +571,9 @@ class Stage(Lifetime):
         ids = {id_ for id_, _, _ in readable}
         return Seen(
             unproven=self.unproven(),
+            damage=self.records.damage(),
+            reports=len(reports),
+            uncounted=sorted(self.records.uncounted(reports)),
             forbidden=attack.passed(),
             failures=len(happened),
             kinds=Counter(t["error"]["type"] for t in failed if t["flow_id"] in happened),
@@ -504,40 +585,16 @@ class Stage(Lifetime):
         )
 
 
-def _pattern(port: Plugged, ofport: int, tag: int, flows: Sequence[str]) -> frozenset[str]:
-    """The flows that are about the port, without what differs between ports of one group."""
-    address = port.addresses[0].partition("/")[0]
-    names = {
-        "PORT": rf"in_port={ofport}\b|reg5={ofport:#x}\b|output:{ofport}\b"
-        rf"|load:{ofport:#x}->NXM_NX_REG5\b",
-        "MAC": re.escape(port.mac),
-        "IP": rf"\b{re.escape(address)}\b",
-        "LINK_LOCAL": re.escape(_link_local(port.mac)),
-        "NET": rf"\breg6={tag:#x}\b|\bdl_vlan={tag}\b|load:{tag:#x}->NXM_NX_REG6\b",
-        "CONJUNCTION": r"conj_id=\d+|conjunction\(\d+",
-        # Broadcast goes to every port of the network, in one flow; and who wrote it.
-        "": r"load:0x[0-9a-f]+->NXM_NX_REG5\[\],resubmit\(,81\),|cookie=0x[0-9a-f]+, ?",
-    }
-    own = re.compile(f"{names['PORT']}|{names['MAC']}")
-    found = set[str]()
-    for flow in flows:
-        if own.search(flow):
-            text = flow
-            for name, value in names.items():
-                text = re.sub(value, name, text)
-            if "CONJUNCTION" in text:
-                # Each process of the agent has the other one of two priorities for them.
-                text = re.sub(r"priority=\d+", "PRIORITY", text)
-            found.add(text)
-    return frozenset(found)
-
-
-def _link_local(mac: str) -> str:
-    """RFC 4291, appendix A."""
-    eight = bytearray(mac_bytes(mac))
-    eight[3:3] = b"\xff\xfe"
-    eight[0] ^= 2
-    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes(eight)))
+@contextlib.contextmanager
+def held(*daemons: Daemon) -> Iterator[None]:
+    """They do nothing (SIGSTOP) until the block is left."""
+    for daemon in daemons:
+        os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for daemon in daemons:
+            os.kill(daemon.pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,93 @@
+"""What the agent has stored to be reported, and what the server has of it."""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from pathlib import Path
+
+import sqlalchemy as sa
+
+_SECONDS = 120
+# Every report that the agent has stored, in the same transaction. What it deletes once the server
+# has it stays here.
+_WITNESS = """
+CREATE TABLE IF NOT EXISTS witness (id TEXT PRIMARY KEY, failed INTEGER);
+CREATE TRIGGER IF NOT EXISTS see AFTER INSERT ON unsent BEGIN
+    INSERT OR IGNORE INTO witness VALUES (NEW.id, NEW.failed);
+END;
+INSERT OR IGNORE INTO witness SELECT id, failed FROM unsent;
+"""
+# But for those that the server writes in place of a missing report.
+_ATTEMPTS = sa.text("""
+    SELECT a.id, count(t.ordinal) FROM agent_flows_attempts a
+    LEFT JOIN agent_flows_tasks t ON t.ordinal = a.ordinal
+    WHERE a.host = :host AND NOT EXISTS (
+        SELECT 1 FROM agent_flows_tasks s WHERE s.ordinal = a.ordinal AND s.name = 'await-report')
+    GROUP BY a.id
+""")
+_NUMBER = sa.text("SELECT count(*) FROM agent_flows_attempts WHERE resource_id = :port")
+_NEWEST = sa.text("SELECT max(ordinal) FROM agent_flows_attempts")
+
+
+class Records:
+    """The outbox at ``path`` and the server's database at ``url``, read behind their backs."""
+
+    def __init__(self, path: Path, url: str, host: str) -> None:
+        self._path = path
+        self._host = host
+        self._engine = sa.create_engine(url, poolclass=sa.NullPool)
+
+    def watch(self) -> None:
+        """From now on every report that is stored is noted."""
+        with self._outbox() as outbox:
+            outbox.executescript(_WITNESS)
+
+    def starts(self) -> int:
+        """How often an agent has opened the outbox."""
+        with self._outbox() as outbox:
+            (number,) = outbox.execute("SELECT max(number) FROM boots").fetchone()
+        return int(number)
+
+    def made(self) -> Mapping[str, bool]:
+        """The ids of all reports that the agent has stored; whether each is of a failure."""
+        with self._outbox() as outbox:
+            rows = outbox.execute("SELECT id, failed FROM witness")
+            return {id_: bool(failed) for id_, failed in rows}
+
+    def failures(self) -> int:
+        """How many of them are of failures."""
+        return sum(self.made().values())
+
+    def attempts(self, port_id: str) -> int:
+        """How many attempts at the port the server has."""
+        with self._engine.connect() as connection:
+            return int(connection.scalar(_NUMBER, {"port": port_id}))
+
+    @contextlib.contextmanager
+    def next_commit(self) -> Iterator[Callable[[], bool]]:
+        """Whether the server has committed a report since then."""
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            before = connection.scalar(_NEWEST)
+            yield lambda: bool(connection.scalar(_NEWEST) != before)
+
+    def uncounted(self, ids: Collection[str]) -> Set[str]:
+        """Those of these reports that are not in the database."""
+        return set(ids) - self._kept().keys()
+
+    def damage(self) -> list[str]:
+        """Where the outbox or the database is not consistent in itself, or they with each other."""
+        with self._outbox() as outbox:
+            (verdict,) = outbox.execute("PRAGMA quick_check(1)").fetchone()
+        found = [] if verdict == "ok" else [f"the outbox is damaged: {verdict}"]
+        kept = self._kept()
+        found += [f"attempt {id_} has no task" for id_, tasks in kept.items() if not tasks]
+        made = self.made()
+        return found + [f"attempt {id_} was never reported" for id_ in kept if id_ not in made]
+
+    def _kept(self) -> Mapping[str, int]:
+        with self._engine.connect() as connection:
+            rows = connection.execute(_ATTEMPTS, {"host": self._host})
+            return {str(id_): tasks for id_, tasks in rows}
+
+    def _outbox(self) -> contextlib.closing[sqlite3.Connection]:
+        return contextlib.closing(sqlite3.connect(self._path, timeout=_SECONDS))
