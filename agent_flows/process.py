@@ -40,7 +40,7 @@ def do_without_unused() -> None:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
-def read(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts = cfg.CONF) -> cfg.ConfigOpts:
+def read(argv: Sequence[str], prog: str, conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
     """Read the configuration.
 
     ``argv`` is the command line without the program's name. Without

@@ -83,6 +83,8 @@ class VerifyPort(ListCommand):
         self, parsed_args: argparse.Namespace
     ) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
         # They load TaskFlow, the library of OVSDB and others that no other command needs.
+        from oslo_config import cfg
+
         from agent_flows import process
         from agent_flows.engine.task import TaskFailed
         from agent_flows.l2.ovsdb import OvsdbUnreachable
@@ -91,7 +93,7 @@ class VerifyPort(ListCommand):
 
         words = [f"--config-file={name}" for name in parsed_args.config_file]
         words += [f"--config-dir={name}" for name in parsed_args.config_dir]
-        conf = process.read(words, "agent-flows-agent")
+        conf = process.read(words, "agent-flows-agent", cfg.ConfigOpts())
         try:
             self._checks = self._look(refs.resolve(self.api, "ports", parsed_args.id), conf)
         except (OvsdbUnreachable, SwitchError, Timeout, TaskFailed) as exc:
