@@ -43,6 +43,8 @@ def test_the_wheel_installs_every_file_that_an_administrator_copies(built: Built
     assert {name.rpartition("/")[2] for name in installed} == {
         name.rpartition("/")[2] for name in copied
     }
+    # Where bash-completion looks below each of its data directories.
+    assert f"{data}share/bash-completion/completions/agent-flows" in installed
 
 
 def test_the_wheel_names_the_project_its_licence_and_what_it_needs(built: Built) -> None:
