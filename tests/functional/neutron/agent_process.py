@@ -105,6 +105,8 @@ def main(bridge: str, database: str, run_dir: str) -> None:
     configure(database, run_dir)
     # Neutron's privileged part is this process.
     privileged.default.set_client_mode(False)
+    # A request of Neutron's that meets a closing connection may never be answered, for 300 s.
+    cfg.CONF.set_override("of_request_timeout", 5, "OVS")
     os_ken_cfg.CONF(project="os_ken", args=[])
     os_ken_cfg.CONF.ofp_listen_host = cfg.CONF.OVS.of_listen_address
     os_ken_cfg.CONF.ofp_tcp_listen_port = cfg.CONF.OVS.of_listen_port
