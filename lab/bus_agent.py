@@ -80,10 +80,11 @@ class BusAgent:
         *,
         interval: float = 10.0,
         timeout: float = 30.0,
+        max_reports: int = 100_000,
     ) -> None:
         self.host = host
         self.made: set[str] = set()
-        self.outbox = Outbox(directory / f"{host}.sqlite", 100_000)
+        self.outbox = Outbox(directory / f"{host}.sqlite", max_reports)
         keys = directory / f"{host}.keys"
         keys.mkdir(exist_ok=True)
         signer = Signer(self.outbox.identity, host, host_key.load(keys, lifetime=0))

@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lasting",
         type=float,
         default=0,
-        help="seconds that each outage goes on after it was noticed",
+        help="seconds that each outage, and the overload, goes on after it was noticed",
     )
     parser.addoption("--seed", type=int, help="of the first round, to repeat it")
     parser.addoption(

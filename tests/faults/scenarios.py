@@ -12,6 +12,7 @@ from lab.model import egress_to_anywhere
 from lab.process import Daemon, wait_until
 from lab.vm import Plugged
 from lab.wall_clock import WallClock
+from tests.faults.overload import Agents, slowed
 from tests.faults.scenario import Chance, Scenario
 from tests.faults.stage import BRIDGE, HOST, OTHER_HOST, SECONDS, WEB, Stage, held
 
@@ -22,6 +23,16 @@ _STARTING_SECONDS = 0.5
 _KILLS = 5
 """In a round of ``agent-killed`` or ``server-killed``."""
 _HOUR = 3600
+_OVERLOAD = 10
+_DOWN_TIME = 35
+"""The default: how long a message of 500 reports may take does not shrink with what it is here."""
+_MEASURED = 2000
+_STORM_HOSTS, _STORM_PORTS = 4, 25
+_SHARE = 0.1
+"""Of its time the server runs in the overload, so that the others can make ten times its load."""
+_ENOUGH = 2000
+_MOST_MIB = 32 * _STORM_HOSTS
+"""Each host has one message of at most 500 reports on its way, however many it has made."""
 _UPDATES = 500
 _NOTIFICATIONS = 10_000
 _HANDFUL = 10
@@ -337,6 +348,56 @@ def updated_at_once(stage: Stage, random_: random.Random) -> None:
     assert run <= _HANDFUL, f"{run} flows ran for {_NOTIFICATIONS} notifications"
 
 
+def overloaded(stage: Stage, random_: random.Random) -> None:
+    hosts = stage.other_hosts(_STORM_HOSTS, _STORM_PORTS)
+    server = stage.site.server
+    with (
+        stage.server_with(agent_down_time=_DOWN_TIME),
+        Agents(stage.switch.namespace, stage.rabbit.url, hosts) as agents,
+    ):
+        stage.wait_agents_alive([HOST, *hosts])
+        memory = stage.site.memory_mib(server)
+        with slowed(server.pid, _SHARE):
+            # What it can take is what it takes of more than enough.
+            agents.make(_ENOUGH)
+            before, began = agents.load().acknowledged, time.monotonic()
+            wait_until(
+                lambda: agents.load().acknowledged >= before + _MEASURED,
+                SECONDS,
+                f"{_MEASURED} reports are taken",
+                poll=0.2,
+            )
+            capacity = (agents.load().acknowledged - before) / (time.monotonic() - began)
+            began = time.monotonic()
+            agents.make(10 * capacity)
+            grown = 0.0
+            while time.monotonic() - began < max(stage.lasting, _OVERLOAD):
+                dead = [a["host"] for a in stage.api.find("agents") if not a["alive"]]
+                assert not dead, f"declared dead: {dead}"
+                grown = max(grown, stage.site.memory_mib(server) - memory)
+                time.sleep(0.5)
+            agents.make(0)
+            at_end = agents.load()
+        ended = time.monotonic()
+        wait_until(lambda: not agents.load().waiting, SECONDS, "what waits is taken", poll=0.2)
+        drained = time.monotonic() - ended
+        done = agents.load()
+    print(
+        f"the server took {capacity:.0f} reports/s, and was sent {10 * capacity:.0f}; "
+        f"{at_end.made} made, {done.acknowledged} acknowledged, others were superseded; "
+        f"{at_end.waiting} waited in the end, for {drained:.1f} s; the slowest of {done.beats} "
+        f"heartbeats took {done.beat} s; its memory grew by {grown:.0f} MiB"
+    )
+    assert grown < _MOST_MIB, f"the memory of the server grew by {grown:.0f} MiB"
+    assert done.beat is not None, "a heartbeat was not answered"
+    line = random_.choice(stage.lines)
+    stage.rewire([line])
+    began = time.monotonic()
+    stage.api.wait_port(line.port_id, SECONDS, status="ACTIVE", sync_state="IN_SYNC")
+    print(f"a port is ACTIVE {time.monotonic() - began:.1f} s after it was plugged")
+    stage.forget_hosts(hosts)
+
+
 # Several hosts.
 
 
@@ -540,6 +601,12 @@ ALL = (
         f"It takes all at once (SIGCONT), and at most {_HANDFUL} flows run; the last update is "
         "what was before.",
         updated_at_once,
+    ),
+    Scenario(
+        "overloaded",
+        f"{_STORM_HOSTS} other hosts make 10 times the reports that the server can take.",
+        "They make no more.",
+        overloaded,
     ),
     Scenario(
         "migrated",

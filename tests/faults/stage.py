@@ -258,6 +258,23 @@ class Stage(Lifetime):
 
     # Other hosts.
 
+    def other_hosts(self, number: int, ports: int) -> dict[str, list[str]]:
+        """Hosts without a switch, each with so many ports in no group."""
+        network = self.cloud.network()
+        lines = cables(number * ports)
+        made: dict[str, list[str]] = {}
+        for count, line in enumerate(lines):
+            host = f"storm-{count // ports + 1}"
+            Cloud(self.api, host).port(line, network)
+            made.setdefault(host, []).append(line.port_id)
+        return made
+
+    def wait_agents_alive(self, hosts: Collection[str]) -> None:
+        self._until(
+            lambda: {a["host"] for a in self.api.find("agents") if a["alive"]} >= set(hosts),
+            "all agents are alive",
+        )
+
     def forget_hosts(self, hosts: Mapping[str, Collection[str]]) -> None:
         """Delete them with their ports."""
         for host, ports in hosts.items():
@@ -303,6 +320,24 @@ class Stage(Lifetime):
 
     def _until(self, check: Callable[[], bool], what: str) -> None:
         wait_until(check, SECONDS, what, poll=0.1)
+
+    @contextlib.contextmanager
+    def server_with(self, **options: object) -> Iterator[None]:
+        """The server runs with other values of some of its options until the block is left."""
+        before = text = self.site.config_file.read_text()
+        for name, value in options.items():
+            text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
+        self._restart_server(text)
+        try:
+            yield
+        finally:
+            self._restart_server(before)
+
+    def _restart_server(self, configuration: str) -> None:
+        self.site.server.stop()
+        self.site.config_file.write_text(configuration)
+        self.site.server.start()
+        self.site.server.ready(self.api.answers, SECONDS)
 
     def begin_agent(self) -> None:
         """Start it, and wait until it has opened its outbox: everything else is yet to come."""
