@@ -6,6 +6,7 @@ of the first are left. Anybody may change external_ids, so records count least: 
 the VLANs that this process gave, then the tags of the ports.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from agent_flows.errors import ErrorType
@@ -42,7 +43,7 @@ def choose(
     the VLAN freed last is the last to be given again.
     """
     in_use = {*taken.values(), *busy}
-    order = (*range(after + 1, VLANS.stop), *range(VLANS.start, after + 1))
+    order = itertools.chain(range(after + 1, VLANS.stop), range(VLANS.start, after + 1))
     free = (vlan for vlan in order if vlan not in in_use)
     wanted = (network for network in networks if network not in taken)
     return dict(zip(wanted, free, strict=False))

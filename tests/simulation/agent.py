@@ -23,7 +23,7 @@ from agent_flows.l2.networks import Networks
 from agent_flows.l2.vlans import VlanRecords
 from agent_flows.openflow import ofctl
 from agent_flows.openflow.pipeline import Home, Pipeline
-from agent_flows.report import FlowName, FlowReport, Trouble
+from agent_flows.report import FlowName, FlowReport, ResourceType, Trouble
 from agent_flows.reporting.comparison import Comparison
 from agent_flows.reporting.heartbeat import Heartbeat
 from agent_flows.reporting.outbox import Outbox
@@ -91,16 +91,35 @@ class _Outbox(Outbox):
     ) -> None:
         super().__init__(disk.path, 1000, troubles, clock=clock.microseconds)
         self._disk_, self._process, self._stored_ = disk, process, stored
+        # The ports whose last report could not be stored.
+        self.lost: set[str] = set()
 
     def put(self, reports: Sequence[FlowReport]) -> None:
         with self._process.around("the reports are stored", free=False):
-            if self._disk_.full:
-                self._db.execute("PRAGMA max_page_count = 1")
+            self._fill()
+            ids = {report.resource_id for report in reports}
             try:
                 super().put(reports)
-            finally:
-                self._db.execute("PRAGMA max_page_count = 1000000")
+            except sqlite3.Error:
+                self.lost |= ids
+                raise
+            groups = any(report.resource_type is not ResourceType.PORT for report in reports)
+            self.lost = set() if groups else self.lost - ids
             self._stored_(reports)
+
+    def writable(self) -> bool:
+        self._fill()
+        return super().writable()
+
+    def _fill(self) -> None:
+        """Whether a write fails on a disk that is full would depend on what was deleted before."""
+        for table in ("unsent", "probe"):
+            self._db.execute(f"DROP TRIGGER IF EXISTS temp.full_{table}")
+            if self._disk_.full:
+                self._db.execute(
+                    f"CREATE TEMP TRIGGER full_{table} BEFORE INSERT ON main.{table} "
+                    "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+                )
 
     def forget(self, ids: Collection[str]) -> None:
         with self._process.around("acknowledged reports are deleted", free=False):

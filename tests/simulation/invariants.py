@@ -5,7 +5,11 @@ what was stored, sent and taken was noted on its way, and what a switch lets thr
 its flows.
 """
 
-from collections.abc import Mapping, Sequence
+import collections
+import datetime
+import functools
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +20,12 @@ from agent_flows.report import FlowName, FlowReport, PortStatus, ResourceType, S
 from agent_flows.server.core import models as core
 from agent_flows.server.core.models import table_of
 from agent_flows.server.standalone import models, port_state
-from tests.simulation.server import RULES
+from tests.simulation.server import RULES, rows
+from tests.simulation.switch import Allowed
 
 if TYPE_CHECKING:
     from tests.simulation.agent import Agent
-    from tests.simulation.world import World
+    from tests.simulation.world import Delivered, World
 
 _PORT, _GROUP = table_of(models.Port).c, table_of(models.SecurityGroup).c
 _MEMBERSHIP, _AT_HOST = table_of(models.Membership).c, table_of(models.SecurityGroupHost).c
@@ -28,6 +33,8 @@ _AGENT, _ATTEMPT = table_of(core.Agent).c, table_of(core.Attempt).c
 _PORTS, _GROUPS = sa.select(*_PORT), sa.select(*_GROUP)
 _MEMBERSHIPS = sa.select(_MEMBERSHIP.port_id, _MEMBERSHIP.security_group_id)
 _AGENTS = sa.select(_AGENT.host, _AGENT.sequence, _AGENT.boot_id, _AGENT.spoke_at, _AGENT.host_key)
+_FAILURES = sa.select(_ATTEMPT.id).where(_ATTEMPT.failed)
+_SHOWN = sa.select(*_PORT, port_state.SYNC_STATE.label("shown")).select_from(models.Port)
 _WIRING = (FlowName.WIRE, FlowName.RESYNC, FlowName.REFRESH)
 
 
@@ -47,6 +54,7 @@ class Invariants:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._commits = -1
+        self._found: Broken | None = None
         # How many reports were taken before the step.
         self._before = 0
         self._ports: dict[str, _Port] = {}
@@ -73,14 +81,29 @@ class Invariants:
 
     def _check_rules(self, agent: "Agent", report: FlowReport) -> None:
         named = report.security_group_revisions.items()
-        wanted = frozenset[int]().union(*(self._world.allowed[each] for each in named))
+        wanted = self._allowed(named)
         found = agent.switch.allowed(report.resource_id)
         if found != wanted:
-            self._broken(2, f"reported as proven with TCP {set(wanted)}, the switch has {found}")
+            self._broken(2, f"reported as proven with {wanted}, the switch has {found}")
+
+    def _allowed(self, groups: Iterable[tuple[str, int]]) -> Allowed:
+        return functools.reduce(
+            operator.or_, (self._world.allowed[each] for each in groups), Allowed()
+        )
+
+    def taken(self) -> None:
+        """After the commit of reports: later in the step more may change. Who calls this would
+        catch what is raised, so :meth:`after_step` raises it."""
+        try:
+            self._check_database()
+        except Broken as exc:
+            self._found = self._found or exc
 
     # After a step.
 
     def after_step(self) -> None:
+        if self._found is not None:
+            raise self._found
         for agent in self._world.agents:
             if agent.has_defect:
                 raise Broken(f"a batch raised: {agent.has_defect}\n{self._world.story_text()}")
@@ -90,12 +113,15 @@ class Invariants:
         if commits != self._commits:
             self._commits = commits
             self._check_database()
+            self._check_history()
         self._check_outboxes()
         self._world.tampered = False
 
     def _check_memory(self, agent: "Agent") -> None:
         """14: what counts as proven was stored before."""
         for port_id, life in agent.reconciler.table.lives().items():
+            if life.phase is Phase.PROVEN and port_id in agent.outbox.lost:
+                self._broken(14, f"{port_id} counts as proven, and its report was not stored")
             if life.phase is Phase.PROVEN and life.proven and life.applied is not None:
                 claimed = self._claims.get((id(agent.outbox), port_id), set())
                 if life.applied.wiring.revision not in claimed:
@@ -110,15 +136,18 @@ class Invariants:
             if missing:
                 self._broken(3, f"reports {missing} left the outbox, and no server has taken them")
 
+    def _check_history(self) -> None:
+        """3, 9: every failure that the server took as news is in the history, once."""
+        kept = collections.Counter(row.id for row in rows(_FAILURES))
+        for id_ in self._world.failures:
+            if kept[id_] != 1:
+                self._broken(3, f"the failure {id_[:4]} is {kept[id_]} times in the history")
+
     def _check_database(self) -> None:
-        with self._world.database.reader() as session:
-            connection = session.connection()
-            ports = {row.id: row for row in connection.execute(_PORTS)}
-            groups = {row.id: row for row in connection.execute(_GROUPS)}
-            members: dict[str, list[str]] = {}
-            for row in connection.execute(_MEMBERSHIPS):
-                members.setdefault(row.port_id, []).append(row.security_group_id)
-            agents = connection.execute(_AGENTS).all()
+        ports = {row.id: row for row in rows(_PORTS)}
+        groups = {row.id: row for row in rows(_GROUPS)}
+        members = _members()
+        agents = rows(_AGENTS)
         now = len(self._world.delivered)
         for port_id, row in ports.items():
             before = self._ports.get(port_id)
@@ -143,7 +172,8 @@ class Invariants:
             return
         of_boot = {each.boot_id: agent for agent in self._world.agents for each in agent.boots}
         was, now = of_boot[before.boot_id], of_boot[row.boot_id]
-        silent = (self._world.clock.now() - before.spoke_at).total_seconds()
+        spoke_at = datetime.datetime.fromisoformat(before.spoke_at).replace(tzinfo=datetime.UTC)
+        silent = (self._world.clock.now() - spoke_at).total_seconds()
         if was is not now and silent < RULES.down_time and row.host_key != now.disk.public_key:
             self._broken(10, f"{now.name} reports, and {was.name} called {silent:.0f} s ago")
 
@@ -159,15 +189,9 @@ class Invariants:
             was_active = before.row.status == PortStatus.ACTIVE
         else:
             was_active = False
-        if row.status != PortStatus.ACTIVE or was_active:
+        if row.status != PortStatus.ACTIVE:
             return
         since = self._before if before is None or before.row.host != row.host else before.since
-        self._check_proof(row, since, groups, members)
-
-    def _check_proof(
-        self, row: Any, since: int, groups: Mapping[str, Any], members: Sequence[str]
-    ) -> None:
-        """2, 4, 10: a port that has become ACTIVE is proven by its newest report."""
         own = [
             each
             for each in self._world.delivered[since:]
@@ -176,7 +200,33 @@ class Invariants:
         newest = max(own, key=lambda each: each.made, default=None)
         if newest is None:
             self._broken(2, f"{row.id} is ACTIVE without a report from {row.host}")
-        report = newest.report
+        if was_active:
+            self._check_failure(row, newest.report, groups, members)
+        else:
+            self._check_proof(row, own, newest.report, groups, members)
+
+    def _check_failure(
+        self, row: Any, report: FlowReport, groups: Mapping[str, Any], members: Sequence[str]
+    ) -> None:
+        """2: a port that was ACTIVE is so no longer once what is desired now has failed."""
+        current = {group: groups[group].revision for group in members}
+        if (
+            report.failed is not None
+            and report.flow in _WIRING
+            and report.revision == row.revision_number
+            and report.security_group_revisions == current
+        ):
+            self._broken(2, f"{row.id} is still ACTIVE, and its newest report failed")
+
+    def _check_proof(
+        self,
+        row: Any,
+        own: Sequence["Delivered"],
+        report: FlowReport,
+        groups: Mapping[str, Any],
+        members: Sequence[str],
+    ) -> None:
+        """2, 4, 10: a port that has become ACTIVE is proven by its newest report."""
         if report.failed is not None or report.flow not in _WIRING:
             self._broken(4, f"{row.id} is ACTIVE, and its newest report is {report.flow}, failed")
         proofs = [each for each in own if each.report.failed is None]
@@ -202,28 +252,22 @@ class Invariants:
 
     def not_converged(self) -> list[str]:
         """12, 11: what is not yet as it is desired to be."""
-        with self._world.database.reader() as session:
-            shown = port_state.SYNC_STATE.label("shown")
-            rows = session.execute(sa.select(*_PORT, shown).select_from(models.Port)).all()
-            revisions = {
-                row.id: row.revision
-                for row in session.connection().execute(sa.select(_GROUP.id, _GROUP.revision))
-            }
-            members: dict[str, list[str]] = {}
-            for row in session.connection().execute(_MEMBERSHIPS):
-                members.setdefault(row.port_id, []).append(row.security_group_id)
+        revisions = {row.id: row.revision for row in rows(_GROUPS)}
+        members = _members()
         wrong = []
-        bound = {row.id: row for row in rows}
+        bound = {row.id: row for row in rows(_SHOWN)}
         for agent in self._world.agents:
             if not agent.alive:
                 continue
+            if left := agent.disk.ids():
+                wrong.append(f"{len(left)} reports of {agent.host} were not taken")
             for port_id, plug in agent.switch.plugs.items():
                 port = bound.get(port_id)
                 if port is not None and port.host == agent.host:
                     continue
                 if plug.vlan is not None or agent.switch.has_flows_of(plug.ofport):
                     wrong.append(f"{port_id} is open on {agent.host}, and not bound to it")
-        for row in rows:
+        for row in bound.values():
             agent = self._of(row.host)
             if agent is None:
                 continue
@@ -234,11 +278,10 @@ class Invariants:
             if (row.status, row.shown) != (PortStatus.ACTIVE, SyncState.IN_SYNC):
                 wrong.append(f"{row.id} is {row.status} and {row.shown}")
                 continue
-            of_groups = [(group, revisions[group]) for group in members.get(row.id, ())]
-            wanted = frozenset[int]().union(*(self._world.allowed[each] for each in of_groups))
+            wanted = self._allowed((group, revisions[group]) for group in members.get(row.id, ()))
             found = agent.switch.allowed(row.id)
             if found != wanted:
-                wrong.append(f"{row.id} has TCP {found} in the switch, and {wanted} is desired")
+                wrong.append(f"{row.id} has {found} in the switch, and {wanted} is desired")
         return wrong
 
     def _of(self, host: str | None) -> "Agent | None":
@@ -247,3 +290,11 @@ class Invariants:
 
     def _broken(self, number: int, what: str) -> None:
         raise Broken(f"invariant {number}: {what}\n{self._world.story_text()}")
+
+
+def _members() -> Mapping[str, Sequence[str]]:
+    """The groups that each port is in."""
+    found: dict[str, list[str]] = {}
+    for row in rows(_MEMBERSHIPS):
+        found.setdefault(row.port_id, []).append(row.security_group_id)
+    return found

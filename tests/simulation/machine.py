@@ -1,7 +1,7 @@
 """The search: hypothesis draws histories of a world, and shrinks one that breaks an invariant."""
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.simulation.bus import FATES
 from tests.simulation.switch import Trouble
@@ -12,6 +12,7 @@ _number = st.integers(0, 3)
 _groups = st.sampled_from([GROUPS[:1], GROUPS[:1], GROUPS[1:], GROUPS])
 _CALLS = ["report", "report", "get_desired", "get_revisions", "heartbeat"]
 _processes = st.sampled_from([0, 1, 2, 2, 3, 3, 4])
+_turns = st.sampled_from([0, 1, 2, 2, 2, 3, 3, 4, 5])
 _agents = st.sampled_from([0, 0, 1, 1, 2])
 
 
@@ -20,9 +21,7 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
-        for port, agent in zip(PORTS, self.world.agents[:1] * 2, strict=False):
-            self.world.boot(port, agent, GROUPS[:1])
+        self.world = World(PORTS[:2])
 
     def teardown(self) -> None:
         try:
@@ -47,6 +46,14 @@ class Histories(RuleBasedStateMachine):
     def delete_port(self, port: str) -> None:
         self.world.delete_port(port)
 
+    @rule(port=_ports)
+    def readdress(self, port: str) -> None:
+        self.world.readdress(port)
+
+    @rule(group=st.sampled_from(GROUPS))
+    def delete_group(self, group: str) -> None:
+        self.world.delete_group(group)
+
     @rule(group=st.sampled_from(GROUPS))
     def put_rules(self, group: str) -> None:
         self.world.put_rules(group)
@@ -57,14 +64,18 @@ class Histories(RuleBasedStateMachine):
     def plug(self, agent: int, port: str) -> None:
         self.world.plug(self.world.agents[agent], port)
 
-    @rule(agent=_agents, port=_ports, what=st.sampled_from(["loses a flow", "gets another tag"]))
+    @rule(
+        agent=_agents,
+        port=_ports,
+        what=st.sampled_from(["loses a flow", "gets a flow of a stranger", "gets another tag"]),
+    )
     def tamper(self, agent: int, port: str, what: str) -> None:
         self.world.tamper(self.world.agents[agent], port, what)
 
     @rule(
         agent=_agents,
         kind=st.sampled_from(["full", "hang", "answer late", "unreachable"]),
-        bundles=st.integers(1, 3),
+        bundles=st.integers(1, 4),
     )
     def trouble_of_switch(self, agent: int, kind: str, bundles: int) -> None:
         self.world.trouble_switch(self.world.agents[agent], Trouble(kind, bundles))
@@ -84,12 +95,19 @@ class Histories(RuleBasedStateMachine):
         self.world.say("everyone has a turn")
         self.world.everyone(self.world.processes)
 
-    everyone_again = everyone
-    """Twice as often as anything else."""
+    second_turn = third_turn = everyone
+    """Three times as often as anything else, or most of what happens would come to nothing."""
 
-    @rule(process=_processes, turn=st.integers(0, 6))
-    def turn(self, process: int, turn: int) -> None:
-        self.world.one_turn(self.world.processes[process], turn)
+    @rule(order=st.lists(st.tuples(_turns, st.integers(0, 6)), min_size=3, max_size=12))
+    def turns(self, order: list[tuple[int, int]]) -> None:
+        """Of single threads, in any order."""
+        for who, number in order:
+            if who < len(self.world.processes):
+                self.world.one_turn(self.world.processes[who], number)
+            else:
+                self.world.handle_cast(number, "arrives")
+
+    more_turns = turns
 
     @rule(process=_processes)
     def crash(self, process: int) -> None:
@@ -113,10 +131,12 @@ class Histories(RuleBasedStateMachine):
     def fate_of_a_call(self, fate: str, call: str) -> None:
         self.world.doom(fate, call)
 
+    @precondition(lambda self: self.world.bus.late)
     @rule(place=_number)
     def deliver_late_call(self, place: int) -> None:
         self.world.deliver_late(place)
 
+    @precondition(lambda self: self.world.bus.casts)
     @rule(place=_number, fate=st.sampled_from(["arrives", "is lost", "comes twice"]))
     def deliver_cast(self, place: int, fate: str) -> None:
         self.world.handle_cast(place, fate)
@@ -139,10 +159,12 @@ class Histories(RuleBasedStateMachine):
     def meanwhile(self, process: int, points: int, what: str, port: str, host: str) -> None:
         self.world.meanwhile(self.world.processes[process], points, what, port, host)
 
-    @rule(casts=st.booleans())
-    def settle(self, casts: bool) -> None:
-        self.world.settle(casts=casts)
-        self._casts = casts
+    @rule(casts=st.booleans(), now=st.sampled_from([False, False, True]))
+    def settle(self, casts: bool, now: bool) -> None:
+        """A third as often as the other rules: it takes twenty times as long."""
+        if now:
+            self.world.settle(casts=casts)
+            self._casts = casts
 
     @invariant()
     def holds(self) -> None:

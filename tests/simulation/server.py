@@ -1,5 +1,6 @@
 """A process of the standalone server, as far as agents, the database and time concern it."""
 
+import collections
 import contextlib
 import functools
 import sqlite3
@@ -23,7 +24,7 @@ from agent_flows.server.core.liveness import Rules
 from agent_flows.server.core.metrics import Metrics
 from agent_flows.server.core.store import Store
 from agent_flows.server.core.sweeper import Limits, Sweeper
-from agent_flows.server.standalone import schema
+from agent_flows.server.standalone import models, schema
 from agent_flows.server.standalone.directory import OwnDirectory
 from agent_flows.supervision import Troubles
 from lab.server_parts import configuration
@@ -31,6 +32,11 @@ from tests.simulation.bus import Incoming, Message, Outside
 from tests.simulation.steps import Crashed, Process
 
 _AGENT = core.table_of(core.Agent).c
+_PORT = core.table_of(models.Port).c
+_AT_HOST = core.table_of(models.SecurityGroupHost).c
+_PORTS = sa.select(_PORT.id, _PORT.host, _PORT.sequence)
+_GROUPS = sa.select(_AT_HOST.security_group_id, _AT_HOST.host, _AT_HOST.sequence)
+_SPEAKERS = sa.select(_AGENT.host, _AGENT.boot_id)
 RULES = Rules(down_time=35.0)
 REPORT_TIMEOUT = 60.0
 _LIMITS = Limits(
@@ -56,28 +62,41 @@ def _metrics() -> Metrics:
 
 
 class Content:
-    """What the database has when a history begins: a copy of SQLite's memory, made once. To delete
-    the rows of the history before, and to write these again, takes ten times as long."""
+    """What the database has now: a copy of SQLite's memory. To delete the rows of a history, and to
+    write those of its beginning again, takes ten times as long."""
 
     def __init__(self) -> None:
-        self._copy: sqlite3.Connection | None = None
+        self._copy = sqlite3.connect(":memory:")
+        _raw().backup(self._copy)
 
-    def restore(self) -> bool:
-        """False if there is no copy yet: the database is empty then."""
-        if self._copy is None:
-            return False
-        with the_database().engine.connect() as connection:
-            self._copy.backup(_raw(connection))
-        return True
-
-    def keep(self) -> None:
-        with the_database().engine.connect() as connection:
-            self._copy = sqlite3.connect(":memory:")
-            _raw(connection).backup(self._copy)
+    def restore(self) -> None:
+        self._copy.backup(_raw())
 
 
-def _raw(connection: sa.Connection) -> sqlite3.Connection:
-    raw = connection.connection.driver_connection
+@functools.cache
+def empty() -> Content:
+    return Content()
+
+
+def rows(query: sa.Select[Any]) -> list[Any]:
+    """What the query finds, with the values as SQLite has them. The checks ask after every step,
+    and SQLAlchemy takes five times as long."""
+    text, make = _prepared(query)
+    return [make(row) for row in _raw().execute(text)]
+
+
+@functools.cache
+def _prepared(query: sa.Select[Any]) -> tuple[str, Callable[[Sequence[Any]], Any]]:
+    text = query.compile(the_database().engine, compile_kwargs={"literal_binds": True})
+    row = collections.namedtuple("row", query.selected_columns.keys())
+    return str(text), row._make
+
+
+@functools.cache
+def _raw() -> sqlite3.Connection:
+    """There is one connection: the database is in its memory."""
+    with the_database().engine.connect() as connection:
+        raw = connection.connection.driver_connection
     assert isinstance(raw, sqlite3.Connection)
     return raw
 
@@ -126,13 +145,14 @@ class Guarded:
 
 
 class Server(Process):
-    """``taken`` gets what was committed of each message of reports."""
+    """``taken`` gets what was committed of each message of reports: the host, its reports, those
+    that failed and are news, and who sent them."""
 
     def __init__(
         self,
         name: str,
         outside: Outside,
-        taken: Callable[[str, Sequence[FlowReport], Identity | None], None],
+        taken: Callable[[Sequence[FlowReport], Sequence[FlowReport], Identity | None], None],
     ) -> None:
         super().__init__(name, outside.say)
         self._bus, self._clock, self._taken = outside.bus, outside.clock, taken
@@ -172,8 +192,10 @@ class Server(Process):
             casts = change(session)
         self.caster.cast(casts)
 
-    def note_taken(self, host: str, reports: Sequence[FlowReport], agent: Identity | None) -> None:
-        self._taken(host, reports, agent)
+    def note_taken(
+        self, reports: Sequence[FlowReport], failures: Sequence[FlowReport], agent: Identity | None
+    ) -> None:
+        self._taken(reports, failures, agent)
 
 
 class _Watched:
@@ -186,21 +208,32 @@ class _Watched:
         self, host: str, reports: Sequence[FlowReport], agent: Identity | None = None
     ) -> Receipt:
         before = self._server.commits
+        failures = _new_failures(reports)
         try:
             answer = self._store.take_reports(host, reports, agent)
         except Crashed:
             if self._server.commits > before and self._reports_for(host, agent):
-                self._server.note_taken(host, reports, agent)
+                self._server.note_taken(reports, failures, agent)
             raise
-        self._server.note_taken(host, reports, agent)
+        self._server.note_taken(reports, failures, agent)
         return answer
 
     @staticmethod
     def _reports_for(host: str, agent: Identity | None) -> bool:
         """Whether the process had its message taken, and was not refused."""
-        with the_database().reader() as session:
-            query = sa.select(_AGENT.boot_id).where(_AGENT.host == host)
-            return agent is not None and session.connection().scalar(query) == agent.boot_id
+        speaker = {row.host: row.boot_id for row in rows(_SPEAKERS)}.get(host)
+        return agent is not None and speaker == agent.boot_id
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+
+def _new_failures(reports: Sequence[FlowReport]) -> list[FlowReport]:
+    """Those that failed and are newer than what the server has of the port or group there."""
+    held = {(id_, host): sequence for id_, host, sequence in [*rows(_PORTS), *rows(_GROUPS)]}
+    return [
+        report
+        for report in reports
+        if report.failed is not None
+        and report.sequence > held.get((report.resource_id, report.host), report.sequence)
+    ]

@@ -18,6 +18,8 @@ _LINE = re.compile(r"(?:cookie=(?P<cookie>\w+),)?(?P<key>.*?) actions=(?P<action
 _KEY = re.compile(r"table=(\d+),priority=(\d+),?(.*)")
 _SELECTED = re.compile(r"cookie=(\w+)/(-1|\w+)")
 _RULE_PORT = re.compile(r"\btp_dst=(\d+)")
+_SOURCE = re.compile(r"nw_src=([\d.]+)")
+_FIRST, _SECOND = (re.compile(rf"conjunction\((\d+),{n}/2\)") for n in (1, 2))
 _ALL = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -46,6 +48,20 @@ class Plug:
         """None for a port that is closed by the dead VLAN, or has no tag yet."""
         tag = next(iter(self.port.tag), None)
         return None if tag in (None, DEAD_VLAN) else int(tag)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the rules of a port let in: TCP ports, and the members of remote groups."""
+
+    tcp: frozenset[int] = frozenset()
+    members: frozenset[str] = frozenset()
+
+    def __or__(self, other: "Allowed") -> "Allowed":
+        return Allowed(self.tcp | other.tcp, self.members | other.members)
+
+    def __str__(self) -> str:
+        return f"TCP {sorted(self.tcp)} and members {sorted(self.members)}"
 
 
 @dataclass
@@ -106,33 +122,33 @@ class Switch:
         plug.port.tag = [plug.vlan + 1000]
         return True
 
-    def allowed(self, port_id: str) -> frozenset[int] | None:
-        """The TCP ports that the rules of the port allow, each of them made of its whole flows;
-        None if the port is closed."""
+    def open(self, port_id: str) -> bool:
+        """Another program lets in what no rule allows; False if the port has no interface."""
+        plug = self.plugs.get(port_id)
+        if plug is not None:
+            key = f"table=82,priority=200,tcp,reg5={plug.ofport},tp_dst=9"
+            self.flows[key] = 0x7, f"output:{plug.ofport}"
+        return plug is not None
+
+    def allowed(self, port_id: str) -> Allowed | None:
+        """What the rules of the port allow, each of them made of its whole flows; None if the port
+        is closed."""
         plug = self.plugs.get(port_id)
         if plug is None or plug.vlan is None:
             return None
-        found = set()
-        for key in self.flows:
-            if _is_rule(key, plug.ofport) and (number := _RULE_PORT.search(key)):
-                found.add(int(number[1]))
-        return frozenset(found)
-
-    def members(self, port_id: str) -> frozenset[str]:
-        """The addresses of remote groups that the rules of the port let in."""
-        plug = self.plugs.get(port_id)
-        if plug is None:
-            return frozenset()
-        ids = set()
+        numbers, ids = set(), set()
         for key, (_, actions) in self.flows.items():
-            if _is_rule(key, plug.ofport):
-                ids |= set(re.findall(r"conjunction\((\d+),2/2\)", actions))
-        return frozenset(
+            if _is_rule(key, plug.ofport) and (number := _RULE_PORT.search(key)):
+                numbers.add(int(number[1]))
+                ids |= set(_SECOND.findall(actions))
+        members = {
             source[1]
             for key, (_, actions) in self.flows.items()
-            if not ids.isdisjoint(re.findall(r"conjunction\((\d+),1/2\)", actions))
-            and (source := re.search(r"nw_src=([\d.]+)", key))
-        )
+            if ids
+            and (source := _SOURCE.search(key))
+            and not ids.isdisjoint(_FIRST.findall(actions))
+        }
+        return Allowed(frozenset(numbers), frozenset(members))
 
     def has_flows_of(self, ofport: int) -> bool:
         return any(

@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis.stateful import run_state_machine_as_test
 
 from agent_flows.report import PortStatus, SyncState
 from tests.simulation.agent import HEARTBEAT
-from tests.simulation.machine import Histories
-from tests.simulation.search import HISTORIES, settings
+from tests.simulation.search import HISTORIES, SEEDS, search
 from tests.simulation.world import GROUPS, HOSTS, PORTS, World
 
 
@@ -62,8 +60,10 @@ def test_heartbeats_do_not_keep_a_port_from_its_second_look(world: World) -> Non
     assert world.state_of(PORTS[0]) == (PortStatus.DOWN, SyncState.ABSENT)
 
 
-def test_no_history_breaks_an_invariant(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_history_breaks_an_invariant(seed: int, request: pytest.FixtureRequest) -> None:
     examples = request.config.getoption("--examples", default=None)
-    run_state_machine_as_test(
-        Histories, settings=settings(examples or HISTORIES, random=bool(examples))
-    )
+    if examples:
+        search(examples // len(SEEDS), None)
+    else:
+        search(HISTORIES, seed)

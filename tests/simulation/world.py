@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -13,7 +13,7 @@ from agent_flows.report import FlowReport
 from agent_flows.rpc.identity import Identity
 from agent_flows.server.core import clock as server_clock
 from agent_flows.server.core.casts import Casts
-from agent_flows.server.core.errors import NotFound
+from agent_flows.server.core.errors import Conflict, NotFound
 from agent_flows.server.core.models import table_of
 from agent_flows.server.standalone import (
     bodies,
@@ -22,23 +22,29 @@ from agent_flows.server.standalone import (
     models,
     port_state,
 )
+from agent_flows.validation import Invalid
 from lab.model import egress_to_anywhere, ingress, numbered_id
 from tests.simulation import invariants
 from tests.simulation.agent import Agent
 from tests.simulation.bus import Bus, Message, Outside
-from tests.simulation.server import Content, Server, the_database
+from tests.simulation.server import Content, Server, empty, rows, the_database
 from tests.simulation.steps import Clock, Crashed, Process
-from tests.simulation.switch import Switch, Trouble
+from tests.simulation.switch import Allowed, Switch, Trouble
 
 NETWORK = numbered_id(3, 1)
 PORTS = [numbered_id(1, n) for n in range(1, 4)]
 GROUPS = [numbered_id(2, n) for n in range(1, 3)]
 HOSTS = ["host-1", "host-2"]
 _GROUP, _PORT = table_of(models.SecurityGroup).c, table_of(models.Port).c
-_MEMBERSHIP = table_of(models.Membership).c
-
-_FIRST, _FIRST_TCP_PORT = Content(), 1000
-"""The network and the groups that are there from the beginning."""
+_MEMBERSHIP, _ADDRESS = table_of(models.Membership).c, table_of(models.FixedIp).c
+_RULE = table_of(models.SecurityGroupRule).c
+_RULES = sa.select(_RULE.security_group_id, _RULE.port_range_min)
+_REVISIONS = sa.select(_GROUP.id, _GROUP.revision)
+_ADDRESSES = sa.select(_MEMBERSHIP.security_group_id, _ADDRESS.ip_address).join_from(
+    table_of(models.Membership), table_of(models.FixedIp), _MEMBERSHIP.port_id == _ADDRESS.port_id
+)
+_FIRST_TCP_PORT = 1000
+_FIRST_BINDING = HOSTS[0], GROUPS[:1]
 ROUNDS = 40
 """Turns of ten seconds in which everything must converge after the last disturbance."""
 
@@ -48,6 +54,15 @@ def short(id_: str) -> str:
         if id_ in ids:
             return f"{kind} {ids.index(id_) + 1}"
     return id_[:8]
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """What the API wrote before a history: in the database, on the bus, and as a story."""
+
+    content: Content
+    casts: Sequence[Message]
+    story: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -61,7 +76,11 @@ class Delivered:
 
 
 class World:
-    def __init__(self) -> None:
+    """There are a network and two groups from the beginning, and on the first host ``booted``."""
+
+    _beginnings: ClassVar[dict[Sequence[str], _Beginning]] = {}
+
+    def __init__(self, booted: Sequence[str] = ()) -> None:
         logging.disable(logging.CRITICAL)
         self._undo = contextlib.ExitStack()
         self.clock = Clock()
@@ -71,9 +90,14 @@ class World:
         self.bus = Bus(self._take_call, self.say)
         self.delivered: list[Delivered] = []
         self.made: dict[str, int] = {}
-        # By group and revision: the TCP ports that its rules allow.
-        self.allowed: dict[tuple[str, int], frozenset[int]] = {}
-        self._next_tcp_port = 0
+        # The reports that failed, and were news when the server took them.
+        self.failures: set[str] = set()
+        # By group and revision: what its rules allow.
+        self.allowed: dict[tuple[str, int], Allowed] = {}
+        # The host and the groups that each port was given last, and those with another address.
+        self._given: dict[str, tuple[str | None, Collection[str]]] = {}
+        self._readdressed: set[str] = set()
+        self._next_tcp_port = _FIRST_TCP_PORT
         self._calls = 0
         self.tampered = False
         outside = Outside(self.bus, self.clock, self.say)
@@ -91,7 +115,7 @@ class World:
         self.double.alive = False
         self.agents.append(self.double)
         self.checks = invariants.Invariants(self)
-        self._set_up()
+        self._begin(tuple(booted))
 
     def close(self) -> None:
         self._undo.close()
@@ -111,20 +135,29 @@ class World:
 
     # What the API does.
 
-    def _set_up(self) -> None:
-        if _FIRST.restore():
-            self._next_tcp_port = _FIRST_TCP_PORT
+    def _begin(self, booted: tuple[str, ...]) -> None:
+        known = self._beginnings.get(booted)
+        if known is None:
+            empty().restore()
+            network = bodies.read(bodies.Network, NETWORK, {"network_type": "local"})
+            with self.servers[0].database.writer() as session:
+                desired.put_networks(session, [("", network)], self.clock.now())
+            for group in GROUPS:
+                self.put_rules(group)
+            for port in booted:
+                self.put_port(port, *_FIRST_BINDING)
+            self.servers[0].pool.run()
+            known = _Beginning(Content(), list(self.bus.casts), list(self.story))
+            self._beginnings[booted] = known
+        else:
+            known.content.restore()
+            self.bus.casts += known.casts
+            self.story += known.story
+            self._next_tcp_port += 2 * len(GROUPS)
+            self._given |= dict.fromkeys(booted, _FIRST_BINDING)
             self._note_groups()
-            return
-        now = self.clock.now()
-        network = bodies.read(bodies.Network, NETWORK, {"network_type": "local"})
-        with self.servers[0].database.writer() as session:
-            desired.put_networks(session, [("", network)], now)
-        self._next_tcp_port = _FIRST_TCP_PORT - 2 * len(GROUPS)
-        for group in GROUPS:
-            self.put_rules(group)
-        self.story.clear()
-        _FIRST.keep()
+        for port in booted:
+            self.plug(self.agents[0], port)
 
     def write(self, what: str, change: Callable[[Session], Casts]) -> None:
         """A request to the API of a server that is alive."""
@@ -137,8 +170,8 @@ class World:
             server.write(change)
         except Crashed:
             pass
-        except NotFound:
-            self.say("    there is none")
+        except (NotFound, Conflict, Invalid) as exc:
+            self.say(f"    is refused: {exc}")
         self._note_groups()
 
     def put_rules(self, group: str) -> None:
@@ -161,11 +194,12 @@ class World:
         )
 
     def put_port(self, port: str, host: str | None, groups: Collection[str]) -> None:
+        self._given[port] = host, groups
         number = PORTS.index(port) + 1
         fields = {
             "network_id": NETWORK,
             "mac_address": f"fa:16:3e:00:00:0{number}",
-            "fixed_ips": [{"ip_address": f"10.0.0.{number}"}],
+            "fixed_ips": [{"ip_address": f"10.0.{int(port in self._readdressed)}.{number}"}],
             "security_groups": list(groups),
             "binding:host_id": host,
         }
@@ -176,6 +210,18 @@ class World:
             lambda session: desired_ports.put_ports(session, [("", body)], self.clock.now()).casts,
         )
 
+    def readdress(self, port: str) -> None:
+        """Its other address, for itself and for those whose rules let in its groups."""
+        if port in self._given:
+            self._readdressed ^= {port}
+            self.put_port(port, *self._given[port])
+
+    def delete_group(self, group: str) -> None:
+        self.write(
+            f"{short(group)} is deleted",
+            lambda session: desired.delete_security_group(session, group, self.clock.now()),
+        )
+
     def delete_port(self, port: str) -> None:
         self.write(
             f"{short(port)} is deleted",
@@ -183,17 +229,14 @@ class World:
         )
 
     def _note_groups(self) -> None:
-        rule = table_of(models.SecurityGroupRule).c
-        with self.database.reader() as session:
-            connection = session.connection()
-            for id_, revision in connection.execute(sa.select(_GROUP.id, _GROUP.revision)).all():
-                if (id_, revision) not in self.allowed:
-                    numbers = connection.scalars(
-                        sa.select(rule.port_range_min).where(
-                            rule.security_group_id == id_, rule.port_range_min.is_not(None)
-                        )
-                    )
-                    self.allowed[id_, revision] = frozenset(numbers)
+        rules = rows(_RULES)
+        members = frozenset(address for group, address in rows(_ADDRESSES) if group == GROUPS[0])
+        for group, revision in rows(_REVISIONS):
+            numbers = {rule.port_range_min for rule in rules if rule.security_group_id == group}
+            allowed = Allowed(
+                frozenset(numbers - {None}), members if group == GROUPS[1] else frozenset()
+            )
+            self.allowed.setdefault((group, revision), allowed)
 
     # What happens on a host.
 
@@ -215,7 +258,11 @@ class World:
                 self.plug(each, port)
 
     def tamper(self, agent: Agent, port: str, what: str) -> None:
-        done = {"loses a flow": agent.switch.lose_flow, "gets another tag": agent.switch.retag}
+        done = {
+            "loses a flow": agent.switch.lose_flow,
+            "gets a flow of a stranger": agent.switch.open,
+            "gets another tag": agent.switch.retag,
+        }
         if done[what](port):
             self.say(f"{short(port)} {what} at {agent.name}")
             self.tampered = True
@@ -403,11 +450,15 @@ class World:
             self.say(f"    stored: {_told(report)}")
         self.checks.stored(agent, reports)
 
-    def _note_taken(self, host: str, reports: Sequence[FlowReport], agent: Identity | None) -> None:
+    def _note_taken(
+        self, reports: Sequence[FlowReport], failures: Sequence[FlowReport], agent: Identity | None
+    ) -> None:
         boot_id = agent.boot_id if agent else None
+        self.failures |= {report.id for report in failures}
         for report in reports:
             self.say(f"    taken: {_told(report)}")
             self.delivered.append(Delivered(report, boot_id, self.made.get(report.id, -1)))
+        self.checks.taken()
 
     # Quiet.
 

@@ -114,6 +114,8 @@ class Database:
             pool_timeout=settings.pool_timeout,
             sqlite_synchronous=settings.sqlite_synchronous,
             max_retries=0,
+            # It is for eventlet's threads: ours would give way after every transaction.
+            thread_checkin=False,
             connection_parameters=_parameters(url, timeout),
         )
         if timeout is not None:
