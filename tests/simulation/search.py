@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.simulation.machine import Histories
 
-SEEDS = range(4, 19)
+SEEDS = range(4, 44)
 HISTORIES = 20
 """For each seed, unless ``--examples`` is given: few, for hypothesis makes most of them by a change
 of those before."""
