@@ -15,7 +15,7 @@ from oslo_log import log
 from agent_flows import conf as options
 from agent_flows import process, process_report, threads, tracing
 from agent_flows.rpc import transport as wire
-from agent_flows.rpc.dispatch import listener
+from agent_flows.rpc.listener import Listener
 from agent_flows.rpc.refusals import Refusals
 from agent_flows.rpc.server import AgentClient, ServerEndpoint
 from agent_flows.server import workers
@@ -43,6 +43,9 @@ _CANNOT_START = (
     OSError,
     ValueError,
 )
+# Seconds: a start waits for the message bus, a stop for the calls that are under way.
+_BUS_PATIENCE = 5.0
+_HANDLING_PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,9 @@ class ServerService:
 
     ``start`` raises :class:`agent_flows.server.standalone.auth.Misconfigured`,
     :class:`agent_flows.server.standalone.schema.Outdated`, ``OSError`` if the address is
-    taken, one of ``database.ERRORS`` without one, or ``MessagingException`` without a
-    bus; whatever was started by then is stopped. ``rpc_threads`` handle calls of agents;
-    by default as many as oslo.messaging's option has.
+    taken, or one of ``database.ERRORS`` without one; whatever was started by then is stopped.
+    Without a message bus it starts, and receives calls when there is one. ``rpc_threads`` handle
+    calls of agents; by default as many as oslo.messaging's option has.
     """
 
     def __init__(
@@ -117,11 +120,13 @@ class ServerService:
         sweeper = Sweeper(held, directory, caster, metrics, limits, rules=rules, troubles=troubles)
         wire.bound_backlog(conf)
         refusals = Refusals(lambda reason: metrics.refused.labels(reason).inc())
-        rpc = listener(
+        rpc = Listener(
             self._transport,
             wire.server_target(self._name),
             ServerEndpoint(store, refusals, traces=traces),
-            metrics.called,
+            troubles,
+            threads=self._rpc_threads,
+            observe=metrics.called,
         )
 
         def snapshot() -> Snapshot:
@@ -129,7 +134,7 @@ class ServerService:
                 return agent_view.snapshot(session, directory, Liveness(rules, clock.now()))
 
         metrics.watch_database(Bounded(snapshot, health.DATABASE_PATIENCE))
-        checks = health.checks(held, sweeper, caster, troubles)
+        checks = health.checks(held, sweeper, caster, rpc, troubles)
         metrics.watch_process(lambda: {name: check() is not None for name, check in checks.items()})
         process_report.add_section(
             "Server", lambda: {name: check() or "works" for name, check in checks.items()}
@@ -138,8 +143,9 @@ class ServerService:
         self._api = WsgiServer(app, conf, shared.listening if shared else None)
         self._undo.callback(self._api.stop)
 
-        rpc.start(override_pool_size=self._rpc_threads)
-        self._undo.callback(rpc.wait)
+        # A signal is handled, and the API answers, while the message bus is away.
+        rpc.start(_BUS_PATIENCE)
+        self._undo.callback(rpc.wait, _HANDLING_PATIENCE)
         self._undo.callback(rpc.stop)
         sweeper.start()
         self._undo.callback(sweeper.stop)

@@ -6,6 +6,7 @@ import oslo_messaging
 import sqlalchemy
 
 from agent_flows.rpc import transport as wire
+from agent_flows.rpc.listener import Listener
 from agent_flows.server.core.casts import Caster
 from agent_flows.server.core.database import ERRORS, Database
 from agent_flows.server.core.sweeper import TROUBLE as SWEEPER
@@ -50,7 +51,7 @@ class Ping:
 
 
 def checks(
-    held: Database, sweeper: Sweeper, caster: Caster, troubles: Troubles
+    held: Database, sweeper: Sweeper, caster: Caster, rpc: Listener, troubles: Troubles
 ) -> Mapping[str, Check]:
     """What ``/healthz`` looks at: each answers what fails, None if nothing does."""
     reach = Bounded(lambda: _reach(held), DATABASE_PATIENCE)
@@ -68,11 +69,14 @@ def checks(
         ended = None if sweeper.is_alive() else "its thread has ended"
         return troubles.current().get(SWEEPER) or ended
 
+    def bus() -> str | None:
+        return troubles.current().get(BUS) or (None if rpc.is_receiving() else "not connected yet")
+
     return {
         "database": database,
         "sweeper": sweeps,
         "casts": lambda: caster.failure,
-        "bus": lambda: troubles.current().get(BUS),
+        "bus": bus,
     }
 
 

@@ -16,13 +16,16 @@ from lab.process import free_port, wait_until
 
 PROGRAM = Path(sys.executable).parent / "agent-flows-server"
 SECONDS = 30
+MEMORY = "kombu+memory://"
+HEALTHY = (200, {"status": "ok", "failures": {}})
+BUS_AWAY = (503, {"status": "failing", "failures": {"bus": "not connected yet"}})
 
 
-def config_file(directory: Path, port: int, **api: object) -> Path:
+def config_file(directory: Path, port: int, bus: str = MEMORY, **api: object) -> Path:
     made = directory / "agent_flows.conf"
     lines = [f"{name} = {value}" for name, value in {"bind_port": port, **api}.items()]
     made.write_text(
-        "[DEFAULT]\ntransport_url = kombu+memory://\n"
+        f"[DEFAULT]\ntransport_url = {bus}\n"
         f"[database]\nconnection = sqlite:///{directory / 'new' / 'server.sqlite'}\n"
         "[agent_flows_api]\n" + "\n".join(lines) + "\n"
     )
@@ -42,23 +45,29 @@ def request(
 
 
 @contextmanager
-def serving(directory: Path, **api: object) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+def serving(
+    directory: Path,
+    bus: str = MEMORY,
+    health: tuple[int, object] = HEALTHY,
+    **api: object,
+) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """It runs until the block ends; it has this health when the block begins."""
     port = free_port()
-    config = config_file(directory, port, **api)
+    config = config_file(directory, port, bus, **api)
     with subprocess.Popen(
         [PROGRAM, "--config-file", config], stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            wait_until(lambda: healthy(process, port), SECONDS, "it answers")
+            wait_until(lambda: has(health, process, port), SECONDS, "it answers")
             yield process, port
         finally:
             process.kill()
 
 
-def healthy(process: "subprocess.Popen[str]", port: int) -> bool:
+def has(health: tuple[int, object], process: "subprocess.Popen[str]", port: int) -> bool:
     assert process.poll() is None, process.stderr and process.stderr.read()
     try:
-        return request(port, "GET", "/healthz") == (200, {"status": "ok", "failures": {}})
+        return request(port, "GET", "/healthz") == health
     except OSError:
         return False
 
@@ -76,6 +85,14 @@ def test_it_makes_its_database_serves_and_ends_when_asked(tmp_path: Path) -> Non
         idle.close()
     with serving(tmp_path) as (_, port):
         assert request(port, "GET", f"/networks/{network}")[0] == 200
+
+
+def test_without_a_message_bus_it_answers_and_ends_when_asked(tmp_path: Path) -> None:
+    nobody = f"rabbit://guest:guest@127.0.0.1:{free_port()}//"
+    with serving(tmp_path, nobody, BUS_AWAY) as (process, port):
+        assert request(port, "GET", "/ports") == (200, {"ports": []})
+        process.terminate()
+        assert process.wait(SECONDS) == 0
 
 
 def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path) -> None:
