@@ -37,7 +37,8 @@ class Host:
         self.prove()
         self._looks = list(looks)
         self.wiring = self
-        switch: Any = SimpleNamespace(wiring=self)
+        # Its flows are not looked at: it is not intact.
+        switch: Any = SimpleNamespace(wiring=self, firewall=None)
         self.auditor = DriverAuditor(
             switch, self.table, lambda: False, pause=lambda _: meanwhile(self)
         )
