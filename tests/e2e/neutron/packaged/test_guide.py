@@ -73,7 +73,7 @@ def test_the_agent_runs_as_its_user_and_only_privseps_helpers_as_root(
     machine: Machine, vm: Vm
 ) -> None:
     assert vm
-    listed = run(["ps", "-o", "uid=,args=", "-s", str(machine.agent.pid)])
+    listed = run(["ps", "-ww", "-o", "uid=,args=", "-s", str(machine.agent.pid)])
     processes = [line.split(maxsplit=1) for line in listed.splitlines()]
     [user] = {uid for uid, program in processes if AGENT_PROGRAM in program}
     assert user == machine.run(f"id -u {USER}").strip() != "0"
@@ -111,7 +111,8 @@ def test_the_guides_way_to_see_a_failure(machine: Machine, tenant: Body, vm: Vm)
         refused = booted(machine, tenant)
         machine.client.wait_port(refused.port_id, SECONDS, status="DOWN", sync_state="OUT_OF_SYNC")
         line = _filled(listing, {"PORT_ID": refused.port_id})
-        assert "apply-security-groups" in machine.run(line, USER, CLIENT)
+        failed = json.loads(machine.run(f"{line} -f json", USER, CLIENT))
+        assert {task["name"] for task in failed} == {"apply-security-groups"}
     finally:
         machine.run(lift)
     machine.client.wait_port(refused.port_id, SECONDS, status="ACTIVE", sync_state="IN_SYNC")
