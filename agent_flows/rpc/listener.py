@@ -20,7 +20,7 @@ class Listener:
 
     With one thread messages are handled one after the other, in the order in which they arrive;
     with None there are as many as ``executor_thread_pool_size``. While the start fails, the trouble
-    is LISTENER. ``observe`` is told of each call.
+    is LISTENER. ``observe`` is called with each call.
     """
 
     def __init__(

@@ -72,12 +72,12 @@ class Host:
         checks = [Check(True, "interface", f"{where}, iface-id {port.id}")]
         vlan = VlanRecords(self._ovsdb, self._bridge).recorded().get(port.network.id)
         if vlan is None:
-            told = f"{self._bridge} has no record of a local VLAN for network {port.network.id}"
-            return [*checks, Check(False, "network", told)]
+            line = f"{self._bridge} has no record of a local VLAN for network {port.network.id}"
+            return [*checks, Check(False, "network", line)]
         uplink = self._uplink(port.network)
         if port.network.physical_network is not None and uplink is None:
-            told = f"{self._bridge} is not joined to physical network "
-            checks.append(Check(False, "network", told + port.network.physical_network))
+            line = f"{self._bridge} is not joined to physical network "
+            checks.append(Check(False, "network", line + port.network.physical_network))
         checks.append(self._wiring(interface, vlan, port.network))
         subject = Subject(
             port,
@@ -152,10 +152,10 @@ class Host:
             trace = tracer.handed_to(Table.ACCEPT_OR_INGRESS, fields, network)
             passes = ofport in trace.outputs
         way = "out" if packet.direction is Direction.EGRESS else "in"
-        told = f"{way}: {packet.what}: {_VERDICTS[passes]}"
+        line = f"{way}: {packet.what}: {_VERDICTS[passes]}"
         if passes == packet.passes:
-            return Check(True, "packet", told)
-        return Check(False, "packet", f"{told}; right would be: {_VERDICTS[packet.passes]}")
+            return Check(True, "packet", line)
+        return Check(False, "packet", f"{line}; right would be: {_VERDICTS[packet.passes]}")
 
 
 _VERDICTS = {True: "passes", False: "dropped"}

@@ -101,7 +101,7 @@ class Rest:
     def log(self) -> str:
         return self._log.read_text()
 
-    def told(self) -> list[str]:
+    def logged(self) -> list[str]:
         """The secrets that the log contains."""
         log = self.log()
         return [secret for secret in self.sent if secret.strip() and secret in log]
@@ -123,7 +123,7 @@ def rest(identity: IdentityService, tmp_path_factory: pytest.TempPathFactory) ->
         assert made("PUT", NETWORK, admin, NETWORK_BODY).status == 201
         assert made("PUT", PORT, admin, PORT_BODY).status == 201
         yield made
-    assert made.told() == []
+    assert made.logged() == []
 
 
 Token = Callable[[IdentityService], str]
@@ -261,7 +261,7 @@ def test_keystone_that_is_away_is_503_and_one_line_for_each_request(
         assert len(logged) == 3, logged
         assert all("Unable to validate token" in line for line in logged)
         assert rest("GET", "/ports", new).status == 200
-        assert rest.told() == []
+        assert rest.logged() == []
 
 
 def test_wrong_password_of_the_service_lets_nobody_in(
@@ -274,4 +274,4 @@ def test_wrong_password_of_the_service_lets_nobody_in(
         refused = rest("GET", "/ports", identity.issue("admin"))
         assert (refused.status, refused.error["type"]) == (503, "Unavailable")
         rest.sent |= set(wrong.values())
-        assert rest.told() == []
+        assert rest.logged() == []
