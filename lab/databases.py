@@ -174,7 +174,7 @@ class PostgreSQL(_Server):
         """The leader is killed (kill -9); this one serves its clients, at the leader's address."""
         leader = self._leader
         if leader is None:
-            raise RuntimeError("it follows nobody")
+            raise RuntimeError("it follows no one")
         leader._daemon.kill()
         self.execute("SELECT pg_promote()")
         address = leader.directory / "run"

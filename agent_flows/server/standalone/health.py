@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import oslo_messaging
 import sqlalchemy
 
+from agent_flows.report import Trouble
 from agent_flows.rpc import transport as wire
 from agent_flows.rpc.listener import Listener
 from agent_flows.server.core.casts import Caster
@@ -70,7 +71,9 @@ def checks(
         return troubles.current().get(SWEEPER) or ended
 
     def bus() -> str | None:
-        return troubles.current().get(BUS) or (None if rpc.is_receiving() else "not connected yet")
+        if not rpc.is_receiving():
+            return troubles.current().get(Trouble.LISTENER) or "not connected yet"
+        return troubles.current().get(BUS)
 
     return {
         "database": database,

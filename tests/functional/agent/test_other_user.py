@@ -173,7 +173,7 @@ def test_socket_that_it_may_not_use_is_its_trouble(
             agents = site.api.find("agents")
             return str(agents[0]["state"]["troubles"].get(trouble, "")) if agents else ""
 
-        wait_until(lambda: "Permission denied" in line(), SECONDS, "it is told")
+        wait_until(lambda: "Permission denied" in line(), SECONDS, "the trouble says so")
         assert str(path) in line()
         path.chmod(0o770)
         wait_until(lambda: not line(), SECONDS, "it is over")
