@@ -13,7 +13,7 @@ from pathlib import Path
 from lab.certificates import Authority
 from lab.lifetime import Lifetime
 from lab.namespace import Namespace, mark
-from lab.process import Daemon, free_port
+from lab.process import Daemon, free_port, run
 
 _SERVER = (
     "/usr/lib/rabbitmq/bin/rabbitmq-server"  # Debian's wrapper in sbin insists on its own user
@@ -140,6 +140,23 @@ class Rabbit(Lifetime):
             yield
         finally:
             self.ctl("set_vm_memory_high_watermark", "0.4")
+
+    @contextlib.contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Packets to and from it vanish, and no connection is reset; only in a namespace."""
+        if self.namespace is None:
+            raise RuntimeError("the rules would be those of this machine")
+        rules = [
+            [chain, "-p", "tcp", side, str(self.port), "-j", "DROP"]
+            for chain, side in (("INPUT", "--dport"), ("OUTPUT", "--sport"))
+        ]
+        for rule in rules:
+            run(self.namespace.argv(["iptables", "-w", "-I", *rule]))
+        try:
+            yield
+        finally:
+            for rule in rules:
+                run(self.namespace.argv(["iptables", "-w", "-D", *rule]))
 
     def _environment(self, epmd_port: int) -> Mapping[str, str]:
         here = self.directory

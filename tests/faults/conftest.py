@@ -1,4 +1,8 @@
-"""One stage for all scenarios, and the table of what they found."""
+"""One stage for all scenarios of a folder, and the table of what they found.
+
+The module with the test has the scenarios, as ``SCENARIOS``. A folder with another stage has its
+own fixture ``stage_class``.
+"""
 
 import contextlib
 import os
@@ -8,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.any_stage import AnyStage
 from tests.faults.scenario import Outcome, table
-from tests.faults.scenarios import ALL
 from tests.faults.stage import Stage
 
-PAGE = Path(__file__).parents[2] / "doc" / "contributor" / "faults.md"
-BEGIN, END = "<!-- Written by the suite: begin -->\n", "<!-- Written by the suite: end -->\n"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "doc" / "contributor" / "faults.md"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,7 +48,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ("scenario", "seed"),
         [
             pytest.param(scenario, first + number, id=f"{scenario.name}-{number + 1}")
-            for scenario in ALL
+            for scenario in metafunc.module.SCENARIOS
             for number in range(rounds or scenario.rounds)
         ],
     )
@@ -58,16 +62,17 @@ def root() -> None:
 
 
 class Stages:
-    """One stage for all tests, and a new one after a test that left it broken."""
+    """One stage for all tests of a folder, and a new one after a test that left it broken."""
 
     def __init__(self, lasting: float) -> None:
         self._lasting = lasting
         self._stack = contextlib.ExitStack()
-        self._stage: Stage | None = None
+        self._stage: AnyStage | None = None
 
-    def current(self) -> Stage:
-        if self._stage is None:
-            self._stage = self._stack.enter_context(Stage(self._lasting))
+    def current(self, kind: type[AnyStage]) -> AnyStage:
+        if not isinstance(self._stage, kind):
+            self.discard()
+            self._stage = self._stack.enter_context(kind(self._lasting))
         return self._stage
 
     def discard(self) -> None:
@@ -83,8 +88,13 @@ def stages(request: pytest.FixtureRequest) -> Iterator[Stages]:
 
 
 @pytest.fixture
-def stage(stages: Stages) -> Iterator[Stage]:
-    running = stages.current()
+def stage_class() -> type[AnyStage]:
+    return Stage
+
+
+@pytest.fixture
+def stage(stages: Stages, stage_class: type[AnyStage]) -> Iterator[AnyStage]:
+    running = stages.current(stage_class)
     try:
         yield running
     finally:
@@ -92,12 +102,15 @@ def stage(stages: Stages) -> Iterator[Stage]:
             stages.discard()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest) -> Iterator[list[Outcome]]:
     found: list[Outcome] = []
     yield found
-    print(f"\n{table(ALL, found)}")
+    scenarios = request.module.SCENARIOS
+    print(f"\n{table(scenarios, found)}")
     if request.config.getoption("--write-table"):
-        head, _, rest = PAGE.read_text().partition(BEGIN)
-        before, _, tail = rest.partition(END)
-        PAGE.write_text(f"{head}{BEGIN}\n{table(ALL, found, before)}\n{END}{tail}")
+        folder = request.path.parent.relative_to(ROOT)
+        begin, end = (f"<!-- Written by {folder}: {what} -->\n" for what in ("begin", "end"))
+        head, _, rest = PAGE.read_text().partition(begin)
+        before, _, tail = rest.partition(end)
+        PAGE.write_text(f"{head}{begin}\n{table(scenarios, found, before)}\n{end}{tail}")

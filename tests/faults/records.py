@@ -1,4 +1,4 @@
-"""What the agent has stored to be reported, and what the server has of it."""
+"""What agents have stored to be reported, and what the server has of it."""
 
 import contextlib
 import sqlite3
@@ -21,38 +21,40 @@ INSERT OR IGNORE INTO witness SELECT id, failed FROM unsent;
 _ATTEMPTS = sa.text("""
     SELECT a.id, count(t.ordinal) FROM agent_flows_attempts a
     LEFT JOIN agent_flows_tasks t ON t.ordinal = a.ordinal
-    WHERE a.host = :host AND NOT EXISTS (
+    WHERE a.host IN :hosts AND NOT EXISTS (
         SELECT 1 FROM agent_flows_tasks s WHERE s.ordinal = a.ordinal AND s.name = 'await-report')
     GROUP BY a.id
-""")
+""").bindparams(sa.bindparam("hosts", expanding=True))
 _NUMBER = sa.text("SELECT count(*) FROM agent_flows_attempts WHERE resource_id = :port")
 _NEWEST = sa.text("SELECT max(ordinal) FROM agent_flows_attempts")
 
 
 class Records:
-    """The outbox at ``path`` and the server's database at ``url``, read behind their backs."""
+    """The outbox of each host, and the server's database at ``url``, read behind their backs."""
 
-    def __init__(self, path: Path, url: str, host: str) -> None:
-        self._path = path
-        self._host = host
+    def __init__(self, outboxes: Mapping[str, Path], url: str) -> None:
+        self._outboxes = outboxes
         self._engine = sa.create_engine(url, poolclass=sa.NullPool)
 
     def watch(self) -> None:
         """From now on every report that is stored is noted."""
-        with self._outbox() as outbox:
+        for outbox in self._opened():
             outbox.executescript(_WITNESS)
 
     def starts(self) -> int:
-        """How often an agent has opened the outbox."""
-        with self._outbox() as outbox:
-            (number,) = outbox.execute("SELECT max(number) FROM boots").fetchone()
-        return int(number)
+        """How often an agent has opened its outbox."""
+        numbers = [
+            box.execute("SELECT max(number) FROM boots").fetchone() for box in self._opened()
+        ]
+        return sum(int(number) for (number,) in numbers)
 
     def made(self) -> Mapping[str, bool]:
-        """The ids of all reports that the agent has stored; whether each is of a failure."""
-        with self._outbox() as outbox:
-            rows = outbox.execute("SELECT id, failed FROM witness")
-            return {id_: bool(failed) for id_, failed in rows}
+        """The ids of all reports that agents have stored; whether each is of a failure."""
+        return {
+            id_: bool(failed)
+            for outbox in self._opened()
+            for id_, failed in outbox.execute("SELECT id, failed FROM witness")
+        }
 
     def failures(self) -> int:
         """How many of them are of failures."""
@@ -76,9 +78,12 @@ class Records:
 
     def damage(self) -> list[str]:
         """Where the outbox or the database is not consistent in itself, or they with each other."""
-        with self._outbox() as outbox:
-            (verdict,) = outbox.execute("PRAGMA quick_check(1)").fetchone()
-        found = [] if verdict == "ok" else [f"the outbox is damaged: {verdict}"]
+        verdicts = {
+            str(verdict)
+            for outbox in self._opened()
+            for (verdict,) in outbox.execute("PRAGMA quick_check(1)")
+        }
+        found = [f"an outbox is damaged: {verdict}" for verdict in verdicts - {"ok"}]
         kept = self._kept()
         found += [f"attempt {id_} has no task" for id_, tasks in kept.items() if not tasks]
         made = self.made()
@@ -86,8 +91,11 @@ class Records:
 
     def _kept(self) -> Mapping[str, int]:
         with self._engine.connect() as connection:
-            rows = connection.execute(_ATTEMPTS, {"host": self._host})
+            rows = connection.execute(_ATTEMPTS, {"hosts": list(self._outboxes)})
             return {str(id_): tasks for id_, tasks in rows}
 
-    def _outbox(self) -> contextlib.closing[sqlite3.Connection]:
-        return contextlib.closing(sqlite3.connect(self._path, timeout=_SECONDS))
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """One after the other."""
+        for path in self._outboxes.values():
+            with contextlib.closing(sqlite3.connect(path, timeout=_SECONDS)) as outbox:
+                yield outbox

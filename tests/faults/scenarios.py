@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,12 +11,11 @@ from lab.model import egress_to_anywhere
 from lab.process import Daemon, wait_until
 from lab.vm import Plugged
 from lab.wall_clock import WallClock
+from tests.faults.any_stage import BRIDGE, SECONDS, WEB, held
 from tests.faults.overload import Agents, slowed
-from tests.faults.scenario import Chance, Scenario
-from tests.faults.stage import BRIDGE, HOST, OTHER_HOST, SECONDS, WEB, Stage, held
+from tests.faults.scenario import WIRING_SECONDS, Chance, Scenario, pause
+from tests.faults.stage import HOST, OTHER_HOST, Stage
 
-_WIRING_SECONDS = 1.5
-"""About what the wiring of 45 ports takes here: kills fall before, into and after it."""
 _STARTING_SECONDS = 0.5
 """About what the agent takes from its first step, to open its outbox, until it wires."""
 _KILLS = 5
@@ -38,25 +36,20 @@ _NOTIFICATIONS = 10_000
 _HANDFUL = 10
 
 
-def _pause(random_: random.Random, longest: float = _WIRING_SECONDS) -> None:
-    """A random instant is what a kill needs; nothing is proven by this."""
-    threading.Event().wait(random_.uniform(0, longest))
-
-
 # The product's own processes.
 
 
 def agent_killed(stage: Stage, random_: random.Random) -> None:
     agent = stage.site.agent
     stage.rewire(stage.lines)
-    _pause(random_)
+    pause(random_)
     agent.end(signal.SIGKILL, SECONDS)
     # Nobody changes the switch now.
     assert (wrong := stage.unproven()) == [], wrong
     for _ in range(_KILLS - 1):
         stage.replug(stage.lines)
         stage.begin_agent()
-        _pause(random_, _STARTING_SECONDS + _WIRING_SECONDS)
+        pause(random_, _STARTING_SECONDS + WIRING_SECONDS)
         agent.end(signal.SIGKILL, SECONDS)
         assert (damage := stage.records.damage()) == [], damage
     agent.start()
@@ -67,7 +60,7 @@ def server_killed(stage: Stage, random_: random.Random) -> None:
     for _ in range(_KILLS):
         stage.rewire(stage.lines)
         if random_.random() < 0.5:
-            _pause(random_)
+            pause(random_)
         else:
             # Its answer may be lost, and the reports sent again.
             with stage.records.next_commit() as committed:
@@ -86,7 +79,7 @@ def server_killed(stage: Stage, random_: random.Random) -> None:
 
 def vswitchd_killed(stage: Stage, random_: random.Random) -> None:
     stage.replug(random_.sample(stage.lines, 10))
-    _pause(random_)
+    pause(random_)
     stage.switch.kill_vswitchd()
     stage.until_unknown()
     stage.switch.start_vswitchd()
@@ -94,7 +87,7 @@ def vswitchd_killed(stage: Stage, random_: random.Random) -> None:
 
 def ovsdb_killed(stage: Stage, random_: random.Random) -> None:
     stage.replug(random_.sample(stage.lines, 10))
-    _pause(random_)
+    pause(random_)
     stage.switch.kill_ovsdb()
     stage.until_trouble("ovsdb")
     stage.switch.start_ovsdb()
@@ -107,7 +100,7 @@ def vswitchd_stopped(stage: Stage, random_: random.Random) -> None:
 
 def bridge_deleted(stage: Stage, random_: random.Random) -> None:
     stage.rewire(random_.sample(stage.lines, 10))
-    _pause(random_)
+    pause(random_)
     stage.switch.vsctl("del-br", BRIDGE)
     wait_until(
         lambda: BRIDGE in stage.switch.vsctl("list-br").split(), SECONDS, "the agent makes it"
@@ -117,10 +110,10 @@ def bridge_deleted(stage: Stage, random_: random.Random) -> None:
 
 def ports_deleted_in_mid_flow(stage: Stage, random_: random.Random) -> None:
     for _ in range(3):
-        _pause(random_, 0.5)
+        pause(random_, 0.5)
         some = random_.sample(stage.lines, 15)
         stage.unplug(some)
-        _pause(random_, 0.5)
+        pause(random_, 0.5)
         stage.plug(some)
 
 
@@ -162,7 +155,7 @@ def device_missing(stage: Stage, random_: random.Random) -> None:
 
 def ofctl_hangs(stage: Stage, random_: random.Random) -> None:
     stage.rewire(random_.sample(stage.lines, 20))
-    _pause(random_, 0.5)
+    pause(random_, 0.5)
     stage.tool.flag.touch()
     stage.replug(random_.sample(stage.lines, 5))
     stage.until_trouble("openflow")
@@ -174,7 +167,7 @@ def ofctl_hangs(stage: Stage, random_: random.Random) -> None:
 
 def rabbit_stopped(stage: Stage, random_: random.Random) -> None:
     stage.replug(random_.sample(stage.lines, 10))
-    _pause(random_)
+    pause(random_)
     stage.rabbit.pause()
     stage.replug(random_.sample(stage.lines, 10))
     stage.until_unknown()
@@ -183,21 +176,21 @@ def rabbit_stopped(stage: Stage, random_: random.Random) -> None:
 
 def rabbit_loses_queues(stage: Stage, random_: random.Random) -> None:
     stage.replug(stage.lines)
-    _pause(random_)
+    pause(random_)
     stage.rabbit.lose_queues()
 
 
 def rabbit_cut_off(stage: Stage, random_: random.Random) -> None:
     stage.replug(random_.sample(stage.lines, 10))
-    _pause(random_)
-    with stage.cut_off_from_rabbit():
+    pause(random_)
+    with stage.rabbit.cut_off():
         stage.replug(random_.sample(stage.lines, 10))
         stage.until_unknown()
 
 
 def rabbit_blocks(stage: Stage, random_: random.Random) -> None:
     stage.replug(random_.sample(stage.lines, 10))
-    _pause(random_)
+    pause(random_)
     with stage.rabbit.blocking():
         stage.replug(random_.sample(stage.lines, 10))
         stage.until_unknown()
@@ -209,14 +202,14 @@ def rabbit_blocks(stage: Stage, random_: random.Random) -> None:
 def database_fails_over(stage: Stage, random_: random.Random) -> None:
     standby = stage.standby()
     stage.replug(random_.sample(stage.lines, 20))
-    _pause(random_)
+    pause(random_)
     standby.take_over()
     stage.postgresql = standby
 
 
 def database_stopped(stage: Stage, random_: random.Random) -> None:
     stage.replug(random_.sample(stage.lines, 20))
-    _pause(random_)
+    pause(random_)
     stage.postgresql.pause()
     stage.replug(random_.sample(stage.lines, 10))
     stage.until_unhealthy()
@@ -225,7 +218,7 @@ def database_stopped(stage: Stage, random_: random.Random) -> None:
 
 def database_hangs(stage: Stage, random_: random.Random) -> None:
     stage.replug(random_.sample(stage.lines, 20))
-    _pause(random_)
+    pause(random_)
     with stage.postgresql.frozen():
         stage.until_unhealthy()
 
@@ -301,7 +294,7 @@ def every_order(stage: Stage, random_: Chance) -> None:
         print(f"{'down' if steps is down else 'up'}: {', '.join(order)}")
         for name in order:
             steps[name]()
-            _pause(random_, 1.0)
+            pause(random_, 1.0)
 
 
 # What the server is asked.
@@ -310,7 +303,7 @@ def every_order(stage: Stage, random_: Chance) -> None:
 def port_deleted_while_reported(stage: Stage, random_: random.Random) -> None:
     some = random_.sample(stage.lines, 10)
     stage.rewire(some)
-    _pause(random_, 1.0)
+    pause(random_, 1.0)
     for line in some:
         stage.api.delete("ports", line.port_id)
         if random_.random() < 0.5:
@@ -408,12 +401,12 @@ def migrated(stage: Stage, random_: random.Random) -> None:
         for _ in range(6):
             with held(random_.choice(agents)):
                 _migrate(stage, random_, some)
-                _pause(random_, 0.5)
+                pause(random_, 0.5)
             _migrate(stage, random_, some)
-            _pause(random_, 0.5)
+            pause(random_, 0.5)
             with held(*agents):
                 # What they have sent by now is taken.
-                _pause(random_, 0.5)
+                pause(random_, 0.5)
                 assert (wrong := stage.unproven()) == [], wrong
         for line in some:
             stage.desire(line, **{"binding:host_id": OTHER_HOST})

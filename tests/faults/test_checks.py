@@ -7,9 +7,10 @@ import pytest
 
 from agent_flows.openflow.priorities import CONJUNCTIONS
 from lab.switch import RULES_INGRESS
+from tests.faults.any_stage import BRIDGE, Seen
 from tests.faults.scenario import Outcome, table
 from tests.faults.scenarios import ALL
-from tests.faults.stage import BRIDGE, Seen, Stage
+from tests.faults.stage import Stage
 
 QUIET = Seen(
     unproven=(),
