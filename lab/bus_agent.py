@@ -105,7 +105,7 @@ class BusAgent:
             self.client,
             interval,
             lambda: {"troubles": troubles.current(), "unreported": len(self.outbox)},
-            self.outbox.raise_sequence,
+            self._reporter.heard,
             troubles=troubles,
             comparison=Comparison(self._knowledge.digest, self.catch_up, interval),
         )

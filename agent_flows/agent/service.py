@@ -184,7 +184,7 @@ class AgentService:
             self._server,
             conf.heartbeat_interval,
             self.state,
-            self._outbox.raise_sequence,
+            self._reporter.heard,
             self._control.server_back,
             troubles=self.troubles,
             comparison=Comparison(

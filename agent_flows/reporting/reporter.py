@@ -1,6 +1,7 @@
 """Sends the reports of the outbox; one is deleted only when the server has acknowledged it."""
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from agent_flows.reporting.observer import UNOBSERVED, Observer
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.rpc import transport
 from agent_flows.rpc.agent import host_taken
-from agent_flows.rpc.answers import Receipt, is_no_fault
+from agent_flows.rpc.answers import Held, Receipt, is_no_fault
 from agent_flows.supervision import Backoff, Loop, Troubles, one_line
 
 LOG = log.getLogger(__name__)
@@ -65,6 +66,8 @@ class Reporter:
             expected=(oslo_messaging.MessagingException,),
         )
         self._introduced = False
+        # Whether the server has answered another call since this thread's last one began.
+        self._heard = threading.Event()
         # Ids of the reports in the last message that were not acknowledged.
         self._unacknowledged: frozenset[str] = frozenset()
         self._set_aside: frozenset[str] = frozenset()
@@ -76,7 +79,13 @@ class Reporter:
         """Stop after the current message; unsent reports stay in the outbox."""
         self._loop.stopping.set()
         self._outbox.wake()
+        self._heard.set()
         self._loop.stop(timeout)
+
+    def heard(self, held: Held) -> None:
+        """Take the answer to a heartbeat of this process: reports are not refused any longer."""
+        self._outbox.raise_sequence(held)
+        self._heard.set()
 
     def send_once(self) -> None:
         """Send one message of the oldest reports.
@@ -133,8 +142,10 @@ class Reporter:
         self._outbox.look_at_disk()
         if self._introduced and not self._outbox.wait(_IDLE):
             self._report_set_aside()
-        elif not self.deliver():
-            self._loop.stopping.wait(_TAKEN_PAUSE)
+            return
+        self._heard.clear()
+        if not self.deliver():
+            self._heard.wait(_TAKEN_PAUSE)
 
     def deliver(self) -> bool:
         """Send one message in the caller's thread; False if another agent reports for the host.

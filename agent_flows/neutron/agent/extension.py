@@ -132,20 +132,20 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         self._last_state: dict[str, Any] = {}
         # Neutron's agent writes the report itself.
         process_report.add_to_others("agent_flows, at its last heartbeat", lambda: self._last_state)
+        self._reporter = Reporter(
+            self._outbox, client, self.troubles, lost=self._lost, observer=observer
+        )
         self._heartbeat = Heartbeat(
             client,
             ours.heartbeat_interval,
             self.state,
-            self._outbox.raise_sequence,
+            self._reporter.heard,
             troubles=self.troubles,
             comparison=Comparison(
                 self._digest, lambda: self._catch_up.request(None), ours.heartbeat_interval
             ),
         )
         self.troubles.changed = self._heartbeat.soon
-        self._reporter = Reporter(
-            self._outbox, client, self.troubles, lost=self._lost, observer=observer
-        )
         self._listener = Listener(
             n_rpc.TRANSPORT,
             transport.agent_target(conf.host),

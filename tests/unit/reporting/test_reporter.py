@@ -14,7 +14,7 @@ from agent_flows.report import FlowReport, Trouble
 from agent_flows.reporting.observer import Unobserved
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.reporting.reporter import Reporter
-from agent_flows.rpc.answers import NO_SUCH_PORT, Receipt
+from agent_flows.rpc.answers import NO_SUCH_PORT, Held, Receipt
 from agent_flows.supervision import Backoff, Troubles
 from agent_flows.validation import Invalid
 from lab.process import wait_until
@@ -46,9 +46,13 @@ class Server:
 
 @contextmanager
 def reporting(
-    outbox: Outbox, server: Server, troubles: Troubles, monkeypatch: pytest.MonkeyPatch
+    outbox: Outbox,
+    server: Server,
+    troubles: Troubles,
+    monkeypatch: pytest.MonkeyPatch,
+    pause: float = 0.05,
 ) -> Iterator[Reporter]:
-    monkeypatch.setattr("agent_flows.reporting.reporter._TAKEN_PAUSE", 0.05)
+    monkeypatch.setattr("agent_flows.reporting.reporter._TAKEN_PAUSE", pause)
     reporter = Reporter(outbox, server, troubles, backoff=Backoff(0.01, 0.05))
     reporter.start()
     try:
@@ -144,6 +148,18 @@ def test_reports_stay_while_another_agent_has_the_host(
         over.set()
         wait_until(lambda: len(outbox) == 0, PATIENCE, "the report is taken")
         wait_until(lambda: troubles.current() == {}, PATIENCE, "the trouble is over")
+
+
+def test_reports_that_were_refused_are_sent_again_once_a_heartbeat_is_answered(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox, troubles = Outbox(tmp_path / "o", 10), Troubles()
+    outbox.put([report(1)])
+    late = oslo_messaging.RemoteError("HostTaken", "a later call of the host was received")
+    with reporting(outbox, Server(raising(late)), troubles, monkeypatch, pause=3600) as reporter:
+        wait_until(lambda: Trouble.IDENTITY in troubles.current(), PATIENCE, "it is refused")
+        reporter.heard(Held(0))
+        wait_until(lambda: len(outbox) == 0, PATIENCE, "the report is taken")
 
 
 def test_a_rejected_report_is_dropped_and_its_reason_logged_in_one_line(
