@@ -14,9 +14,10 @@ from oslo_log import log
 from agent_flows import conf as options
 from agent_flows import privileged, process, process_report, threads, tracing
 from agent_flows.agent.auditor import AgentAuditor, suspicion_of, suspicion_outside
-from agent_flows.agent.control import Control
+from agent_flows.agent.catch_up import CatchUp
 from agent_flows.agent.flows import Switch
 from agent_flows.agent.site import AgentSite
+from agent_flows.agent.upkeep import Upkeep
 from agent_flows.engine.drift import DriftWatch, Suspicion
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.runner import Runner
@@ -146,22 +147,27 @@ class AgentService:
             conf.audit_interval,
             self.troubles,
         )
-        self._control = Control(
+        self._upkeep = Upkeep(
             switch,
             bridges,
             self._reconciler,
-            self._server,
             self._drift_watch.suspect,
-            site=site,
+            troubles=self.troubles,
+        )
+        self._catch_up = CatchUp(
+            self._server,
+            site,
+            self._reconciler,
+            self._upkeep,
             unreported=lambda: self._unreported() != 0,
             troubles=self.troubles,
         )
         self._watch = SwitchWatch(
             conf.ovs_run_dir,
             bridge,
-            self._control.switch_restarted,
-            on_gone=self._control.switch_gone,
-            on_answer=self._control.switch_answers,
+            self._upkeep.switch_restarted,
+            on_gone=self._upkeep.switch_gone,
+            on_answer=self._upkeep.switch_answers,
             troubles=self.troubles,
         )
         self._monitors = [
@@ -185,10 +191,10 @@ class AgentService:
             conf.heartbeat_interval,
             self.state,
             self._reporter.heard,
-            self._control.server_back,
+            self._catch_up.server_back,
             troubles=self.troubles,
             comparison=Comparison(
-                site.knowledge.digest, self._control.catch_up, conf.heartbeat_interval
+                site.knowledge.digest, self._catch_up.digests_differ, conf.heartbeat_interval
             ),
         )
         self.troubles.changed = self._heartbeat.soon
@@ -196,7 +202,7 @@ class AgentService:
         self._listener = Listener(
             self._transport,
             transport.agent_target(conf.host),
-            AgentEndpoint(self._control, Refusals(observer.cast_refused)),
+            AgentEndpoint(self._catch_up, Refusals(observer.cast_refused)),
             self.troubles,
         )
         self._watchdog.start()
@@ -204,7 +210,8 @@ class AgentService:
         self._listener.start()
         self._reporter.start()
         self._heartbeat.start()
-        self._control.start(self._watch, self._monitors)
+        self._upkeep.start(self._watch, self._monitors, self._catch_up.resync)
+        self._catch_up.start()
         if self._exporter is not None:
             self._exporter.start()
         LOG.info("The agent of host %s has started, bridge %s", conf.host, bridge)
@@ -213,7 +220,8 @@ class AgentService:
         """New work is refused first, then what runs may end; flows and reports stay."""
         self._listener.stop()
         self._drift_watch.stop(_CALL_PATIENCE)
-        self._control.stop(_CALL_PATIENCE)
+        self._upkeep.stop(_CALL_PATIENCE)
+        self._catch_up.stop(_CALL_PATIENCE)
         self._reconciler.stop(_FLOW_PATIENCE)
         self._heartbeat.stop(_CALL_PATIENCE)
         self._reporter.stop(_CALL_PATIENCE)
@@ -291,10 +299,10 @@ class AgentService:
         return self._reconciler.table.oldest()
 
     def _groups_changed(self, port_ids: Collection[str]) -> None:
-        self._control.ports_of_groups_changed(port_ids)
+        self._catch_up.ports_of_groups_changed(port_ids)
 
     def _is_intact(self) -> bool:
-        return self._control.is_intact()
+        return self._upkeep.is_intact()
 
     def _unreported(self) -> int | None:
         try:

@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from taskflow.flow import Flow
 
 from agent_flows.agent.auditor import AgentAuditor
-from agent_flows.agent.control import Control
+from agent_flows.agent.catch_up import CatchUp
 from agent_flows.agent.flows import Switch as FlowSwitch
 from agent_flows.agent.site import AgentSite
+from agent_flows.agent.upkeep import Upkeep
 from agent_flows.engine.drift import EVERYTHING, NONE, Suspicion
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.runner import Runner, Work
@@ -224,19 +225,25 @@ class Agent(Process):
             troubles=self.troubles,
             clock=clock.monotonic,
         )
-        self.control = Control(
+        self.upkeep = Upkeep(
             self.parts,
             bridges,
             self.reconciler,
-            client,
             self._suspect,
-            site=site,
+            troubles=self.troubles,
+            clock=clock.monotonic,
+        )
+        self.catch_up = CatchUp(
+            client,
+            site,
+            self.reconciler,
+            self.upkeep,
             unreported=lambda: len(self.outbox) != 0,
             troubles=self.troubles,
             clock=clock.monotonic,
         )
         self.auditor = AgentAuditor(
-            self.parts, self.reconciler.table, self._ofctl, self.control.is_intact
+            self.parts, self.reconciler.table, self._ofctl, self.upkeep.is_intact
         )
         self.reporter = Reporter(
             self.outbox,
@@ -249,26 +256,29 @@ class Agent(Process):
             HEARTBEAT,
             self._state,
             self.outbox.raise_sequence,
-            self.control.server_back,
+            self.catch_up.server_back,
             troubles=self.troubles,
             comparison=Comparison(
-                self.knowledge.digest, self.control.catch_up, HEARTBEAT, clock=clock.monotonic
+                self.knowledge.digest,
+                self.catch_up.digests_differ,
+                HEARTBEAT,
+                clock=clock.monotonic,
             ),
         )
-        self.dispatcher = dispatcher_of(AgentEndpoint(self.control))
+        self.dispatcher = dispatcher_of(AgentEndpoint(self.catch_up))
         watch: Any = _Watch()
-        self.control.begin(watch, ())
+        self.upkeep.begin(watch, (), self.catch_up.resync)
 
     # What its threads do, one turn each; False if there is nothing to do, or not before a pause.
 
     def work(self) -> bool:
         """A worker of the reconciler."""
-        return self.control.is_ready and self.reconciler.process_ready()
+        return self.upkeep.is_ready and self.reconciler.process_ready()
 
     def care(self) -> bool:
         """The loop for what concerns the host."""
         try:
-            return self.control.work_once()
+            return self.upkeep.work_once()
         except (TaskFailed, PortErrors, OSError) as exc:
             self.say(f"    {exc}")
             return False
@@ -276,7 +286,7 @@ class Agent(Process):
     def ask(self) -> bool:
         """The loop that asks the server."""
         try:
-            return self.control.ask_once()
+            return self.catch_up.ask_once()
         except oslo_messaging.MessagingException:
             return False
 
@@ -303,7 +313,7 @@ class Agent(Process):
 
     def _compare(self, suspicion: Suspicion) -> bool:
         self.suspicion = NONE
-        if not suspicion or not self.control.is_ready:
+        if not suspicion or not self.upkeep.is_ready:
             return False
         try:
             found = self.auditor.compare(suspicion)
@@ -315,7 +325,7 @@ class Agent(Process):
         return bool(found)
 
     def _groups_changed(self, port_ids: Collection[str]) -> None:
-        self.control.ports_of_groups_changed(port_ids)
+        self.catch_up.ports_of_groups_changed(port_ids)
 
     def _suspect(self, suspicion: Suspicion) -> None:
         self.suspicion |= suspicion

@@ -248,7 +248,7 @@ class World:
             self.say(f"{short(port)} is plugged in at {agent.name}")
             agent.switch.plug(port)
         if agent.alive:
-            agent.control.interfaces_changed(frozenset({port}))
+            agent.upkeep.interfaces_changed(frozenset({port}))
 
     def boot(self, port: str, agent: Agent, groups: Collection[str]) -> None:
         """The port is bound to a host and plugged in there, and nowhere else."""
@@ -267,14 +267,14 @@ class World:
             self.say(f"{short(port)} {what} at {agent.name}")
             self.tampered = True
             if what == "gets another tag" and agent.alive:
-                agent.control.wiring_changed(frozenset({port}))
+                agent.upkeep.wiring_changed(frozenset({port}))
 
     def restart_switch(self, agent: Agent) -> None:
         self.say(f"the switch restarts at {agent.name}")
         agent.switch.restart()
         self.tampered = True
         if agent.alive:
-            agent.control.switch_restarted()
+            agent.upkeep.switch_restarted()
 
     def trouble_switch(self, agent: Agent, trouble: Trouble) -> None:
         self.say(

@@ -1,17 +1,14 @@
-"""Keeps the switch ready for ports, and has every port looked at when that is called for."""
+"""Keeps the switch of a standalone host ready for ports: the bridges, and stale flows."""
 
 import enum
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-import oslo_messaging
 from oslo_log import log
 
 from agent_flows.agent.flows import Switch
-from agent_flows.agent.site import AgentSite, Specs
 from agent_flows.engine.drift import EVERYTHING, Budget, Drift, Suspicion
-from agent_flows.engine.port_life import Phase
 from agent_flows.engine.reconciler import Reconciler
 from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.errors import ErrorType
@@ -23,15 +20,12 @@ from agent_flows.l2.ovsdb import OvsdbUnreachable
 from agent_flows.l2.vswitchd import SwitchWatch
 from agent_flows.openflow.monitor import FlowMonitor
 from agent_flows.report import Step, TaskError, Trouble
-from agent_flows.rpc.desired import Update
 from agent_flows.supervision import Backoff, Loop, Troubles
-from agent_flows.validation import Invalid
 
 LOG = log.getLogger(__name__)
 
 # Work on the host itself is tried again soon.
 _HOST_BACKOFF = Backoff(0.25, 2.0)
-_SERVER_BACKOFF = Backoff(0.5, 10.0)
 _OVSDB_BACKOFF = Backoff(1.0, 3.0)
 # Seconds between two looks at the connection to OVSDB.
 _OVSDB_TICK = 0.5
@@ -39,13 +33,6 @@ _OVSDB_TICK = 0.5
 _GRACE = 1.0
 # Seconds until OVSDB shows that the bridge was deleted, after the switch closed the connection.
 _UNTIL_OVSDB_SHOWS = 0.2
-
-# Seconds in which a port that the server awaits is forced once: its report may be on its way.
-_AWAITED_PAUSE = 60.0
-
-
-# Changes of groups that wait to be learnt; instead of more than these the server is asked.
-_MOST_CARRIED = 64
 
 
 class _Work(enum.IntEnum):
@@ -58,25 +45,12 @@ class _Work(enum.IntEnum):
     SWEEP = enum.auto()
 
 
-class _Question(enum.Enum):
-    """What the server is asked about this host as a whole."""
+class Upkeep:
+    """Acts on what concerns the switch as a whole; everything else goes port by port.
 
-    GROUPS = enum.auto()
-    WHAT_DIFFERS = enum.auto()
-    ALL_PORTS = enum.auto()
-
-
-# A port in another phase is reported without being asked for.
-_SETTLED = frozenset({Phase.NEW, Phase.PROVEN, Phase.STALE, Phase.ABSENT})
-
-
-class Control:
-    """Acts on what concerns the whole host; everything else goes port by port.
-
-    It is the listener of the database, of the switch and of the server's
-    casts: those methods only note what is to be done. One loop does what
-    concerns the switch, so that it never waits for the server; another asks
-    the server about all ports, and a third looks whether OVSDB answers.
+    It is the listener of the database and of the switch: those methods only note
+    what is to be done. One loop does it, and never waits for the server; another
+    looks whether OVSDB answers.
     """
 
     def __init__(
@@ -84,23 +58,16 @@ class Control:
         switch: Switch,
         bridges: Bridges,
         reconciler: Reconciler,
-        server: Specs,
         suspect: Callable[[Suspicion], None],
         *,
-        site: AgentSite,
-        unreported: Callable[[], bool],
         troubles: Troubles,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``suspect`` has the switch compared with what was proven; ``unreported`` is whether
-        reports wait for the server. ``clock`` gives seconds."""
+        """``suspect`` has the switch compared with what was proven; ``clock`` gives seconds."""
         self._switch = switch
         self._bridges = bridges
         self._reconciler = reconciler
-        self._server = server
         self._suspect = suspect
-        self._site = site
-        self._unreported = unreported
         self._troubles = troubles
         self._changed = threading.Condition()
         self._pending: set[_Work] = set()
@@ -111,14 +78,8 @@ class Control:
         self._loss = ""
         # For a program that changes the integration bridge again and again: the bridge is restored
         # at once each time, but its ports, closed until then, are wired again less often.
-        self._clock = clock
         self._budget = Budget(clock)
         self._changed_by_another = False
-        self._questions: set[_Question] = set()
-        # What casts carried, in the order of their arrival.
-        self._carried: list[Update] = []
-        # Ports the server awaited, and when they were last forced for that.
-        self._forced: dict[str, float] = {}
         # The integration bridge that has our flows, and the uplinks our networks use.
         self._made: Make | None = None
         self._ready = False
@@ -140,14 +101,6 @@ class Control:
                 expected=(OvsdbUnreachable, TaskFailed, PortErrors, OSError),
             ),
             Loop(
-                "resync",
-                self._ask_server,
-                troubles,
-                Trouble.RESYNC,
-                _SERVER_BACKOFF,
-                expected=(oslo_messaging.MessagingException, Invalid),
-            ),
-            Loop(
                 "ovsdb-watch",
                 self._watch_ovsdb,
                 troubles,
@@ -158,16 +111,20 @@ class Control:
         )
         self._stopping = threading.Event()
 
-    def start(self, watch: SwitchWatch, monitors: Sequence[FlowMonitor]) -> None:
-        """All are started once there is a bridge to watch."""
-        self.begin(watch, monitors)
+    def start(
+        self, watch: SwitchWatch, monitors: Sequence[FlowMonitor], resync: Callable[[], None]
+    ) -> None:
+        """``watch`` and ``monitors`` are started once there is a bridge to watch. ``resync`` has
+        every port wired again, and must return at once."""
+        self.begin(watch, monitors, resync)
         for loop in self._loops:
             loop.start()
 
-    def begin(self, watch: SwitchWatch, monitors: Sequence[FlowMonitor]) -> None:
-        """As :meth:`start`, without threads: for a caller of :meth:`work_once` and
-        :meth:`ask_once`."""
-        self._watch, self._monitors = watch, monitors
+    def begin(
+        self, watch: SwitchWatch, monitors: Sequence[FlowMonitor], resync: Callable[[], None]
+    ) -> None:
+        """As :meth:`start`, without threads: for a caller of :meth:`work_once`."""
+        self._watch, self._monitors, self._resync = watch, monitors, resync
         self._troubles.report(Trouble.CONTROL, "starting")
         self._request(_Work.CONNECT)
 
@@ -227,49 +184,37 @@ class Control:
             self._switch_is_gone = False
             self._intact = True
         self._troubles.clear(Trouble.SWITCH)
-        self._ask(_Question.ALL_PORTS)
-
-    def server_back(self) -> None:
-        """Ports whose specs could not be read while it was away need not wait any longer."""
-        lives = self._reconciler.table.lives().values()
-        delayed = [life.port_id for life in lives if life.phase is Phase.DELAYED]
-        self._reconciler.submit(delayed, afresh=False)
-
-    def catch_up(self) -> None:
-        """The server desires something else of this host than what the agent has."""
-        self._ask(_Question.WHAT_DIFFERS)
-
-    # The casts of the server.
-
-    def ports_changed(self, port_ids: Collection[str]) -> None:
-        self._reconciler.submit(port_ids, asked=True)
-
-    def security_groups_changed(self, ids: Collection[str], change: Update | None = None) -> None:
-        if not self._site.knowledge.may_have(ids):
-            return
-        with self._changed:
-            if change is None or len(self._carried) >= _MOST_CARRIED:
-                # The answer has what the casts before it carried, too.
-                self._carried.clear()
-                self._questions.add(_Question.GROUPS)
-            else:
-                self._carried.append(change)
-            self._changed.notify_all()
-
-    def ports_of_groups_changed(self, port_ids: Collection[str]) -> None:
-        """Of what was read from the server."""
-        # Their backoff goes on: a group that changes often must not undo it.
-        self._reconciler.submit(port_ids, afresh=False)
-
-    def resync(self, port_ids: Collection[str] | None = None) -> None:
-        if port_ids is None:
-            self._ask(_Question.ALL_PORTS)
-        else:
-            self._reconciler.submit(port_ids, forced=True)
+        self._resync()
 
     def is_intact(self) -> bool:
         """Whether flows may be compared: the switch is not known to have lost them."""
         return self._intact
+
+    # Before every port is wired again, and when the server told which are bound to this host.
+
+    def pace(self, wait: Callable[[float], object]) -> None:
+        """Wait, if another program changes the integration bridge again and again; meanwhile what
+        was proven of its ports is untrue."""
+        if not self._changed_by_another:
+            return
+        if pause := self._pause():
+            self._troubles.report(
+                Trouble.BRIDGE,
+                f"bridge {self._bridges.integration} is changed again and again by another "
+                f"program; its ports, which are closed, are wired again in {pause:.0f} s",
+            )
+            wait(pause)
+            self._troubles.clear(Trouble.BRIDGE)
+        number = len(self._known())
+        with self._changed:
+            self._changed_by_another = False
+            self._budget.spend_on(number)
+
+    def submit_all(self, bound: Collection[str]) -> None:
+        """Every port on this host, and those bound to it, so that their absence is reported."""
+        present = self._present()
+        self._reconciler.watch_for(present, lambda: self._request(_Work.SWEEP))
+        self._reconciler.submit({*present, *self._known(), *bound}, forced=True)
 
     # The loops.
 
@@ -306,61 +251,6 @@ class Control:
             self._loss = self._loss or reason
             self._intact = False
         self._request(_Work.PREPARE)
-
-    def _ask(self, *questions: _Question) -> None:
-        with self._changed:
-            self._questions.update(questions)
-            self._changed.notify_all()
-
-    def _ask_server(self) -> None:
-        with self._changed:
-            while not (self._questions or self._carried or self._stopping.is_set()):
-                self._changed.wait()
-            all_ports = _Question.ALL_PORTS in self._questions
-        if all_ports:
-            self._pace()
-        if not self._stopping.is_set():
-            self.ask_once()
-
-    def ask_once(self) -> bool:
-        """Put the open questions to the server, in the caller's thread; False if there are none."""
-        with self._changed:
-            questions, self._questions = self._questions, set()
-            carried, self._carried = self._carried, []
-        if not questions and not carried:
-            return False
-        if not all(self._site.follow(change) for change in carried):
-            questions.add(_Question.GROUPS)
-        try:
-            # All ports include those that differ.
-            if _Question.ALL_PORTS in questions:
-                self._submit_all()
-            elif _Question.WHAT_DIFFERS in questions:
-                self._submit_differing()
-            if _Question.GROUPS in questions:
-                self._site.learn(())
-        except BaseException:
-            self._ask(*questions)
-            raise
-        return True
-
-    def _pace(self) -> None:
-        """Wait, if another program changes the integration bridge again and again; meanwhile what
-        was proven of its ports is untrue."""
-        if not self._changed_by_another:
-            return
-        if pause := self._pause():
-            self._troubles.report(
-                Trouble.BRIDGE,
-                f"bridge {self._bridges.integration} is changed again and again by another "
-                f"program; its ports, which are closed, are wired again in {pause:.0f} s",
-            )
-            self._stopping.wait(pause)
-            self._troubles.clear(Trouble.BRIDGE)
-        number = len(self._known())
-        with self._changed:
-            self._changed_by_another = False
-            self._budget.spend_on(number)
 
     def _pause(self) -> float:
         with self._changed:
@@ -404,7 +294,7 @@ class Control:
             self._ready = True
             self._troubles.clear(Trouble.CONTROL)
         self._request(_Work.LOOK)
-        self._ask(_Question.ALL_PORTS)
+        self._resync()
 
     def _start_watch(self) -> None:
         try:
@@ -474,42 +364,6 @@ class Control:
     def _submit(self) -> None:
         """Ports whose change may have been missed."""
         self._reconciler.submit(self._present() | self._known())
-
-    def _submit_all(self) -> None:
-        """Every port on this host, and those bound to it, so that their absence is reported."""
-        bound = self._server.get_bound()
-        self._site.expect(bound)
-        present = self._present()
-        self._reconciler.watch_for(present, lambda: self._request(_Work.SWEEP))
-        self._reconciler.submit({*present, *self._known(), *bound}, forced=True)
-
-    def _submit_differing(self) -> None:
-        """Ports of which the agent has another desired state than the server, and those the server
-        knows nothing of: a message about them was lost."""
-        theirs = self._server.get_revisions()
-        lives = self._reconciler.table.lives()
-        differing, groups_differ = self._site.knowledge.differing(theirs)
-        busy = {id_ for id_, life in lives.items() if life.phase not in _SETTLED}
-        awaited = set() if self._unreported() else set(theirs.awaited) - busy
-        now = self._clock()
-        self._forced = {
-            port_id: at for port_id, at in self._forced.items() if now < at + _AWAITED_PAUSE
-        }
-        awaited -= self._forced.keys()
-        self._forced |= dict.fromkeys(awaited, now)
-        if differing or awaited:
-            LOG.info(
-                "The server has another desired state of %d ports, and knows nothing of %d ports",
-                len(differing),
-                len(awaited),
-            )
-        if groups_differ:
-            LOG.info("The server has other revisions of security groups")
-            self._site.learn(())
-        # Not afresh: each heartbeat finds it until a port that is not plugged in was looked at
-        # twice, and the second look may come later than the next heartbeat.
-        self._reconciler.submit(differing - awaited, asked=True, afresh=False)
-        self._reconciler.submit(awaited, forced=True)
 
     def _sweep(self) -> None:
         """Remove the flows of no port; only after every port was tried, for it may need them."""
