@@ -14,11 +14,16 @@ NO_BINDING = "no host is bound to port"
 """Begins the reason why a report of a port without a host is rejected. Neutron may bind the
 interface of a router after its agent has plugged it in, and Nova unbinds ports that are plugged."""
 
+MOVED_AWAY = "it was bound here before:"
+"""Begins the reason why a report of a port that has moved to another host is rejected: the binding
+changed while the report was on its way. Of a host without an earlier report of the port the server
+does not know that, and the reason does not begin so."""
+
 
 def is_no_fault(reason: str) -> bool:
     """Whether a report was rejected because its port changed in the meantime: neither the agent
     nor the server did anything wrong."""
-    return reason.startswith((NO_SUCH_PORT, NO_BINDING))
+    return reason.startswith((NO_SUCH_PORT, NO_BINDING, MOVED_AWAY))
 
 
 _Count = Annotated[int, pydantic.Strict(), pydantic.Field(ge=0)]

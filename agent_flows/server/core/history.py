@@ -88,6 +88,16 @@ def known(session: Session, report_ids: Collection[str]) -> set[str]:
     return set(session.connection().scalars(_KNOWN, {"ids": list(report_ids)}))
 
 
+def reported_by(session: Session, host: str, port_ids: Collection[str]) -> set[str]:
+    """Those of ``port_ids`` of which the history has an attempt on ``host``: they were bound to
+    it, or on their way to it."""
+    if not port_ids:
+        return set()
+    port_id = _ATTEMPTS.resource_id
+    query = sa.select(port_id).where(port_id.in_(port_ids), _ATTEMPTS.host == host).distinct()
+    return set(session.scalars(query))
+
+
 def add(session: Session, reports: Sequence[FlowReport], now: datetime.datetime) -> None:
     """Store attempts with their tasks, in two statements however many they are.
 

@@ -18,7 +18,7 @@ from oslo_log import log
 from sqlalchemy.orm import Session
 
 from agent_flows.report import FlowReport, ResourceType
-from agent_flows.rpc.answers import NO_SUCH_PORT, Held, Receipt
+from agent_flows.rpc.answers import MOVED_AWAY, NO_SUCH_PORT, Held, Receipt
 from agent_flows.rpc.desired import Known, Update
 from agent_flows.rpc.identity import Identity
 from agent_flows.rpc.revisions import Revisions, digest_of
@@ -104,6 +104,8 @@ class Store:
             groups = (
                 self._directory.lock_groups(session, named_groups, host) if named_groups else {}
             )
+            elsewhere = [id_ for id_, port in ports.items() if port.host not in (host, None)]
+            left = history.reported_by(session, host, elsewhere)
             # Known only after the locks: another worker may just have stored the same.
             counted = history.known(session, [report.id for report in reports])
             settings, status_from = self._settings, None
@@ -111,7 +113,9 @@ class Store:
                 # Rules that a host could not install take no port DOWN.
                 settings = dataclasses.replace(settings, keep_active_on_refresh_failure=True)
                 status_from = self._directory.status_without_gating
-            batch = _Batch(ports, groups, counted, settings, now=now, status_from=status_from)
+            batch = _Batch(
+                ports, groups, counted, settings, left=left, now=now, status_from=status_from
+            )
             for report in sorted(reports, key=lambda each: each.sequence):
                 batch.take(report)
             if batch.moved:
@@ -268,14 +272,17 @@ class _Batch:
         counted: Collection[str],
         settings: gate.Settings,
         *,
+        left: Collection[str],
         now: datetime.datetime,
         status_from: gate.StatusFrom | None,
     ) -> None:
-        """``status_from`` is given while gating is off on the host."""
+        """``left`` are ports that have moved from the host to another; ``status_from`` is given
+        while gating is off on the host."""
         self._status_from = status_from
         self._ports = dict(ports)
         self._groups = dict(groups)
         self._counted = set(counted)
+        self._left = left
         self._settings = settings
         self._now = now
         self._highest_sequence = clock.highest_sequence(now)
@@ -338,7 +345,8 @@ class _Batch:
         decision = gate.decide(port, report, self._settings, self._highest_sequence)
         if self._status_from is not None:
             decision = gate.without_gating(port, decision, self._status_from)
-        if not self._admit(report, decision.ruling, decision.reason):
+        moved_away = f"{MOVED_AWAY} " if port.id in self._left else ""
+        if not self._admit(report, decision.ruling, moved_away + decision.reason):
             return
         if decision.ruling is Ruling.OUTDATED:
             self.outdated.add(port.id)

@@ -19,7 +19,7 @@ from agent_flows.report import FlowName, FlowReport, ResourceType, Trouble
 from agent_flows.reporting.outbox import Outbox
 from agent_flows.reporting.reporter import Reporter
 from agent_flows.rpc import codec
-from agent_flows.rpc.answers import NO_BINDING, NO_SUCH_PORT, Held, Receipt
+from agent_flows.rpc.answers import MOVED_AWAY, NO_BINDING, NO_SUCH_PORT, Held, Receipt
 from agent_flows.supervision import Backoff, Troubles
 from lab.model import flow_report, numbered_id
 from lab.process import wait_until
@@ -103,6 +103,7 @@ def test_only_the_reports_that_the_server_rejects_are_dropped(outbox: Outbox) ->
     [
         (FlowName.WIRE, f"{NO_SUCH_PORT} {port_id(1)}", "INFO"),
         (FlowName.WIRE, f"{NO_BINDING} {port_id(1)}", "INFO"),
+        (FlowName.WIRE, f"{MOVED_AWAY} port {port_id(1)} is bound to b, not to a", "INFO"),
         (FlowName.WIRE, "not bound here", "ERROR"),
         (FlowName.UNWIRE, "not bound here", "INFO"),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent_flows.rpc import codec, transport
-from agent_flows.rpc.answers import NO_BINDING, NO_SUCH_PORT
+from agent_flows.rpc.answers import MOVED_AWAY, NO_BINDING, NO_SUCH_PORT
 from agent_flows.rpc.refusals import KINDS, UNKNOWN
 from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.validation import Invalid
@@ -61,8 +61,10 @@ def test_a_rejection_by_the_store_is_answered_and_counted() -> None:
     assert endpoint.refusals.counts["store"] == 1
 
 
-@pytest.mark.parametrize("reason", [NO_SUCH_PORT, NO_BINDING])
-def test_a_report_of_a_deleted_or_unbound_port_is_rejected_and_not_counted(reason: str) -> None:
+@pytest.mark.parametrize("reason", [NO_SUCH_PORT, NO_BINDING, MOVED_AWAY])
+def test_a_report_of_a_deleted_unbound_or_moved_port_is_rejected_and_not_counted(
+    reason: str,
+) -> None:
     endpoint = ServerEndpoint(Consumer(rejects={PORT: f"{reason} {PORT}"}))
     answer = endpoint.report(CONTEXT, HOST, [a_report(1)])
     assert answer["rejected"] == {ONE: f"{reason} {PORT}"}

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from agent_flows.report import FlowName
+from agent_flows.rpc.answers import MOVED_AWAY, is_no_fault
 from agent_flows.server.standalone import bodies
-from lab.model import new_id
+from lab.model import flow_report, new_id
 from lab.server_parts import FakeAgent, Server
 
 PORT = new_id()
@@ -161,6 +162,28 @@ def test_report_of_the_old_host_does_not_prove_the_new_binding(
     server.put("ports", PORT, **port)
     assert agent.send(late).accepted == [late.id]
     assert server.show("ports", PORT)["status"] == "DOWN"
+
+
+def test_invariant_10_a_late_report_of_the_old_host_is_refused_and_is_no_fault(
+    server: Server, agent: FakeAgent, port: dict[str, Any]
+) -> None:
+    FakeAgent(server, "host-b")
+    agent.send(agent.report(PORT))
+    late = agent.report(PORT)
+    server.put("ports", PORT, **{**port, "binding:host_id": "host-b"})
+    reason = agent.send(late).rejected[late.id]
+    assert reason == f"{MOVED_AWAY} port {PORT} is bound to host-b, not to host-a"
+    assert server.state(PORT) == ("DOWN", "SYNCING")
+
+
+def test_invariant_10_a_host_that_never_had_the_port_is_at_fault(
+    server: Server, agent: FakeAgent, port: dict[str, Any]
+) -> None:
+    agent.send(agent.report(PORT))
+    server.put("ports", PORT, **{**port, "binding:host_id": "host-b"})
+    stranger = FakeAgent(server, "host-c")
+    lie = flow_report(host="host-c", resource_id=PORT)
+    assert not is_no_fault(stranger.send(lie).rejected[lie.id])
 
 
 def test_unbound_port_reaches_no_agent(server: Server, network: str) -> None:
