@@ -15,16 +15,18 @@ from lab.lifetime import Lifetime
 
 # ECMA-48: control sequences, which move the cursor or change colours.
 _CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\r")
-_ROWS, _COLUMNS = 30, 120
+_ROWS = 30
 _END_SECONDS = 20
 
 
 class Terminal(Lifetime):
     """``argv`` on a terminal of its own, which is its controlling one: Ctrl-C interrupts it."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str] | None = None, columns: int = 120
+    ) -> None:
         super().__init__()
-        self._argv = argv
+        self._argv, self._columns = argv, columns
         self._env = {**os.environ, "TERM": "xterm", **(env or {})}
         self.written = ""
         """Everything that the program has written, control sequences included."""
@@ -37,7 +39,7 @@ class Terminal(Lifetime):
     def _start(self) -> None:
         self._ours, theirs = pty.openpty()
         self._stack.callback(os.close, self._ours)
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, self._columns, 0, 0))
         self._process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", *self._argv],
             stdin=theirs,

@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cliff.columns import FormattableColumn
@@ -84,6 +84,10 @@ class ListCommand(ApiCommand, Lister):
     """
 
     shown: ClassVar[Sequence[str]] = ()
+    whole: ClassVar[Sequence[str]] = ("id",)
+    """Columns whose values are copied, and never wrapped."""
+    spare: ClassVar[Sequence[str]] = ()
+    """Columns that are left out, the first one first, where the table would not fit otherwise."""
     ids: ClassVar[Mapping[str, str]] = {"id": ""}
     """Columns of ids, and the collection that has the names of what is there; "" to leave ids."""
 
@@ -112,7 +116,10 @@ class ListCommand(ApiCommand, Lister):
     ) -> int:
         if self.is_short(parsed_args):
             column_names, data = self._shortened(column_names, list(data))
-            data = _fitted(column_names, data, parsed_args.max_width or _width())
+            table = {name: [_text(row[at]) for row in data] for at, name in enumerate(column_names)}
+            width = parsed_args.max_width or _width()
+            fitted = _fitted(table, width, self.whole, self.spare)
+            column_names, data = list(fitted), list(zip(*fitted.values(), strict=True))
         elif parsed_args.formatter not in _FOR_PROGRAMS:
             data = [_escaped(row) for row in data]
         # Nothing is written beside the line that shows the progress.
@@ -138,26 +145,29 @@ class ListCommand(ApiCommand, Lister):
 
 
 def _fitted(
-    column_names: Sequence[str], rows: Sequence[Sequence[Any]], width: int
-) -> list[list[str]]:
-    """Rows as text, with the longest columns wrapped until the table has so many columns."""
-    texts = [[_text(value) for value in row] for row in rows]
-    natural = [
-        max([len(name), *(len(part) for row in texts for part in row[at].split("\n"))])
-        for at, name in enumerate(column_names)
-    ]
-    # Names of columns are not wrapped, nor what is copied to be typed.
-    least = [
-        natural[at] if name == "id" else max(len(name), min(natural[at], _NARROWEST))
-        for at, name in enumerate(column_names)
-    ]
-    widths = natural
+    table: Mapping[str, list[str]], width: int, whole: Collection[str], spare: Sequence[str]
+) -> Mapping[str, list[str]]:
+    """Columns by name, the longest wrapped until the table is ``width`` wide; without as many of
+    the ``spare`` ones as that takes."""
+    natural = {
+        name: max(map(len, [name, *(line for text in texts for line in text.split("\n"))]))
+        for name, texts in table.items()
+    }
+    # Names of columns are not wrapped.
+    least = {
+        name: size if name in whole else max(len(name), min(size, _NARROWEST))
+        for name, size in natural.items()
+    }
     # A border and a space on either side of each.
-    room = width - 3 * len(widths) - 1
-    while sum(widths) > room and widths != least:
-        widest = max(range(len(widths)), key=lambda at: (widths[at] > least[at], widths[at]))
-        widths[widest] -= 1
-    return [[_wrapped(text, widths[at]) for at, text in enumerate(row)] for row in texts]
+    needed = sum(least.values()) + 3 * len(table) + 1
+    if needed > width and spare:
+        left = {name: texts for name, texts in table.items() if name != spare[0]}
+        return _fitted(left, width, whole, spare[1:])
+    sizes, room = dict(natural), width - 3 * len(table) - 1
+    while sum(sizes.values()) > room and sizes != least:
+        widest = max(sizes, key=lambda name: (sizes[name] > least[name], sizes[name]))
+        sizes[widest] -= 1
+    return {name: [_wrapped(text, sizes[name]) for text in texts] for name, texts in table.items()}
 
 
 def _text(value: Any) -> str:

@@ -25,10 +25,13 @@ _SHOWN = (
 class ListTasks(ListCommand):
     """List the tasks of flows, with their outcome for each port.
 
-    A table shows the names of ports that have one, and what task show takes as a task's id.
+    A table shows the names of ports that have one, and what task show takes as a task's id. On a
+    narrow terminal it has no column of attempts, and then none of hosts.
     """
 
     shown = ("id", "resource_id", "host", "attempt", "name", "task_state", "started_at", "error")
+    whole = ("id", "host", "name")
+    spare = ("attempt", "host")
     ids: ClassVar[Mapping[str, str]] = {"resource_id": "ports"}
     examples = """
         agent-flows task list --port web1

@@ -61,6 +61,21 @@ def test_a_slow_command_shows_that_it_is_at_work_until_it_is_done(slow: Slow) ->
         assert "[]" in answer
 
 
+@pytest.mark.usefixtures("cloud")
+@pytest.mark.parametrize("columns", [100, 120])
+def test_names_of_tasks_and_hosts_are_whole_on_a_terminal(server: Server, columns: int) -> None:
+    server.wire(error=REFUSED)
+    argv = [str(PROGRAM), "--url", server.url, "task", "list"]
+    with Terminal(argv, columns=columns) as terminal:
+        assert terminal.ends() == 0
+        rows = [line for line in terminal.text.splitlines() if line.startswith("|")]
+    assert max(map(len, rows)) <= columns
+    header, *_ = rows
+    cells = {cell.strip() for row in rows for cell in row.split("|")}
+    assert {"locate-interface", "apply-security-groups", "bind-vlan"} <= cells
+    assert ("host" in header) is (HOST in cells) is (columns == 120)
+
+
 def test_to_a_file_a_slow_command_writes_only_its_answer(slow: Slow) -> None:
     argv = [str(PROGRAM), "--url", slow.url, "port", "list", "-f", "json"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
