@@ -80,6 +80,9 @@ def parse(adapter: pydantic.TypeAdapter[T], raw: object, path: Sequence[str] = (
         return adapter.validate_python(raw)
     except pydantic.ValidationError as exc:
         raise _first(exc, path) from None
+    except RecursionError:
+        # An enum's refusal contains the repr of what it refused.
+        raise Invalid(".".join(path), raw, "has too many levels") from None
 
 
 def _first(exc: pydantic.ValidationError, above: Sequence[str]) -> Invalid:

@@ -24,8 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--examples",
         type=int,
-        help="how many random examples the searches of conformance and simulation try, without a "
-        "time limit; by default a fixed number of the same ones",
+        help="how many random examples the searches of conformance, simulation and docs (for each "
+        "operation of the API) try, without a time limit; by default a fixed number of the same",
     )
 
 

@@ -17,7 +17,7 @@ from lab.model import new_id
 from lab.server_parts import FakeAgent, Server, running
 
 SECONDS = 20
-"""How long requests are made up."""
+"""How long requests are made up, without ``--examples``: about 2,000 of them."""
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -71,12 +71,20 @@ def address() -> Iterator[str]:
             served.stop()
 
 
-def test_every_answer_is_as_the_document_has_it(address: str, tmp_path: Path) -> None:
+def test_every_answer_is_as_the_document_has_it(
+    address: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    examples = request.config.getoption("--examples", default=None)
+    amount = (
+        ("--max-examples", str(examples))
+        if examples
+        else ("--max-examples", "30", "--seed", "1", "--max-time", str(SECONDS))
+    )
     asked = subprocess.run(
         [
             *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli"),
             *("run", f"{address}/openapi.json", "--checks", ",".join(CHECKS)),
-            *("--max-time", str(SECONDS), "--max-examples", "30", "--seed", "1"),
+            *amount,
             *("--continue-on-failure", "--no-shrink", "--no-color", "--request-timeout", "20"),
         ],
         cwd=tmp_path,
@@ -87,7 +95,7 @@ def test_every_answer_is_as_the_document_has_it(address: str, tmp_path: Path) ->
         },
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=None if examples else 240,
         check=False,
     )
     print(asked.stdout)

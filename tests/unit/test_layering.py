@@ -58,7 +58,8 @@ ARROWS: dict[str, set[str]] = {
     | {"printable", "threads", "rpc", "server.core", "server.standalone", "neutron.server"},
     # What the standalone server and Neutron's server share.
     "server.core": WORDS | COUNTING | {"conf", "tracing", "rpc"},
-    "server.standalone": WORDS | {"conf", "rpc", "server.core", "server.policies", "page"},
+    "server.standalone": WORDS
+    | {"conf", "printable", "rpc", "server.core", "server.policies", "page"},
     # It looks at whatever is on the machine.
     "status": SETUP | {"printable", "openflow", "reporting", "server.core", "server.standalone"},
     # What both kinds of hosts inside Neutron share.

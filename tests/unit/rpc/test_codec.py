@@ -413,6 +413,17 @@ def test_an_invalid_spec_is_refused_alone() -> None:
     assert "'port_range_min': 90" in refused.detail
 
 
+def test_a_spec_with_too_many_levels_is_refused_alone() -> None:
+    good = codec.to_wire(model.group(model.ingress()))
+    levels: list[Any] = []
+    for _ in range(1_000):
+        levels = [levels]
+    bad = {**good, "id": OTHER, "rules": [{**good["rules"][0], "direction": levels}]}
+    state = codec.state_from_wire([good, bad])
+    assert set(state.security_groups) == {good["id"]}
+    assert "levels" in state.refused[OTHER].reason
+
+
 @pytest.mark.parametrize("raw", [7, {"kind": "port"}, {"kind": "port", "id": "../etc"}])
 def test_an_invalid_spec_without_an_id_makes_the_answer_invalid(raw: object) -> None:
     with pytest.raises(Invalid):

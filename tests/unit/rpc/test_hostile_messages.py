@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from agent_flows.rpc import codec, desired
@@ -26,7 +26,7 @@ from agent_flows.spec import DesiredState
 from agent_flows.validation import Invalid
 from lab import model
 from lab.server_parts import Server, running
-from tests.unit.rpc import hostile
+from tests.unit import hostile
 from tests.unit.rpc.consumer import GROUP, HOST, PORT, Agent, report
 from tests.unit.secgroups.specs import attached
 from tests.unit.secgroups.tables import Tables
@@ -71,7 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @given(SEEDS)
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES, phases=[Phase.generate])
 def test_a_call_is_refused_in_few_words_or_answered(server: Server, seed: int) -> None:
     """And nothing is stored: the reports are about no port of the server."""
     draw = random.Random(seed)
@@ -96,7 +96,7 @@ def test_a_call_is_refused_in_few_words_or_answered(server: Server, seed: int) -
 
 
 @given(SEEDS)
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES, phases=[Phase.generate])
 def test_what_a_server_answers_is_refused_or_makes_flows_of_the_spec_only(seed: int) -> None:
     draw = random.Random(seed)
     group = model.group(
@@ -142,7 +142,7 @@ def written(state: DesiredState) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES, phases=[Phase.generate])
 def test_what_a_cast_carries_is_refused_or_a_change(seed: int) -> None:
     draw = random.Random(seed)
     endpoint = AgentEndpoint(Agent())

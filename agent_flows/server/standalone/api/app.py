@@ -16,6 +16,7 @@ from oslo_log import log
 from agent_flows import conf as options
 from agent_flows.page import web
 from agent_flows.page.pages import Missing
+from agent_flows.printable import printable
 from agent_flows.server.core import agent_view, clock
 from agent_flows.server.core.casts import Caster
 from agent_flows.server.core.database import UNREACHABLE, Database
@@ -147,7 +148,8 @@ def _error(
     if web.is_page(request):
         page.refuse(response, kind, message)
     else:
-        response.media = {"error": {"type": kind, "message": message, "field": field}}
+        # It may quote what was sent, such as a path.
+        response.media = {"error": {"type": kind, "message": printable(message), "field": field}}
 
 
 def _handle_errors(app: falcon.App[Any, Any]) -> None:

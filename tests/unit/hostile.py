@@ -1,4 +1,4 @@
-"""Messages that somebody made from valid ones: with values of any kind at any place."""
+"""Messages and requests made from valid ones, with values of any kind at any place."""
 
 import copy
 import random
@@ -40,10 +40,14 @@ _NUMBERS = (0, -1, 1, 65_536, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, -(2**63), 1
 _OTHERS: tuple[Any, ...] = (None, True, False, 0.5, -0.0, float("nan"), float("inf"), 1e308)
 
 
-def _nested(levels: int) -> list[Any]:
-    made: list[Any] = []
+class _Nested(list[Any]):
+    """No change is made within it, for it is drawn again."""
+
+
+def _nested(levels: int) -> _Nested:
+    made = _Nested()
     for _ in range(levels):
-        made = [made]
+        made = _Nested([made])
     return made
 
 
@@ -86,7 +90,7 @@ def _change(draw: random.Random, made: list[Any]) -> None:
         inner = holder[key]
         if isinstance(inner, dict) and inner:
             holder, key = inner, draw.choice(list(inner))
-        elif isinstance(inner, list) and inner and len(inner) < 1_000:
+        elif type(inner) is list and 0 < len(inner) < 1_000:
             holder, key = inner, draw.randrange(len(inner))
         else:
             break
