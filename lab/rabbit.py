@@ -39,6 +39,10 @@ end,
 F().
 """
 
+_DELETE_ALL = """
+[rabbit_amqqueue:delete(Queue, false, false, <<"lab">>) || Queue <- rabbit_amqqueue:list()].
+"""
+
 
 @dataclass(frozen=True)
 class Depth:
@@ -129,8 +133,7 @@ class Rabbit(Lifetime):
 
     def lose_queues(self) -> None:
         """Delete every queue with what waits in it, as a broker without its disk would."""
-        for line in self.ctl("-s", "list_queues", "name").splitlines():
-            self.ctl("-q", "delete_queue", line.strip())
+        self.ctl("eval", _DELETE_ALL)
 
     @contextlib.contextmanager
     def blocking(self) -> Iterator[None]:

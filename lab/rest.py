@@ -104,13 +104,16 @@ class Api:
 
     def find(self, collection: str, **filters: object) -> list[Body]:
         """All of them: without a ``limit`` page after page."""
-        key = collection.replace("-", "_")
+        return self.pages(f"/{collection}", collection.replace("-", "_"), filters)
+
+    def pages(self, path: str, key: str, filters: Mapping[str, object]) -> list[Body]:
+        """As :meth:`find`, of any API with such pages."""
         found: list[Body] = []
         more = True
         while more:
             after = {"marker": found[-1]["id"]} if found else {}
-            query = f"?{urlencode({**filters, **after})}" if filters or after else ""
-            answer = self.request("GET", f"/{collection}{query}")
+            query = urlencode({**filters, **after}, doseq=True)
+            answer = self.request("GET", f"{path}?{query}" if query else path)
             found += answer[key]
             links = [] if "limit" in filters else answer.get(f"{key}_links", [])
             more = any(link["rel"] == "next" for link in links)

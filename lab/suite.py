@@ -34,6 +34,7 @@ LONGEST = (
     "tests/functional/server",
     "tests/e2e/neutron/with_services",
     "tests/faults",
+    "tests/faults/neutron",
     "tests/e2e",
     "tests/functional/agent",
     "tests/simulation",

@@ -7,7 +7,6 @@ import http.client
 import uuid
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 from lab.namespace import Namespace
 from lab.neutron.configuration import API_PORT
@@ -57,8 +56,8 @@ class Client:
         self.request("DELETE", f"{_path(kind)}/{identity}")
 
     def find(self, kind: str, **filters: object) -> list[Body]:
-        query = f"?{urlencode(filters, doseq=True)}" if filters else ""
-        return list(self.request("GET", f"{_path(kind)}{query}")[kind])
+        """All of them: without a ``limit`` page after page."""
+        return self._rest.pages(f"/v2.0{_path(kind)}", kind, filters)
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         """Anything else; ``path`` is below ``/v2.0``."""

@@ -48,9 +48,9 @@ class Controller(Lifetime):
         return Daemon(name, self.namespace.argv(argv), self.place / f"{name}.log", env)
 
     def _start(self) -> None:
-        database = self._stack.enter_context(MariaDB())
+        self.mariadb = self._stack.enter_context(MariaDB())
         self._log("MariaDB")
-        self._database = database.new_url()
+        self.database_url = self.mariadb.new_url()
         self._configure()
         # Either takes five seconds. The broker starts in this thread: the kernel ends it with
         # the thread that started it (prctl(2), PR_SET_PDEATHSIG).
@@ -103,7 +103,9 @@ class Controller(Lifetime):
 
     def _configure(self) -> None:
         paths = Paths(self.place, PROGRAMS, self.rabbit.url)
-        self.config_file.write_text(configuration.server_file(self.options, paths, self._database))
+        self.config_file.write_text(
+            configuration.server_file(self.options, paths, self.database_url)
+        )
 
     def run(self, program: str, *arguments: str) -> str:
         """What ``program`` prints that reads the server's configuration."""

@@ -129,11 +129,6 @@ class Host(Lifetime):
         words = [f"table={table}"] if table is not None else []
         return self.switch.flows(BRIDGE, ",".join([*words, *([match] if match else [])]))
 
-    def restart_switch(self) -> None:
-        """Open vSwitch's daemon ends in order and starts: its flows are gone."""
-        self.switch.restart_vswitchd()
-        self._underlay.address_tunnels(self.switch, self._address)
-
     @contextlib.contextmanager
     def switch_gone(self) -> Iterator[None]:
         """Open vSwitch's daemon was killed, and starts again afterwards: its flows are gone."""

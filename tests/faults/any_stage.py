@@ -66,6 +66,8 @@ class Place:
     switch: Switch
     bridge: str
     ports: Mapping[str, Plugged]
+    firewall: str = ""
+    """Who writes the flows: of the ports of one group they differ by it."""
 
 
 class Pings:
@@ -112,10 +114,10 @@ class AnyStage(Lifetime):
         """Seconds that an outage goes on after it was noticed."""
         self.broken = False
         """Whether the last fault was not survived, so that the next one would say nothing."""
-        self.ports: list[Plugged] = []
         self.plugged: set[str] = set()
-        self._pattern: dict[str, frozenset[str]] = {}
+        self._pattern: dict[tuple[str, str], frozenset[str]] = {}
         self._roles: dict[str, str] = {}
+        """The group of each port."""
 
     # What differs between them.
 
@@ -169,11 +171,10 @@ class AnyStage(Lifetime):
     # Faults, and what shows them.
 
     def until_unknown(self) -> None:
-        """Until the API claims nothing of any plugged port."""
+        """Until the API claims nothing of any plugged port of the first host."""
+        there = self.plugged & self.places()[0].ports.keys()
         self._until(
-            lambda: (
-                {p["sync_state"] for p in self.shown() if p["id"] in self.plugged} == {"UNKNOWN"}
-            ),
+            lambda: {p["sync_state"] for p in self.shown() if p["id"] in there} == {"UNKNOWN"},
             "all ports are UNKNOWN",
         )
         time.sleep(self.lasting)
@@ -297,7 +298,7 @@ class AnyStage(Lifetime):
                 wrong.append(f"port {port.port_id} is ACTIVE without an interface")
                 continue
             found = pattern(port, ofport, tag, flows)
-            wanted = self._pattern[self._roles[port.port_id]]
+            wanted = self._pattern[place.firewall, self._roles[port.port_id]]
             if found != wanted:
                 wrong.append(
                     f"port {port.port_id} is ACTIVE; missing: {sorted(wanted - found)[:3]}, "
@@ -312,7 +313,7 @@ class AnyStage(Lifetime):
             flows, ofports = place.switch.flows(place.bridge), _ofports(place.switch)
             for port in place.ports.values():
                 held = pattern(port, *ofports[port.tap], flows)
-                role = self._roles[port.port_id]
+                role = place.firewall, self._roles[port.port_id]
                 assert held == self._pattern.setdefault(role, held), (port.port_id, sorted(held))
                 assert len(held) > 5, sorted(held)
 

@@ -22,11 +22,12 @@ def pattern(port: Plugged, ofport: int, tag: int, flows: Sequence[str]) -> froze
     """The port's own flows, and those of the conjunctions that they take part in."""
     names = {
         "PORT": rf"in_port={ofport}\b|reg5={ofport:#x}\b|output:{ofport}\b"
-        rf"|load:{ofport:#x}->NXM_NX_REG5\b",
+        rf"|load:{ofport:#x}->NXM_NX_REG5\b|set_field:{ofport:#x}->reg5\b",
         "MAC": re.escape(port.mac),
         "IP": rf"\b{re.escape(ip(port))}\b",
         "LINK_LOCAL": re.escape(_link_local(port.mac)),
-        "NET": rf"\breg6={tag:#x}\b|\bdl_vlan={tag}\b|load:{tag:#x}->NXM_NX_REG6\b",
+        "NET": rf"\breg6={tag:#x}\b|\bdl_vlan={tag}\b|load:{tag:#x}->NXM_NX_REG6\b"
+        rf"|set_field:{tag:#x}->reg6\b|\bct_zone={tag}\b",
     }
     own = re.compile(f"{names['PORT']}|{names['MAC']}")
     found = set[str]()

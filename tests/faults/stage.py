@@ -64,6 +64,7 @@ class Stage(AnyStage):
 
     def __init__(self, lasting: float = 0.0) -> None:
         super().__init__(lasting)
+        self.ports: list[Plugged] = []
         self.twins: dict[str, Twin] = {}
         """Interfaces of some ports on the other host's bridge, by port."""
 
