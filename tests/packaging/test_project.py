@@ -57,6 +57,18 @@ def test_the_container_has_the_programs_and_extras_that_there_are() -> None:
     assert f"    {program[1]} = " in setup
 
 
+def test_the_agent_in_a_container_has_the_rights_of_its_unit() -> None:
+    """What these suffice for: tests/functional/agent/test_other_user.py."""
+    command = (
+        (ROOT / "Containerfile").read_text().partition("\nFROM ")[0].rpartition("podman run")[2]
+    )
+    unit = (ROOT / "etc/systemd/agent-flows-agent.service").read_text()
+    [given] = re.findall(r"^AmbientCapabilities=(.*)$", unit, re.MULTILINE)
+    assert "--cap-drop all" in command
+    assert [f"CAP_{each}" for each in re.findall(r"--cap-add (\S+)", command)] == given.split()
+    assert '--user "$(id -u agent-flows):$(id -g agent-flows)"' in command
+
+
 def requirements(name: str) -> list[Requirement]:
     lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
     return [Requirement(line) for line in lines if line]
