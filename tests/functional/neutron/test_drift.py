@@ -31,7 +31,6 @@ def vms(cloud: Cloud) -> list[Vm]:
 
 def right(cloud: Cloud, vms: list[Vm]) -> bool:
     """What may pass does, and nothing else."""
-    cloud.switch.appctl("revalidator/purge")
     one, two = vms
     return (
         all(cloud.tcp(outsider(), vm, 80) for vm in vms)
@@ -314,7 +313,6 @@ def test_invariant_1_nothing_more_passes_while_flows_are_missing(
     # From here on nothing repairs them.
     cloud.driver.stop(10)
     ofctl(cloud, "del-flows", deleted.format(mac=two.mac, ofport=cloud.switch.ofport(one.name)))
-    cloud.switch.appctl("revalidator/purge")
     assert not cloud.tcp(outsider(), two, 81)
     assert not cloud.tcp(one, two, 81)
     spoofed = one.but(ip="10.0.0.77")
