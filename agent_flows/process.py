@@ -4,6 +4,7 @@ import copy
 import gc
 import importlib.metadata
 import logging
+import os
 import re
 import select
 import signal
@@ -22,6 +23,9 @@ from agent_flows import process_report
 from agent_flows.printable import printable
 
 PROJECT = "agent_flows"
+
+# Seconds for what is done at exit, such as sending the last spans.
+_END_SECONDS = 5.0
 
 # The place of a value in the errors of oslo.config.
 _PLACE = re.compile(r"from LocationInfo\(location=<[^>]*>, detail='([^']*)'\)")
@@ -144,3 +148,15 @@ class Ending:
                 break
             self._woken.recv(4096)
         return self._asked
+
+
+def bounded_end(code: int) -> int:
+    """The exit ``code``; the process ends with it in a few seconds, whatever its threads wait for.
+
+    oslo.messaging tries to send a reply without end while the message bus is away, and futurist
+    joins that thread at exit.
+    """
+    last = threading.Timer(_END_SECONDS, os._exit, (code,))
+    last.daemon = True
+    last.start()
+    return code

@@ -364,4 +364,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     service.stop()
     service.wait()
     briefly(bus.cleanup)
-    return 1 if ending.failed else 0
+    return process.bounded_end(1 if ending.failed else 0)

@@ -180,7 +180,7 @@ def _run_alone(conf: cfg.ConfigOpts) -> int:
     process.started()
     ending.wait()
     service.stop()
-    return 0
+    return process.bounded_end(0)
 
 
 def _run_workers(conf: cfg.ConfigOpts, number: int) -> int:

@@ -136,3 +136,17 @@ except ValueError:
         r"Refused name\x1b[2J \x9b31m\u202e\n2026-01-01 00:00:00 INFO all is well\rX, 100%" in text
     )
     assert "Traceback" in text
+
+
+def test_a_thread_that_waits_for_ever_does_not_keep_a_process_from_its_end() -> None:
+    code = """
+import sys, threading
+import futurist
+from agent_flows import process
+process._END_SECONDS = 0.1
+threads = futurist.ThreadPoolExecutor(1)
+threads.submit(threading.Event().wait)
+sys.exit(process.bounded_end(3))
+"""
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=60)
+    assert ran.returncode == 3
