@@ -12,7 +12,9 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -69,6 +71,8 @@ class _Server(Lifetime):
         for place in ("data", "run"):
             (self.directory / place).mkdir(mode=0o700)
             shutil.chown(self.directory / place, account.pw_uid, account.pw_gid)
+        # Its clients may be any user.
+        (self.directory / "run").chmod(0o711)
         self._initialise()
         argv = _as_user(self.user, *self._argv())
         self._daemon = Daemon(self.name, argv, self.directory / "log")
@@ -105,6 +109,25 @@ class _Server(Lifetime):
         finally:
             for each in everyone:
                 os.kill(each, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def slowed(self, turn: float, share: float) -> Iterator[None]:
+        """It works this ``share`` of every ``turn``, in seconds: what comes at another time
+        waits."""
+        enough = threading.Event()
+
+        def run() -> None:
+            while not enough.wait(turn * share):
+                with self.frozen():
+                    enough.wait(turn * (1 - share))
+
+        with ThreadPoolExecutor(1) as beside:
+            slowing = beside.submit(run)
+            try:
+                yield
+            finally:
+                enough.set()
+                slowing.result()
 
     def _issue(self, authority: Authority) -> tuple[Path, Path, Path]:
         """Files of key, certificate and authority, of its user."""

@@ -1,10 +1,13 @@
 """Programs as a user who is not root, with the capabilities that a unit of systemd would add."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from lab.process import Daemon
 
 _CHECKOUT = Path(__file__).parents[1]
 
@@ -35,6 +38,22 @@ class User:
         """Give the directory to the user, and what is in it."""
         for path in (directory, *directory.rglob("*")):
             os.chown(path, self.id, self.id)
+
+
+_UNIT = _CHECKOUT / "etc/systemd/agent-flows-agent.service"
+AGENT = User(tuple(re.findall("^AmbientCapabilities=(.*)$", _UNIT.read_text(), re.MULTILINE)))
+"""As the agent's unit has it."""
+
+
+def helper_of(agent: Daemon) -> int:
+    """The agent's privileged helper, which shares its program; what else it starts are tools."""
+    program = Path(f"/proc/{agent.pid}/cmdline").read_bytes()
+    (found,) = [
+        int(child)
+        for child in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        if Path(f"/proc/{child}/cmdline").read_bytes() == program
+    ]
+    return found
 
 
 def reachable(kept: Path) -> list[str]:

@@ -68,6 +68,8 @@ class WallClock(Lifetime):
     def _start(self) -> None:
         directory = Path(tempfile.mkdtemp(prefix=f"{mark()}clock-"))
         self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        # The programs may be those of another user.
+        directory.chmod(0o755)
         library = directory / "clock.so"
         self._file = directory / "ahead"
         self._file.write_bytes(bytes(8))

@@ -190,6 +190,7 @@ class AnyStage(Lifetime):
             lambda: source in self.agent().get("state", {}).get("troubles", {}),
             f"the trouble {source}",
         )
+        time.sleep(self.lasting)
 
     def _until(self, check: Callable[[], bool], what: str) -> None:
         wait_until(check, SECONDS, what, poll=0.1)
@@ -423,9 +424,10 @@ def held(*daemons: Daemon) -> Iterator[None]:
 
 @contextlib.contextmanager
 def small_disk(mount: Path, mib: int) -> Iterator[None]:
-    """A disk of ``mib`` MiB at the directory ``mount``."""
-    argv = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(mount)]
-    subprocess.run(argv, check=True)
+    """A disk of ``mib`` MiB at the directory ``mount``, with its owner."""
+    owner = mount.stat()
+    options = f"size={mib}m,mode=700,uid={owner.st_uid},gid={owner.st_gid}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mount)], check=True)
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from pathlib import Path
 
@@ -27,6 +28,25 @@ _ATTEMPTS = sa.text("""
 """).bindparams(sa.bindparam("hosts", expanding=True))
 _NUMBER = sa.text("SELECT count(*) FROM agent_flows_attempts WHERE resource_id = :port")
 _NEWEST = sa.text("SELECT max(ordinal) FROM agent_flows_attempts")
+# As the server writes the desired state of a port, each time another one, in a transaction each.
+_UPDATE = sa.text("""
+    CREATE OR REPLACE PROCEDURE pg_temp.update_port(port text, number int, seconds float)
+    LANGUAGE plpgsql AS $$
+    DECLARE began timestamptz = clock_timestamp();
+    BEGIN
+        FOR n IN 1..number LOOP
+            UPDATE ports SET device_owner = concat('compute:', n), admin_state_up = n % 2 = 0,
+                revision_number = revision_number + 1, updated_at = clock_timestamp(),
+                sync_state = 'SYNCING', syncing_since = clock_timestamp()
+            WHERE id = port;
+            COMMIT;
+            IF n % 100 = 0 THEN
+                PERFORM pg_sleep_until(began + make_interval(secs => seconds * n / number));
+            END IF;
+        END LOOP;
+    END $$
+""")
+_CALL = sa.text("CALL pg_temp.update_port(:port, :number, :seconds)")
 
 
 class Records:
@@ -64,6 +84,14 @@ class Records:
         """How many attempts at the port the server has."""
         with self._engine.connect() as connection:
             return int(connection.scalar(_NUMBER, {"port": port_id}))
+
+    def update(self, port_id: str, number: int, seconds: float) -> float:
+        """Commit so many desired states of the port, spread over ``seconds``; how many it took."""
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(_UPDATE)
+            began = time.monotonic()
+            connection.execute(_CALL, {"port": port_id, "number": number, "seconds": seconds})
+            return time.monotonic() - began
 
     @contextlib.contextmanager
     def next_commit(self) -> Iterator[Callable[[], bool]]:

@@ -2,6 +2,7 @@
 
 import random
 import statistics
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -100,7 +101,7 @@ def run(scenario: Scenario[S], stage: S, seed: int) -> Outcome:
             recovery = time.monotonic() - gone
             stage.wait_heartbeats()
             stage.check_packets()
-        except (TimeoutError, AssertionError) as exc:
+        except (TimeoutError, subprocess.TimeoutExpired, AssertionError) as exc:
             reason = str(exc)
         seen = stage.see(pings, attack, before)
     if seen.uncounted and not scenario.refuses:

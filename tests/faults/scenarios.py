@@ -2,17 +2,21 @@
 
 import contextlib
 import itertools
+import os
 import random
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+from agent_flows.rpc import transport
 from lab.model import egress_to_anywhere
 from lab.process import Daemon, wait_until
+from lab.unprivileged import helper_of
 from lab.vm import Plugged
 from lab.wall_clock import WallClock
 from tests.faults.any_stage import BRIDGE, SECONDS, WEB, held
-from tests.faults.overload import Agents, slowed
+from tests.faults.overload import MAX_REPORTS, Agents, slowed
 from tests.faults.scenario import WIRING_SECONDS, Chance, Scenario, pause
 from tests.faults.stage import HOST, OTHER_HOST, Stage
 
@@ -27,13 +31,18 @@ _DOWN_TIME = 35
 _MEASURED = 2000
 _STORM_HOSTS, _STORM_PORTS = 4, 25
 _SHARE = 0.1
-"""Of its time the server runs in the overload, so that the others can make ten times its load."""
+"""Of its time the server runs in the overload, so that the others can make ten times its load; and
+so does the slow database."""
+_TURN = 1.0
+"""Seconds of which the slow database uses its share: a commit takes nearly as long."""
 _ENOUGH = 2000
 _MOST_MIB = 32 * _STORM_HOSTS
 """Each host has one message of at most 500 reports on its way, however many it has made."""
-_UPDATES = 500
-_NOTIFICATIONS = 10_000
-_HANDFUL = 10
+_MOST_CALLS = 4 * (_STORM_HOSTS + 1)
+"""Each host reports, sends a heartbeat and asks, one call of each kind at a time."""
+_UPDATES = 10_000
+_BURST_SECONDS = 1.0
+_HANDFUL = 20
 
 
 # The product's own processes.
@@ -53,6 +62,18 @@ def agent_killed(stage: Stage, random_: random.Random) -> None:
         agent.end(signal.SIGKILL, SECONDS)
         assert (damage := stage.records.damage()) == [], damage
     agent.start()
+
+
+def helper_killed(stage: Stage, random_: random.Random) -> None:
+    agent = stage.site.agent
+    for _ in range(2):
+        stage.rewire(stage.lines)
+        pause(random_)
+        os.kill(helper_of(agent), signal.SIGKILL)
+        # A signal that does nothing.
+        code = agent.end(signal.SIGCONT, SECONDS)
+        assert code == 1, f"the agent ended with {code}"
+        stage.site.start_agent()
 
 
 def server_killed(stage: Stage, random_: random.Random) -> None:
@@ -223,6 +244,15 @@ def database_hangs(stage: Stage, random_: random.Random) -> None:
         stage.until_unhealthy()
 
 
+def database_slow(stage: Stage, random_: random.Random) -> None:
+    with stage.postgresql.slowed(_TURN, _SHARE):
+        stage.replug(stage.lines)
+        over = time.monotonic() + max(stage.lasting, _OVERLOAD)
+        while time.monotonic() < over:
+            assert stage.agent()["alive"], "declared dead"
+            time.sleep(0.5)
+
+
 # The host.
 
 
@@ -312,33 +342,41 @@ def port_deleted_while_reported(stage: Stage, random_: random.Random) -> None:
         stage.desire(line)
 
 
-def updated_again_and_again(stage: Stage, random_: random.Random) -> None:
-    line = random_.choice(stage.lines)
-    before = stage.records.attempts(line.port_id)
-    for number in range(_UPDATES - 1):
-        stage.desire(line, admin_state_up=bool(number % 2))
-    stage.desire(line)
-    stage.api.wait_port(line.port_id, SECONDS, status="ACTIVE", sync_state="IN_SYNC")
-    run = stage.records.attempts(line.port_id) - before
-    print(f"{run} flows")
-    assert run < _UPDATES / 2, f"{run} flows ran for {_UPDATES} updates"
+def updated(stage: Stage, random_: random.Random) -> None:
+    _update(stage, random_, contextlib.nullcontext())
 
 
-def updated_at_once(stage: Stage, random_: random.Random) -> None:
+def updated_while_stopped(stage: Stage, random_: random.Random) -> None:
+    _update(stage, random_, stage.held_agent())
+
+
+def _update(
+    stage: Stage,
+    random_: random.Random,
+    during: contextlib.AbstractContextManager[None],
+) -> None:
     line = random_.choice(stage.lines)
     before = stage.records.attempts(line.port_id)
-    with stage.held_agent(), stage.caster() as casts:
-        for number in range(_NOTIFICATIONS):
-            if number % 100 == 0:
-                stage.desire(line, admin_state_up=bool(number % 200))
+    revision = stage.api.port(line.port_id)["revision_number"]
+    with ThreadPoolExecutor(1) as beside, stage.caster() as casts, during:
+        began = time.monotonic()
+        committing = beside.submit(stage.records.update, line.port_id, _UPDATES, _BURST_SECONDS)
+        for _ in range(_UPDATES):
             casts.ports_changed(HOST, [line.port_id])
+        cast, committed = time.monotonic() - began, committing.result()
         stage.desire(line)
     began = time.monotonic()
     stage.api.wait_port(line.port_id, SECONDS, status="ACTIVE", sync_state="IN_SYNC")
+    settled = time.monotonic() - began
     stage.wait_heartbeats()
     run = stage.records.attempts(line.port_id) - before
-    print(f"{run} flows, the last ended within {time.monotonic() - began:.1f} s")
-    assert run <= _HANDFUL, f"{run} flows ran for {_NOTIFICATIONS} notifications"
+    print(
+        f"{_UPDATES} updates were committed in {committed:.1f} s, their notifications sent in "
+        f"{cast:.1f} s; {run} flows, the last ended {settled:.1f} s after the last update"
+    )
+    risen = stage.api.port(line.port_id)["revision_number"] - revision
+    assert risen == _UPDATES + 1, f"the revision rose by {risen}"
+    assert 0 < run <= _HANDFUL, f"{run} flows ran for {_UPDATES} updates"
 
 
 def overloaded(stage: Stage, random_: random.Random) -> None:
@@ -347,6 +385,7 @@ def overloaded(stage: Stage, random_: random.Random) -> None:
     with (
         stage.server_with(agent_down_time=_DOWN_TIME),
         Agents(stage.switch.namespace, stage.rabbit.url, hosts) as agents,
+        stage.rabbit.depths(transport.SERVER_TOPIC) as depths,
     ):
         stage.wait_agents_alive([HOST, *hosts])
         memory = stage.site.memory_mib(server)
@@ -375,13 +414,17 @@ def overloaded(stage: Stage, random_: random.Random) -> None:
         wait_until(lambda: not agents.load().waiting, SECONDS, "what waits is taken", poll=0.2)
         drained = time.monotonic() - ended
         done = agents.load()
+    deepest = max(each.ready + each.unacknowledged for each in depths)
     print(
         f"the server took {capacity:.0f} reports/s, and was sent {10 * capacity:.0f}; "
         f"{at_end.made} made, {done.acknowledged} acknowledged, others were superseded; "
         f"{at_end.waiting} waited in the end, for {drained:.1f} s; the slowest of {done.beats} "
-        f"heartbeats took {done.beat} s; its memory grew by {grown:.0f} MiB"
+        f"heartbeats took {done.beat} s; its memory grew by {grown:.0f} MiB; at most "
+        f"{deepest} calls were in RabbitMQ's queue"
     )
     assert grown < _MOST_MIB, f"the memory of the server grew by {grown:.0f} MiB"
+    assert at_end.waiting <= _STORM_HOSTS * MAX_REPORTS, f"{at_end.waiting} reports wait"
+    assert deepest <= _MOST_CALLS, f"{deepest} calls were in RabbitMQ's queue"
     assert done.beat is not None, "a heartbeat was not answered"
     line = random_.choice(stage.lines)
     stage.rewire([line])
@@ -448,6 +491,13 @@ ALL = (
         "the wiring of 45 ports.",
         "Each time it is started again.",
         agent_killed,
+    ),
+    Scenario(
+        "helper-killed",
+        "The agent's privileged helper is killed (kill -9), twice, at a random instant of the "
+        "wiring of 45 ports; the agent ends with an error.",
+        "Each time the agent is started again, as systemd does.",
+        helper_killed,
     ),
     Scenario(
         "server-killed",
@@ -555,6 +605,13 @@ ALL = (
         database_hangs,
     ),
     Scenario(
+        "database-slow",
+        "PostgreSQL works a tenth of each second; 45 ports are replugged, and their agent is never "
+        "declared dead.",
+        "It works all the time.",
+        database_slow,
+    ),
+    Scenario(
         "disk-full",
         "The disk of the agent's outbox is full; 10 ports are replugged.",
         "There is room again.",
@@ -572,7 +629,6 @@ ALL = (
         "Agent, server, RabbitMQ, PostgreSQL and Open vSwitch are stopped in any order.",
         "They are started in any order.",
         every_order,
-        rounds=2,
     ),
     Scenario(
         "port-deleted",
@@ -583,17 +639,17 @@ ALL = (
     ),
     Scenario(
         "updates",
-        f"One port is updated {_UPDATES} times, as fast as the API takes it.",
-        "The last update is what was before.",
-        updated_again_and_again,
+        f"One port is updated {_UPDATES} times in a second, each time to another desired state, "
+        "and its agent is notified of each.",
+        f"The last update is what was before; at most {_HANDFUL} flows run.",
+        updated,
     ),
     Scenario(
         "updates-at-once",
-        f"The agent takes nothing (SIGSTOP), and {_NOTIFICATIONS} notifications of updates of one "
-        "port wait for it in RabbitMQ.",
-        f"It takes all at once (SIGCONT), and at most {_HANDFUL} flows run; the last update is "
-        "what was before.",
-        updated_at_once,
+        f"The agent takes nothing (SIGSTOP), and the notifications of {_UPDATES} such updates "
+        "wait for it in RabbitMQ.",
+        f"It takes all at once (SIGCONT); at most {_HANDFUL} flows run.",
+        updated_while_stopped,
     ),
     Scenario(
         "overloaded",

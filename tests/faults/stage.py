@@ -24,6 +24,7 @@ from lab.rabbit import Rabbit
 from lab.rest import Body
 from lab.stuck_tool import StuckTool
 from lab.switch import Switch
+from lab.unprivileged import AGENT
 from lab.vm import Plugged, Vm, plug
 from tests.faults.any_stage import BRIDGE, SECONDS, WEB, AnyStage, Place, held, small_disk
 from tests.faults.records import Records
@@ -60,7 +61,10 @@ class Twin:
 
 
 class Stage(AnyStage):
-    """Switch, RabbitMQ, PostgreSQL, server and agent. The agent's state is on a disk of its own."""
+    """Switch, RabbitMQ, PostgreSQL, server and agent. The agent's state is on a disk of its own.
+
+    Server and agents are not root, as their units want it.
+    """
 
     def __init__(self, lasting: float = 0.0) -> None:
         super().__init__(lasting)
@@ -70,7 +74,7 @@ class Stage(AnyStage):
 
     def _start(self) -> None:
         enter = self._stack.enter_context
-        self.switch = enter(Switch("faults"))
+        self.switch = enter(Switch("faults", group=AGENT.id))
         for bridge in ("br-phys", _OTHER_PHYSICAL):
             self.switch.add_bridge(bridge, fail_mode="standalone")
         self.rabbit = enter(Rabbit(self.switch.namespace))
@@ -78,6 +82,7 @@ class Stage(AnyStage):
         directory = Path(tempfile.mkdtemp(prefix=f"{mark()}tool-"))
         self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
         self.tool = StuckTool(directory)
+        AGENT.owns(directory)
         database_url = self.postgresql.new_url()
         options = {
             "agent_flows": _AGENT,
@@ -96,12 +101,12 @@ class Stage(AnyStage):
                 transport_url=self.rabbit.url,
                 bridge_mappings={"physnet1": "br-phys"},
                 options=options,
+                user=AGENT,
             )
         )
         self.api = self.site.api
         self.cloud = Cloud(self.api, HOST)
         self.site.agent.env["PATH"] = self.tool.path
-        self.site.state_dir.mkdir()
         self._stack.enter_context(small_disk(self.site.state_dir, STATE_MIB))
         # Before its disk is unmounted.
         self._stack.callback(self.site.agent.stop)
@@ -277,6 +282,7 @@ class Stage(AnyStage):
             transport_url=self.rabbit.url,
             bridge_mappings={"physnet1": _OTHER_PHYSICAL},
             options={"agent_flows": options},
+            user=AGENT,
         ) as site:
             site.agent.start()
             try:

@@ -13,12 +13,11 @@ from lab.cloud import Cloud, egress_to_anywhere, ingress, random_mac
 from lab.process import Daemon, wait_until
 from lab.product import Site
 from lab.switch import Switch
-from lab.unprivileged import User
+from lab.unprivileged import AGENT as USER
+from lab.unprivileged import User, helper_of
 from lab.vm import Vm
 
 HOST = "compute-1"
-UNIT = Path(__file__).parents[3] / "etc/systemd/agent-flows-agent.service"
-USER = User(tuple(re.findall("^AmbientCapabilities=(.*)$", UNIT.read_text(), re.MULTILINE)))
 NET_ADMIN = 1 << 12  # linux/capability.h
 SECONDS = 30
 
@@ -61,17 +60,6 @@ def vms(switch: Switch, site: Site) -> Iterator[tuple[Vm, Vm]]:
 
 def judged(one: Vm, two: Vm) -> bool:
     return one.connect(two.ip, 80) and not one.connect(two.ip, 81)
-
-
-def helper_of(daemon: Daemon) -> int:
-    """The process that shares the agent's program; what else it starts are tools."""
-    program = Path(f"/proc/{daemon.pid}/cmdline").read_bytes()
-    (found,) = [
-        int(child)
-        for child in Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
-        if Path(f"/proc/{child}/cmdline").read_bytes() == program
-    ]
-    return found
 
 
 def rights(status: Path) -> tuple[int, set[int]]:
