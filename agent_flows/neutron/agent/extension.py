@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from neutron.api.rpc.callbacks import resources
 from neutron.api.rpc.handlers.resources_rpc import ResourcesPullRpcApi
+from neutron.conf.agent.securitygroups_rpc import register_securitygroups_opts
 from neutron_lib import rpc as n_rpc
 from neutron_lib.agent import l2_extension
 from neutron_lib.callbacks import events, registry
@@ -21,11 +22,12 @@ from ovsdbapp import exceptions
 from agent_flows import conf as options
 from agent_flows import process_report, tracing
 from agent_flows.engine.runner import Runner, Work, error_of
+from agent_flows.engine.task import TaskFailed
 from agent_flows.engine.transcript import utcnow
 from agent_flows.fairness import keep_loaded
 from agent_flows.neutron import privileged
 from agent_flows.neutron.agent import events as port_events
-from agent_flows.neutron.agent import probe
+from agent_flows.neutron.agent import probe, quarantine
 from agent_flows.neutron.agent.cached_state import CachedState, SettledDigest
 from agent_flows.neutron.agent.catch_up import CacheUpdate, CatchUpLoop
 from agent_flows.neutron.agent.events import EventLoop, Firewall
@@ -60,6 +62,8 @@ LOG = log.getLogger(__name__)
 _BETWEEN_RESYNCS = 60.0
 """Seconds between two resyncs of ports of which the server knows nothing: each compares every flow
 of the bridge."""
+DRIVER = "agent_flows"
+"""The name of our firewall driver in Neutron's configuration."""
 _VERSION = metadata.version("agent-flows")
 
 
@@ -69,6 +73,27 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
     The agent's only loop calls ``handle_port`` and ``delete_port``: they queue an
     event and return. A thread handles the events in order, many ports at once.
     """
+
+    def __init__(self) -> None:
+        """Called before the agent sets up its bridge, where NORMAL then passes everything that is
+        plugged until the firewall driver is loaded: on a switch without flows, as after a boot of
+        the host, our floor has to be there first."""
+        super().__init__()
+        register_securitygroups_opts(cfg.CONF)
+        if cfg.CONF.SECURITYGROUP.firewall_driver != DRIVER:
+            return
+        conf = options.register(cfg.CONF)
+        bridge = conf.OVS.integration_bridge
+        ofctl = Ofctl(conf[options.AGENT].ovs_run_dir, bridge, probe.SECONDS, privileged.execute)
+        try:
+            quarantine.lay_floor(ofctl)
+        except TaskFailed as exc:
+            LOG.warning(
+                "Packets may pass %s without security groups until the firewall driver is loaded: "
+                "%s",
+                bridge,
+                exc,
+            )
 
     def consume_api(self, agent_api: Any) -> None:
         self._agent_api = agent_api

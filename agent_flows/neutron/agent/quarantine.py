@@ -79,6 +79,13 @@ class Endpoint:
                 yield Flow(Table.TRANSIENT, Transient.CLOSED_SEGMENT, (tag, mac))
 
 
+def lay_floor(ofctl: Ofctl) -> None:
+    """From now on nothing passes without the pipeline, whatever Neutron's agent installs. Raises
+    :class:`TaskFailed` if the switch refuses or does not answer, or has no such bridge."""
+    with switch_errors(ErrorType.QUARANTINE_FAILED):
+        ofctl.bundle([_FLOOR])
+
+
 class Quarantine:
     """The closed ports of one bridge, and the programmed ones. A programmed port is never closed,
     and no MAC that it holds: its packets go through the pipeline, under its rules old or new.

@@ -87,6 +87,15 @@ def bridge_deleted(stage: NeutronStage, random_: random.Random) -> None:
     stage.plug(list(stage.host.vms.values()))
 
 
+def booted(stage: NeutronStage, random_: random.Random) -> None:
+    stage.host.kill_agent()
+    with stage.host.switch_gone():
+        pass
+    # The bridge drops everything: it has no flow, and its fail mode is secure.
+    pause(random_, _WIRING_SECONDS)
+    stage.host.launch_agent()
+
+
 def tables_full(stage: NeutronStage, random_: random.Random) -> None:
     line = random_.choice(stage.lines)
 
@@ -246,6 +255,13 @@ ALL = (
         "ovsdb-server is killed (kill -9) while ports are wired, until all ports are UNKNOWN.",
         "It is started again on its file.",
         ovsdb_killed,
+    ),
+    Scenario(
+        "booted",
+        "The host is as after a boot: its machines are plugged, ovs-vswitchd has no flow, and the "
+        "OVS agent does not run.",
+        "The agent is started.",
+        booted,
     ),
     Scenario(
         "tables-full",

@@ -29,6 +29,7 @@ from agent_flows.rpc.server import ServerEndpoint
 from agent_flows.spec import Spec
 from lab import model
 from lab.process import wait_until
+from lab.switch import Switch
 from tests.functional.neutron.cloud import SSH, WEB, Cloud
 from tests.functional.secgroups.host import BRIDGE, Vm, outsider
 
@@ -324,3 +325,30 @@ def test_a_port_of_which_the_server_knows_nothing_is_reported_again(
     server.awaited = (vm.id,)
     server.desired = cloud.server
     assert reported(server, vm, after=number).failed is None
+
+
+@pytest.mark.parametrize(
+    ("driver", "flows"),
+    [("agent_flows", ["table=60, priority=2 actions=drop"]), ("openvswitch", [])],
+)
+def test_with_our_driver_the_bridge_is_closed_before_neutrons_agent_sets_it_up(
+    dummy_switch: Switch, driver: str, flows: list[str]
+) -> None:
+    """The agent makes the extension before that; the bridge has no flow after a boot."""
+    ours = cfg.CONF.SECURITYGROUP.firewall_driver
+    cfg.CONF.set_override("firewall_driver", driver, "SECURITYGROUP")
+    dummy_switch.add_bridge(BRIDGE)
+    try:
+        AgentFlowsAgentExtension()
+        found = dummy_switch.flows(BRIDGE)
+    finally:
+        dummy_switch.vsctl("del-br", BRIDGE)
+        cfg.CONF.set_override("firewall_driver", ours, "SECURITYGROUP")
+    assert [flow.partition(", ")[2] for flow in found] == flows
+
+
+def test_without_a_bridge_the_extension_says_what_may_pass(
+    dummy_switch: Switch, caplog: pytest.LogCaptureFixture
+) -> None:
+    AgentFlowsAgentExtension()
+    assert f"Packets may pass {BRIDGE} without security groups" in caplog.text
