@@ -7,7 +7,6 @@ from typing import Any
 
 import oslo_messaging
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from taskflow.flow import Flow
 
 from agent_flows.agent.auditor import AgentAuditor
 from agent_flows.agent.catch_up import CatchUp
@@ -15,8 +14,9 @@ from agent_flows.agent.flows import Switch as FlowSwitch
 from agent_flows.agent.site import AgentSite
 from agent_flows.agent.upkeep import Upkeep
 from agent_flows.engine.drift import EVERYTHING, NONE, Suspicion
+from agent_flows.engine.port_life import Life, Phase
 from agent_flows.engine.reconciler import Reconciler
-from agent_flows.engine.runner import Runner, Work
+from agent_flows.engine.runner import Runner
 from agent_flows.engine.task import PortErrors, TaskFailed
 from agent_flows.l2.bindings import Bindings
 from agent_flows.l2.bridges import Bridges
@@ -24,7 +24,7 @@ from agent_flows.l2.networks import Networks
 from agent_flows.l2.vlans import VlanRecords
 from agent_flows.openflow import ofctl
 from agent_flows.openflow.pipeline import Home, Pipeline
-from agent_flows.report import FlowName, FlowReport, ResourceType, Trouble
+from agent_flows.report import FlowReport, ResourceType, Trouble
 from agent_flows.reporting.comparison import Comparison
 from agent_flows.reporting.heartbeat import Heartbeat
 from agent_flows.reporting.outbox import Outbox
@@ -36,10 +36,11 @@ from agent_flows.rpc.signing import HostKeys, Signer, public_text
 from agent_flows.secgroups.firewall import Firewall
 from agent_flows.supervision import Backoff, Troubles
 from tests.simulation.bus import Incoming, Message, Outside
-from tests.simulation.steps import Clock, Process
+from tests.simulation.steps import Clock, Every, Process
 from tests.simulation.switch import BRIDGE, Ofctl, Ovsdb, Switch
 
-HEARTBEAT = 10.0
+HEARTBEAT, AUDIT = 10.0, 30.0
+"""Seconds from one to the next."""
 BACKOFF = Backoff(1.0, 30.0)
 _TIMEOUT = 30.0
 _PATH = itertools.count()
@@ -128,36 +129,33 @@ class _Outbox(Outbox):
 
 
 class _Reconciler(Reconciler):
-    """Its workers have their turns when the simulation gives them one."""
+    """5: notes a port that two workers claim at a time, or that was asked for while it was claimed,
+    and is not to run again. Its workers have their turns when the simulation gives them one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.defect = ""
+        self._claimed: set[str] = set()
+        self._asked: set[str] = set()
+        self.submit = self._submit
 
     def start(self) -> None:
         """No threads."""
 
+    def _submit(self, port_ids: Collection[str], **how: Any) -> None:
+        self._asked |= self._claimed & set(port_ids)
+        self.table.submit(port_ids, **how)
 
-class _Runner(Runner):
-    """5: notes a port that is in two flows at a time."""
-
-    def __init__(self, host: str, clock: Clock) -> None:
-        super().__init__(host, clock.now)
-        self.running: set[str] = set()
-        self.twice = ""
-
-    def run(
-        self,
-        flow: FlowName,
-        compose: Callable[[], Flow],
-        batch: Sequence[Work],
-        inputs: Mapping[str, object],
-        deliver: Callable[[Sequence[FlowReport]], None],
-    ) -> None:
-        ids = {work.port_id for work in batch}
-        if both := ids & self.running:
-            self.twice = f"{both} are in two flows at a time"
-        self.running |= ids
-        try:
-            super().run(flow, compose, batch, inputs, deliver)
-        finally:
-            self.running -= ids
+    def _process(self, batch: Sequence[Life]) -> None:
+        ids = {life.port_id for life in batch}
+        if twice := ids & self._claimed:
+            self.defect = f"invariant 5: {twice} are in two flows at a time"
+        self._claimed |= ids
+        super()._process(batch)
+        self._claimed -= ids
+        again, self._asked = self._asked & ids, self._asked - ids
+        if lost := {id_ for id_ in again if self.table.life(id_).phase is not Phase.READY}:
+            self.defect = f"invariant 5: {lost} were asked for in a flow, which does not run again"
 
 
 class _Watch:
@@ -182,6 +180,8 @@ class Agent(Process):
     ) -> None:
         super().__init__(name, outside.say)
         self.host, self.switch, self.disk = host, switch, Disk()
+        # After how many transactions of a worker another one has a turn.
+        self.overlap: tuple[int, Callable[[], None]] | None = None
         # The identities of all processes so far.
         self.boots: list[Identity] = []
         self._bus, self._clock, self._note = outside.bus, outside.clock, stored
@@ -193,6 +193,7 @@ class Agent(Process):
         self.forget_plans()
         self.troubles = Troubles()
         self.suspicion = NONE
+        self._beats, self._audits = Every(HEARTBEAT, self._clock), Every(AUDIT, self._clock)
         clock, switch = self._clock, self.switch
         self.outbox = _Outbox(
             self.disk, self, clock, self.troubles, lambda reports: self._note(self, reports)
@@ -215,10 +216,9 @@ class Agent(Process):
         )
         site = AgentSite(self.parts, client, self.outbox, self._groups_changed)
         self.knowledge = site.knowledge
-        self.runner = _Runner(self.host, clock)
         self.reconciler = _Reconciler(
             site,
-            self.runner,
+            Runner(self.host, clock.now),
             backoff=BACKOFF,
             max_batch=100,
             workers=2,
@@ -275,6 +275,15 @@ class Agent(Process):
         """A worker of the reconciler."""
         return self.upkeep.is_ready and self.reconciler.process_ready()
 
+    def point(self, where: str, *, free: bool = True) -> None:
+        super().point(where, free=free)
+        # One that is there holds no lock.
+        if self.overlap is not None and "transaction of OVSDB" in where:
+            points, act = self.overlap
+            self.overlap = (points - 1, act) if points else None
+            if not points:
+                act()
+
     def care(self) -> bool:
         """The loop for what concerns the host."""
         try:
@@ -298,15 +307,13 @@ class Agent(Process):
         return delivered and len(self.outbox) > 0
 
     def beat(self) -> bool:
-        self.heartbeat.beat()
+        if self._beats.is_due():
+            self.heartbeat.beat()
         return False
 
     def audit(self) -> bool:
-        """What is suspected is compared."""
-        return self._compare(self.suspicion)
-
-    def audit_all(self) -> bool:
-        return self._compare(EVERYTHING)
+        """What is suspected is compared, and from time to time everything."""
+        return self._compare(EVERYTHING if self._audits.is_due() else self.suspicion)
 
     def hear(self, message: Message) -> None:
         self.dispatcher.dispatch(Incoming(message))
@@ -344,5 +351,6 @@ class Agent(Process):
     @property
     def has_defect(self) -> str:
         """What the one door of a batch caught, for in a simulation nothing may get there; or what
-        runs that should not."""
-        return self.runner.twice or self.troubles.current().get(Trouble.PORTS, "")
+        the reconciler noted."""
+        raised = self.troubles.current().get(Trouble.PORTS)
+        return f"a batch raised: {raised}" if raised else self.reconciler.defect

@@ -106,7 +106,7 @@ class Invariants:
             raise self._found
         for agent in self._world.agents:
             if agent.has_defect:
-                raise Broken(f"a batch raised: {agent.has_defect}\n{self._world.story_text()}")
+                raise Broken(f"{agent.has_defect}\n{self._world.story_text()}")
             if agent.alive:
                 self._check_memory(agent)
         commits = sum(server.commits for server in self._world.servers)
@@ -162,6 +162,7 @@ class Invariants:
             if row.sequence < self._sequences.get(row.host, 0):
                 self._broken(4, f"the sequence of {row.host} fell")
             self._sequences[row.host] = row.sequence
+        self._check_senders(agents)
         self._before = now
 
     def _check_speaker(self, row: Any) -> None:
@@ -177,6 +178,13 @@ class Invariants:
         if was is not now and silent < RULES.down_time and row.host_key != now.disk.public_key:
             self._broken(10, f"{now.name} reports, and {was.name} called {silent:.0f} s ago")
 
+    def _check_senders(self, agents: Iterable[Any]) -> None:
+        """10: reports are taken of the process that reports for the host."""
+        speakers = {row.host: row.boot_id for row in agents}
+        for each in self._world.delivered[self._before :]:
+            if each.boot_id != speakers.get(each.report.host):
+                self._broken(10, f"a report for {each.report.host} of another process was taken")
+
     def _check_port(
         self, before: _Port | None, row: Any, groups: Mapping[str, Any], members: Sequence[str]
     ) -> None:
@@ -186,6 +194,15 @@ class Invariants:
         if before is not None and before.row.host == row.host:
             if row.sequence < before.row.sequence:
                 self._broken(4, f"the sequence of {row.id} fell")
+            # A port that was deleted and made again has a later one from the start.
+            same = row.revision_number == before.row.revision_number
+            reported = {
+                each.report.sequence
+                for each in self._world.delivered[self._before :]
+                if (each.report.resource_id, each.report.host) == (row.id, row.host)
+            }
+            if same and row.sequence > before.row.sequence and row.sequence not in reported:
+                self._broken(4, f"{row.id} is as another host than {row.host} reported it")
             was_active = before.row.status == PortStatus.ACTIVE
         else:
             was_active = False

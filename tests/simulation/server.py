@@ -29,7 +29,7 @@ from agent_flows.server.standalone.directory import OwnDirectory
 from agent_flows.supervision import Troubles
 from lab.server_parts import configuration
 from tests.simulation.bus import Incoming, Message, Outside
-from tests.simulation.steps import Crashed, Process
+from tests.simulation.steps import Crashed, Every, Process
 
 _AGENT = core.table_of(core.Agent).c
 _PORT = core.table_of(models.Port).c
@@ -40,7 +40,7 @@ _SPEAKERS = sa.select(_AGENT.host, _AGENT.boot_id)
 RULES = Rules(down_time=35.0)
 REPORT_TIMEOUT = 60.0
 _LIMITS = Limits(
-    interval=10.0,
+    interval=30.0,
     report_timeout=REPORT_TIMEOUT,
     history_attempts=1000,
     history_failures=1000,
@@ -176,6 +176,7 @@ class Server(Process):
             rules=RULES,
             troubles=Troubles(),
         )
+        self._sweeps = Every(_LIMITS.interval, self._clock)
         endpoint = ServerEndpoint(_Watched(self, store), clock=self._clock.microseconds)
         self._dispatcher = dispatcher_of(endpoint)
 
@@ -185,6 +186,11 @@ class Server(Process):
     def answer(self, message: Message) -> Any:
         """Raises ExpectedException as the dispatcher does."""
         return self._dispatcher.dispatch(Incoming(message))
+
+    def sweep(self) -> bool:
+        if self._sweeps.is_due():
+            self.sweeper.sweep()
+        return False
 
     def write(self, change: Callable[[Session], Casts]) -> None:
         """What the API does: one transaction, and then its casts."""

@@ -36,12 +36,24 @@ class Clock:
         return (self.now() - _EPOCH) // datetime.timedelta(microseconds=1)
 
 
+class Every:
+    """Something that is due at once, and ``seconds`` after it was due last."""
+
+    def __init__(self, seconds: float, clock: Clock) -> None:
+        self._seconds, self._clock, self._at = seconds, clock, 0.0
+
+    def is_due(self) -> bool:
+        due = self._clock.seconds >= self._at
+        if due:
+            self._at = self._clock.seconds + self._seconds
+        return due
+
+
 @dataclass(frozen=True)
 class _Plan:
     points: int
     what: str
     act: Callable[[], None] | None
-    at: str
 
 
 class Process:
@@ -57,11 +69,9 @@ class Process:
         self.alive = True
         self._plans: collections.deque[_Plan] = collections.deque()
 
-    def plan(
-        self, points: int, what: str, act: Callable[[], None] | None = None, at: str = ""
-    ) -> None:
-        """After ``points`` further points ``at`` what is so named do ``act``, or end."""
-        self._plans.append(_Plan(points, what, act, at))
+    def plan(self, points: int, what: str, act: Callable[[], None] | None = None) -> None:
+        """After ``points`` further points do ``act``, or end."""
+        self._plans.append(_Plan(points, what, act))
 
     def forget_plans(self) -> None:
         self._plans.clear()
@@ -74,7 +84,7 @@ class Process:
         if not self._plans:
             return
         plan = self._plans[0]
-        if (plan.act is not None and not free) or plan.at not in where:
+        if plan.act is not None and not free:
             return
         if plan.points:
             self._plans[0] = dataclasses.replace(plan, points=plan.points - 1)

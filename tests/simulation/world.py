@@ -1,8 +1,9 @@
 """A world of agents and servers on one clock, bus and switch each: its events, and its story."""
 
 import contextlib
+import functools
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,6 +46,7 @@ _ADDRESSES = sa.select(_MEMBERSHIP.security_group_id, _ADDRESS.ip_address).join_
 )
 _FIRST_TCP_PORT = 1000
 _FIRST_BINDING = HOSTS[0], GROUPS[:1]
+CASTS, ORDER = "casts arrive", "casts arrive in their order"
 ROUNDS = 40
 """Turns of ten seconds in which everything must converge after the last disturbance."""
 
@@ -293,14 +295,8 @@ class World:
     # Processes.
 
     def one_turn(self, process: Process, number: int) -> None:
-        turns: dict[str, Callable[[], object]] = dict(self.turns_of(process))
-        if isinstance(process, Agent):
-            turns["sends a heartbeat"] = process.beat
-            turns["compares everything"] = process.audit_all
-        elif isinstance(process, Server):
-            turns["sweeps"] = process.sweeper.sweep
-        what, do = list(turns.items())[number % len(turns)]
-        self.turn(process, what, do)
+        turns = list(self.turns_of(process).items())
+        self.turn(process, *turns[number % len(turns)])
 
     def crash_later(self, process: Process, points: int) -> None:
         if process.alive:
@@ -332,14 +328,37 @@ class World:
         }
         if isinstance(process, Server) or not process.alive:
             return
-        if what == "worker":
-            assert isinstance(process, Agent)
-            self.say(f"another worker of {process.name} has a turn after {points} points")
-            process.plan(points, "another worker", lambda: process.work() and None, "of OVSDB")
-            return
         said, act = acts[what]
         self.say(f"{process.name} will find after {points} points: {said}")
         process.plan(points, said, act)
+
+    @contextlib.contextmanager
+    def overlapping(
+        self, processes: Sequence[Process], points: int | None, changed: str
+    ) -> Iterator[None]:
+        """Inside, after so many points of each agent, a port or a group is changed, and another
+        worker of the agent has a turn."""
+        agents = [each for each in processes if isinstance(each, Agent) and points is not None]
+        for agent in agents:
+            agent.overlap = points, functools.partial(self._overlap, agent, changed)
+        yield
+        for agent in agents:
+            agent.overlap = None
+
+    def _overlap(self, agent: Agent, changed: str) -> None:
+        self.say(f"    at this point {short(changed)} is changed, for another worker:")
+        if changed in GROUPS:
+            self.put_rules(changed)
+        else:
+            self.readdress(changed)
+        for server in self.servers:
+            self.turn(server, "sends its casts", server.pool.run)
+        for message in [each for each in self.bus.casts if each.target.server == agent.host]:
+            self.bus.casts.remove(message)
+            self.say(f"the cast {message} arrives")
+            agent.hear(message)
+        self.turn(agent, "asks the server", agent.ask)
+        self.turn(agent, "runs flows", agent.work)
 
     def pass_time(self, seconds: float) -> None:
         self.say(f"{seconds:g} s pass")
@@ -363,9 +382,10 @@ class World:
 
     def turns_of(self, process: Process) -> Mapping[str, Callable[[], object]]:
         if isinstance(process, Server):
-            return {"sends its casts": process.pool.run}
+            return {"sends its casts": process.pool.run, "sweeps": process.sweep}
         assert isinstance(process, Agent)
         return {
+            "sends a heartbeat": process.beat,
             "looks after the host": process.care,
             "asks the server": process.ask,
             "runs flows": process.work,
@@ -373,17 +393,17 @@ class World:
             "sends reports": process.report,
         }
 
-    def everyone(self, processes: Sequence[Process], *, casts: bool = True) -> bool:
-        """One turn of each thread of these processes, and every cast is delivered or lost; whether
-        anyone had something to do."""
+    def everyone(self, processes: Sequence[Process], *, but: str = "") -> bool:
+        """One turn of each thread of these processes, and every cast is delivered; not of those
+        that do what ``but`` is. Whether anyone had something to do."""
         worked = False
         for process in processes:
             for what, do in self.turns_of(process).items():
-                worked |= self.turn(process, what, do)
-        while casts and self.bus.casts:
-            self.deliver_cast(0)
+                if what != but:
+                    worked |= self.turn(process, what, do)
+        while self.bus.casts and but != CASTS:
+            self.deliver_cast(-1 if but == ORDER else 0)
             worked = True
-        self.bus.casts.clear()
         return worked
 
     def start(self, process: Process) -> None:
@@ -479,12 +499,6 @@ class World:
                 self.start(process)
         for round_ in range(ROUNDS):
             self.say(f"ten seconds, the {round_ + 1}. time")
-            for agent in self.agents:
-                self.turn(agent, "sends a heartbeat", agent.beat)
-                if round_ % 3 == 0:
-                    self.turn(agent, "compares everything", agent.audit_all)
-            if round_ % 3 == 1:
-                self.turn(self.servers[0], "sweeps", self.servers[0].sweeper.sweep)
             for _ in range(5):
                 self._finish(casts=casts)
                 self.clock.pass_(2.0)
@@ -495,7 +509,9 @@ class World:
 
     def _finish(self, *, casts: bool) -> None:
         for _ in range(30):
-            if not self.everyone(self.processes, casts=casts):
+            worked = self.everyone(self.processes, but="" if casts else CASTS)
+            self.bus.casts.clear()
+            if not worked:
                 return
         raise AssertionError(f"there is no end of work\n{self.story_text()}")
 
