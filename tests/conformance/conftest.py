@@ -16,13 +16,6 @@ WORLDS = 30
 """For each property, unless ``--examples`` is given."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--examples", default=None):
-        for item in items:
-            item.add_marker(pytest.mark.timeout(0))  # as long as it takes
-
-
 @pytest.fixture(scope="session", autouse=True)
 def root() -> None:
     """The suite creates network namespaces."""
