@@ -13,7 +13,7 @@ from lab.neutron.configuration import AGENT_FILE, AgentOptions, Paths
 from lab.neutron.controller import PROGRAMS
 from lab.neutron.plugging import BRIDGE, Vif, plug_all
 from lab.neutron.underlay import Underlay
-from lab.process import Daemon, run
+from lab.process import Daemon, run, wait_until
 from lab.rest import Body
 from lab.switch import Switch
 from lab.vm import Plugged, Vm, plug
@@ -21,6 +21,7 @@ from lab.vm import Plugged, Vm, plug
 _READY_SECONDS = 180
 _QUIT_SECONDS = 30
 _STARTED = "Agent initialized successfully"
+_ITERATION = "completed. Processed ports statistics"
 _QUIT = "Agent caught SIGTERM, quitting daemon loop"
 
 
@@ -81,6 +82,11 @@ class Host(Lifetime):
     def await_agent(self) -> None:
         """Raises :class:`lab.process.Ended` with the end of its log, or TimeoutError."""
         self.agent.ready(lambda: _STARTED in self._new_log(), _READY_SECONDS)
+
+    def await_iterations(self, number: int) -> None:
+        """Until the agent's loop has run ``number`` times from now on."""
+        enough = self.agent_log.count(_ITERATION) + number
+        wait_until(lambda: self.agent_log.count(_ITERATION) >= enough, _READY_SECONDS, "its loop")
 
     def stop_agent(self) -> None:
         """SIGTERM, and SIGKILL once its loop has ended.

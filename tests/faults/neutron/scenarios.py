@@ -6,8 +6,8 @@ import time
 
 from lab.process import wait_until
 from lab.wall_clock import WallClock
-from tests.faults.any_stage import BRIDGE, SECONDS
-from tests.faults.neutron.stage import NeutronStage
+from tests.faults.any_stage import BRIDGE, SECONDS, held
+from tests.faults.neutron.stage import OURS, WATCHED, NeutronStage
 from tests.faults.scenario import Scenario, pause
 
 _AGENT_KILLS, _SERVER_KILLS = 3, 2
@@ -209,6 +209,22 @@ def port_deleted_while_reported(stage: NeutronStage, random_: random.Random) -> 
             stage.lose(vm)
 
 
+def migrated(stage: NeutronStage, random_: random.Random) -> None:
+    agents = [host.agent for host in stage.neutron.hosts.values()]
+    for line in random_.sample(stage.lines, 2):
+        vm = line
+        for host, before in ((WATCHED, OURS), (OURS, WATCHED)):
+            with held(*random_.sample(agents, random_.randint(0, 1))):
+                vm = stage.migrate(vm, host, lambda: pause(random_, 1.0))
+                pause(random_, 1.0)
+            with held(*agents):
+                # What they have sent by now is taken.
+                pause(random_, 0.5)
+                assert (wrong := stage.unproven()) == [], wrong
+            # If the machine were back before, Neutron's agent would delete its interface.
+            stage.neutron.hosts[before].await_iterations(2)
+
+
 ALL = (
     Scenario(
         "agent-killed",
@@ -297,6 +313,14 @@ ALL = (
         "4 ports are deleted in the API while their reports are on the way.",
         "Their machines are shut down.",
         port_deleted_while_reported,
+        refuses=True,
+    ),
+    Scenario(
+        "migrated",
+        "2 machines move live to a host with Neutron's firewall and back, while reports of both "
+        "hosts are on the way.",
+        "They are where they were.",
+        migrated,
         refuses=True,
     ),
     Scenario(

@@ -1,9 +1,9 @@
 """A Neutron with two compute hosts: one with our firewall driver, where everything is broken, and
-one with Neutron's."""
+one with Neutron's, to which machines move."""
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab.model import ingress
@@ -107,6 +107,13 @@ class NeutronStage(AnyStage):
             self._roles[vm.port_id] = group
         self.plugged |= {vm.port_id for vm in vms}
         return vms
+
+    def migrate(self, vm: Vm, host: str, before_it_moves: Callable[[], object]) -> Vm:
+        """Live (:meth:`lab.neutron.tenant.Tenant.migrate`)."""
+        moved = self.tenant.migrate(vm, host, before_it_moves)
+        moved.listen(5432)
+        self.lines[self.lines.index(vm)] = moved
+        return moved
 
     def lose(self, vm: Vm) -> None:
         """Its port is deleted in the API; then it is shut down."""
