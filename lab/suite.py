@@ -34,7 +34,6 @@ LONGEST = (
     "tests/functional/server",
     "tests/e2e/neutron/with_services",
     "tests/faults",
-    "tests/faults/neutron",
     "tests/e2e",
     "tests/functional/agent",
     "tests/simulation",
@@ -44,9 +43,9 @@ LONGEST = (
     "tests/e2e/neutron",
 )
 """They start first, so that no long part runs alone at the end."""
-ON_DEMAND = ("tests/e2e/neutron/packaged",)
-"""Run by tests/releases/run in each release of Neutron, where agent_flows is installed as a wheel:
-they take a minute of CPU."""
+ON_DEMAND = ("tests/e2e/neutron/packaged", "tests/faults/neutron")
+"""The first is run by tests/releases/run in each release of Neutron, where agent_flows is installed
+as a wheel; the second by ``tools/test faults``: ten minutes beside other parts."""
 OF_NEUTRON = {
     "server": ("tests/functional/neutron_server",),
     "agent": ("tests/functional/neutron",),

@@ -8,7 +8,6 @@ from unittest import mock
 
 import pytest
 
-from agent_flows.agent.auditor import AgentAuditor
 from agent_flows.engine.port_life import Life, Phase, Verdict
 from agent_flows.engine.port_table import PortTable
 from agent_flows.engine.reconciler import Reconciler, Sight
@@ -53,10 +52,6 @@ def _believed(reconciler: Reconciler, reports: Sequence[FlowReport], sight: Sigh
     return True
 
 
-def _no_drift(*_: Any) -> Mapping[str, Any]:
-    return {}
-
-
 _submit = PortTable.submit
 
 
@@ -92,7 +87,6 @@ MISTAKES: Mapping[str, tuple[object, str, Callable[..., Any]]] = {
     "5: ... if the flow fails": (PortTable, "_release", _superseded_if_done),
     "10: any agent reports for a host": (Liveness, "admits", _true),
     "10: any process speaks for a host": (liveness, "speaks", _true),
-    "11: a drift is not found": (AgentAuditor, "compare", _no_drift),
     "11: flows of strangers are not found": (OwnBridge, "strange", _no_strangers),
     "12: digests are not compared": (Comparison, "answered", _nothing),
     "14: what could not be stored is believed": (Reconciler, "_deliver", _believed),

@@ -1,7 +1,7 @@
 """Whatever a request contains: it is refused in few words and changes nothing, or it means what it
 may mean.
 
-Each property is tried with ten thousand requests in every run.
+Ten thousand requests are tried in every run, half of each kind.
 """
 
 import json
@@ -25,7 +25,7 @@ from tests.unit import hostile
 
 SEEDS = st.integers(0, 2**32 - 1)
 AT_ONCE = 500
-EXAMPLES = 20
+EXAMPLES = 10
 METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE", "TRACE")
 SCRIPT = "<script>alert(1)</script>"
 PAGES = (
