@@ -83,6 +83,8 @@ class Host:
         answers = "curl --silent --fail --retry 60 --retry-delay 1 --retry-connrefused"
         self.run(f"{answers} http://127.0.0.1:9797/healthz")
         self.ask("apply cloud.json")
+        # The agent's process has started before it has made its bridge.
+        self.run(f"ovs-vsctl --timeout={_SECONDS} wait-until Bridge br-int")
         self.run(
             f"ovs-vsctl --retry add-port br-int tap1 -- set Interface tap1 type=internal "
             f"external_ids:iface-id={PORT}"
