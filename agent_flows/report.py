@@ -95,6 +95,9 @@ class Trouble(enum.StrEnum):
     """ovs-vswitchd does not run or does not answer."""
     BRIDGE = "bridge"
     """The integration bridge is missing or wrong."""
+    FLOOR = "floor"
+    """Packets may pass without security groups: the flow below the pipeline could not be written.
+    """
     UPLINK = "uplink"
     """A physical network's bridge, or a patch port to it, is missing."""
     OVSDB = "ovsdb"

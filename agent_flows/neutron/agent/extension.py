@@ -80,20 +80,8 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         the host, our floor has to be there first."""
         super().__init__()
         register_securitygroups_opts(cfg.CONF)
-        if cfg.CONF.SECURITYGROUP.firewall_driver != DRIVER:
-            return
-        conf = options.register(cfg.CONF)
-        bridge = conf.OVS.integration_bridge
-        ofctl = Ofctl(conf[options.AGENT].ovs_run_dir, bridge, probe.SECONDS, privileged.execute)
-        try:
-            quarantine.lay_floor(ofctl)
-        except TaskFailed as exc:
-            LOG.warning(
-                "Packets may pass %s without security groups until the firewall driver is loaded: "
-                "%s",
-                bridge,
-                exc,
-            )
+        self.troubles = Troubles()
+        self._lay_floor()
 
     def consume_api(self, agent_api: Any) -> None:
         self._agent_api = agent_api
@@ -113,7 +101,8 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         # The agent's user, which may not be root, has a directory there.
         conf.set_default("state_dir", "$state_path/agent-flows", options.AGENT)
         state_dir = Path(ours.state_dir)
-        self.troubles = Troubles()
+        # The agent's set-up of the bridge has deleted every flow if it was told to.
+        self._lay_floor()
         try:
             self._lock = take(state_dir)
             self._outbox = Outbox(
@@ -177,8 +166,13 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             AgentEndpoint(self, Refusals(observer.cast_refused)),
             self.troubles,
         )
-        ofctl = Ofctl(ours.ovs_run_dir, self._bridge.br_name, probe.SECONDS, privileged.execute)
-        self._probe = Probe(ofctl, self._bridge.br_name, self._bridge_exists, self.troubles)
+        self._probe = Probe(
+            _ofctl(conf),
+            self._bridge.br_name,
+            self._bridge_exists,
+            self.troubles,
+            answered=self._lay_missing_floor,
+        )
         registry.subscribe(self._firewall_loaded, FIREWALL, events.AFTER_INIT)
         for event in (events.AFTER_UPDATE, events.AFTER_DELETE):
             registry.subscribe(self._rule_changed, resources.SECURITYGROUPRULE, event)
@@ -287,6 +281,25 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         self.troubles.clear(Trouble.RESYNC)
         return digest
 
+    def _lay_floor(self) -> None:
+        """If it cannot be laid the host is in trouble, until the switch answers the probe."""
+        if cfg.CONF.SECURITYGROUP.firewall_driver != DRIVER:
+            return
+        conf = options.register(cfg.CONF)
+        try:
+            quarantine.lay_floor(_ofctl(conf))
+        except TaskFailed as exc:
+            bridge = conf.OVS.integration_bridge
+            reason = f"packets may pass {bridge} without security groups: {exc}"
+            LOG.warning("%s", reason)
+            self.troubles.report(Trouble.FLOOR, reason)
+        else:
+            self.troubles.clear(Trouble.FLOOR)
+
+    def _lay_missing_floor(self) -> None:
+        if Trouble.FLOOR in self.troubles.current():
+            self._lay_floor()
+
     def _bridge_exists(self) -> bool:
         try:
             return bool(self._bridge.bridge_exists(self._bridge.br_name))
@@ -345,3 +358,9 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
             LOG.exception(
                 "Could not report port %s", update.port_id, extra={"port": update.port_id}
             )
+
+
+def _ofctl(conf: Any) -> Ofctl:
+    """Of the integration bridge."""
+    run_dir = conf[options.AGENT].ovs_run_dir
+    return Ofctl(run_dir, conf.OVS.integration_bridge, probe.SECONDS, privileged.execute)

@@ -16,7 +16,7 @@ class Probe:
 
     No answer is the trouble SWITCH, a missing bridge BRIDGE: no proof of the host's ports holds
     then. Troubles of ovs-ofctl itself, which do not concern the ports, are OPENFLOW.
-    ``bridge_exists`` reads OVSDB.
+    ``bridge_exists`` reads OVSDB; ``answered`` is called after each answer.
     """
 
     def __init__(
@@ -26,9 +26,12 @@ class Probe:
         bridge_exists: Callable[[], bool],
         troubles: Troubles,
         seconds: float = SECONDS,
+        *,
+        answered: Callable[[], None] = lambda: None,
     ) -> None:
         self._ofctl, self._bridge, self._bridge_exists = ofctl, bridge, bridge_exists
         self._troubles, self._seconds = troubles, seconds
+        self._answered = answered
         self._loop = Loop("agent_flows probe", self._step, troubles, Trouble.OPENFLOW)
 
     def start(self) -> None:
@@ -54,6 +57,7 @@ class Probe:
         else:
             for source in (Trouble.SWITCH, Trouble.BRIDGE, Trouble.OPENFLOW):
                 self._troubles.clear(source)
+            self._answered()
 
     def _unreachable(self, exc: SwitchError) -> None:
         if self._bridge_exists():

@@ -132,6 +132,27 @@ def extension_of(cloud: Cloud) -> AgentFlowsAgentExtension:
     return extension
 
 
+@pytest.mark.usefixtures("server", "state_dir")
+def test_a_host_on_which_packets_may_pass_is_in_trouble_until_they_cannot(
+    cloud: Cloud, dummy_switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_extension, "ResourcesPullRpcApi", lambda: cloud.server)
+    dummy_switch.stop_vswitchd()
+    try:
+        made = extension_of(cloud)
+        line = made.state()["troubles"][Trouble.FLOOR]
+    finally:
+        dummy_switch.start_vswitchd()
+    try:
+        assert f"packets may pass {BRIDGE} without security groups" in line
+        gone = f"no trouble {Trouble.FLOOR}"
+        wait_until(lambda: Trouble.FLOOR not in made.state()["troubles"], SECONDS, gone)
+        flows = dummy_switch.ofctl("dump-flows", dummy_switch.management(BRIDGE), "table=60")
+        assert "priority=2 actions=drop" in flows
+    finally:
+        made.stop(10)
+
+
 def details(cloud: Cloud, vm: Vm, **fields: Any) -> dict[str, Any]:
     return {
         "port_id": vm.id,
@@ -347,8 +368,7 @@ def test_with_our_driver_the_bridge_is_closed_before_neutrons_agent_sets_it_up(
     assert [flow.partition(", ")[2] for flow in found] == flows
 
 
-def test_without_a_bridge_the_extension_says_what_may_pass(
-    dummy_switch: Switch, caplog: pytest.LogCaptureFixture
-) -> None:
-    AgentFlowsAgentExtension()
-    assert f"Packets may pass {BRIDGE} without security groups" in caplog.text
+@pytest.mark.usefixtures("dummy_switch")
+def test_without_a_bridge_the_extension_says_what_may_pass() -> None:
+    line = AgentFlowsAgentExtension().troubles.current()[Trouble.FLOOR]
+    assert f"packets may pass {BRIDGE} without security groups" in line
