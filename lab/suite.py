@@ -29,6 +29,7 @@ TESTS = Path("tests")
 WHOLE = ("unit", "conformance", "simulation")
 """Suites whose tests are quick to start: one part each."""
 LONGEST = (
+    "tests/simulation",
     "tests/e2e/neutron/with_agent_flows",
     "tests/functional/neutron_server",
     "tests/functional/server",
@@ -36,7 +37,6 @@ LONGEST = (
     "tests/faults",
     "tests/e2e",
     "tests/functional/agent",
-    "tests/simulation",
     "tests/conformance",
     "tests/functional/drift",
     "tests/functional/packets",
