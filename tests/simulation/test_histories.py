@@ -60,6 +60,20 @@ def test_heartbeats_do_not_keep_a_port_from_its_second_look(world: World) -> Non
     assert world.state_of(PORTS[0]) == (PortStatus.DOWN, SyncState.ABSENT)
 
 
+def test_agent_that_waits_for_an_answer_has_no_second_turn(world: World) -> None:
+    """There is one thread: a second turn would wait without end for a lock of the first one."""
+    agent = world.agents[0]
+    turns: list[str] = []
+
+    def second() -> None:
+        world.turn(agent, "another worker", lambda: turns.append("beside"), beside=True)
+        world.turn(agent, "the same worker", lambda: turns.append("inside"))
+
+    world.turn(agent, "a worker", second)
+    world.turn(agent, "the same worker", lambda: turns.append("after"))
+    assert turns == ["beside", "after"]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Other seeds each time if ``--examples`` is given."""
     if "seed" in metafunc.fixturenames:

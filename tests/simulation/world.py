@@ -87,6 +87,7 @@ class World:
         self._undo = contextlib.ExitStack()
         self.clock = Clock()
         self.story: list[str] = []
+        self._at_work: list[Process] = []
         self._undo.enter_context(server_clock.read_from(self.clock.now))
         self.database = the_database()
         self.bus = Bus(self._take_call, self.say)
@@ -357,25 +358,34 @@ class World:
             self.bus.casts.remove(message)
             self.say(f"the cast {message} arrives")
             agent.hear(message)
-        self.turn(agent, "asks the server", agent.ask)
-        self.turn(agent, "runs flows", agent.work)
+        self.turn(agent, "asks the server", agent.ask, beside=True)
+        self.turn(agent, "runs flows", agent.work, beside=True)
 
     def pass_time(self, seconds: float) -> None:
         self.say(f"{seconds:g} s pass")
         self.clock.pass_(seconds)
 
-    def turn(self, process: Process, what: str, do: Callable[[], object]) -> bool:
-        """One turn of a thread of a process; whether there was anything to do."""
-        if not process.alive:
+    def turn(
+        self, process: Process, what: str, do: Callable[[], object], *, beside: bool = False
+    ) -> bool:
+        """One turn of a thread of a process; whether there was anything to do.
+
+        In the middle of another turn the process may hold a lock that this one would wait for: it
+        has none then, unless this is to run ``beside`` the other.
+        """
+        if not process.alive or (process in self._at_work and not beside):
             return False
         self.clock.pass_()
         # How many lines the story had: a turn without work is not worth one.
         place = len(self.story)
         self.story.append(f"{process.name}: {what}")
+        self._at_work.append(process)
         try:
             worked = bool(do())
         except Crashed:
             worked = True
+        finally:
+            self._at_work.pop()
         if not worked and len(self.story) == place + 1:
             self.story.pop()
         return worked
