@@ -16,6 +16,9 @@ from agent_flows.secgroups.flow_audit import FlowAudit
 _BEFORE_SECOND_LOOK = 0.3
 """Seconds. Neutron's agent changes a port in several transactions, and is not asked: what is still
 so after this time counts."""
+_FOR_THE_AGENT = 20.0
+"""Seconds until Neutron's agent, which looks every other second, has passed in a port that was
+plugged in again, or noticed one that was unplugged."""
 
 
 class DriverAuditor:
@@ -29,11 +32,15 @@ class DriverAuditor:
         switch: Switch,
         table: PortTable,
         is_intact: Callable[[], bool],
+        *,
         pause: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._switch, self._table, self._is_intact = switch, table, is_intact
         self._flows = FlowAudit(switch.firewall, table)
-        self._pause = pause
+        self._pause, self._clock = pause, clock
+        # The ports that were elsewhere when they were last looked at, and since when.
+        self._elsewhere: dict[str, tuple[Life, float]] = {}
 
     def compare(self, suspicion: Suspicion) -> Mapping[str, Drift]:
         found: dict[str, Drift] = {}
@@ -51,7 +58,7 @@ class DriverAuditor:
 
     def _wiring(self, port_ids: Collection[str] | None) -> dict[str, Drift]:
         """Of ports that were proven all the time. One that was unplugged, or plugged in again, is
-        for Neutron's agent to wire again."""
+        for Neutron's agent to wire again: only what that leaves undone is drift."""
         lives = self._proven(port_ids)
         first = self._wrong(lives)
         if not first:
@@ -80,7 +87,35 @@ class DriverAuditor:
             if life.applied is not None and isinstance(life.applied.interface, Interface)
         }
         look = self._switch.wiring.look(applied)
-        return {id_: error for id_, error in look.errors.items() if id_ not in look.replugged}
+        wrong = {id_: error for id_, error in look.errors.items() if id_ not in look.replugged}
+        return wrong | self._left_undone(lives, look.elsewhere)
+
+    def _left_undone(
+        self, lives: Mapping[str, Life], elsewhere: Collection[str]
+    ) -> dict[str, TaskError]:
+        """Neutron's agent may not look at its ports at all: it waits for an answer, or by a clock
+        that was set back (``loop_count_and_wait`` of
+        neutron/plugins/ml2/drivers/openvswitch/agent/ovs_neutron_agent.py)."""
+        now, before, all_lives = self._clock(), self._elsewhere, self._table.lives()
+        others = {
+            id_: known
+            for id_, known in before.items()
+            if id_ not in lives and all_lives.get(id_) is known[0]
+        }
+        self._elsewhere = others | {
+            id_: before[id_] if before.get(id_, (None,))[0] is lives[id_] else (lives[id_], now)
+            for id_ in elsewhere
+        }
+        left: dict[str, TaskError] = {}
+        for port_id in elsewhere:
+            seconds = now - self._elsewhere[port_id][1]
+            if seconds >= _FOR_THE_AGENT:
+                message = (
+                    "its interface was unplugged, or plugged in again, more than "
+                    f"{seconds:.0f} s ago, and Neutron's agent has done nothing about it"
+                )
+                left[port_id] = TaskError(ErrorType.DRIFT, message)
+        return left
 
 
 def suspicion_of(bridge: str, changes: Changes, is_known: Callable[[int], bool]) -> Suspicion:

@@ -13,10 +13,12 @@ from agent_flows.report import TaskError
 
 @dataclass(frozen=True)
 class Look:
-    """``replugged`` ports, unplugged ones among them, have another interface than before."""
+    """``replugged`` ports, unplugged ones among them, have another interface than before, or OVSDB
+    did not answer. Of those in ``elsewhere`` it did: their interface is another one, or gone."""
 
     errors: Mapping[str, TaskError]
     replugged: frozenset[str]
+    elsewhere: frozenset[str] = frozenset()
 
 
 class Wiring:
@@ -57,8 +59,9 @@ class Wiring:
             error = error or self._error_of(port_id, found, links.get(name))
             if error is not None:
                 errors[port_id] = error
-        replugged = {id_ for id_, was in before.items() if now.rows.get(id_) != was.row}
-        return Look(errors, frozenset(replugged))
+        replugged = frozenset(id_ for id_, was in before.items() if now.rows.get(id_) != was.row)
+        elsewhere = replugged & (now.rows.keys() | now.absent)
+        return Look(errors, replugged, elsewhere)
 
     def _error_of(self, port_id: str, found: Interface, link: Link | None) -> TaskError | None:
         if link is None:

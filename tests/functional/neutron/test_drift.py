@@ -7,6 +7,7 @@ import pytest
 from oslo_config import cfg
 
 from agent_flows.engine.drift import COMPARE_SWITCH
+from agent_flows.neutron.agent import auditor
 from agent_flows.neutron.agent.quarantine import Endpoint
 from agent_flows.report import FlowName, FlowReport, Step, TaskError
 from lab.process import wait_until
@@ -279,6 +280,26 @@ def frequent_audits() -> Iterator[None]:
     cfg.CONF.set_override("audit_interval", 0.5, "agent_flows")
     yield
     cfg.CONF.clear_override("audit_interval", "agent_flows")
+
+
+@pytest.mark.usefixtures("frequent_audits")
+def test_a_port_that_neutrons_agent_does_not_wire_again_is_drift(
+    cloud: Cloud, vms: list[Vm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loop may hang for minutes, or for hours after the clock was set back."""
+    monkeypatch.setattr(auditor, "_FOR_THE_AGENT", 1.0)
+    one, two = vms
+    before, others = len(cloud.reports_of(one)), len(cloud.reports_of(two))
+    cloud.unplug(one.name)
+    cloud.plug(one.name)
+    cloud.attach(one)
+    assert "Neutron's agent has done nothing" in drift(cloud, one, before).message
+    assert cloud.report(one).failed is not None
+    cloud.bind(one)
+    cloud.update_ports(one)
+    cloud.heals(one)
+    assert len(cloud.reports_of(two)) == others
+    assert right(cloud, vms)
 
 
 @pytest.mark.usefixtures("frequent_audits")

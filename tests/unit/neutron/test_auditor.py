@@ -39,8 +39,13 @@ class Host:
         self.wiring = self
         # Its flows are not looked at: it is not intact.
         switch: Any = SimpleNamespace(wiring=self, firewall=None)
+        self.seconds = 0.0
         self.auditor = DriverAuditor(
-            switch, self.table, lambda: False, pause=lambda _: meanwhile(self)
+            switch,
+            self.table,
+            lambda: False,
+            pause=lambda _: meanwhile(self),
+            clock=lambda: self.seconds,
         )
 
     def prove(self) -> None:
@@ -75,6 +80,41 @@ def test_what_is_right_is_looked_at_once() -> None:
 @pytest.mark.parametrize("looks", [(look(WRONG, PORT),), (look(WRONG), look(WRONG, PORT))])
 def test_a_port_that_was_plugged_in_again_has_no_drift(looks: tuple[Look, ...]) -> None:
     assert Host(*looks).found() == set()
+
+
+def elsewhere() -> Look:
+    return Look({}, frozenset({PORT}), frozenset({PORT}))
+
+
+def test_a_port_that_neutrons_agent_does_not_wire_again_is_drift() -> None:
+    host = Host(*[elsewhere()] * 4)
+    assert host.found() == set()
+    host.seconds = 19.0
+    assert host.found() == set()
+    host.seconds = 20.0
+    assert host.found() == {PORT}
+
+
+def test_a_port_has_no_drift_while_neutrons_agent_wires_it_each_time() -> None:
+    host = Host(*[elsewhere()] * 2)
+    assert host.found() == set()
+    host.seconds = 20.0
+    host.prove()
+    assert host.found() == set()
+
+
+def test_a_port_that_is_back_where_it_was_begins_anew_when_it_leaves_again() -> None:
+    host = Host(elsewhere(), look({}), elsewhere())
+    assert [host.found()] == [set()]
+    host.seconds = 20.0
+    assert [host.found(), host.found()] == [set(), set()]
+
+
+def test_a_port_is_not_elsewhere_while_ovsdb_does_not_answer() -> None:
+    host = Host(*[look(WRONG, PORT)] * 2)
+    assert host.found() == set()
+    host.seconds = 20.0
+    assert host.found() == set()
 
 
 def test_a_port_whose_flow_ran_meanwhile_has_no_drift() -> None:
