@@ -157,10 +157,13 @@ class AnyStage(Lifetime):
         """Unplug them, wait until the API shows it, and plug them again."""
         self.unplug(ports)
         ids = {port.port_id for port in ports}
+        # Inside Neutron the status follows a moment later.
         self._until(
-            lambda: all(p["sync_state"] == "ABSENT" for p in self.shown() if p["id"] in ids),
-            "the ports are ABSENT",
-        )
+            lambda: {
+                (port["status"], port["sync_state"]) for port in self.shown() if port["id"] in ids
+            } == {("DOWN", "ABSENT")},
+            "the ports are DOWN and ABSENT",
+        )  # fmt: skip
         self.plug(ports)
 
     def replug(self, ports: Collection[Plugged]) -> None:
@@ -180,9 +183,9 @@ class AnyStage(Lifetime):
         time.sleep(self.lasting)
 
     def until_delivered(self) -> None:
-        """Until the server has every report that the agents have stored so far."""
-        made = self.records.made()
-        self._until(lambda: not self.records.uncounted(made), "all reports are delivered")
+        """Until the server has taken, or refused, every report that was stored so far."""
+        made = self.records.made().keys()
+        self._until(lambda: not made & self.records.unsent(), "all reports are delivered")
 
     def until_trouble(self, source: str) -> None:
         """Until the heartbeats of the first host's agent name a trouble of ``source``."""

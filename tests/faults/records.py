@@ -76,6 +76,12 @@ class Records:
             for id_, failed in outbox.execute("SELECT id, failed FROM witness")
         }
 
+    def unsent(self) -> Set[str]:
+        """The ids of those that the server has not answered yet."""
+        return {
+            id_ for outbox in self._opened() for (id_,) in outbox.execute("SELECT id FROM unsent")
+        }
+
     def failures(self) -> int:
         """How many of them are of failures."""
         return sum(self.made().values())
