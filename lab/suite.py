@@ -41,11 +41,12 @@ LONGEST = (
     "tests/functional/drift",
     "tests/functional/packets",
     "tests/e2e/neutron",
+    "tests/faults/neutron",
 )
 """They start first, so that no long part runs alone at the end."""
-ON_DEMAND = ("tests/e2e/neutron/packaged", "tests/faults/neutron")
-"""The first is run by tests/releases/run in each release of Neutron, where agent_flows is installed
-as a wheel; the second by ``tools/test faults``: ten minutes beside other parts."""
+ON_DEMAND = ("tests/e2e/neutron/packaged",)
+"""Run by tests/releases/run in each release of Neutron, where agent_flows is installed as a
+wheel."""
 OF_NEUTRON = {
     "server": ("tests/functional/neutron_server",),
     "agent": ("tests/functional/neutron",),

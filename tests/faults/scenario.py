@@ -33,8 +33,9 @@ def pause(random_: random.Random, longest: float = WIRING_SECONDS) -> None:
 class Scenario(Generic[S]):
     """``play`` breaks something and mends it again, and returns as soon as the fault is gone.
 
-    Everything must have converged ``seconds`` later. It runs ``rounds`` times unless ``--rounds``
-    says otherwise. With ``refuses`` the server may refuse reports; otherwise it has all of them.
+    Everything must have converged ``seconds`` later. It runs ``rounds`` times, which may be 0,
+    unless ``--rounds`` says otherwise. With ``refuses`` the server may refuse reports; otherwise
+    it has all of them.
     """
 
     name: str
