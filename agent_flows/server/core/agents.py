@@ -20,6 +20,7 @@ from agent_flows.server.core.errors import NotFound
 from agent_flows.server.core.liveness import (
     Liveness,
     Rules,
+    follows,
     is_strange,
     key_of,
     last_call,
@@ -74,7 +75,7 @@ def record_heartbeat(
 
     If the agent was declared dead, or its trouble made its claims untrue, its
     ports are SYNCING again and it is asked to wire them again; not if it has just started and
-    will do that anyway.
+    will do that anyway. So are all ports of a host for which another process has reported.
     Raises :class:`agent_flows.validation.Invalid` if no further host without
     ports is kept.
     """
@@ -104,6 +105,7 @@ def record_heartbeat(
         return Admitted(row, taken=late, counted=False)
     # One that the API forgot may run for long.
     started = not new and not vouched and agent is not None and row.boot_id != agent.boot_id
+    taken_over = not new and not vouched and not follows(row, agent)
     if not vouched:
         _speak(row, agent, now)
         if row.contender == row.boot_id or liveness.conflict(row) is None:
@@ -114,17 +116,22 @@ def record_heartbeat(
     row.declared_dead = False
     row.heartbeat_at = now
     row.state = after.to_text()
-    if new or returned or after.untrue:
+    if new or returned or taken_over or after.untrue:
         # What follows reads it. Otherwise it is written once, with the sequence of the message.
         session.flush()
+    casts = _ask_for_reports(
+        session,
+        directory,
+        beat,
+        taken_over=taken_over,
+        returned=returned and not after.untrue,
+        started=started,
+    )
     if after.untrue:
         _doubt(session, directory, beat, before, after)
         if beat.state is not None:
             in_step.compare(row, NOT_COMPARED, None, now)
         return Admitted(row)
-    casts = _ask_again(session, directory, host, now) if returned else Casts()
-    if started and directory.agents_report_all_at_start:
-        casts = Casts()
     if beat.state is None or vouched:
         return Admitted(row, casts)
     ours = directory.desired(session, host)
@@ -201,12 +208,24 @@ def _doubt(
     unknown.give_up(session, directory, [(port, reason) for port in ports], beat.at)
 
 
-def _ask_again(
-    session: Session, directory: PortDirectory, host: str, now: datetime.datetime
+def _ask_for_reports(
+    session: Session,
+    directory: PortDirectory,
+    beat: Heartbeat,
+    *,
+    taken_over: bool,
+    returned: bool,
+    started: bool,
 ) -> Casts:
-    ports = directory.in_states(session, [host], [SyncState.UNKNOWN])
-    unknown.await_reports(session, directory, ports, now)
-    return Casts(resyncs=to_hosts([host], {port.id for port in ports}))
+    """``taken_over``: the process before this one may have reported of another machine's switch."""
+    if not taken_over and not returned:
+        return Casts()
+    states = list(SyncState) if taken_over else [SyncState.UNKNOWN]
+    ports = directory.in_states(session, [beat.host], states)
+    unknown.await_reports(session, directory, ports, beat.at)
+    if started and not taken_over and directory.agents_report_all_at_start:
+        return Casts()
+    return Casts(resyncs=to_hosts([beat.host], {port.id for port in ports}))
 
 
 def hold(row: Agent, sequence: int, now: datetime.datetime) -> int:

@@ -65,9 +65,7 @@ class Liveness:
         if is_strange(row):
             return True
         # An agent that was upgraded or restarted goes on at once.
-        return silent or (
-            agent is not None and row.boot_id in (None, agent.boot_id, *agent.predecessors)
-        )
+        return silent or (agent is not None and follows(row, agent))
 
     def is_recent(self, row: Agent, proof: Proof) -> bool:
         """Whether the call is younger than every other that the host's key signed."""
@@ -79,6 +77,12 @@ def speaks(row: Agent, agent: Identity | None) -> bool:
     """Whether this process is the one that reports for the host."""
     boot_id = agent.boot_id if agent else None
     return (boot_id, key_of(agent)) == (row.boot_id, row.speaker_key)
+
+
+def follows(row: Agent, agent: Identity | None) -> bool:
+    """Whether the process that reports for the host is this one, or one that ran before it with the
+    same state directory. So is one that has no boot id, for all that is known."""
+    return agent is None or row.boot_id in (None, agent.boot_id, *agent.predecessors)
 
 
 def owns(row: Agent, agent: Identity | None) -> bool:

@@ -239,6 +239,31 @@ def test_an_agent_of_a_new_state_directory_goes_on_when_the_other_is_silent(
         first.beat()
 
 
+def test_a_host_that_another_agent_has_reported_for_is_asked_for_everything(
+    server: Server, make_port: MakePort, later: Callable[[float], None]
+) -> None:
+    """What the other one said is of its own switch: ports that are not there are on this one."""
+    first = an_agent(server)
+    proven, absent = make_port(), make_port()
+    first.wire(proven)
+    first.send(first.report(absent, FlowName.UNWIRE))
+    another = an_agent_that_is_refused(server)
+    later(36)
+    server.new_casts()
+    another.beat()
+    everything = [("host-a", "resync", frozenset({proven, absent}))]
+    assert server.new_casts() == everything
+    assert {server.state(port)[1] for port in (proven, absent)} == {"SYNCING"}
+    another.send(another.report(proven, FlowName.UNWIRE, sequence=microseconds()))
+    assert server.state(proven) == ("DOWN", "ABSENT")
+    later(36)
+    first.beat()
+    assert server.new_casts() == everything
+    assert server.state(proven) == ("DOWN", "SYNCING")
+    first.beat()
+    assert server.new_casts() == []
+
+
 def test_vouching_keeps_an_agent_alive_and_takes_no_host(
     server: Server, make_port: MakePort, later: Callable[[float], None]
 ) -> None:
