@@ -97,7 +97,9 @@ def _work(
                 else:
                     rate = asked
             now = time.monotonic()
-            due, last = due + rate * (now - last), now
+            # More at once would only be dropped, and take its time from what is due next.
+            due = min(due + rate * (now - last), MAX_REPORTS * len(agents))
+            last = now
             share = int(due) // len(agents)
             for agent in agents:
                 ports = hosts[agent.host]
