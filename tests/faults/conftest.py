@@ -38,6 +38,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line says both numbers: pytest leaves out what is 0."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    numbers = {kind: len(reports) for kind, reports in reporter.stats.items()} if reporter else {}
+    if numbers.get("passed") or numbers.get("failed") or numbers.get("error"):
+        failed = numbers.get("failed", 0) + numbers.get("error", 0)
+        reporter.write_line(f"{numbers.get('passed', 0)} passed, {failed} failed")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "scenario" not in metafunc.fixturenames:
         return
