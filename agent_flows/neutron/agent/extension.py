@@ -101,7 +101,7 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         # The agent's user, which may not be root, has a directory there.
         conf.set_default("state_dir", "$state_path/agent-flows", options.AGENT)
         state_dir = Path(ours.state_dir)
-        # The agent's set-up of the bridge has deleted every flow if it was told to.
+        # With drop_flows_on_start, the agent's set-up of the bridge has deleted every flow.
         self._lay_floor()
         try:
             self._lock = take(state_dir)
