@@ -291,7 +291,8 @@ class AgentFlowsAgentExtension(l2_extension.L2AgentExtension):  # type: ignore[m
         except TaskFailed as exc:
             bridge = conf.OVS.integration_bridge
             reason = f"packets may pass {bridge} without security groups: {exc}"
-            LOG.warning("%s", reason)
+            if Trouble.FLOOR not in self.troubles.current():
+                LOG.warning("%s", reason)
             self.troubles.report(Trouble.FLOOR, reason)
         else:
             self.troubles.clear(Trouble.FLOOR)
