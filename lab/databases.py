@@ -6,15 +6,12 @@ No TCP, except by TLS for those with an authority.
 import abc
 import contextlib
 import itertools
-import os
 import pwd
 import shutil
 import signal
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +20,7 @@ import sqlalchemy
 from lab.certificates import Authority
 from lab.lifetime import Lifetime
 from lab.namespace import mark
-from lab.process import Daemon, free_port, run
+from lab.process import Daemon, free_port, held, run
 
 _POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
 _READY_SECONDS = 60
@@ -100,34 +97,11 @@ class _Server(Lifetime):
     def frozen(self) -> Iterator[None]:
         """It runs, takes connections, and answers nothing: SIGSTOP to all its processes."""
         pid = self._daemon.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        everyone = [pid, *map(int, children)]
-        for each in everyone:
-            os.kill(each, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for each in everyone:
-                os.kill(each, signal.SIGCONT)
-
-    @contextlib.contextmanager
-    def slowed(self, turn: float, share: float) -> Iterator[None]:
-        """It works this ``share`` of every ``turn``, in seconds: what comes at another time
-        waits."""
-        enough = threading.Event()
-
-        def run() -> None:
-            while not enough.wait(turn * share):
-                with self.frozen():
-                    enough.wait(turn * (1 - share))
-
-        with ThreadPoolExecutor(1) as beside:
-            slowing = beside.submit(run)
-            try:
+        # In this order: a process that has stopped has no more children later.
+        with held(pid):
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            with held(*map(int, children)):
                 yield
-            finally:
-                enough.set()
-                slowing.result()
 
     def _issue(self, authority: Authority) -> tuple[Path, Path, Path]:
         """Files of key, certificate and authority, of its user."""

@@ -1,12 +1,15 @@
 """Starting programs and ending exactly those."""
 
 import contextlib
+import functools
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Self, TypeVar
@@ -150,6 +153,55 @@ class Daemon:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+@contextlib.contextmanager
+def held(*pids: int) -> Iterator[None]:
+    """These processes run, and do nothing (SIGSTOP) until the block is left.
+
+    The signal is sent before it is obeyed: until every thread has stopped, one may still answer.
+    """
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+            wait_until(functools.partial(_is_stopped, pid), 10, f"process {pid} has stopped")
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def slowed(
+    hold: Callable[[], contextlib.AbstractContextManager[None]], turn: float, share: float
+) -> Iterator[None]:
+    """What ``hold`` holds works this ``share`` of every ``turn``, in seconds: what comes at
+    another time waits."""
+    enough = threading.Event()
+
+    def run() -> None:
+        while not enough.wait(turn * share):
+            with hold():
+                enough.wait(turn * (1 - share))
+
+    with ThreadPoolExecutor(1) as beside:
+        slowing = beside.submit(run)
+        try:
+            yield
+        finally:
+            enough.set()
+            slowing.result()
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether every thread of the process is (proc(5))."""
+    try:
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):
+        # A thread has ended meanwhile.
+        return False
+    return bool(stats) and all(stat.rpartition(") ")[2][0] in "Tt" for stat in stats)
 
 
 class Terminated(BaseException):

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ from lab import json_rpc
 from lab.certificates import Authority
 from lab.lifetime import Lifetime
 from lab.namespace import Namespace
-from lab.process import CommandFailed, Daemon, free_port, run
+from lab.process import CommandFailed, Daemon, free_port, held, run
 
 RULES_INGRESS = 82
 """The table of the rules for what reaches a port."""
@@ -153,19 +152,11 @@ class Switch(Lifetime):
 
     def held_vswitchd(self) -> contextlib.AbstractContextManager[None]:
         """It answers nothing (SIGSTOP), and goes on when the block is left."""
-        return self._held(self._vswitchd)
+        return held(self._vswitchd.pid)
 
     def held_ovsdb(self) -> contextlib.AbstractContextManager[None]:
         """The same for ovsdb-server."""
-        return self._held(self._ovsdb)
-
-    @contextlib.contextmanager
-    def _held(self, daemon: Daemon) -> Iterator[None]:
-        os.kill(daemon.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(daemon.pid, signal.SIGCONT)
+        return held(self._ovsdb.pid)
 
     def restart_vswitchd(self) -> None:
         self.stop_vswitchd()
@@ -190,6 +181,12 @@ class Switch(Lifetime):
     def ofctl(self, *args: str, stdin: str | None = None) -> str:
         """``ovs-ofctl -O OpenFlow14``; name bridges by :meth:`management`."""
         return run(["ovs-ofctl", "-O", "OpenFlow14", *args], stdin=stdin, env=self._env)
+
+    def bundle(self, bridge: str, *changes: str) -> None:
+        """Flows to add, or changes with a verb ("delete_strict ..."), made all at once: nobody
+        sees some without the others."""
+        where = self.management(bridge)
+        self.ofctl("--bundle", "add-flows", where, "-", stdin="\n".join(changes) + "\n")
 
     def appctl(self, *args: str, daemon: str = "ovs-vswitchd") -> str:
         """What ``ovs-appctl`` does, without a process of its own: a request takes well under a

@@ -5,9 +5,7 @@ import contextlib
 import datetime
 import http.client
 import json
-import os
 import re
-import signal
 import subprocess
 import threading
 import time
@@ -411,18 +409,6 @@ def _ofports(switch: Switch) -> Mapping[str, tuple[int, int]]:
         for name, ofport in rows("Interface", "name,ofport")
         if isinstance(ofport, int)
     }
-
-
-@contextlib.contextmanager
-def held(*daemons: Daemon) -> Iterator[None]:
-    """They do nothing (SIGSTOP) until the block is left."""
-    for daemon in daemons:
-        os.kill(daemon.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for daemon in daemons:
-            os.kill(daemon.pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,10 @@
 """Agents of other hosts that make more reports than the server can take."""
 
-import contextlib
 import multiprocessing
-import os
 import shutil
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +19,6 @@ from lab.namespace import Namespace, mark
 
 _READY_SECONDS = 60
 _TICK = 0.05
-_SLICE = 0.05
 MAX_REPORTS = 500
 """Of the outbox of each of these agents: more than that are dropped if they are superseded."""
 
@@ -123,24 +118,3 @@ def _load(agents: Sequence[BusAgent], made: int) -> Load:
         beats=len(beats),
         beat=max(answered, default=0.0) if len(answered) == len(beats) else None,
     )
-
-
-@contextlib.contextmanager
-def slowed(pid: int, share: float) -> Iterator[None]:
-    """The process runs only this ``share`` of the time, in slices."""
-    enough = threading.Event()
-
-    def run() -> None:
-        while not enough.wait(_SLICE * share):
-            os.kill(pid, signal.SIGSTOP)
-            enough.wait(_SLICE * (1 - share))
-            os.kill(pid, signal.SIGCONT)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        enough.set()
-        thread.join()
-        os.kill(pid, signal.SIGCONT)

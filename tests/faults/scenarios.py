@@ -8,15 +8,16 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from agent_flows.rpc import transport
 from lab.model import egress_to_anywhere
-from lab.process import Daemon, wait_until
+from lab.process import Daemon, held, slowed, wait_until
 from lab.unprivileged import helper_of
 from lab.vm import Plugged
 from lab.wall_clock import WallClock
-from tests.faults.any_stage import BRIDGE, SECONDS, WEB, held
-from tests.faults.overload import MAX_REPORTS, Agents, slowed
+from tests.faults.any_stage import BRIDGE, SECONDS, WEB
+from tests.faults.overload import MAX_REPORTS, Agents
 from tests.faults.scenario import WIRING_SECONDS, Chance, Scenario, pause
 from tests.faults.stage import HOST, OTHER_HOST, Stage
 
@@ -35,6 +36,7 @@ _SHARE = 0.1
 so does the slow database."""
 _TURN = 1.0
 """Seconds of which the slow database uses its share: a commit takes nearly as long."""
+_SERVERS_TURN = 0.05
 _ENOUGH = 2000
 _MOST_MIB = 32 * _STORM_HOSTS
 """Each host has one message of at most 500 reports on its way, however many it has made."""
@@ -245,7 +247,7 @@ def database_hangs(stage: Stage, random_: random.Random) -> None:
 
 
 def database_slow(stage: Stage, random_: random.Random) -> None:
-    with stage.postgresql.slowed(_TURN, _SHARE):
+    with slowed(stage.postgresql.frozen, _TURN, _SHARE):
         stage.replug(stage.lines)
         over = time.monotonic() + max(stage.lasting, _OVERLOAD)
         while time.monotonic() < over:
@@ -389,7 +391,7 @@ def overloaded(stage: Stage, random_: random.Random) -> None:
     ):
         stage.wait_agents_alive([HOST, *hosts])
         memory = stage.site.memory_mib(server)
-        with slowed(server.pid, _SHARE):
+        with slowed(partial(held, server.pid), _SERVERS_TURN, _SHARE):
             # What it can take is what it takes of more than enough.
             agents.make(_ENOUGH)
             before, began = agents.load().acknowledged, time.monotonic()
@@ -440,7 +442,7 @@ def overloaded(stage: Stage, random_: random.Random) -> None:
 def migrated(stage: Stage, random_: random.Random) -> None:
     some = random_.sample(stage.lines, 10)
     with stage.other_host(some) as other:
-        agents = (stage.site.agent, other)
+        agents = (stage.site.agent.pid, other.pid)
         for _ in range(6):
             with held(random_.choice(agents)):
                 _migrate(stage, random_, some)

@@ -18,7 +18,7 @@ from lab.cloud import Cloud
 from lab.databases import PostgreSQL
 from lab.model import egress_to_anywhere, ingress, random_mac
 from lab.namespace import Namespace, mark
-from lab.process import Daemon, wait_until
+from lab.process import Daemon, held, wait_until
 from lab.product import Site
 from lab.rabbit import Rabbit
 from lab.rest import Body
@@ -26,7 +26,7 @@ from lab.stuck_tool import StuckTool
 from lab.switch import Switch
 from lab.unprivileged import AGENT
 from lab.vm import Plugged, Vm, plug
-from tests.faults.any_stage import BRIDGE, SECONDS, WEB, AnyStage, Place, held, small_disk
+from tests.faults.any_stage import BRIDGE, SECONDS, WEB, AnyStage, Place, small_disk
 from tests.faults.records import Records
 
 HOST = "compute-1"
@@ -250,7 +250,7 @@ class Stage(AnyStage):
         self.site.agent.ready(lambda: self.records.starts() > before, SECONDS)
 
     def held_agent(self) -> contextlib.AbstractContextManager[None]:
-        return held(self.site.agent)
+        return held(self.site.agent.pid)
 
     @contextlib.contextmanager
     def other_host(self, ports: Collection[Plugged]) -> Iterator[Daemon]:

@@ -5,9 +5,9 @@ import dataclasses
 import random
 import time
 
-from lab.process import wait_until
+from lab.process import held, wait_until
 from lab.wall_clock import WallClock
-from tests.faults.any_stage import BRIDGE, SECONDS, held
+from tests.faults.any_stage import BRIDGE, SECONDS
 from tests.faults.neutron.stage import OURS, WATCHED, NeutronStage
 from tests.faults.scenario import Scenario, pause
 
@@ -215,7 +215,7 @@ def port_deleted_while_reported(stage: NeutronStage, random_: random.Random) -> 
 
 
 def migrated(stage: NeutronStage, random_: random.Random) -> None:
-    agents = [host.agent for host in stage.neutron.hosts.values()]
+    agents = [host.agent.pid for host in stage.neutron.hosts.values()]
     for line in random_.sample(stage.lines, 2):
         vm = line
         for host, before in ((WATCHED, OURS), (OURS, WATCHED)):

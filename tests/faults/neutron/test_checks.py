@@ -3,9 +3,9 @@
 import contextlib
 import sqlite3
 
-from lab.process import wait_until
+from lab.process import held, wait_until
 from lab.switch import RULES_INGRESS
-from tests.faults.any_stage import BRIDGE, SECONDS, held
+from tests.faults.any_stage import BRIDGE, SECONDS
 from tests.faults.neutron.stage import NeutronStage
 
 
@@ -17,7 +17,7 @@ def test_a_flow_that_is_missing_makes_its_port_unproven_with_either_firewall(
         switch = host.switch
         rules = f"table={RULES_INGRESS},reg5={switch.ofport(port.tap)}"
         kept = switch.flows(BRIDGE, rules)
-        with held(host.agent):
+        with held(host.agent.pid):
             switch.ofctl("del-flows", switch.management(BRIDGE), rules)
             found = stage.unproven()
             switch.ofctl("add-flows", switch.management(BRIDGE), "-", stdin="\n".join(kept))
@@ -29,7 +29,7 @@ def test_a_forbidden_packet_that_passes_is_seen(stage: NeutronStage) -> None:
     switch, before = stage.switch, stage.records.made()
     bridge, ofport = switch.management(BRIDGE), switch.ofport(stage.victim.tap)
     hole = f"table={RULES_INGRESS},priority=65000,reg5={ofport}"
-    with stage.traffic() as (pings, attack), held(stage.host.agent):
+    with stage.traffic() as (pings, attack), held(stage.host.agent.pid):
         switch.ofctl("add-flow", bridge, f"{hole},actions=output:{ofport}")
         wait_until(attack.passed, SECONDS, "a forbidden packet passes")
         switch.ofctl("--strict", "del-flows", bridge, hole)

@@ -155,10 +155,7 @@ def test_flow_deleted_and_another_added_in_its_place_are_both_found(
     flows = host.switch.flows(BRIDGE)
     ofport = host.switch.ofport(two.tap)
     imitated = f"cookie={cookie.port(ofport, 77):#x},table=82,priority=500,reg5={ofport}"
-    ofctl(host, "add-flow", f"{imitated},actions=drop")
-    host.switch.ofctl(
-        "--strict", "del-flows", host.switch.management(BRIDGE), "table=94,priority=0"
-    )
+    host.switch.bundle(BRIDGE, f"{imitated},actions=drop", "delete_strict table=94,priority=0")
     error = repaired(host, two)
     assert "1 missing, 1 not compiled" in error.message
     as_before(host, flows)

@@ -104,4 +104,4 @@ def test_a_missing_flow_or_table_lets_nothing_pass_that_is_forbidden(
         host.switch.ofctl(*[strict] * bool(strict), "del-flows", bridge, match)
         for packet, ports in outputs(host, packets).items():
             assert ports <= before[packet], f"{packet} passes without {match}"
-        host.switch.ofctl("--bundle", "add-flows", bridge, "-", stdin="\n".join(flows) + "\n")
+        host.switch.bundle(BRIDGE, *flows)

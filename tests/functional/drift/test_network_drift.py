@@ -60,10 +60,8 @@ def test_flow_with_a_cookie_of_ours_that_was_not_compiled_is_reported_and_remove
     inside, machine = outside
     host.ready()
     before = flows(host)
-    bridge = host.switch.management(BRIDGE)
     imitated = f"cookie={cookie.network(77):#x},priority=9,dl_vlan=1,actions=drop"
-    host.switch.ofctl("add-flow", bridge, imitated)
-    host.switch.ofctl("--strict", "del-flows", bridge, "priority=0")
+    host.switch.bundle(BRIDGE, imitated, "delete_strict priority=0")
     error = repaired(host, inside)
     assert "1 missing, 1 not compiled" in error.message
     assert "not compiled: cookie=0xaf104200004d0000" in error.detail

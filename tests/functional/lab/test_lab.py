@@ -17,16 +17,16 @@ from lab.vm import Vm, plug
 
 ROOT = Path(__file__).parents[3]
 MakeVm = Callable[..., Vm]
-TRACKED = """\
-table=0,priority=10,arp actions=NORMAL
-table=0,priority=10,icmp6 actions=NORMAL
-table=0,priority=5,ip actions=ct(table=1)
-table=0,priority=5,ipv6 actions=ct(table=1)
-table=1,priority=9,ct_state=+inv+trk actions=drop
-table=1,priority=5,ct_state=+new+trk,ip actions=ct(commit),NORMAL
-table=1,priority=5,ct_state=+new+trk,ipv6 actions=ct(commit),NORMAL
-table=1,priority=5,ct_state=+est+trk actions=NORMAL
-"""
+TRACKED = (
+    "table=0,priority=10,arp actions=NORMAL",
+    "table=0,priority=10,icmp6 actions=NORMAL",
+    "table=0,priority=5,ip actions=ct(table=1)",
+    "table=0,priority=5,ipv6 actions=ct(table=1)",
+    "table=1,priority=9,ct_state=+inv+trk actions=drop",
+    "table=1,priority=5,ct_state=+new+trk,ip actions=ct(commit),NORMAL",
+    "table=1,priority=5,ct_state=+new+trk,ipv6 actions=ct(commit),NORMAL",
+    "table=1,priority=5,ct_state=+est+trk actions=NORMAL",
+)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def pair(switch: Switch, vm: MakeVm) -> tuple[Vm, Vm]:
     plug(switch, [one, two])
     for each in (one, two):
         each.raise_link()
-    switch.ofctl("--bundle", "add-flows", switch.management("br-int"), "-", stdin=TRACKED)
+    switch.bundle("br-int", *TRACKED)
     return one, two
 
 
@@ -74,7 +74,7 @@ def test_an_open_connection_notices_that_it_is_cut(switch: Switch, pair: tuple[V
     assert connection.ask() == "two"
     switch.ofctl("del-flows", switch.management("br-int"))
     assert connection.ask(timeout=0.3) is None
-    switch.ofctl("--bundle", "add-flows", switch.management("br-int"), "-", stdin=TRACKED)
+    switch.bundle("br-int", *TRACKED)
     assert connection.ask(timeout=5) == "two"
 
 
@@ -103,10 +103,9 @@ def test_the_probe_finds_what_an_open_switch_lets_pass(pair: tuple[Vm, Vm]) -> N
 
 def test_the_switch_refuses_flows_beyond_a_limit_until_it_is_lifted(switch: Switch) -> None:
     switch.add_bridge("br-int")
-    two_flows = "table=82,ip actions=drop\ntable=82,arp actions=drop\n"
 
     def install() -> None:
-        switch.ofctl("--bundle", "add-flows", switch.management("br-int"), "-", stdin=two_flows)
+        switch.bundle("br-int", "table=82,ip actions=drop", "table=82,arp actions=drop")
 
     switch.set_flow_limit("br-int", 82, 1)
     with pytest.raises(CommandFailed, match="OFPFMFC_TABLE_FULL"):

@@ -31,6 +31,7 @@ from neutron import privileged as neutrons
 from oslo_privsep import priv_context
 from agent_flows.neutron import privileged
 from agent_flows.openflow.ofctl import Ofctl, SwitchError, Timeout
+from lab.process import held
 neutrons.default.start(priv_context.Method.FORK)
 """
 # As in Neutron 26.
@@ -69,8 +70,8 @@ os._exit(0)
 _HELPER_IS_STOPPED = """\
 helpers = open(f"/proc/self/task/{os.getpid()}/children").read().split()
 print(*helpers, flush=True)
-for each in helpers:
-    os.kill(int(each), signal.SIGSTOP)
+stopped = held(*map(int, helpers))
+stopped.__enter__()
 """
 
 

@@ -42,10 +42,7 @@ def bridge(dummy_switch: Switch) -> Iterator[Switch]:
 
 def installed(switch: Switch, world: World) -> list[FlowEntry]:
     """The bridge's flows after Neutron's driver programmed it."""
-    lines = ["delete", *theirs.flows(world, lambda number: f"theirs{number}")]
-    switch.ofctl(
-        "--bundle", "add-flows", switch.management(BRIDGE), "-", stdin="\n".join(lines) + "\n"
-    )
+    switch.bundle(BRIDGE, "delete", *theirs.flows(world, lambda number: f"theirs{number}"))
     return Ofctl(str(switch.run_dir), BRIDGE, 10).dump(0, 0)
 
 

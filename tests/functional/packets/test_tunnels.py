@@ -49,13 +49,13 @@ class TunnelledHost:
             words += ["type=patch", f"options:peer={peer}"]
         self.switch.vsctl(*words)
         inside, outside = (self.switch.ofport(each) for each in ("patch-int", tunnel.PORT))
-        self.switch.ofctl(
-            "--bundle", "add-flows", self.switch.management(tunnel.BRIDGE), "-",
-            stdin=f"in_port={inside},dl_vlan={LOCAL_VLAN} "
-            f"actions=strip_vlan,set_field:{VNI}->tun_id,output:{outside}\n"
+        self.switch.bundle(
+            tunnel.BRIDGE,
+            f"in_port={inside},dl_vlan={LOCAL_VLAN} "
+            f"actions=strip_vlan,set_field:{VNI}->tun_id,output:{outside}",
             f"in_port={outside},tun_id={VNI} actions=push_vlan:0x8100,"
-            f"set_field:{0x1000 | LOCAL_VLAN}->vlan_vid,output:{inside}\n",
-        )  # fmt: skip
+            f"set_field:{0x1000 | LOCAL_VLAN}->vlan_vid,output:{inside}",
+        )
 
     def wire(self, vm: Vm, *groups: SecurityGroupSpec) -> None:
         self._groups |= {each.id: each for each in groups}

@@ -1,7 +1,5 @@
 """Installing, reverting, verifying, taking over: the flows in the switch after each."""
 
-import os
-import signal
 from collections.abc import Sequence
 
 import pytest
@@ -390,13 +388,8 @@ class TestSwitchThatDoesNotAnswer:
         host.firewall = Firewall(Ofctl(str(host.switch.run_dir), BRIDGE, 1))
         host.firewall.start()
         attachments = host.attachments(vm)
-        daemon = host.switch._vswitchd.pid
-        os.kill(daemon, signal.SIGSTOP)
-        try:
-            with pytest.raises(TaskFailed) as raised:
-                host.firewall.apply(host.desired, attachments)
-        finally:
-            os.kill(daemon, signal.SIGCONT)
+        with host.switch.held_vswitchd(), pytest.raises(TaskFailed) as raised:
+            host.firewall.apply(host.desired, attachments)
         assert raised.value.error.type == "Timeout"
         host.wire(vm)
         assert host.tcp(outsider(), vm, 80)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 
 import oslo_messaging
@@ -21,7 +20,7 @@ from agent_flows.server.core.models import Attempt, Task
 from lab.bus_agent import BusAgent
 from lab.databases import DatabaseServer
 from lab.model import new_id
-from lab.process import wait_until
+from lab.process import held, wait_until
 from lab.product import BIN
 from lab.rabbit import Rabbit
 from lab.standalone_server import StandaloneServer
@@ -163,21 +162,10 @@ def test_both_workers_answer_the_api(server: StandaloneServer) -> None:
 def _every_worker_answered(server: StandaloneServer) -> bool:
     """Only one of two works: each request is answered, by the other."""
     for stopped in server.workers():
-        os.kill(stopped, signal.SIGSTOP)
-        try:
-            # Until every thread has stopped, one may still accept a connection, and not answer.
-            wait_until(partial(_is_stopped, stopped), SECONDS, "the worker has stopped")
+        with held(stopped):
             server.api.close()
             server.api.find("ports")
-        finally:
-            os.kill(stopped, signal.SIGCONT)
     return True
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether every thread of the process is (proc(5))."""
-    stats = (path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat"))
-    return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
