@@ -268,17 +268,22 @@ class Upkeep:
 
     def _prepare(self) -> None:
         """The switch as it must be before any port; what it lost is not taken for proven."""
-        with self._changed:
-            reason, self._loss = self._loss, ""
-        if self._made is not None:
-            self._switch.networks.forget()
-            self._reconciler.table.lose(_drift(reason) if reason else None)
-            if self._bridges.integration_make() is None:
-                self._stopping.wait(_GRACE)
+        self._lose()
+        if self._made is not None and self._bridges.integration_make() is None:
+            self._stopping.wait(_GRACE)
         # Whatever happens to the bridge from here on is another make of it.
         made = self._bridges.ensure_integration()
         if not self._watch.started:
             self._start_watch()
+        elif self._watch.settle():
+            with self._changed:
+                again = _Work.PREPARE in self._pending
+                self._pending.discard(_Work.PREPARE)
+            if again:
+                # The switch closed the watch's connection for the change that is mended here, or
+                # ended before anything was written to it: to prepare it again would only break off
+                # the ports' flows.
+                self._lose()
         self._switch.ovsdb.settle()
         self._switch.firewall.start()
         self._made = made
@@ -295,6 +300,14 @@ class Upkeep:
             self._troubles.clear(Trouble.CONTROL)
         self._request(_Work.LOOK)
         self._resync()
+
+    def _lose(self) -> None:
+        """Take nothing for proven: why is reported of each port that was."""
+        with self._changed:
+            reason, self._loss = self._loss, ""
+        if self._made is not None:
+            self._switch.networks.forget()
+            self._reconciler.table.lose(_drift(reason) if reason else None)
 
     def _start_watch(self) -> None:
         try:

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 
@@ -60,6 +61,9 @@ class SwitchWatch:
         self._last_data = 0.0
         self._asked: float | None = None
         self._hangs = False
+        # When what the connection has shown was last passed on.
+        self._seen = 0.0
+        self._seen_changed = threading.Condition()
         self._loop = Loop(
             "switch-watch", self._watch, troubles or Troubles(), Trouble.OTHER, Backoff(_PAUSE, 1.0)
         )
@@ -72,6 +76,21 @@ class SwitchWatch:
     @property
     def started(self) -> bool:
         return self._loop.is_alive()
+
+    def settle(self) -> bool:
+        """Wait until the bridge has answered on a connection that it holds now; False if it does
+        not in time.
+
+        One that it closed for what was done to it before is another one by then, and
+        ``on_restart`` was called.
+        """
+        now = time.monotonic()
+        # One that has ended is noticed where it is read.
+        with contextlib.suppress(OSError):
+            if (sock := self._socket) is not None:
+                self._ask(sock)
+        with self._seen_changed:
+            return self._seen_changed.wait_for(lambda: self._seen > now, _PATIENCE)
 
     def stop(self) -> None:
         self._loop.stopping.set()
@@ -98,7 +117,7 @@ class SwitchWatch:
         try:
             now = time.monotonic()
             if self._asked is None and now >= self._last_data + _QUIET:
-                sock.sendall(_HEADER.pack(self._version, _ECHO_REQUEST, _HEADER.size, 0))
+                self._ask(sock)
                 self._asked = now
             until = self._last_data + _QUIET if self._asked is None else self._asked + _PATIENCE
             # One that hangs has used its time up; 0 would mean not to wait at all.
@@ -116,7 +135,17 @@ class SwitchWatch:
             self._hangs = False
             LOG.warning("The switch at %s answers again", self._path)
             self._on_answer()
+        if data:
+            self._passed_on()
         return bool(data)
+
+    def _ask(self, sock: socket.socket) -> None:
+        sock.sendall(_HEADER.pack(self._version, _ECHO_REQUEST, _HEADER.size, 0))
+
+    def _passed_on(self) -> None:
+        with self._seen_changed:
+            self._seen = time.monotonic()
+            self._seen_changed.notify_all()
 
     def _hang(self) -> None:
         if self._hangs:
@@ -136,6 +165,7 @@ class SwitchWatch:
             self._loop.stopping.wait(_PAUSE)
         else:
             self._on_restart()
+            self._passed_on()
 
     def _connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

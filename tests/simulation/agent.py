@@ -166,6 +166,9 @@ class _Watch:
     def start(self) -> None:
         self.started = True
 
+    def settle(self) -> bool:
+        return True
+
 
 class Agent(Process):
     """The agent of ``host``. ``stored`` gets each batch of reports when it was stored."""

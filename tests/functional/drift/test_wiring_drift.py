@@ -1,10 +1,13 @@
 """The wiring of proven ports is changed by another program: found, reported and repaired."""
 
+import contextlib
+
 import pytest
 
 from agent_flows.report import FlowName, Trouble
 from lab.model import network
-from tests.functional.drift.repairs import repaired, right
+from lab.process import slowed
+from tests.functional.drift.repairs import repaired, right, settled
 
 BRIDGE = "br-int"
 
@@ -142,6 +145,21 @@ def test_a_changed_integration_bridge_is_reported_for_every_port_and_repaired(
     assert host.switch.vsctl("get", "Bridge", BRIDGE, "fail_mode") == "secure"
     right(one, two)
     host.without_trouble()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 1.0])
+def test_a_change_for_which_the_switch_closes_its_connections_is_repaired_once(host, pair, share):
+    with contextlib.ExitStack() as slow:
+        if share < 1.0:
+            slow.enter_context(slowed(host.switch.held_vswitchd, 0.05, share))
+        host.switch.vsctl("--no-wait", "set", "Bridge", BRIDGE, "protocols=OpenFlow13")
+        for vm in pair:
+            assert "protocols" in repaired(host, vm).message
+    host.without_trouble()
+    settled(host, len(pair))
+    for vm in pair:
+        flows = [report.flow for report in host.server.of(vm.port_id)]
+        assert flows == [FlowName.WIRE, FlowName.AUDIT, FlowName.RESYNC]
 
 
 def test_a_controller_adds_no_hidden_flows_that_let_forbidden_packets_pass(host, pair):
