@@ -21,7 +21,7 @@ from lab.vm import Vm
 from tests.functional.convergence.lossy import LossyBus
 
 _AGENT = {"host": HOST, "datapath_type": "netdev", "retry_initial": 0.2, "retry_max": 0.5}
-_SERVER = {"agent_down_time": 2.0, "report_timeout": 2.0, "sweep_interval": 0.2}
+_SERVER = {"agent_down_time": 5.0, "report_timeout": 10.0, "sweep_interval": 0.2}
 
 
 class World:
