@@ -105,8 +105,9 @@ class ErrorType(enum.StrEnum):
     )
     BRIDGE_NOT_FOUND = (
         "BridgeNotFound",
-        "the bridge of the network's `physical_network` does not exist; the message names it. An "
-        "integration bridge that does not exist is created by the agent",
+        "the bridge of the network's `physical_network`, or the integration bridge, does not "
+        "exist; the message names it. The agent creates the integration bridge again by itself, "
+        "Neutron's agent when it starts",
         "create the bridge, or correct `bridge_mappings` and restart the agent",
         _NOT_CONNECTED,
     )

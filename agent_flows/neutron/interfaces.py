@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import pydantic
 from ovsdbapp import exceptions
+from ovsdbapp.backend.ovs_idl import idlutils
 
 from agent_flows.engine.task import TaskFailed
 from agent_flows.errors import ErrorType
@@ -86,7 +87,7 @@ def locate(bridge: Bridge, port_ids: Collection[str]) -> Located:
         vifs = _vifs(bridge, frozenset(port_ids))
         bound = _bindings(bridge, [vif.name for vif in vifs.values()])
     except (exceptions.OvsdbAppException, RuntimeError) as exc:
-        return Located(errors=dict.fromkeys(port_ids, _ovsdb_error(exc)))
+        return Located(errors=dict.fromkeys(port_ids, _ovsdb_error(bridge, exc)))
     interfaces: dict[str, Interface] = {}
     errors: dict[str, TaskError] = {}
     ofports: dict[str, int] = {}
@@ -188,7 +189,7 @@ def tags(bridge: Bridge, names: Sequence[str]) -> dict[str, int]:
     try:
         rows = _rows(bridge, "Port", ["name", "tag"], names)
     except (exceptions.OvsdbAppException, RuntimeError) as exc:
-        raise TaskFailed(_ovsdb_error(exc), whole_batch=True) from exc
+        raise TaskFailed(_ovsdb_error(bridge, exc), whole_batch=True) from exc
     return {row["name"]: row["tag"] for row in rows if isinstance(row["tag"], int)}
 
 
@@ -206,7 +207,7 @@ def links(bridge: Bridge, names: Sequence[str]) -> dict[str, Link]:
     try:
         rows = _rows(bridge, "Interface", ["name", "type", "admin_state", "error"], names)
     except (exceptions.OvsdbAppException, RuntimeError) as exc:
-        raise TaskFailed(_ovsdb_error(exc), whole_batch=True) from exc
+        raise TaskFailed(_ovsdb_error(bridge, exc), whole_batch=True) from exc
     return {
         row["name"]: _link(row["admin_state"], row["error"])
         for row in rows
@@ -225,11 +226,14 @@ def ofports(bridge: Bridge) -> frozenset[int]:
     try:
         rows = _rows(bridge, "Interface", ["name", "ofport"], bridge.get_port_name_list())
     except (exceptions.OvsdbAppException, RuntimeError) as exc:
-        raise TaskFailed(_ovsdb_error(exc), whole_batch=True) from exc
+        raise TaskFailed(_ovsdb_error(bridge, exc), whole_batch=True) from exc
     return frozenset(row["ofport"] for row in rows if isinstance(row["ofport"], int))
 
 
-def _ovsdb_error(exc: Exception) -> TaskError:
+def _ovsdb_error(bridge: Bridge, exc: Exception) -> TaskError:
+    # The bridge is the only row that is asked for by itself.
+    if isinstance(exc, idlutils.RowNotFound):
+        return TaskError(ErrorType.BRIDGE_NOT_FOUND, f"bridge {bridge.br_name} does not exist")
     return TaskError(
         ErrorType.OVSDB_ERROR, "could not read from OVSDB where the ports are", str(exc)
     )

@@ -172,11 +172,15 @@ class AnyStage(Lifetime):
     # Faults, and what shows them.
 
     def until_unknown(self) -> None:
-        """Until the API claims nothing of any plugged port of the first host."""
+        """Until the API claims nothing of any plugged port of the first host: it is UNKNOWN, or
+        its flow is tried again and again, and has failed."""
         there = self.plugged & self.places()[0].ports.keys()
         self._until(
-            lambda: {p["sync_state"] for p in self.shown() if p["id"] in there} == {"UNKNOWN"},
-            "all ports are UNKNOWN",
+            lambda: (
+                {p["sync_state"] for p in self.shown() if p["id"] in there}
+                <= {"UNKNOWN", "OUT_OF_SYNC"}
+            ),
+            "all ports are UNKNOWN or OUT_OF_SYNC",
         )
         time.sleep(self.lasting)
 

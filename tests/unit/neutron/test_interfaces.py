@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from ovsdbapp.backend.ovs_idl.idlutils import RowNotFound
 from ovsdbapp.exceptions import TimeoutException
 
 from agent_flows.neutron import interfaces
@@ -88,6 +89,15 @@ def test_port_that_cannot_be_wired_has_an_error(bridge: Bridge, error: str) -> N
 
 def test_port_that_cannot_be_wired_has_its_ofport() -> None:
     assert located(Bridge()).ofports == {PORT: 5}
+
+
+def test_missing_bridge_is_the_error_of_every_port() -> None:
+    class Missing(Bridge):
+        def get_port_name_list(self) -> Sequence[str]:
+            raise RowNotFound(table="Bridge", col="name", match=self.br_name)
+
+    error = located(Missing()).errors[PORT]
+    assert (error.type, error.message) == ("BridgeNotFound", "bridge br-int does not exist")
 
 
 def test_silent_ovsdb_is_the_error_of_every_port() -> None:
