@@ -183,8 +183,8 @@ class Switch(Lifetime):
         return run(["ovs-ofctl", "-O", "OpenFlow14", *args], stdin=stdin, env=self._env)
 
     def bundle(self, bridge: str, *changes: str) -> None:
-        """Flows to add, or changes with a verb ("delete_strict ..."), made all at once: nobody
-        sees some without the others."""
+        """Add flows, or make changes with a verb ("delete_strict ..."), all at once: no reader
+        sees some of them without the others."""
         where = self.management(bridge)
         self.ofctl("--bundle", "add-flows", where, "-", stdin="\n".join(changes) + "\n")
 
