@@ -42,6 +42,18 @@ def pair(switch: Switch, vm: MakeVm) -> tuple[Vm, Vm]:
     return one, two
 
 
+def test_each_word_of_a_connection_is_answered_whatever_pieces_arrive(pair: tuple[Vm, Vm]) -> None:
+    one, two = pair
+    two.listen(80)
+    connection = one.open(two.ip, 80)
+    connection.send(b"first.second.thi")
+    answers = connection.receive(timeout=5)
+    connection.send(b"rd.")
+    while not answers.endswith(b"third."):
+        answers += connection.receive(timeout=5)
+    assert answers == b"two:first.two:second.two:third."
+
+
 @pytest.mark.parametrize("address", ["10.0.0.2", "fd00::2"])
 def test_connections_pass_the_connection_tracker(pair: tuple[Vm, Vm], address: str) -> None:
     one, two = pair
