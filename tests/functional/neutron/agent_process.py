@@ -32,6 +32,7 @@ from os_ken.base import app_manager  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 
 from agent_flows.neutron.agent.firewall_driver import AgentFlowsFirewallDriver  # noqa: E402
+from agent_flows.neutron.interfaces import locate  # noqa: E402
 from agent_flows.neutron.reporting import Reporting  # noqa: E402
 from agent_flows.openflow import cookie  # noqa: E402
 from agent_flows.report import FlowReport  # noqa: E402
@@ -81,6 +82,11 @@ class Agent:
 
     def _note(self, reports: Sequence[FlowReport]) -> None:
         self.wired |= {report.resource_id for report in reports if report.failed is None}
+
+    def error_of(self, port_id: str) -> list[str]:
+        """Type and message of what keeps the port from being found; empty if nothing does."""
+        error = locate(self.bridge, [port_id]).errors.get(port_id)
+        return [] if error is None else [error.type, error.message]
 
     def cleanup_flows(self) -> None:
         self.bridge.cleanup_flows()

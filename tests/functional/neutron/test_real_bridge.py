@@ -109,6 +109,15 @@ def test_the_agent_cleans_up_stale_flows_and_leaves_ours(agent: RealAgent) -> No
     assert not agent.tcp(new, a, 80), "it is not programmed"
 
 
+def test_a_port_without_its_bridge_has_an_error_that_names_it(agent: RealAgent) -> None:
+    a = agent.bound(1)
+    # Its copy of OVSDB may be older for a moment, here and below.
+    wait_until(lambda: agent.ask("error_of", a.id) == [], 20, "the port is found")
+    agent.switch.vsctl("del-br", BRIDGE)
+    missing = ["BridgeNotFound", f"bridge {BRIDGE} does not exist"]
+    wait_until(lambda: agent.ask("error_of", a.id) == missing, 20, "the bridge is missed")
+
+
 def test_after_a_restart_of_the_switch_ports_are_filtered_before_the_bridge_opens(
     agent: RealAgent,
 ) -> None:
