@@ -32,15 +32,16 @@ class SwitchWatch:
     """Holds a connection to the bridge's management socket, which ends when the bridge does.
 
     The kernel closes it however ovs-vswitchd ends (SIGTERM, ``kill -9``, a
-    crash), and ovs-vswitchd closes it when the bridge is deleted or replaced:
-    one event for all that removes our flows, at the cost of one descriptor.
+    crash), and ovs-vswitchd closes it when the bridge is deleted or replaced,
+    and when its protocols change: one event for all that removes our flows, and
+    for little else, at the cost of one descriptor.
     OVSDB does not show it: after a restart with the same database nothing in it
     need change, not even ofports. A switch that hangs keeps the connection, so
     it is asked for an echo (OpenFlow 1.0 to 1.5, "Echo").
 
     ``on_gone`` gets a line on what happened, ``on_restart`` is called for a new
-    bridge, without our flows, and ``on_answer`` when a bridge that hung answers
-    again, with the flows it had.
+    connection, to a bridge that is taken to be without our flows, and
+    ``on_answer`` when a bridge that hung answers again, with the flows it had.
     """
 
     def __init__(

@@ -171,16 +171,16 @@ class AnyStage(Lifetime):
 
     # Faults, and what shows them.
 
-    def until_unknown(self) -> None:
-        """Until the API claims nothing of any plugged port of the first host: it is UNKNOWN, or
-        its flow is tried again and again, and has failed."""
+    def until_unknown(self, *, or_failed: bool = False) -> None:
+        """Until the API claims nothing of any plugged port of the first host.
+
+        ``or_failed``: a port whose flow runs meanwhile, and fails, is OUT_OF_SYNC.
+        """
         there = self.plugged & self.places()[0].ports.keys()
+        states = {"UNKNOWN", "OUT_OF_SYNC"} if or_failed else {"UNKNOWN"}
         self._until(
-            lambda: (
-                {p["sync_state"] for p in self.shown() if p["id"] in there}
-                <= {"UNKNOWN", "OUT_OF_SYNC"}
-            ),
-            "all ports are UNKNOWN or OUT_OF_SYNC",
+            lambda: {p["sync_state"] for p in self.shown() if p["id"] in there} <= states,
+            f"all ports are {' or '.join(sorted(states))}",
         )
         time.sleep(self.lasting)
 

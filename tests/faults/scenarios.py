@@ -104,7 +104,7 @@ def vswitchd_killed(stage: Stage, random_: random.Random) -> None:
     stage.replug(random_.sample(stage.lines, 10))
     pause(random_)
     stage.switch.kill_vswitchd()
-    stage.until_unknown()
+    stage.until_unknown(or_failed=True)
     stage.switch.start_vswitchd()
 
 
@@ -510,7 +510,8 @@ ALL = (
     ),
     Scenario(
         "vswitchd-killed",
-        "ovs-vswitchd is killed (kill -9) while ports are wired, until all ports are UNKNOWN.",
+        "ovs-vswitchd is killed (kill -9) while ports are wired, until all ports are "
+        "UNKNOWN or have failed.",
         "It is started again, without a flow.",
         vswitchd_killed,
     ),

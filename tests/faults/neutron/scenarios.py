@@ -59,7 +59,7 @@ def vswitchd_killed(stage: NeutronStage, random_: random.Random) -> None:
     stage.replug(random_.sample(stage.lines, 3))
     pause(random_, _WIRING_SECONDS)
     with stage.host.switch_gone():
-        stage.until_unknown()
+        stage.until_unknown(or_failed=True)
 
 
 def vswitchd_stopped(stage: NeutronStage, random_: random.Random) -> None:
@@ -72,7 +72,7 @@ def ovsdb_killed(stage: NeutronStage, random_: random.Random) -> None:
     pause(random_, _WIRING_SECONDS)
     stage.switch.kill_ovsdb()
     # Without it ovs-vswitchd does nothing: it has lost the lock in the database.
-    stage.until_unknown()
+    stage.until_unknown(or_failed=True)
     stage.switch.start_ovsdb()
 
 
@@ -80,7 +80,7 @@ def bridge_deleted(stage: NeutronStage, random_: random.Random) -> None:
     stage.rewire(random_.sample(stage.lines, 3))
     pause(random_, _WIRING_SECONDS)
     stage.switch.vsctl("del-br", BRIDGE)
-    stage.until_unknown()
+    stage.until_unknown(or_failed=True)
     # Neutron's agent makes the bridge at its start only. Until our firewall driver is loaded,
     # everything that is plugged passes.
     stage.host.kill_agent()
@@ -249,7 +249,8 @@ _SCENARIOS = (
     ),
     Scenario(
         "vswitchd-killed",
-        "ovs-vswitchd is killed (kill -9) while ports are wired, until all ports are UNKNOWN.",
+        "ovs-vswitchd is killed (kill -9) while ports are wired, until all ports are "
+        "UNKNOWN or have failed.",
         "It is started again, without a flow.",
         vswitchd_killed,
     ),
@@ -261,7 +262,8 @@ _SCENARIOS = (
     ),
     Scenario(
         "ovsdb-killed",
-        "ovsdb-server is killed (kill -9) while ports are wired, until all ports are UNKNOWN.",
+        "ovsdb-server is killed (kill -9) while ports are wired, until all ports are "
+        "UNKNOWN or have failed.",
         "It is started again on its file.",
         ovsdb_killed,
     ),
@@ -338,7 +340,8 @@ _SCENARIOS = (
     ),
     Scenario(
         "bridge-deleted",
-        "The integration bridge is deleted while ports are wired, until all ports are UNKNOWN.",
+        "The integration bridge is deleted while ports are wired, until all ports are "
+        "UNKNOWN or have failed.",
         "The OVS agent is started again and makes it; the ports are plugged again.",
         bridge_deleted,
     ),
